@@ -1,0 +1,86 @@
+"""`lvm`: the command line. One file a command; a command's file loads when it is called, so `lvm --help` loads nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from mlx_lvm import __version__
+from mlx_lvm.errors import LvmError, nearest
+
+# command -> (file, help line, panel)
+COMMANDS = {
+    "train": ("train", "Train a model on a corpus of document vectors.", "Work"),
+    "eval": ("evaluate", "Say how a model stands against closed forms, on documents it never saw.", "Work"),
+    "parity": ("parity", "Prove that MLX and PyTorch compute the same from one file.", "Trust"),
+    "export": ("export", "Write a model as a Hub folder whose safetensors PyTorch loads as it is.", "Exchange"),
+    "doctor": ("doctor", "Show versions, device and BLAS, and what would mend what is missing.", "Trust"),
+}
+
+EPILOG = "Every command has --help with an example and --json for machines. Put --debug anywhere to see a traceback."
+
+
+class LazyGroup(TyperGroup):
+    """Lists the commands from the table above and imports only the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        _, line, panel = COMMANDS[cmd_name]
+        return _stub(cmd_name, line, panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name not in COMMANDS:
+            ctx.fail(f"no command '{name}'.{nearest(name, list(COMMANDS))}")
+        app = importlib.import_module(f"mlx_lvm.cli.{COMMANDS[name][0]}").app
+        command: Any = typer.main.get_command(app)
+        command.name = name
+        return name, command, args[1:]
+
+
+def _stub(name: str, line: str, panel: str) -> Any:
+    app = typer.Typer(add_completion=False)
+    app.command(name, help=line, rich_help_panel=panel)(lambda: None)
+    return typer.main.get_command(app)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"mlx-lvm {__version__}")
+        raise typer.Exit()
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode="rich", epilog=EPILOG)
+
+
+@app.callback()
+def root(version: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True)) -> None:
+    """Latent vector models: predict the embedding of a document's next chunk. Trained in MLX, proven against PyTorch."""
+
+
+def main() -> None:
+    """Entry point of `lvm`. An expected mistake ends with one message and its exit code (see `mlx_lvm.errors`)."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        app(args=[a for a in arguments if a != "--debug"], prog_name="lvm")
+    except LvmError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `lvm ... | head` is no mistake
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The one place that imports MLX, after giving it a fast BLAS where its wheel lacks one.
+
+The Linux CPU wheel of MLX links the reference BLAS, tens of times slower than the machine. The dynamic linker takes
+the first `cblas_*` it finds in the global scope, so a better library opened before MLX wins. macOS needs nothing.
+
+`MLX_LVM_BLAS=off` switches this off, `MLX_LVM_BLAS=/path/to/lib.so` names the library to open.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import glob
+import os
+import sys
+from dataclasses import dataclass
+
+from mlx_lvm.errors import SetupInvalid
+
+
+@dataclass(frozen=True)
+class Blas:
+    """Which BLAS serves MLX: a short name, the file opened (empty for MLX's own), and why."""
+
+    name: str
+    path: str = ""
+    note: str = ""
+
+
+def candidates() -> list[tuple[str, str]]:
+    """(name, path) of the libraries worth opening, best first: MKL from pip, then the system's."""
+    roots = dict.fromkeys([sys.prefix, sys.exec_prefix, os.path.expanduser("~/.local")])
+    found = [("mkl", path) for root in roots for path in sorted(glob.glob(os.path.join(root, "lib", "libmkl_rt.so*")))]
+    for name in ("mkl_rt", "openblas", "blis"):
+        path = ctypes.util.find_library(name)
+        if path:
+            found.append((name.replace("mkl_rt", "mkl"), path))
+    return found
+
+
+def open_blas() -> Blas:
+    """Open the best CBLAS into the global scope. Never fails: without one, MLX keeps its own."""
+    wish = os.environ.get("MLX_LVM_BLAS", "")
+    if wish.lower() in ("off", "0", "none"):
+        return Blas("mlx", note="switched off by MLX_LVM_BLAS")
+    if sys.platform != "linux":
+        return Blas("accelerate" if sys.platform == "darwin" else "mlx", note="the platform's own")
+    if "mlx.core" in sys.modules:
+        return Blas("mlx", note="mlx was imported before mlx_lvm; import mlx_lvm.backend first")
+    notes = []
+    for name, path in [(os.path.basename(wish), wish)] if wish else candidates():
+        try:
+            library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            library.cblas_sgemm  # noqa: B018 (a BLAS without the C interface would change nothing)
+        except (OSError, AttributeError) as error:
+            notes.append(f"{path}: {error}")
+            continue
+        return Blas(name, path)
+    return Blas("mlx", note="; ".join(notes) or "none found; `pip install mkl` makes training many times faster")
+
+
+BLAS = open_blas()
+
+try:
+    import mlx.core as mx
+    import mlx.nn as nn
+    import mlx.optimizers as optim
+    from mlx.utils import tree_flatten, tree_map, tree_unflatten
+except ImportError as error:
+    raise SetupInvalid(
+        f"MLX has no backend here ({error}). On Linux install one: pip install 'mlx-lvm[cpu]', or [cuda12] or [cuda13] for an NVIDIA GPU."
+    ) from error
+
+__all__ = ["BLAS", "Blas", "mx", "nn", "optim", "tree_flatten", "tree_map", "tree_unflatten"]

@@ -1,0 +1,60 @@
+"""The fast BLAS: found, opened, switched off, and never a reason to fail."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlx_lvm.backend as backend
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS has Accelerate")
+
+
+def blas_of(**environment: str) -> list[str]:
+    code = (
+        "from mlx_lvm.backend import BLAS, mx\n"
+        "print(BLAS.name, BLAS.path or '-', BLAS.note or '-', sep='|')\n"
+        "print((mx.ones((64, 64)) @ mx.ones((64, 64)))[3, 5].item())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | environment)
+    first, product = out.stdout.strip().splitlines()
+    assert product == "64.0"
+    return first.split("|")
+
+
+@linux
+def test_off() -> None:
+    assert blas_of(MLX_LVM_BLAS="off") == ["mlx", "-", "switched off by MLX_LVM_BLAS"]
+
+
+@linux
+def test_a_wrong_path_is_said_and_not_fatal(tmp_path: Path) -> None:
+    name, path, note = blas_of(MLX_LVM_BLAS=str(tmp_path / "none.so"))
+    assert (name, path) == ("mlx", "-") and "none.so" in note
+
+
+@linux
+def test_a_library_without_cblas_is_passed_over() -> None:
+    name, path, note = blas_of(MLX_LVM_BLAS="libc.so.6")
+    assert (name, path) == ("mlx", "-") and "cblas_sgemm" in note
+
+
+@linux
+@pytest.mark.skipif(not backend.candidates(), reason="no MKL, OpenBLAS or BLIS on this machine")
+def test_the_best_one_is_opened() -> None:
+    name, path, _ = blas_of()
+    assert (name, path) == backend.candidates()[0]
+
+
+def test_nothing_happens_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend.sys, "platform", "darwin")
+    monkeypatch.delenv("MLX_LVM_BLAS", raising=False)
+    assert backend.open_blas().name == "accelerate"
+
+
+def test_without_a_backend_the_message_names_the_extra() -> None:
+    code = "import sys\nsys.modules['mlx.core'] = None\nfrom mlx_lvm.cli.main import main\nsys.argv = ['lvm', 'doctor']\nmain()"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.returncode == 3 and "mlx-lvm[cpu]" in out.stderr and "Traceback" not in out.stderr

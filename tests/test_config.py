@@ -1,0 +1,72 @@
+import pytest
+
+from mlx_lvm.config import field_types
+from mlx_lvm.errors import UsageError
+from mlx_lvm.models import config_from_dict
+from mlx_lvm.models.amn import AMNConfig
+from mlx_lvm.training.config import TrainConfig, preset
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"unknown key 'batchsize'. Did you mean 'batch_size'\?"):
+        TrainConfig.from_dict({"batchsize": 3})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("lr", 0.0, "above 0"),
+        ("lr", -1.0, "above 0"),
+        ("lr", float("nan"), "finite"),
+        ("lr", float("inf"), "finite"),
+        ("lr", "fast", "a number"),
+        ("epochs", 0, "at least 1"),
+        ("epochs", 2.5, "whole number"),
+        ("epochs", True, "whole number"),
+        ("batch_size", -4, "at least 1"),
+        ("context", 101, "at most 100"),
+        ("plateau_factor", 1.0, "below 1"),
+        ("weight_decay", -0.1, "at least 0"),
+        ("residual_init", "ones", "zero, torch"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_limit(key: str, value: object, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        TrainConfig.from_dict({key: value})
+    assert key in str(error.value) and repr(value) in str(error.value) and words in str(error.value)
+
+
+def test_all_problems_come_at_once() -> None:
+    with pytest.raises(UsageError) as error:
+        TrainConfig(lr=-1, epochs=0, clip=-2)
+    assert all(name in str(error.value) for name in ("lr", "epochs", "clip", "3 problems"))
+
+
+def test_all_loss_weights_zero_is_refused() -> None:
+    with pytest.raises(UsageError, match="all loss weights are zero"):
+        TrainConfig(loss_mse=0)
+    assert TrainConfig(loss_mse=0, loss_cosine=0.5).loss_weights()["cosine"] == 0.5
+
+
+def test_whole_numbers_serve_as_floats() -> None:
+    lr = TrainConfig(lr=1).lr
+    assert lr == 1.0 and isinstance(lr, float)
+
+
+def test_round_trip_and_types() -> None:
+    config = TrainConfig(lr=0.1, corpus="moby")
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    assert field_types(AMNConfig)["hidden_dim"] is int
+
+
+def test_model_config_needs_a_known_type() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'amn'"):
+        config_from_dict({"model_type": "amm"})
+    with pytest.raises(UsageError, match="model_type"):
+        config_from_dict({"dim": 3})
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'seed'"):
+        preset("sed")
+    assert preset("seed")["residual_init"] == "torch"
