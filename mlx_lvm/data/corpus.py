@@ -1,0 +1,190 @@
+"""A corpus: the chunk embeddings of documents, in reading order, in one safetensors file or a folder of shards.
+
+    vectors           [N, dim]  F32, F16, BF16, or I8 (then vector = i8 * scale)
+    scales            [N]       F32, with I8 only
+    document_offsets  [D + 1]   I64; document d is rows offsets[d]:offsets[d + 1]
+    document_names    [bytes]   U8, a JSON list of D names
+    document_split    [D]       U8, optional: 0, 1, 2 for train, val, test, where the corpus brings its own split
+    probes            [16, dim] F32, optional: the encoder's vectors of the probe sentences
+
+Metadata: format, encoder card, chunking rule, source, licence, sha256 of the vectors' bytes. Chunk texts lie beside it
+in `<name>.chunks.jsonl` or `.jsonl.gz` (document, chunk, text).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mlx_lvm.backend import mx
+from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.mapped import MappedCorpus, RowCheck
+from mlx_lvm.data.reader import FORMAT, PROVENANCE, VERSION, check_documents, find_corpus, open_corpus
+from mlx_lvm.data.texts import read_texts, texts_file
+from mlx_lvm.errors import InvalidFile, Problems, SetupInvalid, UsageError, nearest
+from mlx_lvm.files import sha256, to_bytes, write_atomic
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Vectors of documents on the device, in the dtype they are stored in.
+
+    vectors [N, dim], scales [N] or None, offsets [D + 1] int64, names: D document names.
+    """
+
+    name: str
+    vectors: mx.array
+    scales: mx.array | None
+    offsets: np.ndarray
+    names: tuple[str, ...]
+    card: EncoderCard
+    provenance: dict[str, str] = field(default_factory=dict)
+    sha256: str = ""
+    path: Path | None = None
+    assigned: np.ndarray | None = None  # [D] 0, 1, 2 for train, val, test, where the corpus brings its own split
+
+    @property
+    def dim(self) -> int:
+        return int(self.vectors.shape[1])
+
+    def __len__(self) -> int:
+        return int(self.vectors.shape[0])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Chunks of each document, [D]."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: mx.array) -> mx.array:
+        """Rows of any shape [...] as float32 vectors [..., dim]; usable inside a compiled function."""
+        return gather(self.vectors, self.scales, rows)
+
+    def numpy(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Float32 vectors of the rows, on the host."""
+        index = mx.array(np.arange(len(self), dtype=np.int32)[rows])
+        return np.array(self.take(index))
+
+    def document_of(self, rows: np.ndarray) -> np.ndarray:
+        """Index of the document that each row belongs to."""
+        return np.searchsorted(self.offsets, rows, side="right") - 1
+
+    def document(self, name: str) -> int:
+        """Raises UsageError naming the nearest document where there is none of that name."""
+        if name not in self.names:
+            raise UsageError(f"corpus {self.name}: no document '{name}'.{nearest(name, list(self.names))[:500]}")
+        return self.names.index(name)
+
+    @cached_property
+    def texts(self) -> list[str] | None:
+        """The text of every chunk where the corpus has them beside it, else None."""
+        return None if self.path is None else all_texts(open_corpus(self.path))
+
+
+def gather(vectors: mx.array, scales: mx.array | None, rows: mx.array) -> mx.array:
+    """Float32 vectors of `rows`; I8 is scaled after the gather, so that what lies in memory stays small."""
+    taken = mx.take(vectors, rows, axis=0).astype(mx.float32)
+    return taken if scales is None else taken * mx.take(scales, rows)[..., None]
+
+
+def quantise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row-wise symmetric I8: (i8 [N, dim], scales [N]) with scale = max|v| / 127."""
+    scales = (np.abs(vectors).max(axis=1) / 127).astype(np.float32)
+    return np.rint(vectors / np.maximum(scales, np.finfo(np.float32).tiny)[:, None]).astype(np.int8), scales
+
+
+def write_corpus(
+    path: str | Path,
+    vectors: np.ndarray,
+    offsets: np.ndarray,
+    names: list[str],
+    card: EncoderCard,
+    provenance: dict[str, str],
+    dtype: str = "I8",
+) -> None:
+    """Write a corpus from float vectors [N, dim]. Validates first: raises InvalidFile and leaves nothing behind."""
+    path = Path(path)
+    problems = Problems(f"corpus {path}")
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    if card.dim != vectors.shape[-1]:
+        problems.add(f"vectors of {vectors.shape[-1]} dimensions under an encoder card that says {card.dim}")
+    rows = RowCheck()
+    rows.add(0, vectors, None)
+    problems.found += rows.problems()
+    check_documents(np.asarray(offsets), names, len(vectors), problems)
+    problems.raise_if_any(InvalidFile)
+    tensors: dict[str, mx.array | np.ndarray] = {}
+    if dtype == "I8":
+        tensors["vectors"], tensors["scales"] = quantise(vectors)
+    else:
+        tensors["vectors"] = mx.array(vectors).astype({"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}[dtype])
+    tensors["document_offsets"] = np.asarray(offsets, dtype=np.int64)
+    tensors["document_names"] = np.frombuffer(json.dumps(names, ensure_ascii=False).encode(), dtype=np.uint8)
+    if card.probes is not None:
+        tensors["probes"] = np.asarray(card.probes, dtype=np.float32)
+    body = tensors["vectors"]
+    raw = np.array(body.view(mx.uint16)) if isinstance(body, mx.array) and body.dtype == mx.bfloat16 else np.array(body)
+    metadata = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "encoder_card": json.dumps(card.to_dict(), sort_keys=True),
+        "sha256": sha256(raw),
+        **{key: provenance.get(key, "") for key in PROVENANCE},
+    }
+    write_atomic(path, to_bytes(tensors, metadata))
+
+
+def load_corpus(reference: str | Path) -> Corpus:
+    """A shipped corpus by name, or a file or folder by path, checked and put on the device in the dtype it is stored in.
+
+    Raises InvalidFile with every problem found, UsageError for no such name, SetupInvalid where it does not fit in memory.
+    """
+    mapped = open_corpus(find_corpus(reference))
+    require_memory(mapped)
+    problems = Problems(f"corpus {mapped.path}")
+    problems.found += mapped.verify()
+    problems.raise_if_any(InvalidFile)
+    return on_device(mapped)
+
+
+def on_device(mapped: MappedCorpus) -> Corpus:
+    """All of a corpus as arrays. Nothing is checked: see `load_corpus`."""
+    vectors = [shard.file.array("vectors") for shard in mapped.shards]
+    scales = [shard.file.array("scales") for shard in mapped.shards if shard.scales is not None]
+    return Corpus(
+        name=mapped.name,
+        vectors=vectors[0] if len(vectors) == 1 else mx.concatenate(vectors),
+        scales=None if not scales else scales[0] if len(scales) == 1 else mx.concatenate(scales),
+        offsets=mapped.offsets,
+        names=mapped.names,
+        card=mapped.card,
+        provenance=mapped.provenance,
+        sha256=mapped.sha256,
+        path=mapped.path,
+        assigned=mapped.assigned,
+    )
+
+
+def require_memory(mapped: MappedCorpus) -> None:
+    """Raises SetupInvalid where the vectors, as stored, are larger than the machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if mapped.nbytes > memory:
+        raise SetupInvalid(
+            f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors do not fit in {memory / 2**30:.1f} GiB of memory. "
+            "Take a part with `lvm data subset`, or store it smaller with `lvm data subset --dtype i8`."
+        )
+
+
+def all_texts(mapped: MappedCorpus) -> list[str] | None:
+    """The text of every chunk, in row order; None where a shard has none. Raises InvalidFile where they do not fit the corpus."""
+    out: list[str] = []
+    for shard in mapped.shards:
+        path = texts_file(shard.path)
+        if path is None:
+            return None
+        out += read_texts(path, shard.names, np.diff(shard.offsets))
+    return out

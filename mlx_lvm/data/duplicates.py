@@ -1,0 +1,119 @@
+"""Exact and near duplicates among the rows of a corpus, found exactly.
+
+Near means cosine above a threshold. Rows are split into K principal coordinates p and the length r of the rest, so that
+
+    cos(a, b) = p_a . p_b + (rest of a) . (rest of b) <= p_a . p_b + r_a r_b
+
+and pairs below the threshold by this bound need no product over all dimensions: K + 1 of them instead. What passes is
+computed in full. Products run on the device in blocks, so memory is bounded whatever the number of rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_lvm.backend import mx
+from mlx_lvm.data.mapped import MappedCorpus
+
+NEAR = 0.97  # cosine above which two chunks count as one
+COORDINATES = 64
+BLOCK = 4096  # rows of a block of products
+SAMPLE = 16_384  # rows that the principal directions are taken from
+KEPT = 100_000  # pairs returned; all are counted
+SLACK = 1e-3  # what float32 (and TF32 in the device's products) may take from the bound
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """rows [n, 2] with the earlier row first, cosines [n], and the number of all pairs where there are more than are kept."""
+
+    rows: np.ndarray
+    cosines: np.ndarray
+    total: int
+
+
+def row_digests(rows: np.ndarray) -> np.ndarray:
+    """A 64-bit digest of each row's bytes, [n] uint64: equal rows have equal digests."""
+    rows = np.ascontiguousarray(rows)
+    width = rows.nbytes // max(1, len(rows))
+    raw = rows.reshape(-1).data.cast("B") if rows.size else memoryview(b"")
+    digests = b"".join(hashlib.blake2b(raw[k : k + width], digest_size=8).digest() for k in range(0, len(raw), width or 1))
+    return np.frombuffer(digests, np.uint64)
+
+
+def exact_groups(corpus: MappedCorpus) -> list[np.ndarray]:
+    """Rows of one and the same stored vector, in groups of two and more."""
+    parts = []
+    for start in range(0, len(corpus), corpus.block_rows):
+        parts += [row_digests(vectors) for vectors, _ in corpus.pieces(start, min(start + corpus.block_rows, len(corpus)))]
+    digests = np.concatenate(parts)
+    order = np.argsort(digests, kind="stable")
+    edges = np.flatnonzero(np.diff(digests[order]) != 0) + 1
+    starts, ends = np.concatenate([[0], edges]), np.concatenate([edges, [len(order)]])
+    return [order[a:b] for a, b in zip(starts, ends, strict=True) if b - a > 1] if len(starts) < len(order) else []
+
+
+def near_pairs(corpus: MappedCorpus, threshold: float = NEAR) -> Pairs:
+    """Every pair of rows with a cosine above `threshold`: n^2 (K + 1) flops for n rows, all dimensions for few."""
+    axes = principal_axes(corpus)
+    short = _shortened(corpus, axes)
+    found_rows, found_cosines, total, kept = [], [], 0, 0
+    for i in range(0, len(corpus), BLOCK):
+        left = mx.array(short[i : i + BLOCK])
+        for j in range(i, len(corpus), BLOCK):
+            bound = left @ mx.array(short[j : j + BLOCK]).T
+            if float(bound.max()) <= threshold - SLACK:
+                continue
+            a, b = np.nonzero(np.array(bound) > threshold - SLACK)
+            keep = (b + j) > (a + i)
+            a, b = a[keep] + i, b[keep] + j
+            cosines = _cosines(corpus, a, b)
+            near = cosines > threshold
+            total += int(near.sum())
+            if near.any() and kept < KEPT:
+                found_rows.append(np.stack([a[near], b[near]], axis=1))
+                found_cosines.append(cosines[near])
+                kept += len(found_cosines[-1])
+    if not found_rows:
+        return Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32), 0)
+    return Pairs(np.concatenate(found_rows)[:KEPT], np.concatenate(found_cosines)[:KEPT], total)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+
+
+def sample_rows(corpus: MappedCorpus, count: int = SAMPLE) -> np.ndarray:
+    """Unit vectors of rows spread evenly through the corpus."""
+    step = max(1, -(-len(corpus) // count))
+    return unit(corpus.take(np.arange(0, len(corpus), step)))
+
+
+def principal_axes(corpus: MappedCorpus) -> np.ndarray:
+    """Orthonormal directions [dim, K] that hold most of the rows' length (around zero, not around the mean)."""
+    rows = sample_rows(corpus)
+    _, vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64))
+    return vectors[:, ::-1][:, : min(COORDINATES, corpus.dim)].astype(np.float32)
+
+
+def _shortened(corpus: MappedCorpus, axes: np.ndarray) -> np.ndarray:
+    """(p, r) of every row, [n, K + 1]."""
+    out = np.empty((len(corpus), axes.shape[1] + 1), np.float32)
+    for start, block in corpus.blocks():
+        rows = unit(block)
+        p = rows @ axes
+        out[start : start + len(p), :-1] = p
+        out[start : start + len(p), -1] = np.sqrt(np.maximum(0, 1 - np.einsum("ij,ij->i", p, p)))
+    return out
+
+
+def _cosines(corpus: MappedCorpus, a: np.ndarray, b: np.ndarray, block: int = 16_384) -> np.ndarray:
+    """Cosines of pairs of rows, in full and in float32."""
+    parts = [np.zeros(0, np.float32)]
+    for start in range(0, len(a), block):
+        left, right = unit(corpus.take(a[start : start + block])), unit(corpus.take(b[start : start + block]))
+        parts.append(np.einsum("ij,ij->i", left, right))
+    return np.concatenate(parts)

@@ -1,0 +1,69 @@
+"""Windows as indices: window i reads rows target-context .. target-1 of one document and predicts row target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_lvm.backend import mx
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.errors import InvalidFile
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Every window of some documents. targets [n] int32 rows, starts [n] first row of the document, documents [n]."""
+
+    corpus: Corpus
+    context: int
+    targets: np.ndarray
+    starts: np.ndarray
+    documents: np.ndarray
+    skipped: int  # documents too short for one window
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def rows(self, targets: mx.array) -> mx.array:
+        """Rows [..., context] of the context of each target, oldest first."""
+        return context_rows(targets, self.context)
+
+    def contexts(self, index: slice | np.ndarray = slice(None)) -> mx.array:
+        """Contexts [n, context, dim] of the chosen windows, float32."""
+        return self.corpus.take(self.rows(mx.array(self.targets[index])))
+
+    def truth(self, index: slice | np.ndarray = slice(None)) -> mx.array:
+        """Targets [n, dim] of the chosen windows, float32."""
+        return self.corpus.take(mx.array(self.targets[index]))
+
+    def blocks(self, size: int = 1024) -> Iterator[slice]:
+        for start in range(0, len(self), size):
+            yield slice(start, min(start + size, len(self)))
+
+
+def context_rows(targets: mx.array, context: int) -> mx.array:
+    return targets[..., None] + mx.arange(-context, 0, dtype=targets.dtype)
+
+
+def windows(corpus: Corpus, documents: np.ndarray, context: int, what: str = "") -> Windows:
+    """Raises InvalidFile where no document is long enough."""
+    documents = np.asarray(documents, dtype=np.int64)
+    starts, counts = corpus.offsets[:-1][documents], np.maximum(corpus.lengths[documents] - context, 0)
+    if counts.sum() == 0:
+        longest = int(corpus.lengths[documents].max()) if len(documents) else 0
+        raise InvalidFile(
+            f"corpus {corpus.name}{', ' + what if what else ''}: no window of {context} + 1 chunks in {len(documents)} documents "
+            f"(the longest has {longest} chunks). Use a shorter --context, more documents or another --split-seed."
+        )
+    which = np.repeat(np.arange(len(documents)), counts)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Windows(
+        corpus,
+        context,
+        targets=(starts[which] + context + within).astype(np.int32),
+        starts=starts[which].astype(np.int32),
+        documents=documents[which],
+        skipped=int((counts == 0).sum()),
+    )
