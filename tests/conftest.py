@@ -1,10 +1,14 @@
-"""Small corpora of real vectors, made once."""
+"""Small corpora of real vectors, made once, and commands run in this process."""
 
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mlx_lvm.cli.main import main
 from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
 
 
@@ -28,3 +32,30 @@ def small_file(sotu: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small(small_file: Path) -> Corpus:
     return load_corpus(small_file)
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lvm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """lvm("train", "amn", "--json") -> Ran."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["lvm", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return Ran(code, printed.out, printed.err)
+
+    return run

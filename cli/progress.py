@@ -1,0 +1,80 @@
+"""What `lvm train` shows: a live bar and a row an epoch on a terminal, plain lines when piped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from mlx_lvm.cli.common import Output
+from mlx_lvm.cli.evaluate import show
+from mlx_lvm.training import trainer as training
+
+HEADER = f"{'epoch':>7} {'lr':>8} {'train loss':>11} {'val loss':>10} {'val cosine':>10} {'centred':>8} {'seconds':>8} {'peak MB':>8}"
+
+
+class TrainingDisplay:
+    """Follows a Trainer: pass `step` and `epoch` to its `train`."""
+
+    def __init__(self, out: Output, trainer: training.Trainer) -> None:
+        self.out, self.trainer = out, trainer
+        config = trainer.config
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/" + str(config.epochs)),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TaskProgressColumn(),
+            TextColumn("loss {task.fields[loss]:.6f}  cosine {task.fields[cosine]:.4f}"),
+            TextColumn("{task.fields[rate]:,.0f} windows/s  {task.fields[memory]:.0f} MB  left"),
+            TimeRemainingColumn(),
+            console=out.console,
+            transient=True,
+            disable=not out.terminal,
+        )
+
+    def __enter__(self) -> TrainingDisplay:
+        trainer, say = self.trainer, self.out.say
+        model, config = trainer.model, trainer.config
+        total = config.epochs * trainer.steps_per_epoch
+        done = trainer.state.epoch * trainer.steps_per_epoch + trainer.state.step
+        say(f"{model.config.model_type}: {model.parameter_count():,} parameters, run folder {trainer.folder}")
+        train, val = trainer.train_windows, trainer.val_windows
+        say(
+            f"corpus {trainer.corpus.name}: {len(train):,} training windows of {config.context} in {len(trainer.split.train)} documents, "
+            f"{len(val):,} validation windows in {len(trainer.split.val)}"
+            + (f"; {train.skipped + val.skipped} documents too short" if train.skipped + val.skipped else "")
+        )
+        say("validation cosine without training: " + ", ".join(f"{name} {value:.4f}" for name, value in trainer.baselines.items()))
+        for problem in trainer.damaged:
+            self.out.notes.print(Text(f"damaged, passed over: {problem}", style="yellow"))
+        if done:
+            say(f"resumed at epoch {trainer.state.epoch + 1}, step {trainer.state.step} of {trainer.steps_per_epoch}")
+        say(HEADER, style="bold")
+        self.progress.start()
+        self.task = self.progress.add_task(
+            "", total=total, completed=done, epoch=trainer.state.epoch + 1, loss=0.0, cosine=0.0, rate=0.0, memory=0.0
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def step(self, p: training.Progress) -> None:
+        shown: dict[str, Any] = {"loss": p.loss, "cosine": p.cosine, "rate": p.windows_per_second, "memory": p.peak_memory / 1e6}
+        self.progress.update(self.task, completed=(p.epoch - 1) * p.steps + p.step, epoch=p.epoch, **shown)
+
+    def epoch(self, r: dict[str, Any]) -> None:
+        epoch = f"{r['epoch']:>4}/{self.trainer.config.epochs:<2} {r['lr']:>8.2g} {r['train_loss']:>11.6f}"
+        validation = f" {r['val_loss']:>10.6f} {r['val_cosine']:>10.4f} {r['val_centred_cosine']:>8.4f}"
+        cost = f" {r['seconds']:>8.1f} {r['peak_memory'] / 1e6:>8.0f}"
+        self.out.say(epoch + validation + cost + ("  best" if r["best"] else ""))
+
+    def verdict(self, result: dict[str, Any], folder: Path) -> None:
+        """How the best checkpoint stands on the test documents, and what to do with it."""
+        state = self.trainer.state
+        self.out.say(f"best validation cosine {state.best_cosine:.4f} at epoch {state.best_epoch}; {state.seconds:.0f} s of training")
+        self.out.say()
+        show(self.out, result)
+        self.out.say(f"next: lvm parity {folder}   lvm export {folder} --out exported")

@@ -1,0 +1,82 @@
+"""What every latent vector model shares: its config, its prediction and how a unit vector is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from mlx_lvm.backend import mx, nn, tree_flatten
+from mlx_lvm.config import Config, option
+from mlx_lvm.errors import UsageError
+
+MAX_CONTEXT = 100  # positions in the transformer's table; the other models keep to it so that all are comparable
+
+
+class Prediction(NamedTuple):
+    """What a model says of the next chunk. MLX is lazy: a part that nobody reads costs nothing.
+
+    raw, unit:          [batch, dim], before and after L2 normalisation
+    attention:          [batch, length], sums to 1 (AMN)
+    baseline, residual: [batch, dim], raw = baseline + residual (AMN)
+    """
+
+    raw: mx.array
+    unit: mx.array
+    attention: mx.array | None = None
+    baseline: mx.array | None = None
+    residual: mx.array | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """Sizes of a model. `dim`, the width of the embeddings, follows the corpus."""
+
+    model_type: ClassVar[str] = ""
+
+    dim: int = option(768, "width of the embeddings", low=1, high=65536, group="Model")
+
+
+class VectorModel(nn.Module):
+    """A network from a window of embeddings to the next one: [batch, length, dim] -> Prediction.
+
+    Parameter names and layouts are those of the torch twin in `mlx_lvm.parity`, so one file serves both.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def __call__(self, context: mx.array) -> Prediction:
+        raise NotImplementedError  # every architecture defines its own
+
+    def check_context(self, context: mx.array) -> None:
+        """Raises UsageError where `context` is not [batch, 1..100, dim]."""
+        if context.ndim != 3 or context.shape[2] != self.config.dim or not 1 <= context.shape[1] <= MAX_CONTEXT:
+            raise UsageError(
+                f"{self.config.model_type}: context of shape {tuple(context.shape)}; "
+                f"expected [batch, 1 to {MAX_CONTEXT}, {self.config.dim}]"
+            )
+
+    def start_at_baseline(self) -> None:
+        """Make the untrained model equal its own closed form; a model without one stays as it was drawn."""
+
+    def weights(self) -> dict[str, mx.array]:
+        """Every parameter by its torch name."""
+        return dict(tree_flatten(self.parameters()))
+
+    def parameter_count(self) -> int:
+        return sum(int(weight.size) for weight in self.weights().values())
+
+    def buffers(self) -> dict[str, mx.array]:
+        """Tables that torch keeps in its state dict although nothing trains them; none by default."""
+        return {}
+
+
+def normalize(x: mx.array, eps: float = 1e-12) -> mx.array:
+    """x / max(|x|, eps) over the last axis, as `torch.nn.functional.normalize`: a zero vector stays zero."""
+    return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), eps)
+
+
+def as_dict(config: ModelConfig) -> dict[str, Any]:
+    """The config with its model type, as files hold it."""
+    return {"model_type": config.model_type, **config.to_dict()}

@@ -1,0 +1,57 @@
+"""Losses between predictions and targets, each a mean over the batch; a training loss is their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlx_lvm.backend import mx, nn
+from mlx_lvm.models import Prediction, normalize
+
+STD_EPS = 1e-8  # keeps the gradient of a square root finite where a batch has no spread
+
+Loss = Callable[[Prediction, mx.array, float], mx.array]
+
+
+def mse(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
+    """mean((raw - target)^2) over batch and dimensions, as `torch.nn.functional.mse_loss`."""
+    return mx.square(prediction.raw - target).mean()
+
+
+def cosine(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
+    """mean(1 - unit . target / |target|)."""
+    return (1 - (prediction.unit * normalize(target)).sum(axis=-1)).mean()
+
+
+def infonce(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
+    """Cross entropy of finding each target among the batch's and each prediction among the batch's, halved (van den Oord 2018)."""
+    logits = (prediction.unit @ normalize(target).T) / temperature
+    labels = mx.arange(logits.shape[0])
+    both = nn.losses.cross_entropy(logits, labels) + nn.losses.cross_entropy(logits.T, labels)
+    return both.mean() / 2
+
+
+def moment(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
+    """|mean(unit) - mean(target)|^2 + |var(unit) - var(target)|^2, moments over the batch, targets at unit length."""
+    goal = normalize(target)
+    means = mx.square(prediction.unit.mean(axis=0) - goal.mean(axis=0)).sum()
+    return means + mx.square(prediction.unit.var(axis=0) - goal.var(axis=0)).sum()
+
+
+def variance(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
+    """mean(max(0, std(target) - std(unit))) over dimensions: predictions may not spread less than the targets (after VICReg)."""
+    goal = mx.sqrt(normalize(target).var(axis=0) + STD_EPS)
+    return mx.maximum(goal - mx.sqrt(prediction.unit.var(axis=0) + STD_EPS), 0).mean()
+
+
+LOSS_FUNCTIONS: dict[str, Loss] = {"mse": mse, "cosine": cosine, "infonce": infonce, "moment": moment, "variance": variance}
+
+
+def total_loss(weights: dict[str, float], temperature: float) -> Callable[[Prediction, mx.array], mx.array]:
+    """The weighted sum of the losses whose weight is not zero."""
+    used = [(weight, LOSS_FUNCTIONS[name]) for name, weight in weights.items() if weight]
+
+    def loss(prediction: Prediction, target: mx.array) -> mx.array:
+        parts = [part if weight == 1 else weight * part for weight, part in ((w, f(prediction, target, temperature)) for w, f in used)]
+        return sum(parts[1:], parts[0])
+
+    return loss

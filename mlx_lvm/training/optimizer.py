@@ -1,0 +1,49 @@
+"""AdamW and gradient clipping with torch's arithmetic.
+
+`mlx.optimizers.AdamW` computes the bias corrections 1 - beta^t in float32, which at the first steps is wrong by 5e-5,
+many times the rounding error of a weight. Here they come from the host in float64, as in torch, and enter the compiled
+step as an array, so that a changed learning rate does not trace it again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlx_lvm.backend import mx, tree_flatten, tree_map
+
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch's defaults
+CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
+
+
+def zero_moments(parameters: Any) -> dict[str, Any]:
+    return {"first": tree_map(mx.zeros_like, parameters), "second": tree_map(mx.zeros_like, parameters)}
+
+
+def coefficients(lr: float, weight_decay: float, step: int) -> mx.array:
+    """[1 - lr wd, lr / (1 - beta1^t), sqrt(1 - beta2^t)] of step t = 1, 2, ... as float32."""
+    return mx.array([1 - lr * weight_decay, lr / (1 - BETA1**step), math.sqrt(1 - BETA2**step)], dtype=mx.float32)
+
+
+def adamw(parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.array) -> tuple[Any, dict[str, Any]]:
+    """One step of decoupled-weight-decay Adam (Loshchilov & Hutter 2019), as `torch.optim.AdamW`; no epsilon inside the root.
+
+    m = m + (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2;  p = (1 - lr wd) p - (lr / c1) m / (sqrt(v) / sqrt(c2) + eps)
+    """
+    decay, step_size, root = coefs[0], coefs[1], coefs[2]
+    first = tree_map(lambda m, g: m + (1 - BETA1) * (g - m), moments["first"], gradients)
+    second = tree_map(lambda v, g: BETA2 * v + (1 - BETA2) * (g * g), moments["second"], gradients)
+    updated = tree_map(lambda p, m, v: p * decay - step_size * (m / (mx.sqrt(v) / root + EPS)), parameters, first, second)
+    return updated, {"first": first, "second": second}
+
+
+def gradient_norm(gradients: Any) -> mx.array:
+    """The Euclidean norm of all gradients together."""
+    leaves: Any = tree_flatten(gradients)
+    return mx.sqrt(mx.stack([mx.square(g).sum() for _, g in leaves]).sum())
+
+
+def clip_gradients(gradients: Any, norm: mx.array, largest: float) -> Any:
+    """Scale by min(1, largest / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_`."""
+    scale = mx.minimum(largest / (norm + CLIP_EPS), 1.0)
+    return tree_map(lambda g: g * scale, gradients)

@@ -1,0 +1,135 @@
+"""A run folder: everything needed to use, judge, resume and repeat a training run.
+
+config.json    options, model, corpus, split and versions
+config.toml    the same options, for `lvm train --config`
+history.jsonl  one line an epoch
+checkpoints/   step-<n>/, LATEST, BEST
+summary.json   what `lvm train --json` printed, once the run has ended
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mlx_lvm import __version__
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.errors import InvalidFile, IOFailed
+from mlx_lvm.files import read_json, write_atomic, write_json
+from mlx_lvm.models import ModelConfig, as_dict
+from mlx_lvm.training.config import TrainConfig
+
+CONFIG = "config.json"
+
+
+def default_folder(model: str, corpus: str, root: Path = Path("runs")) -> Path:
+    """runs/<model>-<corpus>-<n>, the first n that is free."""
+    n = 1
+    while (root / f"{model}-{corpus}-{n}").exists():
+        n += 1
+    return root / f"{model}-{corpus}-{n}"
+
+
+def create(folder: Path, model: ModelConfig, train: TrainConfig, corpus: Corpus, extra: dict[str, Any] | None = None) -> None:
+    """Write the configuration of a new run. Raises IOFailed where the folder holds a run already or cannot be written."""
+    if (folder / CONFIG).exists():
+        raise IOFailed(f"{folder}: already holds a run. Resume it with `lvm train --resume {folder}`, or name another --out.")
+    if folder.exists() and not folder.is_dir():
+        raise IOFailed(f"{folder}: is a file; --out names a folder")
+    write_json(folder / CONFIG, describe(model, train, corpus) | (extra or {}))
+    write_atomic(folder / "config.toml", to_toml(model, train).encode())
+
+
+def describe(model: ModelConfig, train: TrainConfig, corpus: Corpus) -> dict[str, Any]:
+    return {
+        "model": as_dict(model),
+        "train": train.to_dict(),
+        "corpus": {
+            "name": corpus.name,
+            "sha256": corpus.sha256,
+            "documents": len(corpus.names),
+            "vectors": len(corpus),
+            **corpus.provenance,
+        },
+        "encoder_card": corpus.card.to_dict(),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    return {
+        "mlx_lvm": __version__,
+        "mlx": version("mlx"),
+        "numpy": version("numpy"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def to_toml(model: ModelConfig, train: TrainConfig) -> str:
+    """The options as TOML: training keys on top, the model's in a table of their own."""
+
+    def lines(values: dict[str, Any]) -> list[str]:
+        return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+
+    return "\n".join([*lines(train.to_dict()), "", "[model]", *lines(as_dict(model)), ""])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Raises InvalidFile where `folder` is no run."""
+    if not (folder / CONFIG).exists():
+        raise InvalidFile(f"{folder}: no run here (there is no {CONFIG})")
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or not {"model", "train", "corpus"} <= set(config):
+        raise InvalidFile(f"{folder / CONFIG}: not the configuration of a run")
+    return config
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """One record an epoch; empty where nothing was recorded. Raises InvalidFile for a line that does not parse."""
+    path = folder / "history.jsonl"
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except ValueError as error:
+        raise InvalidFile(f"{path}: not one JSON object a line ({error})") from None
+
+
+def write_history(folder: Path, records: list[dict[str, Any]]) -> None:
+    write_atomic(folder / "history.jsonl", "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode())
+
+
+class Lock:
+    """One training process a folder. Raises IOFailed naming the other's process id."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ".lock"
+
+    def __enter__(self) -> Lock:
+        import fcntl
+
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "a+")
+        except OSError as error:
+            raise IOFailed(f"{self.path.parent}: cannot be written ({error.strerror})") from error
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.file.seek(0)
+            owner = self.file.read().strip() or "unknown"
+            self.file.close()
+            raise IOFailed(f"{self.path.parent}: another process (pid {owner}) is training into this folder") from None
+        self.file.truncate(0)
+        self.file.write(str(os.getpid()))
+        self.file.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()  # closing releases the lock; the empty file stays, so that nobody locks a removed one

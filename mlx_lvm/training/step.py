@@ -1,0 +1,135 @@
+"""The compiled training step: gather, forward, loss, backward, clip, update, in one function without a host round trip.
+
+The step's state (weights, moments, running sums) is captured by `mx.compile`; `load` must come before the first call,
+because an array bound to the state later would not be the one that the compiled function updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.backend import mx, nn, tree_flatten, tree_unflatten
+from mlx_lvm.data.corpus import Corpus, gather
+from mlx_lvm.data.windows import context_rows
+from mlx_lvm.models import VectorModel, normalize
+from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.losses import total_loss
+from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, zero_moments
+
+NEVER = 2**31 - 1  # step at which nothing broke
+
+
+class TrainStep:
+    """Calls of this object train `model` on the windows of the given target rows.
+
+    Sums since the last `read_sums` stay on the device: loss, cosine, windows, and the first step whose loss or gradient
+    was not finite.
+    """
+
+    def __init__(self, model: VectorModel, corpus: Corpus, config: TrainConfig) -> None:
+        self.model, self.config = model, config
+        self.count = 0  # optimiser steps done
+        self.moments = zero_moments(model.trainable_parameters())
+        self.sums = _zero_sums()
+        self._vectors = [corpus.vectors] if corpus.scales is None else [corpus.vectors, corpus.scales]
+        self._compiled: Callable[..., None] | None = None
+
+    def __call__(self, targets: np.ndarray, lr: float, key: int) -> None:
+        """One step on target rows [batch]. `key` seeds this step's dropout alone, so nothing random has to be saved."""
+        if self._compiled is None:
+            self._compiled = self._compile()
+        self.count += 1
+        mx.random.seed(key)
+        self._compiled(mx.array(targets), coefficients(lr, self.config.weight_decay, self.count), mx.array(self.count), *self._vectors)
+
+    def _compile(self) -> Callable[..., None]:
+        config, model = self.config, self.model
+        loss_of = total_loss(config.loss_weights(), config.temperature)
+        captured = {"moments": self.moments, "sums": self.sums}
+        state = [model.state, captured, mx.random.state]
+
+        def forward(context: mx.array, target: mx.array) -> tuple[mx.array, mx.array]:
+            prediction = model(context)
+            return loss_of(prediction, target), (prediction.unit * normalize(target)).sum()
+
+        value_and_grad: Callable[..., Any] = nn.value_and_grad(model, forward)
+
+        @partial(mx.compile, inputs=state, outputs=state)
+        def step(targets: mx.array, coefs: mx.array, number: mx.array, vectors: mx.array, scales: mx.array | None = None) -> None:
+            context = gather(vectors, scales, context_rows(targets, config.context))
+            values, gradients = value_and_grad(context, gather(vectors, scales, targets))
+            loss, cosine = values
+            norm = gradient_norm(gradients)
+            if config.clip:
+                gradients = clip_gradients(gradients, norm, config.clip)
+            weights, captured["moments"] = adamw(model.trainable_parameters(), gradients, captured["moments"], coefs)
+            model.update(weights)
+            sums, size = captured["sums"], targets.size
+            finite = mx.isfinite(loss) & mx.isfinite(norm)
+            captured["sums"] = {
+                "loss": sums["loss"] + loss * size,
+                "cosine": sums["cosine"] + cosine,
+                "windows": sums["windows"] + size,
+                "broken": mx.minimum(sums["broken"], mx.where(finite, NEVER, number)),
+            }
+
+        self._captured = captured
+        return step
+
+    def state(self) -> list[Any]:
+        """Everything that a step leaves behind on the device, for `mx.eval` and `mx.async_eval`."""
+        return [self.model.parameters(), self._live("moments"), self._live("sums")]
+
+    def _live(self, name: str) -> dict[str, Any]:
+        return getattr(self, name) if self._compiled is None else self._captured[name]
+
+    def read_sums(self) -> dict[str, float]:
+        """Loss and cosine per window since the sums were last cleared, their number, and the first broken step (else NEVER)."""
+        sums = {name: value.item() for name, value in self._live("sums").items()}
+        windows = max(sums["windows"], 1)
+        return {**sums, "loss": sums["loss"] / windows, "cosine": sums["cosine"] / windows}
+
+    def clear_sums(self) -> None:
+        for name, value in _zero_sums().items():
+            self._live("sums")[name] = value
+
+    def saved(self) -> dict[str, mx.array]:
+        """Moments and sums by name, as a checkpoint holds them."""
+        out = {f"{part}.{name}": value for part in ("first", "second") for name, value in tree_flatten(self._live("moments")[part])}
+        return {**out, **{f"sums.{name}": value for name, value in self._live("sums").items()}}
+
+    def load(self, saved: dict[str, mx.array], count: int) -> None:
+        """Take back what `saved` gave, after `count` steps. Only before the first call."""
+        assert self._compiled is None, "load before the first step: a compiled step does not see arrays bound later"
+        for part in ("first", "second"):
+            prefix = f"{part}."
+            self.moments[part] = tree_unflatten([(k.removeprefix(prefix), v) for k, v in saved.items() if k.startswith(prefix)])
+        self.sums = {name: saved[f"sums.{name}"] for name in self.sums}
+        self.count = count
+
+
+def _zero_sums() -> dict[str, mx.array]:
+    return {"loss": mx.array(0.0), "cosine": mx.array(0.0), "windows": mx.array(0), "broken": mx.array(NEVER)}
+
+
+def compile_validation(model: VectorModel, corpus: Corpus, config: TrainConfig, mean: mx.array) -> Callable[[mx.array], mx.array]:
+    """A compiled function from target rows [n] to sums [loss, cosine, centred cosine] over them.
+
+    A function of its own, because a compiled training step keeps dropout whatever `model.eval()` says later.
+    """
+    loss_of = total_loss(config.loss_weights(), config.temperature)
+    vectors = [corpus.vectors] if corpus.scales is None else [corpus.vectors, corpus.scales]
+
+    @partial(mx.compile, inputs=[model.state])
+    def sums(targets: mx.array, vectors: mx.array, scales: mx.array | None = None) -> mx.array:
+        prediction = model(gather(vectors, scales, context_rows(targets, config.context)))
+        target = gather(vectors, scales, targets)
+        cosine = (prediction.unit * normalize(target)).sum()
+        centred = (normalize(prediction.unit - mean) * normalize(normalize(target) - mean)).sum()
+        return mx.stack([loss_of(prediction, target) * targets.size, cosine, centred])
+
+    return lambda targets: sums(targets, *vectors)

@@ -1,0 +1,191 @@
+"""`lvm train` as its user meets it: the run, the refusals, the signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_lvm.data.corpus import Corpus, write_corpus
+from mlx_lvm.files import open_safetensors, to_bytes
+
+SMALL = ("--attention-dim", 8, "--hidden-dim", 16)
+
+
+def test_a_run_from_corpus_to_verdict(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    out = lvm("train", "amn", "--corpus", small_file, "--epochs", 2, "--out", tmp_path / "run", *SMALL, "--json")
+    assert out.code == 0, out.err
+    said = json.loads(out.out)
+    assert {"run", "model", "parameters", "epochs", "best_epoch", "val_cosine", "val_baselines", "seconds", "windows_per_second"} <= set(
+        said
+    )
+    history = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
+    assert said["epochs"] == len(history) == 2 and said["val_cosine"] == max(record["val_cosine"] for record in history)
+    assert said["val_baselines"]["lag-filter"] > said["val_baselines"]["mean"] > 0.3
+    assert set(said["test"]["metrics"]) >= {"run", "mean", "lag-filter", "ridge", "oracle", "random"}
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["train"]["epochs"] == 2 and config["model"] == {"model_type": "amn", "dim": 32, "attention_dim": 8, "hidden_dim": 16}
+    assert "validation cosine without training" in out.err and "lag-filter" in out.err
+
+
+def test_a_config_file_repeats_the_run_to_the_bit(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    first = lvm("train", "amn", "--corpus", small_file, "--epochs", 1, "--lr", 1e-3, "--out", tmp_path / "a", *SMALL)
+    again = lvm("train", "--config", tmp_path / "a/config.toml", "--out", tmp_path / "b")
+    assert (first.code, again.code) == (0, 0), again.err
+    weights = [next((tmp_path / name / "checkpoints").glob("step-*/model.safetensors")).read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    assert (tmp_path / "a/history.jsonl").read_bytes() == (tmp_path / "b/history.jsonl").read_bytes()
+
+
+def test_precedence_flag_file_preset(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    (tmp_path / "c.toml").write_text(f'corpus = "{small_file}"\nepochs = 1\nlr = 0.002\nresidual_init = "zero"\n[model]\nhidden_dim = 16\n')
+    arguments = ("--config", tmp_path / "c.toml", "--preset", "seed", "--lr", 0.003, "--attention-dim", 8, "--out", tmp_path / "run")
+    out = lvm("train", "amn", *arguments)
+    assert out.code == 0, out.err
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert (config["train"]["lr"], config["train"]["residual_init"], config["train"]["loss_cosine"]) == (0.003, "zero", 0.0)
+    assert (config["model"]["hidden_dim"], config["model"]["attention_dim"]) == (16, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "which model"),
+        (["amm"], 2, "Did you mean 'amn'?"),
+        (["amn", "--epochs", 0], 2, "epochs = 0: must be at least 1"),
+        (["amn", "--lr", "nan"], 2, "must be finite"),
+        (["amn", "--lr", "-1"], 2, "must be above 0"),
+        (["amn", "--batch-size", "0"], 2, "must be at least 1"),
+        (["amn", "--loss-mse", "0", "--loss-cosine", "0"], 2, "all loss weights are zero"),
+        (["amn", "--preset", "sed"], 2, "Did you mean 'seed'?"),
+        (["amn", "--device", "tpu"], 2, "expected cpu or gpu"),
+        (["amn", "--corpus", "sotuu"], 2, "Did you mean 'sotu'?"),
+        (["amn", "--corpus", "nowhere/x.safetensors"], 3, "no such file"),
+        (["amn", "--config", "nowhere.toml"], 3, "no such file"),
+        (["amn", "--context", "100"], 3, "no window of 100 + 1 chunks"),
+        (["amn", "--out", "/proc/nowhere/run"], 4, "cannot be written"),
+        (["--resume", "nowhere"], 3, "no run here"),
+        (["amn", "--resume", "nowhere"], 2, "leave the others away"),
+        (["amn", "--ffn-dim", "3"], 2, "not an option of amn"),
+        (["amn", "--nonsense"], 2, "No such option"),
+    ],
+)
+def test_refusals(
+    lvm: Callable, tmp_path: Path, small_file: Path, monkeypatch: pytest.MonkeyPatch, arguments: list, code: int, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "--corpus" not in arguments and "--resume" not in arguments:
+        arguments = [*arguments, "--corpus", small_file]
+    out = lvm("train", *arguments)
+    assert (out.code, words in out.err + out.out) == (code, True), out.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_key_in_a_file_names_the_nearest(lvm: Callable, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("epoch = 3\n")
+    out = lvm("train", "amn", "--config", tmp_path / "c.toml")
+    assert out.code == 2 and "unknown key 'epoch'. Did you mean 'epochs'?" in out.err
+    (tmp_path / "c.toml").write_text("[model]\nhiden_dim = 3\n")
+    out = lvm("train", "amn", "--config", tmp_path / "c.toml")
+    assert out.code == 2 and "Did you mean 'hidden_dim'?" in out.err
+    (tmp_path / "c.toml").write_text("epochs = = 3\n")
+    assert lvm("train", "amn", "--config", tmp_path / "c.toml").code == 3
+
+
+def broken(kind: str, small: Corpus, source: Path, path: Path) -> None:
+    """A corpus file with one thing wrong."""
+    file = open_safetensors(source)
+    tensors = {name: np.array(file.numpy(name)) for name in file.tensors}
+    metadata = {key: value for key, value in file.metadata.items() if key != "sha256"}
+    if kind == "truncated":
+        path.write_bytes(source.read_bytes()[:-100])
+        return
+    if kind == "folder":
+        path.mkdir()
+        return
+    if kind == "flipped":
+        data = bytearray(source.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        return
+    if kind == "nan":
+        tensors["vectors"][7, 3] = np.nan
+    elif kind == "inf":
+        tensors["vectors"][8, 3] = np.inf
+    elif kind == "zero":
+        tensors["vectors"][9] = 0
+    elif kind == "cover":
+        tensors["document_offsets"][-1] -= 1
+    elif kind == "empty":
+        tensors["vectors"] = tensors["vectors"][:0]
+    elif kind == "dim":
+        tensors["vectors"] = tensors["vectors"][:, :31]
+    path.write_bytes(to_bytes(tensors, metadata))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("truncated", "cut off"),
+        ("folder", "corpus|folder|index"),
+        ("flipped", "sha256"),
+        ("nan", "row 7"),
+        ("inf", "row 8"),
+        ("zero", "row 9"),
+        ("cover", "offsets"),
+        ("empty", "empty"),
+        ("dim", "31 dimensions under an encoder card that says 32"),
+    ],
+)
+def test_a_broken_corpus_is_named(lvm: Callable, tmp_path: Path, small: Corpus, small_file: Path, kind: str, words: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    broken(kind, small, small_file, path)
+    out = lvm("train", "amn", "--corpus", path, "--out", tmp_path / "run")
+    assert out.code == 3 and str(path) in out.err and any(word in out.err for word in words.split("|")), out.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_documents_shorter_than_a_window(lvm: Callable, tmp_path: Path, small: Corpus) -> None:
+    vectors = small.numpy(np.arange(40))
+    write_corpus(tmp_path / "c.safetensors", vectors, np.arange(0, 41, 4), [f"d{k}" for k in range(10)], small.card, {})
+    out = lvm("train", "amn", "--corpus", tmp_path / "c.safetensors", "--out", tmp_path / "run")
+    assert out.code == 3 and "the longest has 4 chunks" in out.err and "--context" in out.err
+
+
+def test_a_run_folder_in_use_is_refused(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    assert lvm("train", "amn", "--corpus", small_file, "--epochs", 1, "--out", tmp_path / "run", *SMALL).code == 0
+    out = lvm("train", "amn", "--corpus", small_file, "--out", tmp_path / "run")
+    assert out.code == 4 and "already holds a run" in out.err
+    (tmp_path / "file").write_text("")
+    assert lvm("train", "amn", "--corpus", small_file, "--out", tmp_path / "file").code == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
+    tmp_path: Path, small_file: Path, lvm: Callable, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "mlx_lvm.cli.main", "train", "amn", "--corpus", str(small_file), "--out", str(run), *map(str, SMALL)]
+    process = subprocess.Popen([*command, "--epochs", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    try:
+        deadline = time.monotonic() + 60
+        while not (run / "checkpoints/LATEST").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number, err
+    assert f"lvm train --resume {run}" in out and "Traceback" not in err
+    config = json.loads((run / "config.json").read_text())
+    count = json.loads((run / "checkpoints" / (run / "checkpoints/LATEST").read_text().strip() / "state.json").read_text())["count"]
+    assert count > 0
+    config["train"]["epochs"] = json.loads((run / "history.jsonl").read_text().splitlines()[-1])["epoch"] + 1
+    (run / "config.json").write_text(json.dumps(config))
+    assert lvm("train", "--resume", run).code == 0
