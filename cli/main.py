@@ -18,6 +18,9 @@ COMMANDS = {
     "eval": ("evaluate", "Say how a model stands against closed forms, on documents it never saw.", "Work"),
     "parity": ("parity", "Prove that MLX and PyTorch compute the same from one file.", "Trust"),
     "export": ("export", "Write a model as a Hub folder whose safetensors PyTorch loads as it is.", "Exchange"),
+    "embed": ("embed", "Turn documents into a corpus of chunk embeddings.", "Corpora"),
+    "data": ("data", "Inspect, check, convert, make, merge and split corpora.", "Corpora"),
+    "import": ("importing", "Turn a torch checkpoint or state dict into a model of ours.", "Exchange"),
     "doctor": ("doctor", "Show versions, device and BLAS, and what would mend what is missing.", "Trust"),
 }
 

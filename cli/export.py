@@ -1,0 +1,62 @@
+"""`lvm export`: a model as a Hub folder."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlx_lvm.cli.common import Json, Model, Output
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.", rich_help_panel="Output")]
+Dtype = Annotated[
+    str, typer.Option("--dtype", metavar="float32|float16|bfloat16", help="Type the weights are stored in.", rich_help_panel="Output")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.", rich_help_panel="Output")]
+Corpus = Annotated[
+    str | None,
+    typer.Option("--corpus", "-c", metavar="NAME|FILE", help="Measure on this one, not the model's own.", rich_help_panel="Data"),
+]
+Bare = Annotated[bool, typer.Option("--no-measure", help="Write a card without numbers.", rich_help_panel="Data")]
+
+
+@app.command()
+def export(
+    model: Model,
+    out: Out,
+    dtype: Dtype = "float32",
+    corpus: Corpus = None,
+    no_measure: Bare = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write model.safetensors, config.json and a model card; PyTorch loads the file strictly, as it is.
+
+    Every number on the card is measured during the export on test documents, and the parity report with it where torch
+    is installed.
+
+    Example:  lvm export runs/amn-sotu-1 --out exported/amn
+    """
+    from mlx_lvm.export import export as write
+
+    display = Output(json)
+    parity = None if no_measure else _parity_section(model)
+    progress = lambda line: display.notes.print(line)  # noqa: E731
+    written = write(model, out, dtype=dtype, overwrite=overwrite, corpus=corpus, measure=not no_measure, parity=parity, progress=progress)
+    display.say(f"{written['path']}: {written['parameters']:,} parameters in {written['dtype']}, sha256 {written['sha256']}")
+    if "evaluation" in written:
+        display.say(written["evaluation"]["verdict"]["sentence"])
+    display.result({key: written[key] for key in ("path", "sha256", "dtype", "parameters")})
+
+
+def _parity_section(model: str) -> str | None:
+    """None where torch is not installed: the card then says that parity was not run."""
+    if find_spec("torch") is None:
+        return None
+    from mlx_lvm.parity.card import parity_section
+
+    return parity_section(model)
