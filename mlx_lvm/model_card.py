@@ -43,7 +43,7 @@ def _results(measured: dict[str, Any], dtype: str) -> str:
     lines = [
         "## Results",
         "",
-        " ".join(result["verdict"][metric]["sentence"] for metric in ("cosine", "centred_cosine", "centred.mrr")),
+        " ".join(result["verdict"][metric]["sentence"] for metric in ("cosine", "centred_cosine", "centred.mrr", "mean")),
         "",
         f"Corpus `{result['corpus']}`, split `{result['split']}` (seed {result['split_seed']}): {windows:,} windows of {documents} "
         f"documents that no training saw. 95% intervals by bootstrap over documents. "

@@ -15,6 +15,7 @@ from typing import ClassVar
 from mlx_lvm.backend import mx, nn
 from mlx_lvm.config import option
 from mlx_lvm.models.base import ModelConfig, Prediction, VectorModel, normalize
+from mlx_lvm.models.layers import mixture, similarity
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class AMN(VectorModel):
         self.check_context(context)
         baseline = context.mean(axis=1)
         attention = self.attend(context, baseline)
-        weighted = (attention[:, None, :] @ context).squeeze(1)
+        weighted = mixture(attention[:, None, :], context).squeeze(1)
         residual = mx.concatenate([baseline, weighted], axis=-1)
         for layer in self.residual_net:
             residual = layer(residual)
@@ -72,5 +73,5 @@ class AMN(VectorModel):
         projected, a third of the model's work, and `context_encoder.bias` has no influence and a gradient of zero.
         """
         query = self.query_encoder(baseline) @ self.context_encoder.weight
-        scores = (context @ query[:, :, None]).squeeze(-1)
+        scores = similarity(query[:, None, :], context).squeeze(1)
         return mx.softmax(scores / math.sqrt(self.config.attention_dim), axis=-1)

@@ -1,0 +1,196 @@
+"""The whole evaluation: what it compares, what it refuses, and that its controls can fail."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from mlx_lvm.backend import mx
+from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.errors import CheckFailed, InvalidFile, UsageError
+from mlx_lvm.evaluation import evaluate as evaluation
+from mlx_lvm.evaluation import retrieval
+from mlx_lvm.evaluation.baselines import NAMES, Last
+from mlx_lvm.evaluation.controls import Oracle
+from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation, evaluate, examine
+from mlx_lvm.hub import Loaded
+from mlx_lvm.models import build, config_from_dict
+
+
+@pytest.fixture(scope="module")
+def done(small: Corpus) -> Evaluation:
+    return examine("lag-filter", small, resamples=2000)
+
+
+def amn(small: Corpus, **known: object) -> Loaded:
+    """AMN whose residual is zero: the mean of its context."""
+    mx.random.seed(1)
+    model = build(config_from_dict({"model_type": "amn", "dim": small.dim, "attention_dim": 4, "hidden_dim": 8}))
+    last = model.residual_net[-1]
+    last.weight, last.bias = mx.zeros_like(last.weight), mx.zeros_like(last.bias)
+    return Loaded(model, "amn", **{"card": small.card, "corpus_sha256": small.sha256, **known})  # type: ignore[arg-type]
+
+
+def test_every_form_and_control_stands_beside_the_subject(done: Evaluation, small: Corpus) -> None:
+    result = done.result
+    assert list(result["metrics"]) == [*NAMES, *CONTROL_NAMES]
+    json.dumps(result, allow_nan=False)
+    test = split_corpus(small).test
+    assert result["documents"] == len(test)
+    assert result["windows"] == sum(small.lengths[test] - 5)
+    for entry in result["metrics"].values():
+        for metric in ("cosine", "centred_cosine", "recall_at_1", "recall_at_5", "recall_at_10", "mrr", "margin"):
+            assert entry[f"{metric}_ci"][0] <= entry[metric] <= entry[f"{metric}_ci"][1]
+    for name, figures in done.figures.items():
+        assert result["metrics"][name]["cosine"] == pytest.approx(figures["cosine"].mean())
+        assert result["metrics"][name]["mrr"] == pytest.approx((1 / figures["rank"]).mean())
+
+
+def test_differences_are_to_the_best_closed_form_other_than_the_subject(done: Evaluation) -> None:
+    metrics, best = done.result["metrics"], done.result["best_closed_form"]
+    others = [name for name in NAMES if name != "lag-filter"]
+    for metric in ("cosine", "centred_cosine", "mrr"):
+        assert best[metric] == max(others, key=lambda name: metrics[name][metric])
+        found = metrics["lag-filter"]["versus_best"][metric]
+        assert found["difference"] == pytest.approx(metrics["lag-filter"][metric] - metrics[best[metric]][metric])
+        assert found["ci"][0] <= found["difference"] <= found["ci"][1]
+    won = metrics["lag-filter"]["cosine"] - metrics[best["cosine"]]["cosine"]
+    assert metrics["lag-filter"]["skill"]["cosine"] == pytest.approx(won / (1 - metrics[best["cosine"]]["cosine"]))
+    windowwise = done.figures["lag-filter"]["cosine"] - done.figures[best["cosine"]]["cosine"]
+    assert windowwise.mean() == pytest.approx(won)
+
+
+def test_the_best_closed_form_as_subject_is_compared_with_the_next(done: Evaluation, small: Corpus) -> None:
+    metrics = done.result["metrics"]
+    first, second = sorted(NAMES, key=lambda name: -metrics[name]["cosine"])[:2]
+    found = evaluate(first, small, resamples=100)["verdict"]["cosine"]
+    assert found["closed_form"] == second
+    assert found["difference"] == pytest.approx(metrics[first]["cosine"] - metrics[second]["cosine"])
+
+
+def test_verdict_says_better_worse_or_neither() -> None:
+    def entry(low: float, high: float) -> dict:
+        found = {"closed_form": "ridge", "difference": (low + high) / 2, "ci": [low, high], "p": 0.5}
+        return {"versus_best": {"cosine": found, "centred_cosine": found, "centred.mrr": found}}
+
+    for low, high, outcome, words in (
+        (0.01, 0.03, "better", "amn is better than the best closed form in cosine: +0.0200 against ridge"),
+        (-0.03, -0.01, "worse", "amn is worse than the best closed form in cosine: -0.0200 against ridge"),
+        (-0.01, 0.03, "not distinguishable", "amn is not distinguishable from the best closed form in cosine: +0.0100"),
+    ):
+        found = evaluation.verdict("amn", entry(low, high), 23)
+        assert found["outcome"] == outcome
+        assert found["sentence"].startswith(words)
+        assert f"95% interval {low:+.4f} to {high:+.4f}, 23 documents" in found["sentence"]
+
+
+def test_a_model_without_residual_scores_as_the_mean(small: Corpus) -> None:
+    metrics = evaluate(amn(small), small, resamples=200)["metrics"]
+    assert next(iter(metrics)) == "amn"
+    assert metrics["amn"]["kind"] == "model"
+    for metric in ("cosine", "centred_cosine", "mrr", "margin", "context_ratio"):
+        assert metrics["amn"][metric] == pytest.approx(metrics["mean"][metric], abs=1e-6)
+
+
+def test_the_oracle_as_subject_is_better(small: Corpus) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Cheat(Oracle):
+        name: str = "cheat"
+
+    assert evaluate(Cheat(), small, resamples=200)["verdict"]["outcome"] == "better"
+
+
+def test_centring_is_chosen_on_validation(done: Evaluation, small: Corpus) -> None:
+    """`last` gets the fraction that wins on validation documents, whatever the test documents would say."""
+    parts = split_corpus(small)
+    from mlx_lvm.data.windows import windows
+    from mlx_lvm.evaluation.predictor import document_rows, predict_all
+
+    validation = windows(small, parts.val, 5)
+    pool = retrieval.build_pool(validation, document_rows(small.offsets, parts.val))
+    predicted = predict_all(Last(), validation)
+    scores = {f: (1 / retrieval.ranks(pool, predicted, done.mean, f)).mean() for f in (0.0, 0.6, 1.0)}
+    assert done.result["metrics"]["last"]["centred"]["fraction"] == max(scores, key=lambda f: scores[f])
+
+
+def test_a_broken_metric_fails_the_evaluation(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = retrieval.ranks
+    monkeypatch.setattr(evaluation, "ranks", lambda *given: right(*given) + 1)
+    with pytest.raises(CheckFailed, match="oracle's recall_at_1 is 0"):
+        evaluate("last", small, resamples=10)
+
+
+def test_a_leaking_control_fails_the_evaluation(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random vector that sees the truth, as an index off by one would make it, is noticed three times."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Leak(Oracle):
+        name: str = "random"
+
+    right = evaluation.controls
+    monkeypatch.setattr(evaluation, "controls", lambda seed: [*right(seed)[:2], Leak()])
+    with pytest.raises(CheckFailed, match="3 problems") as caught:
+        evaluate("last", small, resamples=10)
+    assert "random vector's MRR" in str(caught.value)
+
+
+def test_an_exclusion_of_the_truth_fails_the_evaluation(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong targets, one row late: the span's bound breaks."""
+    right = evaluation.window_figures
+
+    def late(predicted: mx.array, windows: object, mean: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            name: np.roll(values, 1) if name == "cosine" else values
+            for name, values in right(mx.roll(predicted, 1, 0), windows, mean).items()
+        }
+
+    monkeypatch.setattr(evaluation, "window_figures", late)
+    with pytest.raises(CheckFailed, match="oracle's cosine"):
+        evaluate("last", small, resamples=10)
+
+
+def test_what_does_not_fit_is_refused(small: Corpus) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'lag-filter'"):
+        evaluate("lag-fliter", small)
+    with pytest.raises(UsageError, match="trained with split seed 0"):
+        evaluate(amn(small), small, split_seed=3)
+    with pytest.raises(InvalidFile, match="two different encoders"):
+        evaluate(amn(small, card=EncoderCard(model="other", dim=small.dim)), small)
+    with pytest.raises(InvalidFile, match="reads vectors of 32 dimensions, corpus wide has 33"):
+        wide = dataclasses.replace(small, name="wide", vectors=mx.concatenate([small.vectors, small.vectors[:, :1]], axis=1))
+        evaluate(amn(small, card=None), wide)
+    with pytest.raises(UsageError, match="unknown split 'tset'"):
+        evaluate("last", small, "tset")
+    with pytest.raises(InvalidFile, match="no window of 90"):
+        evaluate("last", small, context=90)
+
+
+def test_notes_say_what_a_reader_must_know(small: Corpus) -> None:
+    assert any("No verdict on new text" in note for note in evaluate("last", small, "train", resamples=10, max_windows=50)["notes"])
+    known = amn(small, corpus="elsewhere", corpus_sha256="0" * 64)
+    limited = evaluate(known, small, resamples=10, max_windows=20)
+    assert limited["windows"] == 20
+    assert any("amn was trained on elsewhere, not on small" in note for note in limited["notes"])
+    assert any("20 of" in note for note in limited["notes"])
+
+
+def test_a_run_named_like_a_closed_form_is_kept_apart(small: Corpus) -> None:
+    loaded = amn(small)
+    loaded.name = "mean"
+    metrics = evaluate(loaded, small, resamples=10)["metrics"]
+    assert_allclose(metrics["mean (model)"]["cosine"], metrics["mean"]["cosine"], atol=1e-6)
+
+
+def test_the_difference_to_the_mean_is_paired(done: Evaluation) -> None:
+    """The difference of two means over the same windows, with an interval narrower than the values' own."""
+    metrics = done.result["metrics"]
+    entry, mean = metrics["lag-filter"], metrics["mean"]
+    found = entry["versus_mean"]
+    assert found["difference"] == pytest.approx(entry["cosine"] - mean["cosine"], abs=1e-9)
+    assert found["ci"][0] < found["difference"] < found["ci"][1]
+    assert found["ci"][1] - found["ci"][0] < mean["cosine_ci"][1] - mean["cosine_ci"][0]
+    assert done.result["verdict"]["mean"]["sentence"].startswith("lag-filter is better than the mean of its context in cosine: +")
