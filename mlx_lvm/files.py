@@ -17,7 +17,7 @@ import stat
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ import numpy as np
 from mlx_lvm.backend import mx
 from mlx_lvm.errors import InvalidFile, IOFailed, Problems
 
-MAX_HEADER = 32 << 20  # bytes; a header holds names, shapes and metadata, never data
+MAX_HEADER = 4 << 20  # bytes; a header holds names, shapes and metadata, never data
+MAX_PARTS = 100_000  # brackets and commas in a header: they, not its bytes, decide what parsing it allocates
 MAX_RANK = 8
+MAX_SIDE = 1 << 31  # MLX counts along an axis in 32 bits
+MAX_OFFSET = 1 << 62
 
 # name in the file -> (bytes of an element, numpy type its bytes are read as, MLX type)
 DTYPES: dict[str, tuple[int, str, mx.Dtype]] = {
@@ -60,6 +63,7 @@ class SafeFile:
     path: Path
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
+    data: np.ndarray | None = field(default=None, repr=False, compare=False)  # the file's bytes where they were read already
 
     def numpy(self, name: str) -> np.ndarray:
         """The tensor as a read-only map of the file. BF16 comes as the uint16 of its bits."""
@@ -67,6 +71,8 @@ class SafeFile:
         kind = np.dtype(DTYPES[info.dtype][1])
         if info.start == info.end:
             return np.zeros(info.shape, kind)
+        if self.data is not None:
+            return np.frombuffer(self.data, kind, math.prod(info.shape), info.start).reshape(info.shape)
         return np.memmap(self.path, dtype=kind, mode="r", offset=info.start, shape=info.shape)
 
     def array(self, name: str) -> mx.array:
@@ -88,20 +94,30 @@ def open_safetensors(path: str | Path) -> SafeFile:
             raise InvalidFile(f"{path}: is {what}; expected a .safetensors file")
         size = state.st_size
         with open(path, "rb") as file:
-            first = file.read(8)
-            if len(first) < 8:
-                raise InvalidFile(f"{path}: {size} bytes; too short for a safetensors file. Was the download cut off?")
-            (length,) = struct.unpack("<Q", first)
-            if not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise InvalidFile(
-                    f"{path}: header of {length:,} bytes in a file of {size:,} (at most {MAX_HEADER:,}); cut off, or not a safetensors file"
-                )
+            length = _header_length(path, file.read(8), size)
             raw = file.read(length)
     except FileNotFoundError:
         raise InvalidFile(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise IOFailed(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     return SafeFile(path, *_parse_header(path, raw, 8 + length, size))
+
+
+def safetensors_from(path: Path, data: np.ndarray) -> SafeFile:
+    """The same from the file's bytes [n] uint8, so that what was checked against a digest is what is used."""
+    length = _header_length(path, data[:8].tobytes(), len(data))
+    return SafeFile(path, *_parse_header(path, data[8 : 8 + length].tobytes(), 8 + length, len(data)), data)
+
+
+def _header_length(path: Path, first: bytes, size: int) -> int:
+    if len(first) < 8:
+        raise InvalidFile(f"{path}: {size} bytes; too short for a safetensors file. Was the download cut off?")
+    (length,) = struct.unpack("<Q", first)
+    if not 2 <= length <= min(MAX_HEADER, size - 8):
+        raise InvalidFile(
+            f"{path}: header of {length:,} bytes in a file of {size:,} (at most {MAX_HEADER:,}); cut off, or not a safetensors file"
+        )
+    return length
 
 
 def _parse_header(path: Path, raw: bytes, data_start: int, size: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
@@ -111,12 +127,14 @@ def _parse_header(path: Path, raw: bytes, data_start: int, size: int) -> tuple[d
         if len({key for key, _ in pairs}) < len(pairs):
             for key, count in Counter(key for key, _ in pairs).items():
                 if count > 1:
-                    problems.add(f"duplicate key '{key}' in the header")
+                    problems.add(f"duplicate key {_short(key)} in the header")
         return dict(pairs)
 
     try:
         if raw[:1] != b"{":
             raise ValueError("does not begin with '{'")
+        if sum(map(raw.count, (b"[", b"{", b","))) > MAX_PARTS:
+            raise ValueError(f"more than {MAX_PARTS:,} brackets and commas")
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise InvalidFile(f"{path}: header is not valid JSON ({error}); not a safetensors file, or damaged") from None
@@ -128,14 +146,14 @@ def _parse_header(path: Path, raw: bytes, data_start: int, size: int) -> tuple[d
     for name, entry in header.items():
         info = _tensor_info(entry, data_start)
         if isinstance(info, str):
-            problems.add(f"tensor '{name}': {info}")
+            problems.add(f"tensor {_short(name)}: {info}")
         else:
             tensors[name] = info
     if not problems.found:
         position = data_start
         for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
             if info.start != position:
-                problems.add(f"tensor '{name}' starts at byte {info.start}, expected {position}: tensors overlap or leave holes")
+                problems.add(f"tensor {_short(name)} starts at byte {info.start}, expected {position}: tensors overlap or leave holes")
             position = info.end
         if position != size:
             problems.add(f"data ends at byte {position:,} but the file has {size:,}; cut off or with bytes added")
@@ -149,11 +167,11 @@ def _tensor_info(entry: Any, data_start: int) -> TensorInfo | str:
         return "entry must have exactly dtype, shape and data_offsets"
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        return f"dtype {dtype!r} is not one of {', '.join(DTYPES)}"
-    if not _whole(shape) or len(shape) > MAX_RANK:
-        return f"shape {shape!r} is not a list of at most {MAX_RANK} whole numbers"
-    if not _whole(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        return f"data_offsets {offsets!r} are not two increasing whole numbers"
+        return f"dtype {_short(dtype)} is not one of {', '.join(DTYPES)}"
+    if not _whole(shape, MAX_SIDE) or len(shape) > MAX_RANK:
+        return f"shape {_short(shape)} is not a list of at most {MAX_RANK} whole numbers below 2^31"
+    if not _whole(offsets, MAX_OFFSET) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        return f"data_offsets {_short(offsets)} are not two increasing whole numbers"
     count = 1
     for side in shape:
         count *= side
@@ -162,8 +180,14 @@ def _tensor_info(entry: Any, data_start: int) -> TensorInfo | str:
     return TensorInfo(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
 
-def _whole(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1 << 62 for v in values)
+def _whole(values: Any, limit: int) -> bool:
+    return isinstance(values, list) and all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < limit for v in values)
+
+
+def _short(value: Any) -> str:
+    """A value out of a file as a message may show it: escaped, and not for pages."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 @dataclass(frozen=True)

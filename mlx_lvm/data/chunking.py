@@ -28,7 +28,7 @@ OPENING = "\"'“‘„«([¿¡—–-"
 PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
 # A name or a number follows these, so no sentence ends there; after the second kind only before a word that often begins one.
 TITLE = re.compile(
-    r"Mr|Mrs|Ms|Messrs|Mme|Mlle|Drs?|Prof|Sts?|Gen|Col|Capt|Lt|Sgt|Maj|Cmdr|Adm|Hon|Gov|Sen|Rep|Rev|Pres|Fr|Nos|Vol|Fig|Sec|Ch|pp|vs|cf|ca|approx"
+    r"Mr|Mrs|Ms|Messrs|Mme|Mlle|Drs?|Prof|Sts?|Gen|Col|Capt|Lt|Sgt|Maj|Cmdr|Adm|Hon|Gov|Sen|Rep|Rev|Pres|Fr|Nos|Vol|Fig|Sec|Ch|Mt|pp?|vs|cf|ca|approx"
 )
 ABBREVIATION = re.compile(
     r"([A-HJ-Z]|No|Art|al|e\.g|i\.e|etc|Jr|Sr|Inc|Ltd|Co|Corp|Bros|Ph\.D|Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec|([A-Za-z]\.)+[A-Za-z])"

@@ -13,7 +13,6 @@ in `<name>.chunks.jsonl` or `.jsonl.gz` (document, chunk, text).
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,10 +23,12 @@ import numpy as np
 from mlx_lvm.backend import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.mapped import MappedCorpus, RowCheck
-from mlx_lvm.data.reader import FORMAT, PROVENANCE, VERSION, check_documents, find_corpus, open_corpus
+from mlx_lvm.data.reader import check_documents, find_corpus, open_corpus
 from mlx_lvm.data.texts import read_texts, texts_file
+from mlx_lvm.data.writer import CorpusWriter, quantise
 from mlx_lvm.errors import InvalidFile, Problems, SetupInvalid, UsageError, nearest
-from mlx_lvm.files import sha256, to_bytes, write_atomic
+
+__all__ = ["Corpus", "all_texts", "find_corpus", "gather", "load_corpus", "on_device", "quantise", "require_memory", "write_corpus"]
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,6 @@ def gather(vectors: mx.array, scales: mx.array | None, rows: mx.array) -> mx.arr
     return taken if scales is None else taken * mx.take(scales, rows)[..., None]
 
 
-def quantise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row-wise symmetric I8: (i8 [N, dim], scales [N]) with scale = max|v| / 127."""
-    scales = (np.abs(vectors).max(axis=1) / 127).astype(np.float32)
-    return np.rint(vectors / np.maximum(scales, np.finfo(np.float32).tiny)[:, None]).astype(np.int8), scales
-
-
 def write_corpus(
     path: str | Path,
     vectors: np.ndarray,
@@ -106,36 +101,24 @@ def write_corpus(
     provenance: dict[str, str],
     dtype: str = "I8",
 ) -> None:
-    """Write a corpus from float vectors [N, dim]. Validates first: raises InvalidFile and leaves nothing behind."""
-    path = Path(path)
+    """Write a corpus from float vectors [N, dim]. Validates first: raises InvalidFile and leaves nothing behind.
+
+    For vectors that are not all in memory see `writer.CorpusWriter`.
+    """
+    vectors, offsets = np.asarray(vectors), np.asarray(offsets, dtype=np.int64)
     problems = Problems(f"corpus {path}")
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    if card.dim != vectors.shape[-1]:
-        problems.add(f"vectors of {vectors.shape[-1]} dimensions under an encoder card that says {card.dim}")
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise InvalidFile(f"corpus {path}: vectors {list(vectors.shape)}; expected [N, dim], not empty")
+    if card.dim != vectors.shape[1]:
+        problems.add(f"vectors of {vectors.shape[1]} dimensions under an encoder card that says {card.dim}")
     rows = RowCheck()
-    rows.add(0, vectors, None)
+    rows.add(0, np.asarray(vectors, dtype=np.float32), None)
     problems.found += rows.problems()
-    check_documents(np.asarray(offsets), names, len(vectors), problems)
+    check_documents(offsets, names, len(vectors), problems)
     problems.raise_if_any(InvalidFile)
-    tensors: dict[str, mx.array | np.ndarray] = {}
-    if dtype == "I8":
-        tensors["vectors"], tensors["scales"] = quantise(vectors)
-    else:
-        tensors["vectors"] = mx.array(vectors).astype({"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}[dtype])
-    tensors["document_offsets"] = np.asarray(offsets, dtype=np.int64)
-    tensors["document_names"] = np.frombuffer(json.dumps(names, ensure_ascii=False).encode(), dtype=np.uint8)
-    if card.probes is not None:
-        tensors["probes"] = np.asarray(card.probes, dtype=np.float32)
-    body = tensors["vectors"]
-    raw = np.array(body.view(mx.uint16)) if isinstance(body, mx.array) and body.dtype == mx.bfloat16 else np.array(body)
-    metadata = {
-        "format": FORMAT,
-        "format_version": VERSION,
-        "encoder_card": json.dumps(card.to_dict(), sort_keys=True),
-        "sha256": sha256(raw),
-        **{key: provenance.get(key, "") for key in PROVENANCE},
-    }
-    write_atomic(path, to_bytes(tensors, metadata))
+    with CorpusWriter(path, offsets, names, card, provenance, dtype, overwrite=True) as writer:
+        writer.put(0, vectors)
+        writer.finish()
 
 
 def load_corpus(reference: str | Path) -> Corpus:

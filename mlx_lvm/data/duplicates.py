@@ -21,7 +21,8 @@ from mlx_lvm.data.mapped import MappedCorpus
 NEAR = 0.97  # cosine above which two chunks count as one
 COORDINATES = 64
 BLOCK = 4096  # rows of a block of products
-SAMPLE = 16_384  # rows that the principal directions are taken from
+SAMPLE = 4096  # rows that the principal directions are taken from
+MANY = 100_000  # likely pairs of a block above which all its products are cheaper
 KEPT = 100_000  # pairs returned; all are counted
 SLACK = 1e-3  # what float32 (and TF32 in the device's products) may take from the bound
 
@@ -64,22 +65,18 @@ def near_pairs(corpus: MappedCorpus, threshold: float = NEAR) -> Pairs:
     for i in range(0, len(corpus), BLOCK):
         left = mx.array(short[i : i + BLOCK])
         for j in range(i, len(corpus), BLOCK):
-            bound = left @ mx.array(short[j : j + BLOCK]).T
-            if float(bound.max()) <= threshold - SLACK:
+            bound = np.array(left @ mx.array(short[j : j + BLOCK]).T, copy=False)
+            if bound.max() <= threshold - SLACK:  # looked at on the host: MLX reduces slowly on CPU
                 continue
-            a, b = np.nonzero(np.array(bound) > threshold - SLACK)
-            keep = (b + j) > (a + i)
-            a, b = a[keep] + i, b[keep] + j
-            cosines = _cosines(corpus, a, b)
-            near = cosines > threshold
-            total += int(near.sum())
-            if near.any() and kept < KEPT:
-                found_rows.append(np.stack([a[near], b[near]], axis=1))
-                found_cosines.append(cosines[near])
+            a, b, cosines = _near(corpus, i, j, bound > threshold - SLACK, threshold)
+            total += len(a)
+            if len(a) and kept < KEPT:
+                found_rows.append(np.stack([a, b], axis=1)[: KEPT - kept])
+                found_cosines.append(cosines[: KEPT - kept])
                 kept += len(found_cosines[-1])
     if not found_rows:
         return Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32), 0)
-    return Pairs(np.concatenate(found_rows)[:KEPT], np.concatenate(found_cosines)[:KEPT], total)
+    return Pairs(np.concatenate(found_rows), np.concatenate(found_cosines), total)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -93,10 +90,16 @@ def sample_rows(corpus: MappedCorpus, count: int = SAMPLE) -> np.ndarray:
 
 
 def principal_axes(corpus: MappedCorpus) -> np.ndarray:
-    """Orthonormal directions [dim, K] that hold most of the rows' length (around zero, not around the mean)."""
-    rows = sample_rows(corpus)
-    _, vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64))
-    return vectors[:, ::-1][:, : min(COORDINATES, corpus.dim)].astype(np.float32)
+    """Orthonormal directions [dim, K] that hold most of the rows' length (around zero, not around the mean).
+
+    By subspace iteration: any orthonormal K are right for the bound, these make it tight.
+    """
+    rows = mx.array(sample_rows(corpus))
+    gram = np.array(rows.T @ rows)
+    axes = np.random.default_rng(0).standard_normal((corpus.dim, min(COORDINATES, corpus.dim))).astype(np.float32)
+    for _ in range(4):
+        axes, _ = np.linalg.qr(gram @ axes)
+    return axes
 
 
 def _shortened(corpus: MappedCorpus, axes: np.ndarray) -> np.ndarray:
@@ -108,6 +111,20 @@ def _shortened(corpus: MappedCorpus, axes: np.ndarray) -> np.ndarray:
         out[start : start + len(p), :-1] = p
         out[start : start + len(p), -1] = np.sqrt(np.maximum(0, 1 - np.einsum("ij,ij->i", p, p)))
     return out
+
+
+def _near(corpus: MappedCorpus, i: int, j: int, likely: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows a < b of a block that are near, and their cosines; where many are likely, from one product of all."""
+    if np.count_nonzero(likely) > MANY:
+        rows, columns = (mx.array(unit(corpus.read(k, min(k + BLOCK, len(corpus))))) for k in (i, j))
+        products = np.array(rows @ columns.T, copy=False)
+        a, b = np.nonzero(products > threshold)
+        cosines = products[a, b]
+    else:
+        a, b = np.nonzero(likely)
+        cosines = _cosines(corpus, a + i, b + j)
+    near = (cosines > threshold) & (b + j > a + i)
+    return a[near] + i, b[near] + j, cosines[near]
 
 
 def _cosines(corpus: MappedCorpus, a: np.ndarray, b: np.ndarray, block: int = 16_384) -> np.ndarray:

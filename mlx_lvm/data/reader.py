@@ -142,7 +142,7 @@ def _check_tensors(file: SafeFile, problems: Problems, label: str) -> None:
         problems.add(f"{label}'scales' has {list(scales.shape)} entries for vectors {list(vectors.shape)}")
     if probes and probes.shape != (len(PROBE_SENTENCES), *vectors.shape[1:]):
         problems.add(
-            f"{label}'probes' is {list(probes.shape)}; expected one vector for each of {len(PROBE_SENTENCES)} sentences, as wide as 'vectors'"
+            f"{label}'probes' is {list(probes.shape)}; expected a vector for each of {len(PROBE_SENTENCES)} sentences, as wide as 'vectors'"
         )
     if split and (split.shape[0] + 1,) != file.tensors["document_offsets"].shape:
         problems.add(f"{label}'document_split' has {split.shape[0]} entries, one a document expected")

@@ -1,0 +1,111 @@
+"""Near pairs against all products, exact groups against comparison of all rows, leakage against a planted copy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_lvm.data import duplicates
+from mlx_lvm.data.audit import check, describe, find_duplicates, lag_profile
+from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.corpus import Corpus, write_corpus
+from mlx_lvm.data.duplicates import exact_groups, near_pairs, row_digests
+from mlx_lvm.data.mapped import MappedCorpus
+from mlx_lvm.data.reader import find_corpus, open_corpus
+from mlx_lvm.data.splits import duplicates_across, split_corpus
+
+
+def corpus(path: Path, vectors: np.ndarray, lengths: list[int], dtype: str = "F32") -> MappedCorpus:
+    names = [f"doc {k}" for k in range(len(lengths))]
+    write_corpus(path, vectors, np.cumsum([0, *lengths]), names, EncoderCard(dim=vectors.shape[1]), {}, dtype)
+    return open_corpus(path)
+
+
+@pytest.mark.parametrize("dim", [8, 200])
+def test_near_pairs_are_those_of_all_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int) -> None:
+    monkeypatch.setattr(duplicates, "BLOCK", 64)
+    monkeypatch.setattr(duplicates, "MANY", 40)  # both ways to the products
+    rng = np.random.default_rng(dim)
+    centres = rng.standard_normal((60, dim))
+    rows = (centres[rng.integers(0, 60, 300)] + rng.uniform(0.02, 0.3, (300, 1)) * rng.standard_normal((300, dim))).astype(np.float32)
+    rows *= rng.uniform(0.1, 10, (300, 1)).astype(np.float32)
+    unit = rows.astype(np.float64) / np.linalg.norm(rows, axis=1, keepdims=True)
+    products = unit @ unit.T
+    for threshold in (0.9, 0.97):
+        expected = {(a, b) for a, b in np.argwhere(products > threshold) if a < b}
+        found = near_pairs(corpus(tmp_path / "x.safetensors", rows, [300]), threshold)
+        assert {tuple(pair) for pair in found.rows.tolist()} == expected and found.total == len(expected) > 0
+        np.testing.assert_allclose(found.cosines, products[found.rows[:, 0], found.rows[:, 1]], atol=1e-6)
+
+
+def test_all_rows_alike(tmp_path: Path) -> None:
+    rows = np.ones((1000, 5), np.float32) * np.arange(1, 1001, dtype=np.float32)[:, None]
+    found = near_pairs(corpus(tmp_path / "x.safetensors", rows, [1000]))
+    assert found.total == 1000 * 999 // 2 and len(found.rows) == duplicates.KEPT
+
+
+def test_exact_groups_and_digests(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    rows[[7, 30]] = rows[2]
+    rows[39] = rows[11]
+    groups = exact_groups(corpus(tmp_path / "x.safetensors", rows, [40]))
+    assert sorted(group.tolist() for group in groups) == [[2, 7, 30], [11, 39]]
+    assert exact_groups(corpus(tmp_path / "y.safetensors", rows[:7], [7])) == []
+    digests = row_digests(rows)
+    equal = (rows[:, None] == rows[None]).all(axis=2)
+    np.testing.assert_array_equal(digests[:, None] == digests[None], equal)
+
+
+def test_shipped_duplicates(sotu: Corpus) -> None:
+    """The four texts that stand twice, and one chunk of thanks that only its vector says is the same."""
+    assert sotu.texts is not None
+    mapped = open_corpus(find_corpus("sotu"))
+    groups = {tuple(group.tolist()) for group in exact_groups(mapped)}
+    same_text = {(5326, 5407), (5327, 5408), (5938, 8216), (9785, 9932)}
+    assert same_text <= groups and all(sotu.texts[a] == sotu.texts[b] for a, b in same_text)
+    found = find_duplicates(mapped, seed=0, near=False)
+    assert found.near == -1 and found.leakage.exact == duplicates_across(sotu, split_corpus(sotu, 0))
+
+
+def test_near_pairs_of_real_vectors() -> None:
+    mapped = open_corpus(find_corpus("moby"))
+    rows = mapped.read(0, len(mapped)).astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = {(a, b) for a, b in np.argwhere(rows @ rows.T > 0.8) if a < b}
+    assert {tuple(pair) for pair in near_pairs(mapped, 0.8).rows.tolist()} == expected and len(expected) > 10
+
+
+def test_a_copied_document_is_leakage(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((60 * 8, 16)).astype(np.float32)
+    mapped = corpus(tmp_path / "x.safetensors", rows, [8] * 60)
+    clean, found = check(mapped, 5, 0)
+    assert clean.problems == [] and found is not None and found.leakage.share == 0
+    split = split_corpus(mapped, 0)
+    train, test = int(split.train[0]), int(split.test[0])
+    held_out = 8 * (len(split.val) + len(split.test))
+    rows[8 * test : 8 * test + 8] = rows[8 * train : 8 * train + 8]
+    rows[8 * test + 1] += 1e-4  # near, not exact
+    findings, found = check(corpus(tmp_path / "x.safetensors", rows, [8] * 60), 5, 0)
+    assert found is not None and (found.leakage.exact, found.leakage.near, found.leakage.held_out) == (7, 8, held_out)
+    assert found.exact == 7 and found.near == 8 and found.near_within == 0
+    told = "\n".join(findings.problems)
+    assert f"'doc {test}' (test): 8 of 8 chunks" in told and f"8 of {held_out} held-out chunks" in told
+    assert f"row {8 * test} (document 'doc {test}', chunk 0) of test is row {8 * train} (document 'doc {train}', chunk 0) of train" in told
+
+
+def test_lag_profile_and_description_by_hand(tmp_path: Path) -> None:
+    angles = np.deg2rad([0, 30, 60, 90, 45, 45])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array([[1], [2], [3], [4], [5], [6]])
+    mapped = corpus(tmp_path / "x.safetensors", rows.astype(np.float32), [4, 2])
+    profile = lag_profile(mapped)
+    cos = lambda degrees: np.cos(np.deg2rad(degrees))  # noqa: E731
+    expected = [(3 * cos(30) + 1) / 4, cos(60), cos(90)]
+    np.testing.assert_allclose([value for value in profile if value is not None], expected, atol=1e-6)
+    assert profile[3:] == [None] * 7
+    found = describe(mapped, 2, 0)
+    assert (found["documents"], found["vectors"], found["windows"], found["too_short"]) == (2, 6, 2, 1)
+    unit = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    covariance = np.cov(unit.T, bias=True)
+    assert found["anisotropy"]["mean_norm"] == pytest.approx(np.linalg.norm(unit.mean(axis=0)), abs=1e-6)
+    assert found["anisotropy"]["first_1"] == pytest.approx(np.linalg.eigvalsh(covariance)[-1] / np.trace(covariance), abs=1e-6)
