@@ -69,13 +69,13 @@ def write_model(
 ) -> dict[str, Any]:
     """What `export` does, for a model at hand."""
     rounded, stored = round_weights(loaded.model, dtype)
-    vectors = load_corpus(corpus or loaded.corpus) if measure else None
+    vectors = load_corpus(corpus or loaded.train.get("corpus") or loaded.corpus) if measure else None
     measured = _measure(loaded, rounded, vectors, dtype, progress) if vectors is not None else {}
     about = {
         "model": as_dict(loaded.model.config),
         "context": loaded.context,
         "split_seed": loaded.split_seed,
-        "train": loaded.train,
+        "train": {**loaded.train, "corpus": loaded.corpus} if loaded.train else {},  # a path would tell of this machine
         "corpus": {"name": loaded.corpus, "sha256": loaded.corpus_sha256},
         "encoder_card": loaded.card.to_dict() if loaded.card else None,
         "mlx_lvm": __version__,

@@ -87,16 +87,16 @@ unit = load_model("FOLDER").model(context).unit  # mx.array [batch, length, dim]
 With PyTorch, the same file as it is:
 
 ```python
-import json
+import json, pathlib
 from safetensors.torch import load_file
 from mlx_lvm.parity.{kind} import {twin}
-model = {twin}(json.load(open("FOLDER/config.json"))).eval()
+model = {twin}(json.loads(pathlib.Path("FOLDER/config.json").read_text())).eval()
 model.load_state_dict(load_file("FOLDER/model.safetensors"), strict=True)
 ```"""
 
 
 def _origin(loaded: Loaded, digest: str) -> str:
-    trained = ("training", loaded.train) if loaded.train else ("imported", loaded.imported)
+    trained = ("training", {**loaded.train, "corpus": loaded.corpus}) if loaded.train else ("imported", loaded.imported)
     card = {key: value for key, value in (loaded.card.to_dict() if loaded.card else {}).items() if value}
     return "\n".join(
         [

@@ -32,7 +32,7 @@ def run(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "amn"
-    export(run, folder, corpus=json.loads((run / "config.json").read_text())["train"]["corpus"])
+    export(run, folder)
     return folder
 
 
@@ -154,3 +154,17 @@ def test_a_bare_file_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "bare.safetensors").write_bytes(to_bytes({"w": np.zeros(3, np.float32)}, {}))
     with pytest.raises(InvalidFile, match="says nothing of its architecture"):
         load_model(tmp_path / "bare.safetensors")
+
+
+def test_the_card_s_torch_lines_run_as_they_are(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="torch is the reference")
+    card = (exported / "README.md").read_text()
+    code = card.split("```python\n")[2].split("```")[0].replace("FOLDER", str(exported))
+    found: dict = {}
+    exec(code, found)
+    assert isinstance(found["model"], torch.nn.Module) and not found["model"].training
+
+
+def test_no_path_of_this_machine_leaves_it(exported: Path) -> None:
+    for file in exported.iterdir():
+        assert str(Path.home()).encode() not in file.read_bytes() and str(exported.parent.parent).encode() not in file.read_bytes()

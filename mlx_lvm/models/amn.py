@@ -74,4 +74,4 @@ class AMN(VectorModel):
         """
         query = self.query_encoder(baseline) @ self.context_encoder.weight
         scores = similarity(query[:, None, :], context).squeeze(1)
-        return mx.softmax(scores / math.sqrt(self.config.attention_dim), axis=-1)
+        return mx.softmax(scores / math.sqrt(self.config.attention_dim), axis=-1, precise=True)
