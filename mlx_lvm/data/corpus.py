@@ -7,7 +7,7 @@
     document_split    [D]       U8, optional: 0, 1, 2 for train, val, test, where the corpus brings its own split
     probes            [16, dim] F32, optional: the encoder's vectors of the probe sentences
 
-Metadata: format, encoder card, chunking rule, source, licence, sha256 of the vectors' bytes. Chunk texts lie beside it
+Metadata: format, encoder card, chunking rule, source, licence, sha256 of the vectors and of the rest. Chunk texts lie beside it
 in `<name>.chunks.jsonl` or `.jsonl.gz` (document, chunk, text).
 """
 

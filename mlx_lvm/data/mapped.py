@@ -9,6 +9,7 @@ Every shard is a corpus of its own with whole documents; rows and documents are 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -127,9 +128,9 @@ class MappedCorpus:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the stored bytes of one file's vectors; of many files, of their digests as recorded."""
-        digests = [shard.file.metadata.get("sha256") or sha256(shard.vectors) for shard in self.shards]
-        return digests[0] if len(digests) == 1 else sha256("".join(digests).encode())
+        """Of all shards' digests, as recorded: of their vectors and of the rest, since the names decide the split."""
+        digests = [(shard.file.metadata.get("sha256") or sha256(shard.vectors)) + rest_digest(shard.file) for shard in self.shards]
+        return sha256("".join(digests).encode())
 
     def verify(self) -> list[str]:
         """Reads everything once: what is wrong with rows, scales and checksums, in words; empty where nothing is."""
@@ -147,6 +148,14 @@ class MappedCorpus:
                         f"{shard.path.name}: the vectors do not have the sha256 recorded with them: damaged. Fetch the file again."
                     )
         return problems.found + check.problems()
+
+
+def rest_digest(file: SafeFile) -> str:
+    """sha256 of every tensor but the vectors, in the order of their names: what decides documents, split and scale."""
+    digest = hashlib.sha256()
+    for name in sorted(set(file.tensors) - {"vectors"}):
+        digest.update(np.ascontiguousarray(file.numpy(name)).data)
+    return digest.hexdigest()
 
 
 class RowCheck:
@@ -172,7 +181,8 @@ class RowCheck:
         if not len(odd):
             return
         rows = block[odd]
-        finite, zero = np.isfinite(rows).all(axis=1), ~rows.any(axis=1)
+        with np.errstate(invalid="ignore"):  # signalling NaNs
+            finite, zero = np.isfinite(rows).all(axis=1), ~rows.any(axis=1)
         self._note("NaN or Inf", start + odd[~finite])
         self._note("all zero, which has no direction. Was the chunk empty?", start + odd[zero])
         self._note("too long or too short for float32 arithmetic", start + odd[finite & ~zero])

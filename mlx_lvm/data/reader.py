@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
-from mlx_lvm.data.mapped import SHOWN, MappedCorpus, RowCheck, Shard
+from mlx_lvm.data.mapped import SHOWN, MappedCorpus, RowCheck, Shard, rest_digest
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError, nearest
 from mlx_lvm.files import SafeFile, open_safetensors, read_json
 
@@ -44,6 +44,8 @@ def open_corpus(path: str | Path) -> MappedCorpus:
         check_documents(offsets, names, shard.rows, problems, label)
         shards.append(shard)
         rows, documents = rows + shard.rows, documents + len(names)
+        if file.metadata.get("sha256_rest", recorded := rest_digest(file)) != recorded:
+            problems.add(f"{label}names, offsets, scales or probes do not have the sha256 recorded with them: damaged. Fetch the file again.")
     cards = [_card(file, problems) for file in files]
     _check_alike(shards, cards, problems)
     problems.raise_if_any(InvalidFile)

@@ -86,6 +86,7 @@ class CorpusFile:
             "format_version": VERSION,
             "encoder_card": json.dumps(card.to_dict(), sort_keys=True),
             "sha256": NO_DIGEST,
+            "sha256_rest": NO_DIGEST,
             **{key: provenance.get(key, "") for key in PROVENANCE},
         }
         self.plan = layout(self.entries, self.metadata)
@@ -122,7 +123,7 @@ class CorpusFile:
             raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
     def finish(self) -> str:
-        """Writes what is left, with the digest of the vectors, and flushes it to the disk. Returns the digest.
+        """Writes what is left, with the digests, and flushes it to the disk. Returns the digest of the vectors.
 
         Raises InvalidFile where a row is unfit.
         """
@@ -131,11 +132,13 @@ class CorpusFile:
         problems.raise_if_any(InvalidFile)
         for name, value in self.small.items():
             self._write(self.plan.tensors[name].start, value)
-        vectors, digest = self.plan.tensors["vectors"], hashlib.sha256()
+        digest, rest = hashlib.sha256(), hashlib.sha256()
         try:
-            for position in range(vectors.start, vectors.end, HASH_BYTES):
-                digest.update(os.pread(self.descriptor, min(HASH_BYTES, vectors.end - position), position))
-            self.metadata["sha256"] = digest.hexdigest()
+            for name, tensor in sorted(self.plan.tensors.items()):
+                into = digest if name == "vectors" else rest
+                for position in range(tensor.start, tensor.end, HASH_BYTES):
+                    into.update(os.pread(self.descriptor, min(HASH_BYTES, tensor.end - position), position))
+            self.metadata.update(sha256=digest.hexdigest(), sha256_rest=rest.hexdigest())
             os.pwrite(self.descriptor, layout(self.entries, self.metadata).head, 0)
             sync(self.descriptor)
         except OSError as error:

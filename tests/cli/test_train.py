@@ -102,16 +102,16 @@ def broken(kind: str, small: Corpus, source: Path, path: Path) -> None:
     """A corpus file with one thing wrong."""
     file = open_safetensors(source)
     tensors = {name: np.array(file.numpy(name)) for name in file.tensors}
-    metadata = {key: value for key, value in file.metadata.items() if key != "sha256"}
+    metadata = {key: value for key, value in file.metadata.items() if not key.startswith("sha256")}
     if kind == "truncated":
         path.write_bytes(source.read_bytes()[:-100])
         return
     if kind == "folder":
         path.mkdir()
         return
-    if kind == "flipped":
+    if kind in ("flipped", "renamed"):
         data = bytearray(source.read_bytes())
-        data[len(data) // 2] ^= 1
+        data[len(data) // 2 if kind == "flipped" else data.index(small.names[0].encode())] ^= 1
         path.write_bytes(data)
         return
     if kind == "nan":
@@ -135,6 +135,7 @@ def broken(kind: str, small: Corpus, source: Path, path: Path) -> None:
         ("truncated", "cut off"),
         ("folder", "corpus|folder|index"),
         ("flipped", "sha256"),
+        ("renamed", "names, offsets, scales or probes do not have the sha256"),
         ("nan", "row 7"),
         ("inf", "row 8"),
         ("zero", "row 9"),

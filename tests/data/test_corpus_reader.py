@@ -46,6 +46,7 @@ def rewrite(path: Path, tensors: dict[str, Any] | None = None, metadata: dict[st
     header = dict(file.metadata)
     if "vectors" in kept and not keep_digest:
         header["sha256"] = sha256(kept["vectors"])
+        header.pop("sha256_rest", None)
     header = {key: value for key, value in {**header, **(metadata or {})}.items() if value is not None}
     path.write_bytes(to_bytes(kept, header))
 
