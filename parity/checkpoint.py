@@ -31,7 +31,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     except FileNotFoundError:
         raise InvalidFile(f"{path}: no such file") from None
     except pickle.UnpicklingError as error:
-        raise InvalidFile(f"{path}: holds more than weights and plain data, and nothing else is ever unpickled ({_first_line(error)})") from None
+        raise InvalidFile(
+            f"{path}: holds more than weights and plain data, and nothing else is ever unpickled ({_first_line(error)})"
+        ) from None
     except OSError as error:
         raise IOFailed(f"{path}: cannot be read ({error.strerror or error})") from error
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:

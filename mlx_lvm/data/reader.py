@@ -45,7 +45,9 @@ def open_corpus(path: str | Path) -> MappedCorpus:
         shards.append(shard)
         rows, documents = rows + shard.rows, documents + len(names)
         if file.metadata.get("sha256_rest", recorded := rest_digest(file)) != recorded:
-            problems.add(f"{label}names, offsets, scales or probes do not have the sha256 recorded with them: damaged. Fetch the file again.")
+            problems.add(
+                f"{label}names, offsets, scales or probes do not have the sha256 recorded with them: damaged. Fetch the file again."
+            )
     cards = [_card(file, problems) for file in files]
     _check_alike(shards, cards, problems)
     problems.raise_if_any(InvalidFile)

@@ -14,7 +14,7 @@ Loss = Callable[[Prediction, mx.array, float], mx.array]
 
 def mse(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
     """mean((raw - target)^2) over batch and dimensions, as `torch.nn.functional.mse_loss`."""
-    return mx.square(prediction.raw - target).mean()
+    return mx.square(prediction.raw - target).mean(axis=-1).mean()
 
 
 def cosine(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:

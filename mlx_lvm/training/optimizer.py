@@ -38,9 +38,12 @@ def adamw(parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.ar
 
 
 def gradient_norm(gradients: Any) -> mx.array:
-    """The Euclidean norm of all gradients together."""
+    """The Euclidean norm of all gradients together.
+
+    Row by row, because MLX's CPU adds a whole array one after the other: off by 3e-4 for 786,000 squares, by 1e-7 in rows.
+    """
     leaves: Any = tree_flatten(gradients)
-    return mx.sqrt(mx.stack([mx.square(g).sum() for _, g in leaves]).sum())
+    return mx.sqrt(mx.stack([mx.square(g).sum(axis=-1).sum() for _, g in leaves]).sum())
 
 
 def clip_gradients(gradients: Any, norm: mx.array, largest: float) -> Any:

@@ -1,0 +1,200 @@
+"""The verdict on one comparison: MLX and torch in one precision against torch in float64.
+
+eM, eT: rms errors of MLX and of torch against the float64 truth, u: unit roundoff of the precision under test.
+
+    pass if  eM / max(eT, u rms(truth)) <= 8 in float32, 2 in bfloat16 and float16
+
+A fixed tolerance would be too tight for an ill-conditioned input and too loose for the rest; torch's own error is the
+measure of what the arithmetic can do. Only NumPy is needed here, so that goldens verify without torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # unit roundoff
+LIMIT = {"float32": 8.0, "bfloat16": 2.0, "float16": 2.0}  # largest ratio of an honest port; measured 3.6 and 1.2
+# Backward, torch's half-precision kernels hold float32 inside and MLX composes rounded operations: up to 3.4 measured.
+GRADIENT_LIMIT = {"float32": 8.0, "bfloat16": 5.0, "float16": 5.0}
+ILL = 64.0  # roundings of its size by which the truth must move before conditioning may explain an error
+GROSS = 4096.0  # units of roundoff above which torch itself counts as inaccurate
+
+BITWISE = "bitwise"
+EQUIVALENT = "equivalent"
+MLX_INACCURATE = "MLX inaccurate"
+TORCH_INACCURATE = "torch inaccurate"
+BOTH = "both inaccurate"
+ILL_CONDITIONED = "ill-conditioned"
+UNOBSERVABLE = "unobservable"
+SETUP_INVALID = "setup invalid"
+PASSING = (BITWISE, EQUIVALENT, TORCH_INACCURATE, BOTH, ILL_CONDITIONED, UNOBSERVABLE)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison and its verdict. Errors are rms over the elements compared, `max_abs_error` is MLX's largest.
+
+    `bound` is the error that was allowed, `ratio` = mlx_error / max(torch_error, u rms(truth)).
+    """
+
+    name: str
+    verdict: str
+    passed: bool
+    ratio: float = 0.0
+    mlx_error: float = 0.0
+    torch_error: float = 0.0
+    max_abs_error: float = 0.0
+    bound: float = 0.0
+    compared: int = 0
+    limit: float = 0.0  # largest ratio that passes
+    first_divergence: str = ""
+    note: str = ""
+    source: Any = field(default=None, repr=False, compare=False)  # (subject, case) of a failure, from which a bundle is made
+
+    @property
+    def group(self) -> str:
+        """`model/check/parameters/execution`: what a table shows in one row; seeds of the small models count as one."""
+        return re.sub(r"-small\d+/", "-small/", "/".join(self.name.split("/")[:4]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, which knows no infinity: a number that is not finite is None."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "source"}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def failed(name: str, note: str, where: str = "", verdict: str = MLX_INACCURATE, compared: int = 0) -> Check:
+    """A check that fails for a reason that is no number."""
+    return Check(name, verdict, False, math.inf, math.inf, 0.0, math.inf, 0.0, compared, first_divergence=where, note=note)
+
+
+def exact(name: str, same: bool, note: str = "", where: str = "", compared: int = 1) -> Check:
+    """A check that allows no difference at all."""
+    return Check(name, BITWISE, True, compared=compared, note=note) if same else failed(name, note, where, compared=compared)
+
+
+def rms(values: np.ndarray) -> float:
+    """Root mean square, safe from overflow and underflow of the squares."""
+    if values.size == 0:
+        return 0.0
+    largest = float(np.abs(values).max())
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.sqrt(np.mean(np.square(values / largest))))
+
+
+class Around(NamedTuple):
+    """moved: rms change of the truth under the backward error of one product. torch_error: torch's largest on neighbouring inputs.
+
+    A few numbers that one rounding decides may be right by luck on one side; neighbours have no such luck in common.
+    """
+
+    moved: float
+    torch_error: float = 0.0
+
+
+def judge(
+    name: str,
+    mlx: np.ndarray,
+    torch: np.ndarray,
+    truth: np.ndarray,
+    dtype: str,
+    *,
+    around: Callable[[], Around] | None = None,
+    must_observe: bool = False,
+    scale: float = 0.0,
+    slack: float = 1.0,
+    limit: float = 0.0,
+) -> Check:
+    """Compare float64 copies of MLX's and torch's values of `dtype` with the truth.
+
+    around:       what happens on neighbouring inputs, asked only where the ratio fails
+    must_observe: a finite truth must be finite on both sides, and there must be one
+    scale:        magnitude of the terms that cancelled in a value that is zero by mathematics or in float64; 0 for any other value
+    slack:        roundings of the truth's size that are always allowed for, times the limit; see `slack_of_sum`, `slack_of_norm`
+    limit:        largest ratio that passes, where it is not LIMIT[dtype]
+    """
+    if mlx.shape != truth.shape or torch.shape != truth.shape:
+        return failed(name, f"shapes differ: MLX {mlx.shape}, torch {torch.shape}, truth {truth.shape}")
+    if truth.size == 0:
+        return failed(name, "nothing was compared", verdict=SETUP_INVALID)
+    unit, limit = UNIT[dtype], limit or LIMIT[dtype]
+    known, there = np.isfinite(truth), np.isfinite(torch)
+    if not must_observe and _lost(torch, truth):
+        return Check(name, UNOBSERVABLE, True, note=f"beyond the range of {dtype}: torch itself loses the value")
+    wrong = int(((np.isfinite(mlx) != there) | (there & ~known) | (must_observe & known & ~there)).sum())
+    if wrong:
+        return failed(name, f"{wrong} of {truth.size} values are not finite on every side", compared=truth.size)
+    both = there & known
+    if not both.any():
+        if must_observe:
+            return failed(name, "no finite value to compare", verdict=SETUP_INVALID)
+        return Check(name, UNOBSERVABLE, True, note="not finite, on all sides alike")
+    m, t, true = mlx[both], torch[both], truth[both]
+    error, torch_error, size = rms(m - true), rms(t - true), max(rms(true), scale)
+    floor = max(torch_error, unit * size * slack)
+    ratio = error / floor if floor > 0 else (0.0 if error == 0 else math.inf)
+    largest = float(np.abs(m - true).max())
+
+    def check(verdict: str, floor: float = floor, note: str = "") -> Check:
+        ratio = error / floor if floor > 0 else (0.0 if error == 0 else math.inf)
+        return Check(name, verdict, verdict in PASSING, ratio, error, torch_error, largest, limit * floor, m.size, limit, note=note)
+
+    if np.array_equal(m, t):
+        return check(BITWISE)
+    if scale:
+        return check(UNOBSERVABLE if ratio <= limit else MLX_INACCURATE, note="zero by mathematics, or below what float64 resolves")
+    if ratio <= limit:
+        gross = torch_error > GROSS * unit * size and torch_error > 8 * error
+        if gross:
+            return check(TORCH_INACCURATE)
+        if torch_error > GROSS * unit * size:
+            return check(BOTH)
+        return check(EQUIVALENT)
+    if around is None:
+        return check(MLX_INACCURATE)
+    moved, usual = around()
+    if error <= limit * usual:
+        return check(EQUIVALENT, usual, "torch is luckier here than on neighbouring inputs")
+    if moved > ILL * unit * size and error <= limit * max(moved, floor):
+        return check(ILL_CONDITIONED, max(moved, floor), f"the backward error of one product moves the truth by {moved:.1e}")
+    return check(MLX_INACCURATE)
+
+
+def _lost(torch: np.ndarray, truth: np.ndarray) -> bool:
+    """Torch overflowed: most of what is finite in truth is not in torch, or is wrong in its first digit."""
+    known = np.isfinite(truth)
+    there = known & np.isfinite(torch)
+    return bool(known.any()) and (2 * there.sum() < known.sum() or rms(torch[there] - truth[there]) > 0.5 * rms(truth[there]))
+
+
+def slack_of_sum(terms: int, dtype: str = "float32") -> float:
+    """A single number that sums so many terms: torch's error may be zero by luck, so sqrt(terms) u is allowed.
+
+    That is the random walk of rounding (Higham & Mary 2019).
+    """
+    return max(1.0, math.sqrt(terms) / LIMIT[dtype])
+
+
+def slack_of_norm(width: int, dtype: str = "float32") -> float:
+    """A LayerNorm over `width` elements. MLX's CPU adds a row in order, so its error grows with the row.
+
+    Measured on skewed rows: 8, 13 and 50 u at widths 256, 512 and 2048; torch stays at 1.
+    """
+    return max(1.0, width / 64) if dtype == "float32" else 1.0
+
+
+def gamma(terms: int, unit: float) -> float:
+    """gamma_n = n u / (1 - n u), the error bound of a sum of n products in any order (Higham 2002, 3.1); inf where n u >= 1."""
+    product = terms * unit
+    return product / (1 - product) if product < 1 else math.inf
+
+
+def verdict_of(checks: list[Check]) -> bool:
+    """All passed, and at least one of them compared something."""
+    return bool(checks) and all(check.passed for check in checks) and any(c.compared and c.verdict != UNOBSERVABLE for c in checks)

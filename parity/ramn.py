@@ -1,0 +1,90 @@
+"""Torch twin of the recency-anchored mixture network, window by window and chunk by chunk as the formulas read.
+
+mixture_k = B sum_i k(age_i) z_i / sum_i k(age_i);  anchor = sum_k w_k * mixture_k + W [...];  correction = net([...])
+regress: m + B^T (anchor + correction);  retrieve: B^T (q - v * B sum_i b softplus(<q, B z_i> - t) z_i)
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mlx_lvm.parity.base import Prediction, Twin, normalize
+
+LAGS, DECAYS = 8, (0.5, 0.8, 0.93)
+MAPPED, SEEN = (0, 10, 11), (0, 1, 8, 10, 11)  # 0-7: lags 1-8; 8-10: averages, fastest first; 11: mean of everything read
+
+
+class RAMN(Twin):
+    """Scores against what was read are taken in the basis, where MLX takes them in the embedding space."""
+
+    model_type: ClassVar[str] = "ramn"
+    defaults: ClassVar = {"dim": 768, "head": "regress", "rank": 192, "hidden_dim": 768, "input_dropout": 0.4, "dropout": 0.6}
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        dim, hidden = self.config.dim, self.config.hidden_dim
+        width = min(self.config.rank, dim)
+        self.mean = nn.Parameter(torch.zeros(dim))
+        self.basis = nn.Linear(dim, dim, bias=False)
+        self.filter = nn.Parameter(torch.zeros(LAGS + len(DECAYS) + 1, dim))
+        self.input_gain = nn.Parameter(torch.ones(len(SEEN) * width))
+        self.output_gain = nn.Parameter(torch.ones(width))
+        self.net = nn.Sequential(
+            nn.Dropout(self.config.input_dropout),
+            nn.Linear(len(SEEN) * width + 2, hidden),
+            nn.GELU(),
+            nn.Dropout(self.config.dropout),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Dropout(self.config.dropout),
+            nn.Linear(hidden, width),
+        )
+        if self.config.head == "regress":
+            self.map = nn.Linear(len(MAPPED) * width, dim, bias=False)
+        else:
+            self.log_scale = nn.Parameter(torch.zeros(1))
+            self.push_strength = nn.Parameter(torch.zeros(1))
+            self.push_threshold = nn.Parameter(torch.zeros(1))
+            self.push_metric = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, context: Tensor) -> Prediction:
+        width = min(self.config.rank, self.config.dim)
+        present = (context != 0).any(dim=-1)
+        z = torch.where(present[..., None], context - self.mean, (context - self.mean) * 0)
+        mixtures = self.basis(self.mixtures(z, present))
+        anchor = torch.einsum("kd,bkd->bd", self.filter, mixtures)
+        if self.config.head == "regress":
+            anchor = anchor + self.map(mixtures[:, list(MAPPED), :width].flatten(1))
+        count = present.sum(dim=1, keepdim=True).to(context.dtype)
+        inputs = mixtures[:, list(SEEN), :width].flatten(1) * self.input_gain
+        moved = self.net(torch.cat([inputs, torch.exp(-count / 6), torch.exp(-count / 30)], dim=1)) * self.output_gain
+        correction = torch.cat([moved, torch.zeros_like(anchor[:, width:])], dim=1)
+        if self.config.head == "regress":
+            baseline, residual = self.mean + anchor @ self.basis.weight, correction @ self.basis.weight
+        else:
+            query = torch.exp(self.log_scale) * (anchor + correction)
+            rotated = z @ self.basis.weight.T
+            scores = torch.einsum("bd,bld->bl", query, rotated) - self.push_threshold
+            age = torch.arange(context.shape[1], 0, -1)
+            strength = torch.exp(self.push_strength) * torch.logaddexp(scores, torch.zeros_like(scores))
+            strength = strength * (present & (age > 5)).to(context.dtype)
+            push = torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
+            baseline = torch.exp(self.log_scale) * anchor @ self.basis.weight
+            residual = (torch.exp(self.log_scale) * correction - push) @ self.basis.weight
+        raw = baseline + residual
+        return Prediction(raw, normalize(raw, dim=-1), None, baseline, residual)
+
+    def mixtures(self, z: Tensor, present: Tensor) -> Tensor:
+        """[batch, 12, dim]: weighted means of the chunks that are there; zero where none has any weight."""
+        age = torch.arange(z.shape[1], 0, -1)
+        weights = [(age == lag).to(z.dtype) for lag in range(1, LAGS + 1)]
+        weights += [torch.pow(torch.tensor(decay, dtype=torch.float64), age - 1).to(z.dtype) for decay in DECAYS]
+        weights.append(torch.ones(z.shape[1], dtype=z.dtype))
+        out = []
+        for weight in weights:
+            own = weight * present.to(z.dtype)
+            out.append(torch.einsum("bl,bld->bd", own, z) / own.sum(dim=1, keepdim=True).clamp(min=1e-6))
+        return torch.stack(out, dim=1)

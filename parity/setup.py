@@ -1,0 +1,44 @@
+"""A set-up in which the verdict means something: full float32 products, evaluation mode, torch's plain code paths."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+
+from mlx_lvm.errors import SetupInvalid
+
+PROBE = 1 + 2.0**-12  # TF32 keeps 10 bits of the fraction and would round this to 1
+TF32 = "MLX_ENABLE_TF32"
+
+
+def prepare() -> None:
+    """Switch TF32 off. MLX reads the variable once, at its first product, so this comes before any."""
+    if "mlx.core" not in sys.modules:
+        os.environ[TF32] = "0"
+    os.environ.setdefault(TF32, "0")
+
+
+def require_valid() -> None:
+    """Raises SetupInvalid where products of MLX or torch are not full float32. Matrices, because a vector hides TF32."""
+    import torch
+
+    from mlx_lvm.backend import mx
+
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused inference kernel is another program than training's
+    probe = np.eye(64, dtype=np.float32) * np.float32(PROBE)
+    ones = np.ones((64, 64), dtype=np.float32)
+    products = {"MLX": np.array(mx.array(probe) @ mx.array(ones)), "torch": (torch.from_numpy(probe) @ torch.from_numpy(ones)).numpy()}
+    for side, product in products.items():
+        if not np.array_equal(product, ones * np.float32(PROBE)):
+            raise SetupInvalid(
+                f"{side} does not multiply in full float32 here: 1 + 2^-12 times 1 gave {float(product[0, 0])!r}. "
+                f"TF32 is on; start again with {TF32}=0 in the environment."
+            )
+
+
+def require_evaluation(training: bool, side: str) -> None:
+    """Raises SetupInvalid for a model in training mode: dropout would differ on the two sides."""
+    if training:
+        raise SetupInvalid(f"the {side} model is in training mode, where dropout makes every comparison worthless; call .eval() first")

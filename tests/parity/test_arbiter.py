@@ -1,0 +1,127 @@
+"""The verdict on hand-made errors."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mlx_lvm.parity import arbiter
+from mlx_lvm.parity.arbiter import Around, Check, exact, gamma, judge, rms, verdict_of
+
+U = arbiter.UNIT["float32"]
+TRUTH = np.linspace(1, 2, 1000)
+
+
+def off(units: float, seed: int = 0) -> np.ndarray:
+    """The truth with random errors of so many units of roundoff of its rms."""
+    size = float(np.sqrt(np.mean(TRUTH**2)))
+    return TRUTH + units * U * size * np.random.default_rng(seed).choice([-1, 1], TRUTH.shape)
+
+
+@pytest.mark.parametrize(
+    ("mlx", "torch", "verdict"), [(2, 2, "equivalent"), (7, 1, "equivalent"), (9, 1, "MLX inaccurate"), (70, 10, "equivalent")]
+)
+def test_ratio_rule(mlx: float, torch: float, verdict: str) -> None:
+    check = judge("x", off(mlx), off(torch, 1), TRUTH, "float32")
+    assert check.verdict == verdict
+    assert check.passed == (verdict == "equivalent")
+    assert check.ratio == pytest.approx(mlx / max(torch, 1), rel=1e-6)
+
+
+def test_a_lucky_torch_does_not_fail_mlx() -> None:
+    assert judge("x", off(7), TRUTH, TRUTH, "float32").passed
+    assert not judge("x", off(9), TRUTH, TRUTH, "float32").passed
+
+
+@pytest.mark.parametrize(("dtype", "ratio"), [("float32", 7.9), ("bfloat16", 1.9), ("float16", 1.9)])
+def test_limits_by_dtype(dtype: str, ratio: float) -> None:
+    unit = arbiter.UNIT[dtype]
+    size = rms(TRUTH)
+    signs = np.where(np.arange(1000) % 2, 1, -1)
+    torch = TRUTH + 2 * unit * size * signs
+    assert judge("x", TRUTH + 2 * ratio * unit * size * signs, torch, TRUTH, dtype).passed
+    assert not judge("x", TRUTH + 2.2 * ratio * unit * size * signs, torch, TRUTH, dtype).passed
+
+
+def test_unit_roundoff_is_half_the_spacing_after_one() -> None:
+    assert np.spacing(np.float32(1)) / 2 == U
+    assert np.spacing(np.float16(1)) / 2 == arbiter.UNIT["float16"]
+
+
+def test_bitwise() -> None:
+    assert judge("x", off(5), off(5), TRUTH, "float32").verdict == "bitwise"
+
+
+def test_nan_never_passes() -> None:
+    broken = off(1)
+    broken[3] = np.nan
+    check = judge("x", broken, off(1, 1), TRUTH, "float32", must_observe=True)
+    assert not check.passed and "1 of 1000 values are not finite" in check.note
+    assert not judge("x", broken, broken, TRUTH, "float32", must_observe=True).passed
+    nothing = np.full_like(TRUTH, np.nan)
+    assert not judge("x", nothing, nothing, TRUTH, "float32", must_observe=True).passed
+
+
+def test_nan_must_propagate() -> None:
+    """Where the truth is NaN both sides must be, and the rest is compared."""
+    true, torch = TRUTH.copy(), off(1, 1)
+    true[:10] = torch[:10] = np.nan
+    good, bad = off(1), off(1)
+    good[:10] = np.nan
+    assert judge("x", good, torch, true, "float32").verdict == "equivalent"
+    assert not judge("x", bad, torch, true, "float32").passed
+
+
+def test_overflow_of_torch_itself_is_unobservable_but_not_on_real_inputs() -> None:
+    torch = np.full_like(TRUTH, np.inf)
+    assert judge("x", TRUTH, torch, TRUTH, "float32").verdict == "unobservable"
+    assert not judge("x", TRUTH, torch, TRUTH, "float32", must_observe=True).passed
+
+
+def test_comparison_of_nothing_fails() -> None:
+    empty = np.zeros((0, 3))
+    assert judge("x", empty, empty, empty, "float32").verdict == "setup invalid"
+    assert not verdict_of([])
+    assert not verdict_of([Check("x", "unobservable", True)])
+
+
+def test_shapes_must_agree() -> None:
+    assert not judge("x", TRUTH[:-1], TRUTH, TRUTH, "float32").passed
+
+
+def test_torch_inaccurate_and_both() -> None:
+    assert judge("x", off(2), off(5000, 1), TRUTH, "float32").verdict == "torch inaccurate"
+    assert judge("x", off(9000), off(5000, 1), TRUTH, "float32").verdict == "both inaccurate"
+
+
+def test_conditioning_explains_only_what_it_moves() -> None:
+    assert judge("x", off(500), off(1, 1), TRUTH, "float32", around=lambda: Around(200 * U * rms(TRUTH))).verdict == "ill-conditioned"
+    assert not judge("x", off(5000), off(1, 1), TRUTH, "float32", around=lambda: Around(200 * U * rms(TRUTH))).passed
+    assert not judge("x", off(50), off(1, 1), TRUTH, "float32", around=lambda: Around(20 * U * rms(TRUTH))).passed  # well conditioned
+
+
+def test_luck_of_torch_is_measured_on_neighbours() -> None:
+    assert judge("x", off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, 5 * U * rms(TRUTH))).passed
+    assert not judge("x", off(50), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, 5 * U * rms(TRUTH))).passed
+
+
+def test_zero_by_mathematics_is_measured_against_what_cancelled() -> None:
+    noise = np.full(8, 1e-17)
+    assert judge("x", np.full(8, 1e-8), noise, noise, "float32", scale=1.0).verdict == "unobservable"
+    assert not judge("x", np.full(8, 1e-3), noise, noise, "float32", scale=1.0).passed
+    assert not judge("x", np.full(8, 1e-8), noise, noise, "float32").passed
+
+
+def test_exact() -> None:
+    assert exact("x", True).verdict == "bitwise"
+    assert not exact("x", False).passed
+
+
+def test_gamma() -> None:
+    assert gamma(1000, U) == pytest.approx(1000 * U / (1 - 1000 * U))
+    assert gamma(300, 2.0**-8) == math.inf
+
+
+def test_rms_survives_the_range() -> None:
+    assert rms(np.array([3e200, 4e200])) == pytest.approx(5e200 / math.sqrt(2))
+    assert rms(np.array([3e-200, 4e-200])) == pytest.approx(5e-200 / math.sqrt(2))

@@ -1,0 +1,190 @@
+"""The checks pass on the models as they are and fail, with the right blame, on broken ones."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlx_lvm.backend import mx, nn
+from mlx_lvm.errors import SetupInvalid, UsageError
+from mlx_lvm.models import MODELS
+from mlx_lvm.parity import setup
+from mlx_lvm.parity.arbiter import verdict_of
+from mlx_lvm.parity.checks import forward_checks, gradient_checks, near_kinks, weights_checks
+from mlx_lvm.parity.inputs import adversarial_cases, random_case, real_cases
+from mlx_lvm.parity.run import Plan, find_subjects, parse_checks, run, small
+from mlx_lvm.parity.sides import Sides, Subject
+from mlx_lvm.parity.taps import first_divergence, tap_case, taps_checks
+from mlx_lvm.parity.training import ALL_LOSSES, synthetic_corpus, training_checks
+
+
+def subject(name: str, seed: int = 0) -> Subject:
+    return Subject.drawn(small(MODELS[name][1]()), seed).randomised(seed)
+
+
+def failures(checks) -> list:  # type: ignore[no-untyped-def]
+    return [check for check in checks if not check.passed]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_forward_in_every_precision(name: str, dtype: str) -> None:
+    sides = Sides(subject(name), dtype)
+    cases = [random_case(64, 3, 5, 0), *adversarial_cases(64, dtype)]
+    checks = list(forward_checks(sides, cases, ("eager", "compiled")))
+    assert not failures(checks)
+    assert verdict_of(checks)
+    assert len({check.name for check in checks}) == len(checks)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_of_every_parameter(name: str) -> None:
+    sides = Sides(subject(name))
+    checks = list(gradient_checks(sides, [random_case(64, 2, 5, 0), random_case(64, 3, 1, 1)], ("eager", "compiled")))
+    assert not failures(checks)
+    seen = {check.name.rpartition("/")[2].partition("[")[0] for check in checks}
+    assert seen == {*sides.mlx.weights(), "input"}
+
+
+def test_null_gradients_are_labelled() -> None:
+    checks = list(gradient_checks(Sides(subject("amn")), [random_case(64, 3, 5, 0)]))
+    assert [c.name.rpartition("/")[2] for c in checks if c.verdict == "unobservable"] == ["context_encoder.bias"]
+    checks = list(gradient_checks(Sides(subject("transformer")), [random_case(64, 3, 5, 0)]))
+    null = {c.name.rpartition("/")[2] for c in checks if c.verdict == "unobservable"}
+    assert len(null) == 8 and all(name.endswith("in_proj_bias[k]") for name in null)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_taps_and_weights(name: str) -> None:
+    sides = Sides(subject(name))
+    assert not failures(weights_checks(sides))
+    checks = list(taps_checks(sides, [random_case(64, 2, 5, 0)]))
+    assert not failures(checks)
+    taps = {check.name.rpartition("/")[2] for check in checks}
+    expected = {
+        "amn": {"context_encoder", "attention", "residual_net.0 <-", "residual_net.6"},
+        "lstm": {"lstm.l1.t4.f", "lstm.l0.t0.c", "output_proj <-"},
+        "gru": {"blocks.3.gru.l0.t4.n_hidden", "blocks.0.norm <-"},
+        "transformer": {"transformer_decoder.layers.3.multihead_attn", "transformer_decoder.layers.0.linear2 <-", "pos_encoder"},
+    }
+    assert expected[name] <= taps
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_taps_in_half_precision(name: str, dtype: str) -> None:
+    assert not failures(taps_checks(Sides(subject(name), dtype), [random_case(64, 2, 5, 0)]))
+
+
+def test_released_sizes_on_real_windows(corpora: list) -> None:
+    """The figure that the README gives: below 8 times torch's own error, and below 1e-6 on unit vectors."""
+    sides = Sides(Subject.drawn(MODELS["amn"][1](), 0))
+    checks = list(forward_checks(sides, real_cases(corpora, 768)))
+    assert len(checks) == 8 * 5 and not failures(checks)
+    assert max(check.max_abs_error for check in checks if check.name.endswith("/unit")) < 1e-6
+
+
+BROKEN: dict[str, tuple[Callable, str]] = {
+    "epsilon": (lambda model: setattr(model.residual_net[2], "eps", 1e-6), "residual_net.2"),
+    "tanh GELU": (lambda model: model.residual_net.__setitem__(4, nn.GELU(approx="tanh")), "residual_net.4"),
+    "no bias": (lambda model: model.query_encoder.pop("bias"), "query_encoder"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_amn_fails_and_is_blamed(fault: str) -> None:
+    sides = Sides(subject("amn"))
+    change, place = BROKEN[fault]
+    change(sides.mlx)
+    case = random_case(64, 3, 5, 0)
+    assert first_divergence(tap_case(sides, case)) == place
+    broken = failures(forward_checks(sides, [case]))
+    assert {check.name.rpartition("/")[2] for check in broken} >= {"raw", "unit"}
+    assert {check.first_divergence for check in broken} == {place}
+    assert broken[0].source == (sides.subject, case)
+
+
+def test_one_nudged_weight_is_seen_by_the_weights_check_alone() -> None:
+    sides = Sides(subject("amn"))
+    layer = sides.mlx.residual_net[0]
+    flat = np.array(layer.weight)
+    flat[3, 5] = np.nextafter(flat[3, 5], np.float32(9))
+    layer.weight = mx.array(flat)
+    assert [check.first_divergence for check in failures(weights_checks(sides))] == ["residual_net.0.weight"]
+    assert not failures(forward_checks(sides, [random_case(64, 3, 5, 0)]))
+
+
+def test_training_mode_makes_the_verdict_worthless() -> None:
+    sides = Sides(subject("lstm"))
+    sides.mlx.train()
+    with pytest.raises(SetupInvalid, match="training mode"):
+        list(forward_checks(sides, [random_case(64, 2, 5, 0)]))
+
+
+def test_tf32_makes_the_verdict_worthless(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.require_valid()
+
+    class Rounding(type(mx)):  # type: ignore[misc]
+        def __getattr__(self, name: str) -> object:
+            return getattr(mx, name)
+
+        @staticmethod
+        def array(value: np.ndarray) -> mx.array:
+            return mx.array(value.astype(np.float16).astype(np.float32))  # 10 bits of fraction, as TF32 has
+
+    import mlx_lvm.backend
+
+    monkeypatch.setattr(mlx_lvm.backend, "mx", Rounding("mx"))
+    with pytest.raises(SetupInvalid, match="MLX_ENABLE_TF32=0"):
+        setup.require_valid()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_steps(name: str) -> None:
+    checks = list(training_checks(subject(name), synthetic_corpus(64), 5, **ALL_LOSSES))
+    assert not failures(checks)
+    parts = {check.name.split("/")[4] for check in checks}
+    assert parts == {"losses", "first", "second", "weights", "trajectory", "probe"}
+
+
+def test_a_relu_kink_is_no_fault() -> None:
+    """A relu input of exactly zero in float64, a rounding away in float32: the gradient may take either side."""
+    one = subject("transformer")
+    sides = Sides(one)
+    case = random_case(64, 2, 3, 4)
+    seen: list = []
+    layer = sides.truth.transformer_decoder.layers[0].linear1
+    handle = layer.register_forward_hook(lambda module, args, out: seen.append(out.detach()))
+    sides.truth_forward(case.context)
+    handle.remove()
+    bias = np.array(one.weights["transformer_decoder.layers.0.linear1.bias"]).astype(np.float64)
+    bias[7] -= float(seen[0][1, 2, 7])  # now unit 7 of window 1, step 2 is at its kink
+    weights = {**one.weights, "transformer_decoder.layers.0.linear1.bias": mx.array(bias.astype(np.float32))}
+    kinked = Sides(replace(one, weights=weights))
+    assert near_kinks(kinked.truth, kinked.context(case.context)[2], 16 * 2.0**-24)
+    assert not failures(gradient_checks(kinked, [case]))
+
+
+def test_subjects_and_options() -> None:
+    assert [s.config.model_type for s in find_subjects("all")] == list(MODELS)
+    assert parse_checks("taps, weights") == ("weights", "taps")
+    with pytest.raises(UsageError, match="Did you mean 'gradients'"):
+        parse_checks("gradient")
+    with pytest.raises(UsageError, match="dtype 'float8'"):
+        Plan(dtype="float8")
+    with pytest.raises(UsageError, match="steps"):
+        Plan(steps=0)
+    drawn = [find_subjects("lstm", seed)[0].weights["output_proj.bias"] for seed in (1, 1, 2)]
+    assert mx.array_equal(drawn[0], drawn[1]).item() and not mx.array_equal(drawn[0], drawn[2]).item()
+
+
+def test_run_of_a_small_model_reports() -> None:
+    from mlx_lvm.parity import report
+
+    one = replace(Subject.drawn(small(MODELS["amn"][1]()), 0), name="amn")
+    found = run([one], Plan(("weights", "forward", "taps", "gradients")))
+    assert found.passed
+    page = report.markdown(found)
+    assert "**passed**" in page and "| amn/forward/randomised/eager |" in page
+    assert report.to_dict(found)["compared"] == len(found.checks)
