@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from mlx_lvm.cli.common import Corpus, Json, Output
+from mlx_lvm.cli.study import show_study
+from mlx_lvm.data import corpus as data_corpus
+from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.baselines import NAMES
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -39,40 +42,109 @@ def evaluate(
     max_windows: Annotated[
         int, typer.Option("--max-windows", min=1, help="Score at most so many windows, evenly spaced.", rich_help_panel="Data")
     ] = 20_000,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for metrics.json.", rich_help_panel="Output")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The table and the verdict alone.", rich_help_panel="Parts")] = False,
+    ood: Annotated[
+        str | None,
+        typer.Option("--ood", metavar="NAME|FILE", help="Also on this corpus, both domains side by side.", rich_help_panel="Parts"),
+    ] = None,
+    arrow: Annotated[
+        bool,
+        typer.Option("--arrow-of-time", help="Train the same recipe forward and on reversed documents; compare.", rich_help_panel="Parts"),
+    ] = False,
+    arrow_epochs: Annotated[
+        int, typer.Option("--arrow-epochs", min=1, help="Epochs of each of the two trainings.", rich_help_panel="Parts")
+    ] = 5,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for report.html and metrics.json.", rich_help_panel="Output")] = None,
     json: Json = False,
 ) -> None:
     """Score a model, every closed form and the controls on held-out documents.
 
     Closed forms are fitted on the training documents and tuned on the validation documents of the corpus. Intervals are a
-    paired bootstrap over documents. A claim is a difference to the best closed form.
+    paired bootstrap over documents. A claim is a difference to the best closed form. Then a closer look: direction, rollout,
+    ablations, difficulty, attention, and the chunks where the model gains and loses most.
 
-    Examples:  lvm eval amn
-               lvm eval runs/amn-sotu-1 --corpus moby --json
-               lvm eval lag-filter
+    Examples:  lvm eval amn --out report
+               lvm eval runs/amn-sotu-1 --ood moby --json
+               lvm eval lag-filter --quick
     """
     from mlx_lvm.data.corpus import load_corpus
-    from mlx_lvm.evaluation.evaluate import evaluate as measure
+    from mlx_lvm.evaluation import plots
+    from mlx_lvm.evaluation.arrow import arrow_of_time
+    from mlx_lvm.evaluation.evaluate import examine
+    from mlx_lvm.evaluation.study import study
+    from mlx_lvm.evaluation.transfer import out_of_domain
     from mlx_lvm.files import write_json
-    from mlx_lvm.hub import load_model
+    from mlx_lvm.hub import Loaded, load_model
 
     display = Output(json)
     subject = model if model in NAMES and not Path(model).exists() else load_model(model)
+    if arrow and not isinstance(subject, Loaded):
+        raise UsageError(f"--arrow-of-time trains a model by its recipe; {model} is a closed form and has none")
+    with_report = out is not None and plots.available()
+    if out is not None and not with_report:
+        display.notes.print("note: no report.html without matplotlib; install it: pip install 'mlx-lvm[report]'")
+    data, other = load_corpus(corpus), load_corpus(ood) if ood is not None else None
     with display.notes.status("") as status:
-        result = measure(
-            subject,
-            load_corpus(corpus),
-            split,
-            context=context,
-            split_seed=split_seed,
-            max_windows=max_windows,
-            progress=lambda line: status.update(line),
-        )
+
+        def progress(line: str) -> None:
+            status.update(line)
+
+        evaluation = examine(subject, data, split, context=context, split_seed=split_seed, max_windows=max_windows, progress=progress)
+        result = evaluation.result
+        if not quick:
+            result.update(study(evaluation, progress))
+        if other is not None:
+            result["ood"] = out_of_domain(evaluation, subject, other, max_windows, progress)
+        if arrow and isinstance(subject, Loaded):
+            result["arrow_of_time"] = arrow_of_time(subject, data, arrow_epochs, max_windows, progress=progress)
     show(display, result)
+    show_study(display, result)
     if out is not None:
         write_json(out / "metrics.json", result)
         display.say(f"written: {out / 'metrics.json'}")
+        if with_report:
+            write_report(out / "report.html", result, subject)
+            display.say(f"written: {out / 'report.html'}")
     display.result(result)
+
+
+def load_subject(name: str, corpus: data_corpus.Corpus) -> tuple[Any, int]:
+    """(predictor, chunks it reads) of a model or of a closed form fitted on the corpus's training documents."""
+    from mlx_lvm.data.splits import split_corpus
+    from mlx_lvm.evaluation.baselines import fit_baselines
+    from mlx_lvm.evaluation.evaluate import subject_of
+    from mlx_lvm.hub import load_model
+
+    if name in NAMES and not Path(name).exists():
+        parts = split_corpus(corpus)
+        return fit_baselines(corpus, parts.train, parts.val, 5, only=(name,))[0], 5
+    loaded = load_model(name)
+    return subject_of(loaded, corpus, None)[1], loaded.context
+
+
+def write_report(path: Path, result: dict[str, Any], subject: Any) -> None:
+    """report.html, with what the model's own files say of its origin."""
+    import json
+    import shlex
+    import sys
+
+    from mlx_lvm.evaluation.report import render
+    from mlx_lvm.files import write_atomic
+    from mlx_lvm.hub import Loaded
+    from mlx_lvm.training.run import read_history, versions
+
+    known: dict[str, str] = {}
+    history: list[dict[str, Any]] = []
+    if isinstance(subject, Loaded):
+        history = read_history(subject.folder) if subject.folder is not None else []
+        card = subject.card.to_dict() if subject.card is not None else {}
+        known["encoder"] = ", ".join(f"{key} {value}" for key, value in card.items() if value) or "not recorded"
+        known["model"] = f"{subject.model.config.model_type}, {subject.model.parameter_count():,} parameters, {subject.dtype}"
+        known["run"] = subject.folder.name if subject.folder is not None else subject.name
+        known["training"] = json.dumps(subject.train, sort_keys=True) if subject.train else "not recorded"
+    known["versions"] = ", ".join(f"{key} {value}" for key, value in versions().items())
+    known["command"] = shlex.join(["lvm", *sys.argv[1:]])
+    write_atomic(path, render(result, history, known).encode())
 
 
 def show(display: Output, result: dict[str, Any]) -> None:

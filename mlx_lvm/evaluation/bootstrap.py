@@ -6,6 +6,7 @@ documents' windows. Every predictor sees the same resamples, so differences are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,10 @@ class Interval:
     low: float
     high: float
     p: float
+
+    def ends(self) -> list[float | None]:
+        """[low, high] for JSON; None where the interval is the whole line."""
+        return [end if math.isfinite(end) else None for end in (self.low, self.high)]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import CheckFailed, InvalidFile, UsageError
+from mlx_lvm.evaluation import bench, retrieval
 from mlx_lvm.evaluation import evaluate as evaluation
-from mlx_lvm.evaluation import retrieval
 from mlx_lvm.evaluation.baselines import NAMES, Last
 from mlx_lvm.evaluation.controls import Oracle
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation, evaluate, examine
@@ -119,7 +119,7 @@ def test_centring_is_chosen_on_validation(done: Evaluation, small: Corpus) -> No
 
 def test_a_broken_metric_fails_the_evaluation(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     right = retrieval.ranks
-    monkeypatch.setattr(evaluation, "ranks", lambda *given: right(*given) + 1)
+    monkeypatch.setattr(bench, "ranks", lambda *given: right(*given) + 1)
     with pytest.raises(CheckFailed, match="oracle's recall_at_1 is 0"):
         evaluate("last", small, resamples=10)
 
@@ -140,7 +140,7 @@ def test_a_leaking_control_fails_the_evaluation(small: Corpus, monkeypatch: pyte
 
 def test_an_exclusion_of_the_truth_fails_the_evaluation(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong targets, one row late: the span's bound breaks."""
-    right = evaluation.window_figures
+    right = bench.window_figures
 
     def late(predicted: mx.array, windows: object, mean: np.ndarray) -> dict[str, np.ndarray]:
         return {
@@ -148,7 +148,7 @@ def test_an_exclusion_of_the_truth_fails_the_evaluation(small: Corpus, monkeypat
             for name, values in right(mx.roll(predicted, 1, 0), windows, mean).items()
         }
 
-    monkeypatch.setattr(evaluation, "window_figures", late)
+    monkeypatch.setattr(bench, "window_figures", late)
     with pytest.raises(CheckFailed, match="oracle's cosine"):
         evaluate("last", small, resamples=10)
 

@@ -1,0 +1,89 @@
+"""What `lvm eval` prints under its table: direction, rollout, ablations, difficulty, attention, cases, other domains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlx_lvm.cli.common import Output
+
+
+def show_study(display: Output, result: dict[str, Any]) -> None:
+    """Every part that `result` has."""
+    parts: dict[str, Callable[[Output, dict[str, Any], dict[str, Any]], None]] = {
+        "direction": _direction,
+        "rollout": _rollout,
+        "ablations": _ablations,
+        "difficulty": _difficulty,
+        "attention": _attention,
+        "cases": _cases,
+        "ood": _ood,
+        "arrow_of_time": lambda display, result, found: display.say(found["sentence"]),
+    }
+    for key, part in parts.items():
+        if key in result:
+            display.say()
+            part(display, result, result[key])
+
+
+def _direction(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+    shown = dict.fromkeys([result["model"], "last", "mean", result["best_closed_form"]["cosine"], "oracle"])
+    rows = [[key, *(f"{value:.3f}" for value in found["curves"][key]["cosine"])] for key in shown if key in found["curves"]]
+    display.table("direction: cosine with the chunk at each offset, 0 the target", ["", *map(str, found["offsets"])], rows, bold=0)
+    display.say(found["sentence"])
+
+
+def _rollout(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+    rows = [[key, *(f"{value:.4f}" for value in curve["cosine"])] for key, curve in found["curves"].items()]
+    display.table(f"rollout, {found['windows']:,} windows", ["", *(f"t+{k + 1}" for k in range(found["steps"]))], rows, bold=0)
+
+
+def _ablations(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+    names = next(iter(found.values()))
+    rows = [[key, *(f"{one[key]['change']:+.4f} {_ends(one[key]['ci'])}" for one in found.values())] for key in names]
+    display.table("ablations: change of the cosine with its 95% interval", ["", *found], rows, bold=0)
+
+
+def _difficulty(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+    rows = []
+    for one in found["bins"]:
+        cosines = [f"{value:.4f}" for value in one["cosine"].values()]
+        rows.append([f"{one['from']:.3f} to {one['to']:.3f}", str(one["windows"]), *cosines, f"{one['gain']:+.4f} {_ends(one['gain_ci'])}"])
+    display.table("by difficulty", [found["by"], "windows", *found["bins"][0]["cosine"], f"gain over {found['against']}"], rows)
+
+
+def _attention(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+    positions = ", ".join(f"{p}: {v:.3f}" for p, v in zip(found["positions"], found["by_position"], strict=True))
+    display.say(f"attention by position {positions}; entropy {found['entropy']:.3f} of 1")
+    display.say(
+        f"residual share {found['residual_share']:.3f}; departure from the mean {found['departure']:.4f}, "
+        f"rank correlation with the shift of topic {found['departure_follows_shift']:+.3f}"
+    )
+
+
+def _cases(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+    display.say(f"against {found['against']}: better in {found['documents_better']} of {found['documents']} documents")
+    for key in ("gains", "losses"):
+        for one in found[key][:3]:
+            display.say(f"  {one['gain']:+.4f}  {one['document']} chunk {one['chunk']}  {one.get('text', '')[:80]}")
+
+
+def _ood(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+    from mlx_lvm.evaluation.report import transferred_sentence
+
+    rows = []
+    for row in found["rows"]:
+        sides = [row[key] for key in ("home", "there", "transferred")]
+        rows.append([row["predictor"], *(f"{side[key]:.4f}" if side else "-" for key in ("cosine", "mrr") for side in sides)])
+    head = [found["home"], found["corpus"], "carried over"]
+    scored = f"{found['windows']:,} windows in {found['documents']} documents"
+    title = f"out of domain: {found['corpus']}, {scored}; carried over: fitted on {found['home']}"
+    columns = ["", *(f"cosine {h}" for h in head), *(f"MRR {h}" for h in head)]
+    display.table(title, columns, rows, bold=list(result["metrics"]).index(result["model"]))
+    display.say(found["verdict"]["sentence"])
+    if "versus_transferred" in found:
+        display.say(transferred_sentence(result["model"], found))
+
+
+def _ends(ci: list[float | None]) -> str:
+    return "" if ci[0] is None else f"[{ci[0]:+.4f} {ci[1]:+.4f}]"

@@ -1,0 +1,248 @@
+"""The figures of a report, each a piece of inline SVG. matplotlib is imported when the first one is drawn."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlx_lvm.errors import IOFailed, SetupInvalid
+
+SIZE = (4.8, 3.1)  # inches: on a phone's width the text keeps about its size
+SUBJECT, BEST, FILTER, MEAN, ORACLE, OTHER = "#c2410c", "#1d4ed8", "#0f766e", "#6b7280", "#111827", "#cbd5e1"
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9ca3af",
+    "axes.labelcolor": "#374151",
+    "xtick.color": "#374151",
+    "ytick.color": "#374151",
+    "axes.grid": True,
+    "grid.color": "#e5e7eb",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.8,
+}
+Draw = Callable[[Any], None]
+
+
+def available() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("matplotlib") is not None
+
+
+@contextmanager
+def figure(salt: str, size: tuple[float, float] = SIZE) -> Iterator[Any]:
+    """A figure of our style. Raises SetupInvalid where matplotlib is missing."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SetupInvalid("pictures need matplotlib: pip install 'mlx-lvm[report]'") from None
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
+        yield Figure(figsize=size, layout="constrained")
+
+
+def svg(name: str, title: str, draw: Draw, size: tuple[float, float] = SIZE) -> str:
+    """What `draw` puts on the axes, as an <svg> whose ids are its own, so that several live in one page."""
+    with figure(name, size) as made:
+        draw(made.subplots())
+        buffer = io.StringIO()
+        made.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', rf'<svg class="figure" role="img" aria-label="{title}" viewBox="\1" '
+                  'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">', text, count=1)  # fmt: skip
+    return text
+
+
+def colours(subject: str, best: str) -> dict[str, str]:
+    return {"mean": MEAN, "lag-filter": FILTER, best: BEST, "oracle": ORACLE, subject: SUBJECT}
+
+
+def table_plot(metrics: dict[str, Any], subject: str, best: str) -> Draw:
+    """Cosine of every predictor with its interval, worst at the bottom."""
+    chosen = sorted(
+        (item for item in metrics.items() if item[1]["kind"] not in ("control", "transferred")), key=lambda item: item[1]["cosine"]
+    )
+
+    def draw(axes: Any) -> None:
+        for place, (name, entry) in enumerate(chosen):
+            low, high = (entry["cosine"] if end is None else end for end in entry["cosine_ci"])
+            colour = colours(subject, best).get(name, "#94a3b8")
+            axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="round")
+            axes.plot([entry["cosine"]], [place], "o", color=colour, markersize=5)
+        axes.set_yticks(range(len(chosen)), [name for name, _ in chosen])
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("cosine with the true next chunk, 95% interval")
+
+    return draw
+
+
+def direction_plot(found: dict[str, Any], subject: str, best: str) -> Draw:
+    def draw(axes: Any) -> None:
+        named = colours(subject, best)
+        for name, curve in found["curves"].items():
+            if name not in named:
+                axes.plot(found["offsets"], curve["cosine"], color=OTHER, linewidth=1)
+        for name, colour in named.items():
+            if name in found["curves"]:
+                axes.plot(
+                    found["offsets"],
+                    found["curves"][name]["cosine"],
+                    "o--" if name == "oracle" else "o-",
+                    color=colour,
+                    markersize=3,
+                    label=name,
+                )
+        axes.axvline(0, color="#9ca3af", linewidth=1, linestyle=":")
+        axes.set_xticks(found["offsets"], ["target" if o == 0 else f"{o:+d}" for o in found["offsets"]])
+        axes.set_xlabel("chunk, counted from the target (-1 is the last one read)")
+        axes.set_ylabel("cosine of the prediction")
+        axes.legend(loc="best")
+
+    return draw
+
+
+def rollout_plot(found: dict[str, Any], subject: str) -> Draw:
+    styles = {subject: (SUBJECT, "o-"), f"{subject}, first prediction held": (SUBJECT, "o:"), "lag-filter": (FILTER, "o-")}
+
+    def draw(axes: Any) -> None:
+        steps = range(1, found["steps"] + 1)
+        for name, curve in found["curves"].items():
+            colour, line = styles.get(name, (MEAN, "o-"))
+            axes.plot(steps, curve["cosine"], line, color=colour, markersize=3.5, label=name)
+        own = found["curves"][subject]
+        if own["ci"][0][0] is not None:
+            axes.fill_between(steps, [low for low, _ in own["ci"]], [high for _, high in own["ci"]], color=SUBJECT, alpha=0.12, linewidth=0)
+        axes.set_xticks(list(steps), [f"t+{step}" for step in steps])
+        axes.set_ylabel("cosine with the true chunk")
+        axes.legend(loc="best")
+
+    return draw
+
+
+def difficulty_plot(found: dict[str, Any], subject: str) -> Draw:
+    def draw(axes: Any) -> None:
+        bins, named = found["bins"], colours(subject, found["against"])
+        middles = [(one["from"] + one["to"]) / 2 for one in bins]
+        for name in bins[0]["cosine"]:
+            axes.plot(middles, [one["cosine"][name] for one in bins], "o-", color=named.get(name, MEAN), markersize=3.5, label=name)
+        axes.set_xlabel("cos(next, last): hard on the left, easy on the right")
+        axes.set_ylabel("cosine")
+        axes.legend(loc="best")
+
+    return draw
+
+
+def ablation_plot(found: dict[str, Any], subject: str) -> Draw:
+    def draw(axes: Any) -> None:
+        names = list(dict.fromkeys([subject, "lag-filter"]))
+        for number, name in enumerate(names):
+            for place, one in enumerate(found.values()):
+                x = place + 0.36 * (number - (len(names) - 1) / 2)
+                colour = SUBJECT if name == subject else FILTER
+                axes.bar(x, one[name]["change"], 0.32, color=colour, label=name if place == 0 else None)
+                if one[name]["ci"][0] is not None:
+                    axes.plot([x, x], one[name]["ci"], color="#111827", linewidth=1.2)
+        axes.axhline(0, color="#9ca3af", linewidth=1)
+        axes.set_xticks(range(len(found)), list(found))
+        axes.set_ylabel("change of the cosine")
+        axes.legend(loc="best")
+
+    return draw
+
+
+def heat_map(rows: list[list[float]], labels: list[str], positions: list[int]) -> Draw:
+    """rows [n, context] of weights, one line each, with the numbers where they are few. The colours begin at 0 and end at
+    twice an even spread or above, so that an even spread looks even.
+    """
+    top = max(2 / len(positions), max(map(max, rows)))
+
+    def draw(axes: Any) -> None:
+        mesh = axes.pcolormesh(rows, cmap="cividis", vmin=0, vmax=top, edgecolors="white", linewidth=0.5 if len(rows) <= 40 else 0)
+        axes.set_xticks([k + 0.5 for k in range(len(positions))], [str(p) for p in positions])
+        every = -(-len(rows) // 24)
+        axes.set_yticks([k + 0.5 for k in range(0, len(rows), every)], labels[::every])
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+        axes.set_xlabel("chunk of the context, -1 the last")
+        if len(rows) * len(positions) <= 60:
+            for y, row in enumerate(rows):
+                for x, value in enumerate(row):
+                    axes.text(
+                        x + 0.5,
+                        y + 0.5,
+                        f"{value:.3f}",
+                        ha="center",
+                        va="center",
+                        color="white" if value < top / 2 else "#111827",
+                        fontsize=8,
+                    )
+        else:
+            axes.figure.colorbar(mesh, ax=axes, label="weight")
+
+    return draw
+
+
+def training_plot(history: list[dict[str, Any]]) -> Draw:
+    def draw(axes: Any) -> None:
+        epochs = [one["epoch"] for one in history]
+        axes.plot(epochs, [one["train_cosine"] for one in history], "o-", color=MEAN, markersize=3, label="train (dropout on)")
+        axes.plot(epochs, [one["val_cosine"] for one in history], "o-", color=SUBJECT, markersize=3, label="validation")
+        best = max(history, key=lambda one: one["val_cosine"])
+        axes.axvline(best["epoch"], color="#9ca3af", linestyle=":", linewidth=1)
+        axes.set_xlabel("epoch (dotted: the checkpoint that was kept)")
+        axes.set_ylabel("cosine")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="best")
+
+    return draw
+
+
+def ood_plot(found: dict[str, Any], subject: str) -> Draw:
+    """Cosine of every predictor at home and away; a closed form away twice, fitted there and carried over."""
+    rows = sorted((row for row in found["rows"] if row["kind"] != "control" and row["there"]), key=lambda row: row["there"]["cosine"])
+
+    def draw(axes: Any) -> None:
+        series = (
+            ("home", f"{found['home']}", "o", MEAN),
+            ("there", f"{found['corpus']}", "s", BEST),
+            ("transferred", f"{found['corpus']}, carried over", "D", FILTER),
+        )
+        for key, label, marker, colour in series:
+            shown = [(row[key]["cosine"], place) for place, row in enumerate(rows) if row[key]]
+            axes.plot([x for x, _ in shown], [y for _, y in shown], marker, color=colour, markersize=5, label=label)
+        axes.set_yticks(range(len(rows)), [row["predictor"] for row in rows])
+        for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
+            tick.set_fontweight("bold" if row["predictor"] == subject else "normal")
+        axes.set_xlabel("cosine")
+        axes.legend(loc="best")
+
+    return draw
+
+
+def save_heat_map(path: Path, rows: list[list[float]], labels: list[str], positions: list[int], title: str) -> None:
+    """A heat map as .png or .svg. Raises IOFailed where it cannot be written."""
+    with figure("heat", (5.5, max(2.5, min(12, 0.22 * len(rows) + 1.2)))) as made:
+        axes = made.subplots()
+        heat_map(rows, labels, positions)(axes)
+        axes.set_title(title, fontsize=10)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.savefig(path, dpi=160)
+        except OSError as error:
+            raise IOFailed(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -1,0 +1,92 @@
+"""From figures of windows to a table with intervals, differences to the best closed form, and a verdict in a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.evaluation.bench import Measured
+from mlx_lvm.evaluation.bootstrap import DocumentBootstrap, Interval, intervals
+from mlx_lvm.evaluation.metrics import skill
+from mlx_lvm.evaluation.retrieval import CUTS
+
+COMPARED = ("cosine", "centred_cosine", *(f"recall_at_{cut}" for cut in CUTS), "mrr", "centred.mrr", "in_document.mrr")
+
+
+def summarise(
+    measured: dict[str, Measured], bootstrap: DocumentBootstrap, closed: list[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Means, intervals and paired differences to the best closed form of every predictor, and which form is best at what."""
+    figures = {key: one.figures for key, one in measured.items()}
+    names, columns = list(figures), list(next(iter(figures.values())))
+    values, resampled = {}, {}
+    for key in names:
+        table = np.stack([figures[key][column] for column in columns], axis=1)
+        values[key] = dict(zip(columns, table.mean(axis=0).tolist(), strict=True))
+        resampled[key] = dict(zip(columns, bootstrap.means(table).T, strict=True))
+    best = {metric: max(closed, key=lambda key: values[key][metric]) for metric in COMPARED}
+
+    def interval(value: float, draws: np.ndarray) -> Interval:
+        return intervals(np.array([value]), draws[:, None], bootstrap.count)[0]
+
+    out: dict[str, dict[str, Any]] = {}
+    for key in names:
+        entry: dict[str, Any] = {}
+        for column in columns:
+            if column in ("rank", "to_context", "truth_to_context"):
+                continue
+            place, leaf = _place(entry, column)
+            found = interval(values[key][column], resampled[key][column])
+            place[leaf], place[f"{leaf}_ci"] = found.value, found.ends()
+        ratio = values[key]["to_context"] / values[key]["truth_to_context"]
+        draws = resampled[key]["to_context"] / resampled[key]["truth_to_context"]
+        entry["context_ratio"], entry["context_ratio_ci"] = ratio, interval(ratio, draws).ends()
+        entry["centred"]["fraction"] = measured[key].fraction
+        entry["skill"] = {
+            metric: skill(values[key][metric], values[best[metric]][metric]) for metric in ("cosine", "centred_cosine", "mrr")
+        }
+        entry["versus_best"] = {}
+        for metric, other in best.items():
+            if key != other:
+                difference = values[key][metric] - values[other][metric]
+                found = interval(difference, resampled[key][metric] - resampled[other][metric])
+                entry["versus_best"][metric] = {"closed_form": other, "difference": difference, "ci": found.ends(), "p": found.p}
+        if key != "mean" and "mean" in values:
+            found = interval(values[key]["cosine"] - values["mean"]["cosine"], resampled[key]["cosine"] - resampled["mean"]["cosine"])
+            entry["versus_mean"] = {"difference": found.value, "ci": found.ends(), "p": found.p}
+        out[key] = entry
+    return out, best
+
+
+def _place(entry: dict[str, Any], column: str) -> tuple[dict[str, Any], str]:
+    head, _, tail = column.rpartition(".")
+    return (entry.setdefault(head, {}), tail) if head else (entry, tail)
+
+
+def verdict(name: str, entry: dict[str, Any], documents: int) -> dict[str, Any]:
+    """In a sentence: better than, not distinguishable from or worse than the best closed form, by cosine."""
+    out: dict[str, Any] = {"documents": documents}
+    for metric, words in (("cosine", "cosine"), ("centred_cosine", "centred cosine"), ("centred.mrr", "MRR")):
+        found = entry["versus_best"][metric]
+        outcome = _outcome(found)
+        against = f"the best closed form in {words}: {found['difference']:+.4f} against {found['closed_form']}"
+        out[metric] = {"outcome": outcome, **found, "sentence": _sentence(name, outcome, against, found, documents)}
+    if "versus_mean" in entry:
+        found = entry["versus_mean"]
+        against = f"the mean of its context in cosine: {found['difference']:+.4f}"
+        out["mean"] = {"outcome": _outcome(found), **found, "sentence": _sentence(name, _outcome(found), against, found, documents)}
+    out["outcome"], out["sentence"] = out["cosine"]["outcome"], out["cosine"]["sentence"]
+    return out
+
+
+def _outcome(found: dict[str, Any]) -> str:
+    low, high = found["ci"]
+    return "better" if low is not None and low > 0 else "worse" if high is not None and high < 0 else "not distinguishable"
+
+
+def _sentence(name: str, outcome: str, against: str, found: dict[str, Any], documents: int) -> str:
+    relation = {"better": "better than", "worse": "worse than", "not distinguishable": "not distinguishable from"}[outcome]
+    low, high = found["ci"]
+    span = f"95% interval {low:+.4f} to {high:+.4f}" if low is not None else "no interval from a single document"
+    return f"{name} is {relation} {against} ({span}, {documents} {'document' if documents == 1 else 'documents'})."

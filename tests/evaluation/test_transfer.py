@@ -1,0 +1,111 @@
+"""Another domain: closed forms carried over and fitted there. The arrow of time: the same recipe on reversed documents."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.windows import windows
+from mlx_lvm.errors import InvalidFile, UsageError
+from mlx_lvm.evaluation.arrow import arrow_of_time, reversed_corpus
+from mlx_lvm.evaluation.baselines import fit_lag_filter
+from mlx_lvm.evaluation.evaluate import evaluate, examine
+from mlx_lvm.evaluation.metrics import mean_cosine
+from mlx_lvm.evaluation.transfer import out_of_domain
+from mlx_lvm.hub import Loaded
+from mlx_lvm.models import build, config_from_dict
+
+
+@pytest.fixture(scope="module")
+def away(sotu: Corpus, small: Corpus) -> Corpus:
+    """Other addresses, cut to the same dimensions: the same space, other documents."""
+    documents = range(2, 232, 5)
+    rows = [np.arange(sotu.offsets[d], sotu.offsets[d + 1])[:30] for d in documents]
+    from mlx_lvm.backend import mx
+
+    vectors = mx.array(sotu.numpy(np.concatenate(rows))[:, : small.dim])
+    names = tuple(sotu.names[d] for d in documents)
+    return Corpus("away", vectors, None, np.cumsum([0, *map(len, rows)]), names, small.card, sha256="1" * 64)
+
+
+def network(small: Corpus) -> Loaded:
+    model = build(config_from_dict({"model_type": "amn", "dim": small.dim, "attention_dim": 4, "hidden_dim": 8}))
+    train = {"epochs": 20, "early_stop": 5, "lr": 1e-3, "loss_cosine": 1.0}
+    return Loaded(model, "amn", card=small.card, corpus="small", corpus_sha256=small.sha256, train=train)
+
+
+def test_both_domains_and_both_fits(small: Corpus, away: Corpus) -> None:
+    loaded = network(small)
+    home = examine(loaded, small, resamples=200)
+    found = out_of_domain(home, loaded, away, 20_000)
+    json.dumps(found, allow_nan=False)
+    rows = {row["predictor"]: row for row in found["rows"]}
+    assert rows["amn"]["home"]["cosine"] == home.result["metrics"]["amn"]["cosine"] and rows["amn"]["transferred"] is None
+    alone = evaluate(loaded, away, resamples=200)["metrics"]
+    for name in ("amn", "ridge", "lag-filter"):
+        assert rows[name]["there"]["cosine"] == pytest.approx(alone[name]["cosine"], abs=1e-6)
+    test = windows(away, split_corpus(away).test, 5)
+    carried = mean_cosine(fit_lag_filter(small, split_corpus(small).train, 5), test)
+    assert rows["lag-filter"]["transferred"]["cosine"] == pytest.approx(carried, abs=1e-6)
+    assert rows["last"]["transferred"]["cosine"] == pytest.approx(rows["last"]["there"]["cosine"])  # nothing to fit
+    assert rows["lag-filter"]["transferred"]["cosine"] != pytest.approx(rows["lag-filter"]["there"]["cosine"], abs=1e-5)
+    against = found["versus_transferred"]
+    best = max((row for row in rows.values() if row["transferred"]), key=lambda row: row["transferred"]["cosine"])
+    assert against["closed_form"] == f"{best['predictor']} from small"
+    assert against["difference"] == pytest.approx(rows["amn"]["there"]["cosine"] - best["transferred"]["cosine"], abs=1e-6)
+    assert against["ci"][0] < against["difference"] < against["ci"][1]
+    assert " from " not in found["verdict"]["cosine"]["closed_form"]  # the opponents there are those fitted there
+
+
+def test_the_home_corpus_and_other_encoders_are_refused(small: Corpus, away: Corpus) -> None:
+    home = examine("last", small, resamples=10)
+    with pytest.raises(UsageError, match="--ood small is the corpus that everything is fitted on"):
+        out_of_domain(home, "last", small, 100)
+    other = dataclasses.replace(away, card=EncoderCard(model="other", dim=small.dim))
+    with pytest.raises(InvalidFile, match="two different encoders"):
+        out_of_domain(home, "last", other, 100)
+
+
+def test_reversed_documents(small: Corpus) -> None:
+    backward = reversed_corpus(small)
+    for d in (0, 7):
+        a, b = small.offsets[d], small.offsets[d + 1]
+        assert_allclose(backward.numpy(np.arange(a, b)), small.numpy(np.arange(a, b))[::-1])
+    assert_allclose(reversed_corpus(backward).numpy(), small.numpy())
+    assert_allclose(split_corpus(backward).test, split_corpus(small).test)
+
+
+def test_arrow_of_time(small: Corpus) -> None:
+    found = arrow_of_time(network(small), small, epochs=1, resamples=200)
+    figures = found["figures"]
+    for direction, corpus in (("forward", small), ("backward", reversed_corpus(small))):
+        parts = split_corpus(corpus)
+        expected = mean_cosine(fit_lag_filter(corpus, parts.train, 5), windows(corpus, parts.test, 5))
+        assert figures[f"lag-filter {direction}"]["value"] == pytest.approx(expected, abs=1e-6)
+        assert 0.3 < figures[f"model {direction}"]["value"] < 1
+    for name in ("model", "lag-filter"):
+        difference = figures[f"{name} forward"]["value"] - figures[f"{name} backward"]["value"]
+        assert figures[f"{name} difference"]["value"] == pytest.approx(difference)
+    assert f"cosine {figures['model difference']['value']:+.4f}" in found["sentence"] and "after 1 epochs each" in found["sentence"]
+
+
+def test_time_has_no_arrow_where_documents_are_palindromes(small: Corpus) -> None:
+    """Every document followed by its own reverse reads the same both ways: no difference, to the bit."""
+    from mlx_lvm.backend import mx
+
+    ends = zip(small.offsets[:-1], small.offsets[1:], strict=True)
+    rows = np.concatenate([np.r_[np.arange(a, b), np.arange(a, b)[::-1]] for a, b in ends])
+    vectors = mx.take(small.vectors, mx.array(rows.astype(np.int32)), axis=0)
+    both = Corpus("palindromes", vectors, None, small.offsets * 2, small.names, small.card)
+    found = arrow_of_time(network(small), both, epochs=1, resamples=100)["figures"]
+    assert found["model difference"]["value"] == 0 and found["lag-filter difference"]["value"] == 0
+
+
+def test_a_model_without_a_recipe_cannot_be_trained_backwards(small: Corpus) -> None:
+    with pytest.raises(UsageError, match="does not say how it was trained"):
+        arrow_of_time(dataclasses.replace(network(small), train={}), small)
