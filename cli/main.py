@@ -16,6 +16,10 @@ from mlx_lvm.errors import LvmError, nearest
 COMMANDS = {
     "train": ("train", "Train a model on a corpus of document vectors.", "Work"),
     "eval": ("evaluate", "Say how a model stands against closed forms, on documents it never saw.", "Work"),
+    "compare": ("compare", "Rank models on the same held-out documents.", "Work"),
+    "predict": ("predict", "Predict a document's next chunk and show the chunks nearest to it.", "Work"),
+    "attention": ("attention", "Show what a model looks at in its context.", "Work"),
+    "tune": ("tune", "Search over the options of a training; ends with the command that trains the best.", "Work"),
     "parity": ("parity", "Prove that MLX and PyTorch compute the same from one file.", "Trust"),
     "export": ("export", "Write a model as a Hub folder whose safetensors PyTorch loads as it is.", "Exchange"),
     "embed": ("embed", "Turn documents into a corpus of chunk embeddings.", "Corpora"),

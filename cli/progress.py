@@ -1,10 +1,14 @@
-"""What `lvm train` shows: a live bar and a row an epoch on a terminal, plain lines when piped."""
+"""What `lvm train` shows: a live bar and a row an epoch on a terminal, plain lines when piped. And how a signal stops it."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -47,8 +51,12 @@ class TrainingDisplay:
             + (f"; {train.skipped + val.skipped} documents too short" if train.skipped + val.skipped else "")
         )
         say("validation cosine without training: " + ", ".join(f"{name} {value:.4f}" for name, value in trainer.baselines.items()))
-        for problem in trainer.damaged:
-            self.out.notes.print(Text(f"damaged, passed over: {problem}", style="yellow"))
+        one, most = trainer.checkpoint_bytes()
+        say(f"checkpoints: {one / 1e6:,.1f} MB each, at most {most / 1e6:,.1f} MB of disk")
+        if not trainer.group.alone:
+            say(f"{trainer.group.size} processes share every batch")
+        for note in trainer.notes:
+            self.out.notes.print(Text(note, style="yellow"))
         if done:
             say(f"resumed at epoch {trainer.state.epoch + 1}, step {trainer.state.step} of {trainer.steps_per_epoch}")
         say(HEADER, style="bold")
@@ -78,3 +86,39 @@ class TrainingDisplay:
         self.out.say()
         show(self.out, result)
         self.out.say(f"next: lvm parity {folder}   lvm export {folder} --out exported")
+
+
+class Silent(Output):
+    """The output of a process that is not the first of its group."""
+
+    def __init__(self) -> None:
+        super().__init__(as_json=False)
+        nowhere = open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
+        self.terminal = False
+        self.console = self.notes = Console(file=nowhere)
+
+
+class StopOnSignal:
+    """SIGINT and SIGTERM ask the loop to stop after its step; a second one leaves at once.
+
+    `at_once`, once set, lets the first one leave at once with these words.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.at_once = ""
+
+    def __enter__(self) -> StopOnSignal:
+        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.at_once:
+            print(self.at_once, file=sys.stderr)
+        if self.received or self.at_once:
+            sys.exit(128 + number)
+        self.received = number
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -77,7 +77,7 @@ class SafeFile:
 
     def array(self, name: str) -> mx.array:
         """The tensor copied to the device."""
-        data = mx.array(np.ascontiguousarray(self.numpy(name)))
+        data = mx.array(np.ascontiguousarray(self.numpy(name))).reshape(self.tensors[name].shape)  # NumPy makes a scalar [1]
         return data.view(mx.bfloat16) if self.tensors[name].dtype == "BF16" else data
 
     def arrays(self) -> dict[str, mx.array]:

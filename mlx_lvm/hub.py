@@ -94,7 +94,7 @@ def _load_run(folder: Path, which: str) -> Loaded:
         card = EncoderCard.from_dict(config.get("encoder_card", {}))
         train = dict(config["train"])
         context, split_seed = int(train["context"]), int(train["split_seed"])
-    except (LvmError, KeyError, TypeError, ValueError) as error:
+    except (LvmError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidFile(f"{folder / 'config.json'}: {error}") from None
     set_weights(model, loaded.weights, f"{folder / 'checkpoints' / name}")
     return Loaded(
@@ -126,7 +126,7 @@ def load_weights_file(path: Path) -> Loaded:
             train=dict(metadata.get("train") or {}),
             imported=dict(metadata.get("imported") or {}),
         )
-    except (LvmError, TypeError, ValueError) as error:
+    except (LvmError, TypeError, ValueError, OverflowError) as error:
         raise InvalidFile(f"{path}: its description does not parse ({error})") from None
     model, tensors = loaded.model, file.arrays()
     loaded.dtype = next((name for name, kind in DTYPES.items() if all(value.dtype == kind for value in tensors.values())), "float32")
@@ -188,7 +188,8 @@ def _golden(file: SafeFile, model: VectorModel) -> tuple[np.ndarray, np.ndarray]
     try:
         given = np.frombuffer(base64.b64decode(file.metadata["golden_input"], validate=True), "<f2").reshape(GOLDEN_WINDOWS, -1, dim)
         wanted = np.frombuffer(base64.b64decode(file.metadata["golden_output"], validate=True), "<f4").reshape(GOLDEN_WINDOWS, dim)
-    except (ValueError, KeyError) as error:
+        model.check_context(mx.array(given))
+    except (ValueError, KeyError, UsageError) as error:
         raise InvalidFile(f"{file.path}: its golden pair does not parse ({error})") from None
     return given, wanted
 

@@ -89,13 +89,15 @@ def rms(values: np.ndarray) -> float:
 
 
 class Around(NamedTuple):
-    """moved: rms change of the truth under the backward error of one product. torch_error: torch's largest on neighbouring inputs.
+    """moved: rms change of the truth under the backward error of one product. The errors: the largest on neighbouring inputs.
 
-    A few numbers that one rounding decides may be right by luck on one side; neighbours have no such luck in common.
+    A few numbers that one rounding decides may be right by luck on one side, or wrong by bad luck on the other; neighbours
+    have no luck in common, and a fault they all have.
     """
 
-    moved: float
+    moved: float = 0.0
     torch_error: float = 0.0
+    mlx_error: float = 0.0
 
 
 def judge(
@@ -158,9 +160,11 @@ def judge(
         return check(EQUIVALENT)
     if around is None:
         return check(MLX_INACCURATE)
-    moved, usual = around()
+    moved, usual, mlx_usual = around()
     if error <= limit * usual:
         return check(EQUIVALENT, usual, "torch is luckier here than on neighbouring inputs")
+    if error <= 2 * limit * usual and mlx_usual <= limit * usual:
+        return check(EQUIVALENT, error / limit, "MLX is unluckier here than on neighbouring inputs")
     if moved > ILL * unit * size and error <= limit * max(moved, floor):
         return check(ILL_CONDITIONED, max(moved, floor), f"the backward error of one product moves the truth by {moved:.1e}")
     return check(MLX_INACCURATE)

@@ -166,6 +166,9 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
     def run(model: Twin, x: torch.Tensor) -> Outputs:
         return split_gates(twin_gradients(model, x, sides.rounded(cotangents)))
 
+    def mlx_run(x: np.ndarray) -> Outputs:
+        return split_gates(sides.mlx_gradients(x, cotangents))
+
     null = null_gradients(sides, case, truth, run)
     largest = max((rms(g) for name, g in truth.items() if name != "input"), default=0.0)
     for mode in modes:
@@ -175,7 +178,7 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
             yield failed(f"{head}/names", f"only one side has: {', '.join(sorted(set(out) ^ set(truth)))}")
 
         def verdicts(truth: Outputs, note: str = "", out: Outputs = out, head: str = head) -> list[Check]:
-            around = _once(lambda: sides.around(run, case.context, truth))
+            around = _once(lambda: sides.around(run, mlx_run, case.context, truth))
             found = []
             for name in truth.keys() & out.keys():
                 scale = largest if name in null else 0.0

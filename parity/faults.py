@@ -503,7 +503,7 @@ def ramn_faults() -> Iterator[Fault]:
     yield fault("slowest average missing", "basis <-", attribute("_kernels", lambda k: k * (mx.arange(12)[:, None] != 10)))
     yield fault("mixtures in another order", "net.0 <-", method("", "correction", reordered))
     yield fault("number of chunks left out", "net.0 <-", method("", "correction", lambda self, original, m, n: original(self, m, 0 * n)))
-    yield fault("filter of the first mixture everywhere", "raw", method(
+    yield fault("filter of the first mixture everywhere", "baseline", method(
         "", "anchor", lambda self, original, m: (self.filter[0] * m).sum(axis=-2)
     ))  # fmt: skip
     for name, run in {
@@ -514,7 +514,7 @@ def ramn_faults() -> Iterator[Fault]:
         "pushed by relu": lambda self, original, z, q, old: mx.exp(self.push_strength)
         * nn.relu((z @ q[:, :, None]).squeeze(-1) - self.push_threshold) * old,
     }.items():  # fmt: skip
-        yield fault(name, "raw", method("", "push_weights", run))
+        yield fault(name, "residual", method("", "push_weights", run))
 
 
 def equivalents() -> Iterator[Fault]:

@@ -6,7 +6,8 @@ All three hold the same numbers: weights and inputs are rounded to the precision
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -24,6 +25,7 @@ from mlx_lvm.parity.trace import FIELDS
 
 Outputs = dict[str, np.ndarray]
 Run = Callable[[Twin, torch.Tensor], Outputs]
+MlxRun = Callable[[np.ndarray], Outputs]
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,6 @@ class Subject:
             vector = 1 + 0.3 * draw if name.endswith(".weight") else 0.1 * draw
             weights[name] = mx.array((draw / np.sqrt(old.shape[-1]) if old.ndim > 1 else vector).astype(np.float32))
         return replace(self, weights=weights, parameters="randomised", seed=seed)
-
-    def beside(self, unit: float, generator: torch.Generator) -> Subject:
-        """The same with every weight off by up to `unit` of itself."""
-        weights = {name: bridge.to_mlx(shake(bridge.to_torch(w).double(), unit, generator).float()) for name, w in self.weights.items()}
-        return replace(self, weights=weights)
 
     def model(self, dtype: str = "float32") -> VectorModel:
         """The MLX model with these weights rounded to `dtype`, in evaluation mode."""
@@ -147,24 +144,54 @@ class Sides:
     def rounded(self, cotangents: Cotangents) -> list[torch.Tensor]:
         return [bridge.to_torch(mx.array(c).astype(bridge.MLX[self.dtype])) for c in cotangents]
 
-    def around(self, run: Run, context: np.ndarray, truth: Outputs, draws: int = 4) -> dict[str, Around]:
+    def around(self, run: Run, mlx_run: MlxRun, context: np.ndarray, truth: Outputs, draws: int = 4) -> dict[str, Around]:
         """What happens near a case to each output of `run`, in several draws.
 
         moved: every weight and input of the float64 twin off by up to sqrt(dim) u, the backward error of one product of
-        `dim` terms. torch_error: weights and input off by a few roundings, on both torch sides alike.
+        `dim` terms. The errors: weights and inputs off by a few roundings, on all sides alike.
+        Where an ordinary input has shown a fault already, nothing excuses another failure.
         """
+        if self.parts_at:
+            return dict.fromkeys(truth, Around())
         generator = torch.Generator().manual_seed(0)
-        reach = float(np.sqrt(context.shape[-1]))
-        found = {name: Around(0.0, 0.0) for name in truth}
+        reach, few = float(np.sqrt(context.shape[-1])) * UNIT[self.dtype], 4 * UNIT[self.dtype]
+        found = dict.fromkeys(truth, Around())
         for _ in range(draws):
-            away = self._moved(run, context, truth, reach * UNIT[self.dtype], generator)
-            near = Sides(self.subject.beside(4 * UNIT[self.dtype], generator), self.dtype)
-            beside = bridge.to_float64(shake(self.context(context)[2], 4 * UNIT[self.dtype], generator)).astype(np.float32)
-            _, torch_x, truth_x = self.context(beside)
-            other, true = run(near.torch, torch_x), run(near.truth, truth_x)
-            for name, (moved, error) in found.items():
-                found[name] = Around(max(moved, away[name]), max(error, _distance(other[name], true[name])))
+            away = self._moved(run, context, truth, reach, generator)
+            with self.beside(few, generator) as (near, near_truth):
+                beside = shake(self.context(context)[2], few, generator).to(torch.float32).numpy()
+                _, torch_x, truth_x = self.context(beside)
+                true, other, mine = run(near_truth, truth_x), run(near, torch_x), mlx_run(beside)
+            for name, old in found.items():
+                error, mlx_error = _distance(other[name], true[name]), _distance(mine[name], true[name])
+                found[name] = Around(max(old.moved, away[name]), max(old.torch_error, error), max(old.mlx_error, mlx_error))
         return found
+
+    @contextmanager
+    def beside(self, unit: float, generator: torch.Generator) -> Iterator[tuple[Twin, Twin]]:
+        """The torch and the float64 twin with every weight off by up to `unit` of itself; so are MLX's while it lasts.
+
+        MLX's own weights are moved, not replaced, so that a fault in them stays.
+        """
+        factors = {
+            name: shake(torch.ones(value.shape, dtype=torch.float64), unit, generator) for name, value in self.subject.weights.items()
+        }
+        kind = bridge.TORCH[self.dtype]
+
+        def moved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {
+                name: (value.double() * factors[name]).to(kind) if name in factors else value.to(kind) for name, value in weights.items()
+            }
+
+        near = bridge.twin(self.subject.config, {k: bridge.to_mlx(v) for k, v in moved(self.torch.state_dict()).items()}, self.dtype)
+        truth = bridge.twin(self.subject.config, {k: bridge.to_mlx(v) for k, v in near.state_dict().items()}, "float64")
+        held = self.mlx.weights()
+        shaken = moved({name: bridge.to_torch(value) for name, value in held.items()})
+        self.mlx.load_weights([(name, bridge.to_mlx(value)) for name, value in shaken.items()])
+        try:
+            yield near, truth
+        finally:
+            self.mlx.load_weights(list(held.items()))
 
     def noise(self, run: Run, context: np.ndarray, truth: Outputs) -> dict[str, float]:
         """Rms change of each output of the float64 twin when everything moves by float64's own rounding."""

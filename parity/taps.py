@@ -81,12 +81,13 @@ def torch_trace(model: torch_nn.Module, context: torch.Tensor, forced: dict[str,
 
 
 def _in_order(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """AMN's baseline and attention come before what reads them; other fields stay last."""
-    if "attention" not in values:
-        return values
-    order = [name for name in values if name not in ("baseline", "attention")]
-    order.insert(next(k for k, name in enumerate(order) if name.startswith("residual_net")), "attention")
-    return {name: values[name] for name in ["baseline", *order]}
+    """A prediction's parts come before their sum; AMN's baseline and attention before the network that reads them."""
+    order = [name for name in values if name not in FIELDS]
+    if "attention" in values:
+        order.insert(next(k for k, name in enumerate(order) if name.startswith("residual_net")), "attention")
+        order.insert(0, "baseline")
+    last = [name for name in ("baseline", "residual", "raw", "unit") if name in values and name not in order]
+    return {name: values[name] for name in [*order, *last]}
 
 
 def taps_checks(sides: Sides, cases: Iterable[Case]) -> Iterator[Check]:

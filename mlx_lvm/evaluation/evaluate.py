@@ -20,7 +20,8 @@ from mlx_lvm.evaluation.baselines import NAMES, controls
 from mlx_lvm.evaluation.bench import MAX_WINDOWS, Bench, Measured, set_up
 from mlx_lvm.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
 from mlx_lvm.evaluation.checks import check_controls
-from mlx_lvm.evaluation.predictor import ModelPredictor, Predictor
+from mlx_lvm.evaluation.history import predictor_of
+from mlx_lvm.evaluation.predictor import Predictor
 from mlx_lvm.evaluation.retrieval import Pool, chance
 from mlx_lvm.evaluation.summary import summarise, verdict
 from mlx_lvm.hub import Loaded
@@ -177,7 +178,7 @@ def subject_of(subject: Loaded | Predictor | str, corpus: Corpus, split_seed: in
         )
     elif not subject.corpus_sha256:
         notes.append(f"{name} does not say which corpus it was trained on; that it never saw these documents is not checked.")
-    return name, ModelPredictor(name, subject.model), notes
+    return name, predictor_of(name, subject.model), notes
 
 
 def _describe(pool: Pool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from mlx_lvm.models.amn import AMN, AMNConfig
 from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, as_dict, normalize
 from mlx_lvm.models.gru import GRU, GRUConfig
 from mlx_lvm.models.lstm import LSTM, LSTMConfig
+from mlx_lvm.models.ramn import RAMN, RAMNConfig
 from mlx_lvm.models.transformer import Transformer, TransformerConfig
 
 MODELS: dict[str, tuple[type[VectorModel], type[ModelConfig]]] = {
@@ -16,6 +17,7 @@ MODELS: dict[str, tuple[type[VectorModel], type[ModelConfig]]] = {
     "lstm": (LSTM, LSTMConfig),
     "gru": (GRU, GRUConfig),
     "transformer": (Transformer, TransformerConfig),
+    "ramn": (RAMN, RAMNConfig),
 }
 
 __all__ = ["MAX_CONTEXT", "MODELS", "ModelConfig", "Prediction", "VectorModel", "as_dict", "build", "config_from_dict", "normalize"]

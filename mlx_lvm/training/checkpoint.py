@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,14 @@ import numpy as np
 
 from mlx_lvm.backend import mx
 from mlx_lvm.errors import InvalidFile, IOFailed, NumbersBroke
-from mlx_lvm.files import open_safetensors, read_json, sha256, sync, sync_folder, to_bytes, write_atomic
+from mlx_lvm.files import safetensors_from, sha256, sync, sync_folder, to_bytes, write_atomic
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 POINTERS = ("LATEST", "BEST")
 TEMPORARY = ".tmp-"
+STEP = re.compile(r"step-[0-9]{1,18}")
 VERSION = 1
+ATTEMPTS = 20  # to find a checkpoint while another process replaces them
 
 
 @dataclass(frozen=True)
@@ -47,26 +51,34 @@ def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, .
     }
     temporary = folder / f"{TEMPORARY}{name}-{os.getpid()}"
     try:
+        folder.mkdir(exist_ok=True)  # but not its parent: a run folder that was removed stays removed
         _require_space(folder, sum(map(len, contents.values())))
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         digests = {}
         for file, data in contents.items():
             digests[file] = _write_checked(temporary / file, data)
         _write_checked(temporary / "manifest.json", _manifest(name, digests))
         sync_folder(temporary)
         target = folder / name
-        if target.exists():  # an earlier, damaged or abandoned one of the same step
-            os.replace(target, folder / f"{TEMPORARY}old-{name}-{os.getpid()}")
+        if target.exists():  # a damaged or abandoned one of the same step; no pointer to an intact one is ever written again
+            _set_aside(target)
         os.replace(temporary, target)
         sync_folder(folder)
-    except OSError as error:
+    except (OSError, IOFailed) as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, IOFailed):
+            raise
         raise IOFailed(
             f"checkpoint {folder / name}: cannot be written ({error.strerror or error}); earlier checkpoints are intact"
         ) from error
+    point(folder, name, pointers)
+    return target
+
+
+def point(folder: Path, name: str, pointers: tuple[str, ...]) -> None:
+    """Make the pointer files name a checkpoint."""
     for pointer in pointers:
         write_atomic(folder / pointer, (name + "\n").encode())
-    return target
 
 
 def _manifest(name: str, digests: dict[str, str]) -> bytes:
@@ -92,7 +104,6 @@ def _write_checked(path: Path, data: bytes) -> str:
 
 
 def _require_space(folder: Path, needed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed + (1 << 20):
         raise IOFailed(
@@ -101,69 +112,105 @@ def _require_space(folder: Path, needed: int) -> None:
 
 
 def prune(folder: Path, keep_every: int = 0) -> None:
-    """Remove what neither LATEST nor BEST points at, except every `keep_every`-th checkpoint, and stale temporaries."""
+    """Remove what neither LATEST nor BEST points at, except at every `keep_every`-th step, and stale temporaries."""
+    sweep(folder)
     kept = {pointed(folder, pointer) for pointer in POINTERS}
-    for path in folder.iterdir():
-        if path.name.startswith(TEMPORARY) or path.name.endswith(".tmp"):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        elif path.is_dir() and path.name.startswith("step-") and path.name not in kept:
-            number = int(path.name.removeprefix("step-"))
-            if not keep_every or number % keep_every:
-                # Renamed first, so that a kill in the middle leaves no half-removed checkpoint under a good name.
-                doomed = folder / f"{TEMPORARY}old-{path.name}-{os.getpid()}"
-                os.replace(path, doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+    for name in names(folder):
+        if name not in kept and (not keep_every or int(name[5:]) % keep_every):
+            shutil.rmtree(_set_aside(folder / name), ignore_errors=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a checkpoint before it is removed, so that a kill in the middle leaves no half of one under a good name."""
+    aside = path.with_name(f"{TEMPORARY}old-{path.name}-{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(path, aside)
+    return aside
+
+
+def sweep(folder: Path) -> list[str]:
+    """Remove what killed processes left under a temporary name. Only for the holder of the run's lock."""
+    found = [p for p in folder.iterdir() if is_temporary(p.name)] if folder.is_dir() else []
+    for path in found:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    return [path.name for path in found]
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `save` or `files.write_atomic` gives such names to what is not finished."""
+    return name.startswith(TEMPORARY) or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def pointed(folder: Path, pointer: str) -> str | None:
     """The checkpoint's name that a pointer file holds, None where there is none; names never become paths."""
     try:
-        name = (folder / pointer).read_text("utf-8").strip()
+        with open(folder / pointer, encoding="ascii") as file:
+            name = file.read(64).strip()
     except (OSError, UnicodeDecodeError):
         return None
-    return name if name.startswith("step-") and name[5:].isdigit() else None
+    return name if STEP.fullmatch(name) else None
 
 
 def names(folder: Path) -> list[str]:
     """Checkpoints in the folder, newest first."""
-    found = (
-        [p.name for p in folder.iterdir() if p.is_dir() and p.name.startswith("step-") and p.name[5:].isdigit()] if folder.is_dir() else []
-    )
+    found = [path.name for path in folder.iterdir() if STEP.fullmatch(path.name) and path.is_dir()] if folder.is_dir() else []
     return sorted(found, key=lambda name: int(name[5:]), reverse=True)
 
 
 def load(path: Path) -> Checkpoint:
-    """Raises InvalidFile naming what is damaged: every file must have the sha256 that the manifest records."""
-    manifest = read_json(path / "manifest.json")
+    """Raises InvalidFile naming what is damaged: every file must have the sha256 that the manifest records.
+
+    Each file is read once; what was checked is what is used, whatever happens to the folder meanwhile.
+    """
+    written = _read(path / "manifest.json").tobytes()
+    manifest = _json(path / "manifest.json", written)
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION or not isinstance(manifest.get("sha256"), dict):
         raise InvalidFile(f"checkpoint {path}: its manifest is damaged or of another version")
     if manifest.get("name") != path.name:
-        raise InvalidFile(f"checkpoint {path}: its manifest is that of '{manifest.get('name')}'")
-    if set(manifest["sha256"]) != set(FILES) or (path / "manifest.json").read_bytes() != _manifest(path.name, manifest["sha256"]):
+        raise InvalidFile(f"checkpoint {path}: its manifest is that of '{str(manifest.get('name'))[:40]}'")
+    if set(manifest["sha256"]) != set(FILES) or written != _manifest(path.name, manifest["sha256"]):
         raise InvalidFile(f"checkpoint {path}: its manifest is damaged")
+    data = {file: _read(path / file) for file in FILES}
     for file, digest in manifest["sha256"].items():
-        try:
-            found = sha256(np.fromfile(path / file, dtype=np.uint8))
-        except OSError as error:
-            raise InvalidFile(f"checkpoint {path}: {file} cannot be read ({error.strerror})") from None
-        if found != digest:
+        if sha256(data[file]) != digest:
             raise InvalidFile(f"checkpoint {path}: {file} is damaged (its sha256 is not the recorded one)")
-    weights = open_safetensors(path / "model.safetensors").arrays()
-    optimizer = open_safetensors(path / "optimizer.safetensors").arrays()
-    return Checkpoint(weights, optimizer, read_json(path / "state.json"))
+    tensors = {file: safetensors_from(path / file, data[file]).arrays() for file in FILES[:2]}
+    return Checkpoint(tensors[FILES[0]], tensors[FILES[1]], _json(path / FILES[2], data[FILES[2]].tobytes()))
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            raise InvalidFile(f"checkpoint {path.parent}: {path.name} is no regular file")
+        return np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise InvalidFile(f"checkpoint {path.parent}: {path.name} cannot be read ({error.strerror or error})") from None
+
+
+def _json(path: Path, data: bytes) -> Any:
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidFile(f"checkpoint {path.parent}: {path.name} is damaged, not valid JSON ({error})") from None
 
 
 def load_newest(folder: Path, first: str = "LATEST") -> tuple[Checkpoint, str, list[str]]:
     """The checkpoint `first` points at, else the newest intact one: (checkpoint, its name, what was found damaged).
 
-    Raises InvalidFile where none is intact, naming what is wrong with each.
+    A run that trains meanwhile may remove a checkpoint under a reader's eyes; the reader then starts over with the
+    pointer as it is by now. Raises InvalidFile where none is intact, naming what is wrong with each.
     """
-    wished = pointed(folder, first)
-    order = ([wished] if wished else []) + [name for name in names(folder) if name != wished]
-    damaged: list[str] = []
-    for name in order:
-        try:
-            return load(folder / name), name, damaged
-        except InvalidFile as error:
-            damaged.append(str(error))
+    for attempt in range(ATTEMPTS):
+        wished, there = pointed(folder, first), names(folder)
+        damaged: list[str] = []
+        for name in ([wished] if wished else []) + [name for name in there if name != wished]:
+            try:
+                return load(folder / name), name, damaged
+            except InvalidFile as error:
+                if pointed(folder, first) != wished and attempt < ATTEMPTS - 1:
+                    break
+                damaged.append(str(error))
+        else:
+            if names(folder) == there:
+                break
     raise InvalidFile("\n".join([f"{folder}: no intact checkpoint", *(f"  - {d}" for d in damaged)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,13 +40,67 @@ class TrainConfig(Config):
     loss_variance: float = option(0.0, "weight of the hinge that keeps the batch's spread", low=0, group="Losses")
     temperature: float = option(0.07, "temperature of InfoNCE", above=0, group="Losses")
 
+    checkpoint_every: str = option("0", "also write a checkpoint every so many steps (200) or so often (30s, 5m, 1h)", group="Checkpoints")
+    keep_every: int = option(
+        0, "beside the last and the best, keep every k-th epoch's checkpoint; 0 keeps none", low=0, group="Checkpoints"
+    )
+
     def check(self, problems: Problems) -> None:
+        try:
+            Every.parse(self.checkpoint_every)
+        except UsageError as error:
+            problems.add(str(error))
         if not any(self.loss_weights().values()):
             problems.add(f"all loss weights are zero: the model would learn nothing. Set one of {', '.join('loss_' + n for n in LOSSES)}")
 
     def loss_weights(self) -> dict[str, float]:
         return {name: getattr(self, f"loss_{name}") for name in LOSSES}
 
+
+# Options that change how far a run goes and what it keeps, but no number that it computes: a run may be resumed with others.
+CHANGEABLE = ("epochs", "early_stop", "checkpoint_every", "keep_every")
+
+
+@dataclass(frozen=True)
+class Every:
+    """When a checkpoint is due besides at each epoch's end: every so many steps, or seconds; zero is never."""
+
+    steps: int = 0
+    seconds: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Every:
+        """Raises UsageError for anything but "200", "30s", "5m" or "1h"."""
+        match = re.fullmatch(r"([0-9]{1,9})([smh]?)", text.strip())
+        if match is None:
+            raise UsageError(f"checkpoint_every = '{text}': expected steps (200) or a time (30s, 5m, 1h); 0 is each epoch's end only")
+        number, unit = int(match.group(1)), match.group(2)
+        return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[unit]) if unit else cls(steps=number)
+
+
+@dataclass(frozen=True)
+class Range:
+    """What `lvm tune` may choose for an option: a number between two, evenly in its logarithm if `log`, or one of `choices`."""
+
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+
+# The search of `lvm tune`: training options, and sizes for those models that have them. Not `context`: it decides which
+# windows validation has, so that results with two contexts do not compare.
+SEARCH: dict[str, Range] = {
+    "lr": Range(1e-5, 3e-3, log=True),
+    "weight_decay": Range(1e-3, 1.0, log=True),
+    "batch_size": Range(choices=(16, 32, 64, 128)),
+    "loss_cosine": Range(choices=(0.0, 0.1, 1.0, 10.0)),
+    "loss_infonce": Range(choices=(0.0, 0.01, 0.1)),
+}
+SEARCH_SIZES: dict[str, Range] = {
+    "dropout": Range(0.0, 0.5),
+    "hidden_dim": Range(choices=(128, 256, 512)),
+}
 
 # What a preset sets against the defaults above, which are those of the research project these models come from: `seed`
 # is that recipe. `best`, the default, is the one that measured best on validation documents (see the README).
@@ -55,8 +110,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def preset(name: str) -> dict[str, Any]:
-    """Raises UsageError naming the nearest preset."""
+# Where an architecture measured better with another value under `best`: AMN starts at the mean of its context and leaves
+# it too fast; the others start from nothing.
+BEST_OF: dict[str, dict[str, Any]] = {name: {"lr": 5e-4} for name in ("lstm", "gru", "transformer")}
+
+
+def preset(name: str, model: str | None = None) -> dict[str, Any]:
+    """What a preset sets, for an architecture where one is named. Raises UsageError naming the nearest preset."""
     if name not in PRESETS:
         raise UsageError(f"unknown preset '{name}'.{nearest(name, list(PRESETS))}")
-    return PRESETS[name]
+    return {**PRESETS[name], **(BEST_OF.get(model or "", {}) if name == "best" else {})}

@@ -4,6 +4,7 @@ config.json    options, model, corpus, split and versions
 config.toml    the same options, for `lvm train --config`
 history.jsonl  one line an epoch
 checkpoints/   step-<n>/, LATEST, BEST
+broken.json    where the numbers broke: epoch, step and the batch's rows; only if they did
 summary.json   what `lvm train --json` printed, once the run has ended
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lvm import __version__
+from mlx_lvm.backend import BLAS, mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile, IOFailed
 from mlx_lvm.files import read_json, write_atomic, write_json
@@ -22,6 +24,7 @@ from mlx_lvm.models import ModelConfig, as_dict
 from mlx_lvm.training.config import TrainConfig
 
 CONFIG = "config.json"
+TRAINING = 1  # raised when the same options and the same seed would no longer train the same weights
 
 
 def default_folder(model: str, corpus: str, root: Path = Path("runs")) -> Path:
@@ -32,14 +35,32 @@ def default_folder(model: str, corpus: str, root: Path = Path("runs")) -> Path:
     return root / f"{model}-{corpus}-{n}"
 
 
-def create(folder: Path, model: ModelConfig, train: TrainConfig, corpus: Corpus, extra: dict[str, Any] | None = None) -> None:
+def claim(model: str, corpus: str) -> Path:
+    """Make the default folder. Two processes that begin at the same moment get two."""
+    while True:
+        folder = default_folder(model, corpus)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise IOFailed(f"{folder}: cannot be written ({error.strerror}); name another --out") from error
+        return folder
+
+
+def create(folder: Path, model: ModelConfig, train: TrainConfig, corpus: Corpus) -> None:
     """Write the configuration of a new run. Raises IOFailed where the folder holds a run already or cannot be written."""
-    if (folder / CONFIG).exists():
-        raise IOFailed(f"{folder}: already holds a run. Resume it with `lvm train --resume {folder}`, or name another --out.")
     if folder.exists() and not folder.is_dir():
         raise IOFailed(f"{folder}: is a file; --out names a folder")
-    write_json(folder / CONFIG, describe(model, train, corpus) | (extra or {}))
+    with Lock(folder):  # of two processes with one --out, the second finds the first one's run
+        if (folder / CONFIG).exists():
+            raise IOFailed(f"{folder}: already holds a run. Resume it with `lvm train --resume {folder}`, or name another --out.")
+        write_config(folder, describe(model, train, corpus), model, train)
+
+
+def write_config(folder: Path, described: dict[str, Any], model: ModelConfig, train: TrainConfig) -> None:
     write_atomic(folder / "config.toml", to_toml(model, train).encode())
+    write_json(folder / CONFIG, described)
 
 
 def describe(model: ModelConfig, train: TrainConfig, corpus: Corpus) -> dict[str, Any]:
@@ -55,6 +76,20 @@ def describe(model: ModelConfig, train: TrainConfig, corpus: Corpus) -> dict[str
         },
         "encoder_card": corpus.card.to_dict(),
         "versions": versions(),
+        "conditions": conditions(),
+    }
+
+
+def conditions() -> dict[str, str]:
+    """What must be as it was for a resumed run to continue to the bit, besides its options and its corpus."""
+    from importlib.metadata import version
+
+    return {
+        "training code": str(TRAINING),
+        "mlx": version("mlx"),
+        "numpy": version("numpy"),
+        "blas": BLAS.name,
+        "device": str(mx.default_device().type).removeprefix("DeviceType."),
     }
 
 
@@ -121,11 +156,14 @@ class Lock:
             raise IOFailed(f"{self.path.parent}: cannot be written ({error.strerror})") from error
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self.file.seek(0)
-            owner = self.file.read().strip() or "unknown"
+            owner = self.file.read(20).strip() or "unknown"
             self.file.close()
             raise IOFailed(f"{self.path.parent}: another process (pid {owner}) is training into this folder") from None
+        except OSError as error:
+            self.file.close()
+            raise IOFailed(f"{self.path.parent}: its file system has no locks ({error.strerror}); name an --out on a local disk") from error
         self.file.truncate(0)
         self.file.write(str(os.getpid()))
         self.file.flush()

@@ -2,47 +2,109 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlx_lvm.backend import mx
 from mlx_lvm.data.corpus import load_corpus
-from mlx_lvm.errors import InvalidFile
+from mlx_lvm.errors import InvalidFile, LvmError, Problems, UsageError
 from mlx_lvm.evaluation.evaluate import evaluate
 from mlx_lvm.files import write_json
 from mlx_lvm.hub import load_model
-from mlx_lvm.models import architecture, build, config_from_dict
+from mlx_lvm.models import ModelConfig, VectorModel, architecture, as_dict, build, config_from_dict
 from mlx_lvm.training import run as runs
-from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.config import CHANGEABLE, TrainConfig
+from mlx_lvm.training.distributed import ALONE, Group
+from mlx_lvm.training.ramn import RamnTrainer
 from mlx_lvm.training.trainer import Trainer
 
 
-def start_run(name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path | None = None) -> Trainer:
+def start_run(name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path | None = None, group: Group = ALONE) -> Trainer:
     """A new run of architecture `name`, its weights drawn from `config.seed`; `dim` is the corpus's."""
+    trainer, model_config = new_trainer(name, sizes, config, folder or Path("runs"), group)
+    if trainer.writes:
+        if folder is None:
+            trainer.folder = runs.claim(name, trainer.corpus.name)
+        runs.create(trainer.folder, model_config, config, trainer.corpus)
+    return trainer
+
+
+def new_trainer(name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path, group: Group = ALONE) -> tuple[Trainer, ModelConfig]:
+    """A trainer of a new model, with nothing written yet."""
     corpus = load_corpus(config.corpus)
     model_config = architecture(name)[1].from_dict({**sizes, "dim": corpus.dim})
+    group.require_same("the model, an option or the corpus", json.dumps([as_dict(model_config), config.to_dict(), corpus.sha256]))
+    return trainer_class(model_config)(initial_model(model_config, config), corpus, config, folder, group=group), model_config
+
+
+def trainer_class(model_config: ModelConfig) -> Callable[..., Trainer]:
+    """What trains an architecture: windows for all but RAMN, whose batches are stretches of documents."""
+    return RamnTrainer if model_config.model_type == "ramn" else Trainer
+
+
+def initial_model(model_config: ModelConfig, config: TrainConfig) -> VectorModel:
+    """The model before its first step: a function of its sizes and `config.seed`."""
     mx.random.seed(config.seed)
     model = build(model_config)
     if config.residual_init == "zero":
         model.start_at_baseline()
     mx.eval(model.parameters())
-    folder = folder or runs.default_folder(name, corpus.name)
-    trainer = Trainer(model, corpus, config, folder)
-    runs.create(folder, model_config, config, corpus)
-    return trainer
+    return model
 
 
-def resume_run(folder: Path) -> Trainer:
-    """The run in `folder` at its newest intact checkpoint. Raises InvalidFile where its corpus has changed."""
-    described = runs.read_config(folder)
-    config = TrainConfig.from_dict(described["train"])
-    corpus = load_corpus(config.corpus)
+def resume_run(folder: Path, given: dict[str, Any] | None = None, force: bool = False, group: Group = ALONE) -> Trainer:
+    """The run in `folder` at its newest intact checkpoint. `given`: options that the caller names, by field.
+
+    An option with the value that the run has is fine; another one is refused, as is other code. `force` lets those through
+    that leave every number as it is (CHANGEABLE), and other code. Raises InvalidFile where the corpus has changed.
+    """
+    described = runs.read_config(folder) if group.rank == 0 else {}
+    described = described if group.alone else json.loads(group.first_text(json.dumps(described)))
+    given = dict(given or {})
+    named = given.pop("corpus", None)
+    train, model = described["train"], described["model"]
+    try:
+        config, model_config = TrainConfig.from_dict(train), config_from_dict(model)
+    except (LvmError, TypeError) as error:
+        raise InvalidFile(f"{folder / runs.CONFIG}: {error}") from None
+    problems = Problems(f"{folder} cannot be continued so")
+    changes = _changes({**as_dict(model_config), **config.to_dict()}, given, force, problems)
+    if not force:
+        now = runs.conditions()
+        for key, before in described.get("conditions", {}).items():
+            if now.get(key, before) != before:
+                problems.add(
+                    f"{key}: began with {before}, here is {now[key]}; its numbers may differ from here on. --force goes on all the same"
+                )
+    problems.raise_if_any(UsageError)
+    if changes:
+        config = config.replace(**changes)
+    corpus = load_corpus(named or config.corpus)
     if corpus.sha256 != described["corpus"].get("sha256"):
-        raise InvalidFile(f"{folder}: corpus {config.corpus} is no longer the one this run began with (its sha256 differs)")
-    trainer = Trainer(build(config_from_dict(described["model"])), corpus, config, folder)
+        raise InvalidFile(f"{folder}: corpus {named or config.corpus} is no longer the one this run began with (its sha256 differs)")
+    trainer = trainer_class(model_config)(initial_model(model_config, config), corpus, config, folder, group=group)
     trainer.resume()
+    if changes and trainer.writes:
+        runs.write_config(folder, {**described, "train": config.to_dict()}, model_config, config)
     return trainer
+
+
+def _changes(run: dict[str, Any], given: dict[str, Any], force: bool, problems: Problems) -> dict[str, Any]:
+    """The given options whose values are not the run's own, where they may be changed; the others become problems."""
+    changes = {}
+    for key, value in given.items():
+        flag = f"--{key.replace('_', '-')}"
+        if key not in run:
+            problems.add(f"{flag} {value}: not an option of {run['model_type']}")
+        elif run[key] != value and key not in CHANGEABLE:
+            problems.add(f"{flag} {value}: the run has {run[key]}, and another value is another run. Leave it away, or start a new one")
+        elif run[key] != value and not force:
+            problems.add(f"{flag} {value}: the run has {run[key]}. --force changes it")
+        elif run[key] != value:
+            changes[key] = value
+    return changes
 
 
 def judge(folder: Path, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:

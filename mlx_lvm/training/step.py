@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.backend import mx, nn, tree_flatten, tree_unflatten
+from mlx_lvm.backend import mx, nn, tree_flatten, tree_map
 from mlx_lvm.data.corpus import Corpus, gather
 from mlx_lvm.data.windows import context_rows
-from mlx_lvm.models import VectorModel, normalize
+from mlx_lvm.errors import InvalidFile
+from mlx_lvm.models import Prediction, VectorModel, normalize
 from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.distributed import ALONE, Group
 from mlx_lvm.training.losses import total_loss
 from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, zero_moments
 
@@ -28,10 +30,12 @@ class TrainStep:
 
     Sums since the last `read_sums` stay on the device: loss, cosine, windows, and the first step whose loss or gradient
     was not finite.
+
+    With a group of processes every rank gets the whole batch, computes its own share and applies the same step.
     """
 
-    def __init__(self, model: VectorModel, corpus: Corpus, config: TrainConfig) -> None:
-        self.model, self.config = model, config
+    def __init__(self, model: VectorModel, corpus: Corpus, config: TrainConfig, group: Group = ALONE) -> None:
+        self.model, self.config, self.group = model, config, group
         self.count = 0  # optimiser steps done
         self.moments = zero_moments(model.trainable_parameters())
         self.sums = _zero_sums()
@@ -47,34 +51,39 @@ class TrainStep:
         self._compiled(mx.array(targets), coefficients(lr, self.config.weight_decay, self.count), mx.array(self.count), *self._vectors)
 
     def _compile(self) -> Callable[..., None]:
-        config, model = self.config, self.model
+        config, model, group = self.config, self.model, self.group
         loss_of = total_loss(config.loss_weights(), config.temperature)
         captured = {"moments": self.moments, "sums": self.sums}
         state = [model.state, captured, mx.random.state]
 
         def forward(context: mx.array, target: mx.array) -> tuple[mx.array, mx.array]:
             prediction = model(context)
+            if not group.alone:
+                raw = group.all_rows(prediction.raw, target.shape[0])
+                prediction = Prediction(raw, normalize(raw))
             return loss_of(prediction, target), (prediction.unit * normalize(target)).sum()
 
         value_and_grad: Callable[..., Any] = nn.value_and_grad(model, forward)
 
         @partial(mx.compile, inputs=state, outputs=state)
         def step(targets: mx.array, coefs: mx.array, number: mx.array, vectors: mx.array, scales: mx.array | None = None) -> None:
-            context = gather(vectors, scales, context_rows(targets, config.context))
+            context = gather(vectors, scales, context_rows(share(targets, group), config.context))
             values, gradients = value_and_grad(context, gather(vectors, scales, targets))
             loss, cosine = values
+            if not group.alone:
+                gradients = group.sum(gradients)
             norm = gradient_norm(gradients)
             if config.clip:
                 gradients = clip_gradients(gradients, norm, config.clip)
             weights, captured["moments"] = adamw(model.trainable_parameters(), gradients, captured["moments"], coefs)
             model.update(weights)
             sums, size = captured["sums"], targets.size
-            finite = mx.isfinite(loss) & mx.isfinite(norm)
+            broken = mx.where(mx.isfinite(loss) & mx.isfinite(norm), NEVER, number)
             captured["sums"] = {
                 "loss": sums["loss"] + loss * size,
                 "cosine": sums["cosine"] + cosine,
                 "windows": sums["windows"] + size,
-                "broken": mx.minimum(sums["broken"], mx.where(finite, NEVER, number)),
+                "broken": mx.minimum(sums["broken"], broken),
             }
 
         self._captured = captured
@@ -86,6 +95,10 @@ class TrainStep:
 
     def _live(self, name: str) -> dict[str, Any]:
         return getattr(self, name) if self._compiled is None else self._captured[name]
+
+    def broken(self) -> mx.array:
+        """The first step whose loss or gradient was not finite, else NEVER; to be read when the device is done with it."""
+        return self._live("sums")["broken"]
 
     def read_sums(self) -> dict[str, float]:
         """Loss and cosine per window since the sums were last cleared, their number, and the first broken step (else NEVER)."""
@@ -99,17 +112,36 @@ class TrainStep:
 
     def saved(self) -> dict[str, mx.array]:
         """Moments and sums by name, as a checkpoint holds them."""
-        out = {f"{part}.{name}": value for part in ("first", "second") for name, value in tree_flatten(self._live("moments")[part])}
+        leaves: Any = {part: tree_flatten(self._live("moments")[part]) for part in ("first", "second")}
+        out = {f"{part}.{name}": value for part in leaves for name, value in leaves[part]}
         return {**out, **{f"sums.{name}": value for name, value in self._live("sums").items()}}
 
     def load(self, saved: dict[str, mx.array], count: int) -> None:
-        """Take back what `saved` gave, after `count` steps. Only before the first call."""
+        """Take back what `saved` gave, after `count` steps. Only before the first call. Raises InvalidFile where it does not fit."""
         assert self._compiled is None, "load before the first step: a compiled step does not see arrays bound later"
+        expected = {name: (value.shape, value.dtype) for name, value in self.saved().items()}
+        found = {name: (value.shape, value.dtype) for name, value in saved.items()}
+        if found != expected:
+            wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+            raise InvalidFile(f"optimiser state: {', '.join(wrong[:5])}: missing, unknown, or of another shape or dtype than this model's")
+        for name, value in saved.items():
+            if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item():
+                raise InvalidFile(f"optimiser state: '{name}' holds NaN or Inf")
         for part in ("first", "second"):
-            prefix = f"{part}."
-            self.moments[part] = tree_unflatten([(k.removeprefix(prefix), v) for k, v in saved.items() if k.startswith(prefix)])
+            # Into the tree that is there: one built from names alone would lack modules without parameters, such as dropout.
+            leaves: Any = tree_flatten(self.moments[part])
+            values = iter([saved[f"{part}.{name}"] for name, _ in leaves])
+            self.moments[part] = tree_map(lambda _, values=values: next(values), self.moments[part])
         self.sums = {name: saved[f"sums.{name}"] for name in self.sums}
         self.count = count
+
+
+def share(targets: mx.array, group: Group) -> mx.array:
+    """The target rows that this rank computes; a rank with fewer than the others fills up with the batch's first."""
+    if group.alone:
+        return targets
+    start, stop, rows = group.shard(targets.shape[0])
+    return mx.concatenate([targets[start:stop], mx.broadcast_to(targets[:1], (rows - (stop - start),))])
 
 
 def _zero_sums() -> dict[str, mx.array]:

@@ -12,8 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlx_lvm.cli.progress import StopOnSignal
 from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.files import open_safetensors, to_bytes
+from mlx_lvm.training.config import PRESETS, TrainConfig
+from mlx_lvm.training.run import Lock
+from mlx_lvm.training.session import start_run
 
 SMALL = ("--attention-dim", 8, "--hidden-dim", 16)
 
@@ -32,6 +36,22 @@ def test_a_run_from_corpus_to_verdict(lvm: Callable, tmp_path: Path, small_file:
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["train"]["epochs"] == 2 and config["model"] == {"model_type": "amn", "dim": 32, "attention_dim": 8, "hidden_dim": 16}
     assert "validation cosine without training" in out.err and "lag-filter" in out.err
+
+
+def test_all_seeds_on_equal_terms_end_in_a_leaderboard(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    sizes = ("--attention-dim", 8, "--hidden-dim", 16, "--layers", 1, "--heads", 2, "--ffn-dim", 16)
+    out = lvm("train", "all", "--corpus", small_file, "--epochs", 1, "--out", tmp_path / "all", *sizes, "--json")
+    assert out.code == 0, out.err
+    said = json.loads(out.out)
+    assert [run["model"] for run in said["runs"]] == ["amn", "lstm", "gru", "transformer"]
+    rows = {row["model"]: row for row in said["comparison"]["rows"]}
+    assert set(rows) == {"amn", "lstm", "gru", "transformer"}
+    configs = [json.loads((tmp_path / "all" / name / "config.json").read_text())["train"] for name in rows]
+    for key in ("seed", "split_seed", "epochs", "batch_size", "context", "corpus", "loss_cosine"):
+        assert len({config[key] for config in configs}) == 1, key
+    for run in said["runs"]:
+        assert rows[run["model"]]["cosine"] == pytest.approx(run["test"]["metrics"][run["model"]]["cosine"], abs=1e-6)
+        assert rows[run["model"]]["p_holm"] >= rows[run["model"]]["p"] and rows[run["model"]]["latency_ms"] > 0
 
 
 def test_a_config_file_repeats_the_run_to_the_bit(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
@@ -71,7 +91,12 @@ def test_precedence_flag_file_preset(lvm: Callable, tmp_path: Path, small_file: 
         (["amn", "--context", "100"], 3, "no window of 100 + 1 chunks"),
         (["amn", "--out", "/proc/nowhere/run"], 4, "cannot be written"),
         (["--resume", "nowhere"], 3, "no run here"),
-        (["amn", "--resume", "nowhere"], 2, "leave the others away"),
+        (["amn", "--resume", "nowhere"], 3, "no run here"),
+        (["amn", "--force"], 2, "--force goes with --resume"),
+        (["amn", "--checkpoint-every", "5 minutes"], 2, "expected steps (200) or a time (30s, 5m, 1h)"),
+        (["amn", "--report-to", "tensorbord"], 2, "Did you mean 'tensorboard'?"),
+        (["--resume", "nowhere", "--seeds", "2"], 2, "leave --seeds away"),
+        (["--resume", "nowhere", "--out", "elsewhere"], 2, "continues in its own folder"),
         (["amn", "--ffn-dim", "3"], 2, "not an option of amn"),
         (["amn", "--nonsense"], 2, "No such option"),
     ],
@@ -190,3 +215,99 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     config["train"]["epochs"] = json.loads((run / "history.jsonl").read_text().splitlines()[-1])["epoch"] + 1
     (run / "config.json").write_text(json.dumps(config))
     assert lvm("train", "--resume", run).code == 0
+
+
+@pytest.fixture
+def run(tmp_path: Path, small_file: Path) -> Path:
+    """A run of one epoch, not yet judged."""
+    options = TrainConfig.from_dict({**PRESETS["best"], "corpus": str(small_file), "epochs": 1})
+    assert start_run("amn", {"attention_dim": 8, "hidden_dim": 16}, options, tmp_path / "run").train()
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--lr", 0.9], "--lr 0.9: the run has 3e-05"),
+        (["--hidden-dim", 32, "--force"], "--hidden-dim 32: the run has 16"),
+        (["--epochs", 2], "--epochs 2: the run has 1. --force changes it"),
+        (["lstm"], "--model-type lstm: the run has amn"),
+        (["--preset", "seed"], "--residual-init torch: the run has zero"),
+    ],
+)
+def test_resume_names_the_option_that_is_another(lvm: Callable, run: Path, arguments: list, words: str) -> None:
+    out = lvm("train", "--resume", run, *arguments)
+    assert out.code == 2 and words in out.err, out.err
+
+
+def test_resume_takes_the_same_options_and_more_epochs_by_force(lvm: Callable, run: Path, tmp_path: Path, small_file: Path) -> None:
+    assert lvm("train", "amn", "--resume", run, "--lr", 3e-5, "--config", run / "config.toml", "--out", run).code == 0
+    assert json.loads((run / "summary.json").read_text())["epochs"] == 1, "a run that had only to be judged"
+    assert lvm("train", "--resume", run, "--epochs", 2, "--force", "--json").code == 0
+    whole = lvm("train", "amn", "--corpus", small_file, "--epochs", 2, "--out", tmp_path / "whole", *SMALL)
+    assert whole.code == 0
+    assert (run / "history.jsonl").read_bytes() == (tmp_path / "whole/history.jsonl").read_bytes()
+
+
+def test_two_processes_cannot_train_into_one_folder(lvm: Callable, run: Path) -> None:
+    with Lock(run):
+        out = lvm("train", "--resume", run)
+        assert out.code == 4 and f"another process (pid {os.getpid()}) is training into this folder" in out.err
+
+
+def test_two_processes_with_one_new_folder(tmp_path: Path, small_file: Path) -> None:
+    """One trains, the other is told; the folder holds the options of the one that trained."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "mlx_lvm.cli.main", "train", "amn", "--corpus", str(small_file), "--out", str(out), *map(str, SMALL)]
+    both = [subprocess.Popen([*command, "--epochs", str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for n in (2, 3)]
+    ended = {process.communicate(timeout=90)[1][:300]: process.returncode for process in both}
+    assert sorted(process.returncode for process in both) == [0, 4], ended
+    winner = 2 if both[0].returncode == 0 else 3
+    assert (
+        json.loads((out / "config.json").read_text())["train"]["epochs"]
+        == winner
+        == json.loads((out / "summary.json").read_text())["epochs"]
+    )
+
+
+def test_seeds_are_single_runs_with_mean_and_spread(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    arguments = ("train", "amn", "--corpus", small_file, "--epochs", 1, "--preset", "seed", *SMALL)
+    out = lvm(*arguments, "--seed", 4, "--seeds", 2, "--out", tmp_path / "all", "--json")
+    assert out.code == 0, out.err
+    said = json.loads(out.out)
+    reached = [summary["val_cosine"] for summary in said["runs"]]
+    assert len(set(reached)) == 2
+    assert said["mean"]["val cosine"] == pytest.approx(np.mean(reached)) and said["std"]["val cosine"] == pytest.approx(
+        np.std(reached, ddof=1)
+    )
+    tested = [summary["test"]["metrics"][f"seed-{4 + k}"]["mrr"] for k, summary in enumerate(said["runs"])]
+    assert said["mean"]["test MRR"] == pytest.approx(np.mean(tested))
+    assert lvm(*arguments, "--seed", 5, "--out", tmp_path / "one").code == 0
+    assert (tmp_path / "one/history.jsonl").read_bytes() == (tmp_path / "all/seed-5/history.jsonl").read_bytes()
+
+
+def test_broken_numbers_end_with_five(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    wild = ("--lr", 10, "--weight-decay", 900, "--clip", 0, "--epochs", 5)
+    out = lvm("train", "amn", "--corpus", small_file, "--out", tmp_path / "run", *SMALL, *wild)
+    assert out.code == 5 and "NaN or Inf at epoch 1" in out.err and (tmp_path / "run/broken.json").exists()
+
+
+def test_disk_use_is_said(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    said = lvm("train", "amn", "--corpus", small_file, "--epochs", 4, "--keep-every", 2, "--out", tmp_path / "run", *SMALL).out
+    parameters = 2 * (32 * 8 + 8) + (64 * 16 + 16) + 2 * 16 + (16 * 8 + 8) + 2 * 8 + (8 * 32 + 32)
+    one = 3 * 4 * parameters / 1e6  # weights and two moments in float32
+    assert f"checkpoints: {one:.1f} MB each, at most {5 * one:.1f} MB of disk" in said
+
+
+def test_a_second_signal_leaves_at_once() -> None:
+    with StopOnSignal() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.received == signal.SIGINT
+        with pytest.raises(SystemExit) as exit:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert exit.value.code == 130
+    with StopOnSignal() as signals:
+        signals.at_once = "the training is done"
+        with pytest.raises(SystemExit) as exit:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert exit.value.code == 143

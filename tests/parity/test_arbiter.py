@@ -105,6 +105,13 @@ def test_luck_of_torch_is_measured_on_neighbours() -> None:
     assert not judge("x", off(50), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, 5 * U * rms(TRUTH))).passed
 
 
+def test_bad_luck_of_mlx_is_excused_only_where_neighbours_have_none() -> None:
+    usual = 2 * U * rms(TRUTH)
+    assert judge("x", off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 3 * usual)).passed
+    assert not judge("x", off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 9 * usual)).passed
+    assert not judge("x", off(40), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 3 * usual)).passed
+
+
 def test_zero_by_mathematics_is_measured_against_what_cancelled() -> None:
     noise = np.full(8, 1e-17)
     assert judge("x", np.full(8, 1e-8), noise, noise, "float32", scale=1.0).verdict == "unobservable"

@@ -67,6 +67,7 @@ def test_taps_and_weights(name: str) -> None:
         "lstm": {"lstm.l1.t4.f", "lstm.l0.t0.c", "output_proj <-"},
         "gru": {"blocks.3.gru.l0.t4.n_hidden", "blocks.0.norm <-"},
         "transformer": {"transformer_decoder.layers.3.multihead_attn", "transformer_decoder.layers.0.linear2 <-", "pos_encoder"},
+        "ramn": {"basis", "map", "net.0 <-", "net.7"},
     }
     assert expected[name] <= taps
 

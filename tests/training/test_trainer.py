@@ -105,7 +105,7 @@ def test_broken_numbers_stop_and_name_epoch_and_step(tmp_path: Path, small_file:
             lr = float("nan")
         real(targets, lr, key)
 
-    poisoned.__dict__.update({name: getattr(real, name) for name in ("read_sums", "clear_sums", "state", "saved")})
+    poisoned.__dict__.update({name: getattr(real, name) for name in ("read_sums", "clear_sums", "state", "saved", "broken")})
     trainer.train_step = poisoned  # type: ignore[assignment]
     with pytest.raises(NumbersBroke, match=r"epoch 2, step 7 ") as error:  # the step after the poisoned update sees it
         trainer.train()

@@ -1,0 +1,59 @@
+"""A model that reads the document so far, behind the predictor's interface: it gets more of the document than the window.
+
+The model's `history` says how many chunks before the target it reads at most. Contexts are filled up with zero rows on the
+left, which such a model takes for no chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.backend import mx
+from mlx_lvm.data.corpus import gather
+from mlx_lvm.data.windows import Windows
+from mlx_lvm.evaluation.predictor import ALL, Index, ModelPredictor, Predictor
+from mlx_lvm.models.base import VectorModel
+
+BLOCK = 128  # windows at once: 38 MiB of context at 768 dimensions
+
+
+def predictor_of(name: str, model: VectorModel) -> Predictor:
+    """The predictor that gives a model what it reads: the document so far where it has `history`, else the window."""
+    return HistoryPredictor(name, model) if getattr(model, "history", 0) else ModelPredictor(name, model)
+
+
+@dataclass(frozen=True, eq=False)
+class HistoryPredictor:
+    """A network over the document so far, in evaluation mode (no dropout)."""
+
+    name: str
+    model: VectorModel
+
+    def predict(self, windows: Windows, index: Index = ALL) -> mx.array:
+        targets, starts = windows.targets[index], windows.starts[index]
+        training, corpus = self.model.training, windows.corpus
+        self.model.eval()
+        parts = []
+        for begin in range(0, len(targets), BLOCK):
+            rows, first = targets[begin : begin + BLOCK, None], starts[begin : begin + BLOCK, None]
+            longest = min(int((rows - first).max()), self.model.history)
+            length = min(-(-longest // 20) * 20, self.model.history)  # few lengths, so that few functions are compiled
+            rows = rows + np.arange(-length, 0, dtype=np.int32)
+            parts.append(self._forward(corpus.vectors, corpus.scales, mx.array(np.maximum(rows, first)), mx.array(rows >= first)))
+            mx.eval(parts[-1])
+        self.model.train(training)
+        return mx.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    @cached_property
+    def _forward(self) -> Any:
+        model = self.model
+
+        @partial(mx.compile, inputs=model.state)  # else the weights of the first call would be baked in
+        def forward(vectors: mx.array, scales: mx.array | None, rows: mx.array, present: mx.array) -> mx.array:
+            return model(gather(vectors, scales, rows) * present[..., None]).raw
+
+        return forward

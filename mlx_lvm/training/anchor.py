@@ -1,0 +1,143 @@
+"""The closed form that a RAMN begins as, fitted on the training documents in three passes.
+
+1. mean of the targets and their principal directions
+2. for every band of directions (1, 1, 2, 4, 8, ... of falling variance) the least-squares filter over the 12 mixtures
+3. a ridge map from the last chunk, the slow average and the mean of everything read to what the filters leave over
+
+A band filter is a lag filter that may keep slow directions (what a text is about, its author) for long and fast ones hardly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from mlx_lvm.backend import mx
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.evaluation.baselines import target_mean
+from mlx_lvm.models.ramn import LAGS, MAPPED, MIXTURES, RAMN, SEEN, STEEP
+from mlx_lvm.training.documents import Segments, causal_kernels, centred_rows, mixtures_of, segments, take_segments
+
+PENALTY = 30.0  # of the ridge map, for mixtures scaled to the variance of the last chunk
+SHRINK = 1e-3  # penalty of a filter's squared scalars, beside the mean square of its mixtures: they are nearly collinear
+FLOOR = 1e-3  # smallest variance of a direction, beside the mean one
+INPUT_SIZE = 0.25  # root mean square of the network's inputs
+WHITENING = {"input": 0.2, "output": 0.4, "push": 0.8}  # powers of the variance that directions are divided by
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """mean [dim], basis [directions, dim], filter [mixtures, directions], map [directions, 3 * width], variance [directions]
+    of the targets, sizes [mixtures]: mean variance of a direction of each mixture.
+    """
+
+    mean: np.ndarray
+    basis: np.ndarray
+    filter: np.ndarray
+    map: np.ndarray
+    variance: np.ndarray
+    sizes: np.ndarray
+
+
+def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, width: int) -> Anchor:
+    """The least-squares anchor on every target of the documents with `context` chunks before it."""
+    parts = segments(corpus, documents, context)
+    mean = target_mean(corpus, documents, context)
+    variance, basis = principal_directions(parts, mean)
+    rotated = centred_rows(parts, mean, mx.array(basis))
+    gram = band_gram(parts, rotated)
+    sizes = np.array([gram[:, k, k].mean() for k in range(1, MIXTURES + 1)]) / parts.windows
+    filters = solve_bands(gram)
+    mapping = fit_map(parts, rotated, filters, width, sizes)
+    return Anchor(mean, basis, filters, mapping, variance, sizes)
+
+
+def principal_directions(parts: Segments, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(variances [dim] falling, directions [dim, dim] by row) of the centred targets."""
+    centred = centred_rows(parts, mean)
+    total = np.zeros((centred.shape[1], centred.shape[1]))
+    for index in parts.blocks():
+        y, valid = _targets(parts, centred, index)
+        y = y[valid]
+        total += y.T.astype(np.float64) @ y
+    variance, vectors = np.linalg.eigh(total / parts.windows)
+    return np.maximum(variance[::-1], 0), np.ascontiguousarray(vectors[:, ::-1].T).astype(np.float32)
+
+
+def _targets(parts: Segments, centred: mx.array, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    batch = take_segments(centred, mx.array(parts.table(parts.targets[index])))
+    return np.array(batch.truth), np.array(batch.valid)
+
+
+def band_gram(parts: Segments, rotated: mx.array) -> np.ndarray:
+    """Sums over the targets of <f_a, f_b> for every direction, [dim, 13, 13] float64; f_0 is the target."""
+    kernels, dim = causal_kernels(), rotated.shape[1]
+    out = np.zeros((MIXTURES + 1, MIXTURES + 1, dim))
+    for index in parts.blocks(8):
+        batch = take_segments(rotated, mx.array(parts.table(parts.targets[index])))
+        features = mx.concatenate([batch.truth[:, :, None], mixtures_of(batch, kernels)], axis=2) * batch.valid[..., None, None]
+        sums = mx.stack([(features * features[:, :, k : k + 1]).sum(axis=(0, 1)) for k in range(MIXTURES + 1)])
+        out += np.array(sums)
+    return out.transpose(2, 0, 1)
+
+
+def bands(dim: int) -> list[slice]:
+    """0, 1, 2-3, 4-7, ... until every direction is in one; from 256 on they are 128 wide at least, else as wide as all before."""
+    edges = [0, 1]
+    while edges[-1] < dim:
+        edges.append(min(edges[-1] + min(edges[-1], 128), dim))
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def solve_bands(gram: np.ndarray) -> np.ndarray:
+    """[mixtures, dim]: in every band the scalars that fit its directions best together."""
+    out = np.empty((MIXTURES, len(gram)), np.float32)
+    for band in bands(len(gram)):
+        total = gram[band].sum(axis=0)
+        features = total[1:, 1:]
+        features = features + SHRINK * max(np.trace(features) / MIXTURES, 1e-12) * np.eye(MIXTURES)
+        out[:, band] = np.linalg.solve(features, total[1:, 0])[:, None]
+    return out
+
+
+def fit_map(parts: Segments, rotated: mx.array, filters: np.ndarray, width: int, sizes: np.ndarray) -> np.ndarray:
+    """Ridge regression of what the filters leave over, [dim, 3 * width]."""
+    kernels, device_filter = causal_kernels(), mx.array(filters)
+    scale = np.repeat(np.sqrt(sizes[MAPPED[0]] / sizes[list(MAPPED)]), width)
+    gram, cross = np.zeros((len(scale), len(scale))), np.zeros((len(scale), rotated.shape[1]))
+    for index in parts.blocks(8):
+        batch = take_segments(rotated, mx.array(parts.table(parts.targets[index])))
+        mixtures = mixtures_of(batch, kernels)
+        features = mx.concatenate([mixtures[:, :, k, :width] for k in MAPPED], axis=-1) * batch.valid[..., None]
+        left = (batch.truth - (device_filter * mixtures).sum(axis=2)) * batch.valid[..., None]
+        x, y = features.reshape(-1, len(scale)) * mx.array(scale.astype(np.float32)), left.reshape(-1, rotated.shape[1])
+        gram += np.array(x.T @ x)
+        cross += np.array(x.T @ y)
+    solved = np.linalg.solve(gram + PENALTY * np.eye(len(scale)), cross)
+    return np.ascontiguousarray((solved * scale[:, None]).T).astype(np.float32)
+
+
+def start_at_anchor(model: RAMN, anchor: Anchor) -> None:
+    """Store the anchor as the model's parameters and silence its network: the model is the closed form."""
+    width = model.config.width
+    variance = np.maximum(anchor.variance / anchor.variance.mean(), FLOOR)
+    model.mean, model.basis.weight = mx.array(anchor.mean), mx.array(anchor.basis)
+    gains = [INPUT_SIZE / np.sqrt(anchor.sizes[k] * (anchor.variance[:width].mean() / anchor.variance.mean())) for k in SEEN]
+    model.input_gain = _device(np.concatenate([gain * variance[:width] ** -WHITENING["input"] for gain in gains]))
+    if model.config.head == "regress":
+        model.filter, model.map.weight = mx.array(anchor.filter), mx.array(anchor.map)
+        model.output_gain = mx.ones((width,))
+    else:
+        steep = np.zeros_like(anchor.filter)
+        steep[:LAGS] = (STEEP ** np.arange(LAGS))[:, None]
+        model.filter = _device(steep * variance ** -WHITENING["output"])
+        model.output_gain = _device(variance[:width] ** -WHITENING["output"])
+        model.push_metric = _device(-WHITENING["push"] * np.log(variance))
+        model.log_scale = mx.full((1,), float(np.log(10)))
+    model.start_at_baseline()
+
+
+def _device(values: np.ndarray) -> mx.array:
+    return mx.array(np.asarray(values, dtype=np.float32))

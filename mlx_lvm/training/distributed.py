@@ -1,0 +1,157 @@
+"""Several processes that train one model: each computes its rows of every batch, all apply the same step.
+
+MLX's own engine carries the data (ring, MPI, JACCL, NCCL); `mlx.launch` starts the processes. A process alone, the usual
+case, never touches it: `ALONE` leaves every array as it is.
+
+A process waits for its peers in every step. If one dies, MLX reports the broken connection; if one merely falls silent
+(power, cable, a stopped process), a thread ends this process after PATIENCE seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.backend import mx, tree_flatten, tree_map
+from mlx_lvm.errors import IOFailed, UsageError
+
+PATIENCE = 25.0  # seconds of silence after which a peer counts as lost; MLX_LVM_PEER_TIMEOUT sets another
+LAUNCHED = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")  # what launchers set in the environment of a process
+
+
+class Group:
+    """The processes of a training, and which of them this is. Rank 0 saves and speaks."""
+
+    def __init__(self, group: Any = None) -> None:
+        self.group = group
+        self.rank, self.size = (0, 1) if group is None else (int(group.rank()), int(group.size()))
+        self._deadline = 0.0  # when the wait that is on now has lasted too long; 0: none is on
+
+    @property
+    def alone(self) -> bool:
+        return self.size == 1
+
+    def shard(self, batch: int) -> tuple[int, int, int]:
+        """(start, stop, rows): this rank's windows of a batch, and to how many rows every rank fills its own up.
+
+        Consecutive shares without overlap; the last ranks may have fewer windows, or none.
+        """
+        rows = -(-batch // self.size)
+        return min(self.rank * rows, batch), min((self.rank + 1) * rows, batch), rows
+
+    def all_rows(self, own: mx.array, batch: int) -> mx.array:
+        """Every rank's rows in the batch's order, [rows, dim] -> [batch, dim]; a gradient reaches this rank's own alone.
+
+        So a loss over the result is the loss of the whole batch, also one that looks across it, and its gradients summed
+        over the ranks are those of one process, however unequal the shares are.
+        """
+        start, stop, _ = self.shard(batch)
+        others = mx.distributed.all_gather(mx.stop_gradient(own), group=self.group)
+        return mx.concatenate([others[:start], own[: stop - start], others[stop:batch]])
+
+    def sum(self, tree: Any) -> Any:
+        """The tree's arrays summed over the ranks, in one message.
+
+        (`mlx.nn.average_gradients` drops the parts of a tree that hold no array, such as a dropout layer's.)
+        """
+        leaves: Any = tree_flatten(tree)
+        joined = mx.distributed.all_sum(mx.concatenate([leaf.reshape(-1) for _, leaf in leaves]), group=self.group)
+        ends = np.cumsum([leaf.size for _, leaf in leaves]).tolist()
+        parts = iter(mx.split(joined, ends[:-1]))
+        return tree_map(lambda leaf: next(parts).reshape(leaf.shape), tree)
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says true. Every rank must ask."""
+        return flag if self.alone else bool(self._gather(np.array([flag], np.int32)).any())
+
+    def first(self, values: np.ndarray) -> np.ndarray:
+        """Rank 0's values, to the bit."""
+        if self.alone:
+            return values
+        bits = np.ascontiguousarray(values).reshape(-1).view(np.int32)
+        return self._gather(bits)[0].copy().view(values.dtype).reshape(values.shape)
+
+    def first_text(self, text: str | None) -> str:
+        """Rank 0's text; the others need not know it."""
+        if self.alone:
+            return text or ""
+        data = (text or "").encode()
+        length = int(self.first(np.array([len(data)], np.int64))[0])
+        padded = data[:length].ljust(-(-length // 4) * 4, b"\0")
+        return self.first(np.frombuffer(padded, np.int32)).tobytes()[:length].decode()
+
+    def first_arrays(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Rank 0's arrays by name; the others bring arrays of the same names, shapes and dtypes."""
+        if self.alone:
+            return arrays
+        mine = arrays if self.rank == 0 else tree_map(mx.zeros_like, arrays)
+        shared = {name: mx.distributed.all_sum(mine[name], group=self.group) for name in sorted(mine)}
+        with self.waiting(patience=10 * self.patience):
+            mx.eval(shared)
+        return shared
+
+    def require_same(self, what: str, text: str) -> None:
+        """Raises UsageError on every rank where `text` is not the same on all."""
+        if self.alone:
+            return
+        theirs = self.first_text(text)
+        if self.any(theirs != text):
+            raise UsageError(f"{what} differs between the processes; every machine needs the same files and options")
+
+    def _gather(self, values: np.ndarray) -> np.ndarray:
+        """[n] int32 -> [ranks, n]. Waits longer than a step does: peers may still be loading."""
+        with self.waiting(patience=10 * self.patience):
+            gathered = mx.distributed.all_gather(mx.array(values), group=self.group)
+            return np.array(gathered).reshape(self.size, -1)
+
+    @property
+    def patience(self) -> float:
+        return float(os.environ.get("MLX_LVM_PEER_TIMEOUT", PATIENCE))
+
+    @contextmanager
+    def waiting(self, patience: float | None = None) -> Iterator[None]:
+        """Around everything that needs the peers. Raises IOFailed where one is lost; a silent one ends this process."""
+        if self.alone:
+            yield
+            return
+        self._deadline = time.monotonic() + (self.patience if patience is None else patience)
+        try:
+            yield
+        except RuntimeError as error:
+            raise IOFailed(f"rank {self.rank}: lost another process of this training ({error}). {REMEDY}") from None
+        finally:
+            self._deadline = 0.0
+
+    def watch(self) -> None:
+        """Ends the process when a wait is too long; nothing in Python can interrupt one."""
+        while True:
+            time.sleep(0.5)
+            if self._deadline and time.monotonic() > self._deadline:
+                said = f"error: rank {self.rank}: another process of this training has been silent for too long. {REMEDY}"
+                print(said, file=sys.stderr, flush=True)
+                os._exit(IOFailed.exit_code)
+
+
+REMEDY = "The last checkpoint is intact: start all processes again with --resume. MLX_LVM_PEER_TIMEOUT=60 allows slower steps."
+ALONE = Group()
+
+
+def join() -> Group:
+    """The group that a launcher put this process in, else ALONE. Raises IOFailed where the peers cannot be reached."""
+    if not any(name in os.environ for name in LAUNCHED):
+        return ALONE
+    try:
+        group = Group(mx.distributed.init())
+    except RuntimeError as error:
+        raise IOFailed(f"the other processes cannot be reached ({error})") from None
+    if group.alone:
+        return ALONE
+    threading.Thread(target=group.watch, daemon=True).start()
+    return group

@@ -1,0 +1,235 @@
+"""Training of RAMN: its anchor in closed form, then a network beside it on all positions of every document.
+
+regress    1 - cosine, plus 0.3 of the same on centred vectors, plus half the squared error
+retrieve   (1 - p^0.3) / 0.3, p the softmax probability of the true chunk among the batch's targets and what its document
+           read before the 5 chunks that no ranking holds. Between cross entropy (power 0) and 1 - p (power 1): windows that
+           no query could solve weigh less than in cross entropy, as they do in a mean reciprocal rank.
+
+Weights are averaged over the steps (decay 0.98), and it is the average that is validated and saved. The learning rate rises
+over 30 steps and falls as a half cosine to zero at the last epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.backend import mx, nn, tree_flatten, tree_map, tree_unflatten
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.splits import Split
+from mlx_lvm.evaluation.history import HistoryPredictor
+from mlx_lvm.evaluation.metrics import centred_cosine, mean_cosine
+from mlx_lvm.evaluation.predictor import document_rows, predict_all, sample
+from mlx_lvm.evaluation.retrieval import build_pool, ranks
+from mlx_lvm.models import normalize
+from mlx_lvm.models.ramn import MAX_CONTEXT, RAMN, SPARED
+from mlx_lvm.training.anchor import fit_anchor, start_at_anchor
+from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.distributed import ALONE, Group
+from mlx_lvm.training.documents import (
+    Batch,
+    causal_kernels,
+    centred_rows,
+    counts_of,
+    mixtures_of,
+    old_mask,
+    segments,
+    take_segments,
+)
+from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, zero_moments
+from mlx_lvm.training.step import NEVER, TrainStep
+from mlx_lvm.training.trainer import Trainer
+
+WARMUP = 30  # steps
+AVERAGE = 0.98  # of the running average of the weights
+POWER = 0.3
+CENTRED, SQUARED = 0.3, 0.5  # weights beside the cosine
+OUT_OF_RACE = -1e4
+STRANGERS = 1024  # chunks of all training documents, drawn for each step, that a query is ranked against beside the batch's own
+TUNING_WINDOWS = 2000  # validation windows that are ranked after an epoch
+# Learning rate beside the network's, and whether weights decay.
+GROUPS = {"net": (1.0, True), "filter": (2.0, False), "scalars": (40.0, False)}
+FROZEN = ("mean", "basis", "map", "input_gain", "output_gain")
+
+
+class DocumentStep(TrainStep):
+    """Calls train `model.live` on segments, given the first target of each; `model` itself is the running average.
+
+    The statistics that the anchor was fitted from are frozen: mean, basis and map, and with head regress its filter.
+    """
+
+    def __init__(self, model: RAMN, corpus: Corpus, config: TrainConfig, documents: np.ndarray, total_steps: int) -> None:
+        self.segments = segments(corpus, documents, config.context)
+        self.total_steps = total_steps
+        self.live = RAMN(model.config)
+        self.live.update(tree_map(lambda x: x + 0, model.parameters()))
+        self.live.freeze(keys=[*FROZEN, *(["filter"] if model.config.head == "regress" else [])], recurse=False)
+        for name in ("basis", "map"):
+            if name in self.live:
+                self.live[name].freeze()
+        super().__init__(model, corpus, config, ALONE)
+        self.moments = zero_moments(self.live.trainable_parameters())
+        self._centred = centred_rows(self.segments, np.array(model.mean), model.basis.weight)
+
+    def rate(self) -> float:
+        """The network's learning rate at the step that comes."""
+        rise = min(1.0, (self.count + 1) / WARMUP)
+        return self.config.lr * rise * 0.5 * (1 + math.cos(math.pi * min(self.count / self.total_steps, 1.0)))
+
+    def __call__(self, targets: np.ndarray, lr: float, key: int) -> None:
+        if self._compiled is None:
+            self._compiled = self._compile()
+        rate, number = self.rate(), self.count + 1
+        self.count = number
+        mx.random.seed(key)
+        rates = {
+            name: coefficients(rate * times, self.config.weight_decay if decays else 0.0, number)
+            for name, (times, decays) in GROUPS.items()
+        }
+        keep = mx.array(min(AVERAGE, number / (number + 10)), dtype=mx.float32)
+        self._compiled(mx.array(self.segments.table(targets)), rates, keep, mx.array(number), self._centred)
+
+    def _compile(self) -> Callable[..., None]:
+        live, average, config = self.live, self.model, self.config
+        captured = {"moments": self.moments, "sums": self.sums}
+        state = [live.state, average.state, captured, mx.random.state]
+        loss_of = retrieve_loss if live.config.head == "retrieve" else regress_loss
+        kernels, old = causal_kernels(), old_mask()
+        live.train()
+        value_and_grad: Callable[..., Any] = nn.value_and_grad(live, lambda batch, centred: loss_of(live, batch, kernels, old, centred))
+
+        @partial(mx.compile, inputs=state, outputs=state)
+        def step(table: mx.array, rates: dict[str, mx.array], keep: mx.array, number: mx.array, centred: mx.array) -> None:
+            batch = take_segments(centred, table)
+            (loss, cosine), gradients = value_and_grad(batch, centred)
+            norm = gradient_norm(gradients)
+            if config.clip:
+                gradients = clip_gradients(gradients, norm, config.clip)
+            weights, captured["moments"] = grouped_adamw(live.trainable_parameters(), gradients, captured["moments"], rates)
+            live.update(weights)
+            average.update(tree_map(lambda a, b: a + (1 - keep) * (b - a), average.parameters(), live.parameters()))
+            sums, size = captured["sums"], batch.valid.sum()
+            captured["sums"] = {
+                "loss": sums["loss"] + loss * size,
+                "cosine": sums["cosine"] + cosine,
+                "windows": sums["windows"] + size,
+                "broken": mx.minimum(sums["broken"], mx.where(mx.isfinite(loss) & mx.isfinite(norm), NEVER, number)),
+            }
+
+        self._captured = captured
+        return step
+
+    def state(self) -> list[Any]:
+        return [self.live.parameters(), *super().state()]
+
+    def saved(self) -> dict[str, mx.array]:
+        live: Any = tree_flatten(self.live.trainable_parameters())
+        return {**super().saved(), **{f"live.{name}": value for name, value in live}}
+
+    def load(self, saved: dict[str, mx.array], count: int) -> None:
+        super().load(saved, count)
+        self.live.update(tree_map(lambda x: x + 0, self.model.parameters()))
+        self.live.update(tree_unflatten([(k.removeprefix("live."), v) for k, v in saved.items() if k.startswith("live.")]))
+
+
+def grouped_adamw(parameters: Any, gradients: Any, moments: dict[str, Any], rates: dict[str, mx.array]) -> tuple[Any, dict[str, Any]]:
+    """AdamW with a learning rate and a decay for each group of parameters: the network, the filter, and the rest."""
+    leaves: Any = {name: dict(tree_flatten(tree)) for name, tree in (("p", parameters), ("g", gradients), *moments.items())}
+    out: dict[str, dict[str, mx.array]] = {"p": {}, "first": {}, "second": {}}
+    for group, coefs in rates.items():
+        names = [name for name in leaves["p"] if group_of(name) == group]
+        part = {key: {name: values[name] for name in names} for key, values in leaves.items()}
+        weights, moved = adamw(part["p"], part["g"], {"first": part["first"], "second": part["second"]}, coefs)
+        for key, values in (("p", weights), ("first", moved["first"]), ("second", moved["second"])):
+            out[key].update(values)
+    trees = {key: tree_unflatten([(name, values[name]) for name in leaves["p"]]) for key, values in out.items()}
+    return trees["p"], {"first": trees["first"], "second": trees["second"]}
+
+
+def group_of(name: str) -> str:
+    return "net" if name.startswith("net.") else "filter" if name == "filter" else "scalars"
+
+
+def regress_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, centred: mx.array) -> tuple[mx.array, mx.array]:
+    """(loss per target, sum of cosines), all in the basis, where cosines are the same."""
+    mixtures = mixtures_of(batch, kernels)
+    moved = model.anchor(mixtures) + model.correction(mixtures, counts_of(batch))
+    mean, valid = model.basis(model.mean), batch.valid.astype(mx.float32)
+    unit, truth = normalize(mean + moved), normalize(mean + batch.truth)
+    cosine = (unit * truth).sum(axis=-1)
+    centred = (normalize(unit - mean) * normalize(truth - mean)).sum(axis=-1)
+    squared = mx.square(moved - batch.truth).sum(axis=-1)
+    loss = 1 - cosine + CENTRED * (1 - centred) + SQUARED * squared
+    return (loss * valid).sum() / valid.sum(), (cosine * valid).sum()
+
+
+def retrieve_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, centred: mx.array) -> tuple[mx.array, mx.array]:
+    """(loss per target, sum of cosines of the query with its target)."""
+    mixtures = mixtures_of(batch, kernels)
+    query = mx.exp(model.log_scale) * (model.anchor(mixtures) + model.correction(mixtures, counts_of(batch)))
+    read = batch.present[:, None, :] * old
+    scores = query @ batch.z.swapaxes(1, 2)
+    weights = mx.exp(model.push_strength) * nn.softplus(scores - model.push_threshold) * read
+    query = query - (weights @ batch.z) * mx.exp(model.push_metric)
+
+    before = batch.z[:, :MAX_CONTEXT]
+    own = query @ before.swapaxes(1, 2) + mx.where(read[..., :MAX_CONTEXT] > 0, 0.0, OUT_OF_RACE)
+    flat, truth = query.flatten(0, 1), batch.truth.flatten(0, 1)
+    rows, valid = batch.rows[:, MAX_CONTEXT:].flatten(), batch.valid.flatten()
+    back = rows[:, None] - rows[None, :]
+    context = (back > 0) & (back <= SPARED)
+    logits = flat @ truth.T + mx.where(valid[None, :] & ~context, 0.0, OUT_OF_RACE)
+    correct = (flat * truth).sum(axis=-1)
+    others = mx.random.randint(0, centred.shape[0], (STRANGERS,))
+    back = rows[:, None] - others[None, :]
+    beyond = flat @ mx.take(centred, others, axis=0).T + mx.where((back >= 0) & (back <= SPARED), OUT_OF_RACE, 0.0)
+    every = mx.concatenate([logits, own.flatten(0, 1), beyond], axis=-1)
+    log_probability = correct - mx.logsumexp(every, axis=-1)
+    loss = (1 - mx.exp(POWER * log_probability)) / POWER
+    kept = valid.astype(mx.float32)
+    cosine = (normalize(flat) * normalize(truth)).sum(axis=-1)
+    return (loss * kept).sum() / kept.sum(), (cosine * kept).sum()
+
+
+# What measured best on validation documents, against the defaults of `TrainConfig`.
+RECIPES: dict[str, dict[str, Any]] = {
+    "regress": {"epochs": 3, "batch_size": 32, "lr": 2e-4, "weight_decay": 0.1, "clip": 5.0},
+    "retrieve": {"epochs": 12, "batch_size": 24, "lr": 5e-4, "weight_decay": 0.1, "clip": 5.0},
+}
+
+
+class RamnTrainer(Trainer):
+    """A `Trainer` whose batches are segments of documents; the best epoch is that of the best validation cosine (regress)
+    or mean reciprocal rank (retrieve).
+    """
+
+    model: RAMN
+
+    def __init__(
+        self, model: RAMN, corpus: Corpus, config: TrainConfig, folder: Path, split: Split | None = None, group: Group = ALONE
+    ) -> None:
+        super().__init__(model, corpus, config, folder, split, group)
+        start_at_anchor(model, fit_anchor(corpus, self.split.train, config.context, model.config.width))
+        self.train_windows = segments(corpus, self.split.train, config.context)  # type: ignore[assignment]
+        self.train_step = DocumentStep(model, corpus, config, self.split.train, config.epochs * self.steps_per_epoch)
+        self._pool = build_pool(sample(self.val_windows, TUNING_WINDOWS), document_rows(corpus.offsets, self.split.val))
+
+    @property
+    def judged_by(self) -> str:  # type: ignore[override]
+        return "val_cosine" if self.model.config.head == "regress" else "val_mrr"
+
+    def validate(self) -> tuple[float, float, float]:
+        """Mean (1 - cosine, cosine, centred cosine) over the validation windows."""
+        predictor = HistoryPredictor("ramn", self.model)
+        cosine, centred = mean_cosine(predictor, self.val_windows), centred_cosine(predictor, self.val_windows, self.mean)
+        return 1 - cosine, cosine, centred
+
+    def further_figures(self) -> dict[str, float]:
+        """Mean reciprocal rank of the true chunk among the validation documents' chunks."""
+        predicted = predict_all(HistoryPredictor("ramn", self.model), self._pool.windows)
+        return {"val_mrr": float((1 / ranks(self._pool, predicted)).mean())}

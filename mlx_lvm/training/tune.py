@@ -1,0 +1,228 @@
+"""A search over the options of a training with optuna, judged on validation documents alone.
+
+Every trial trains from the seed and reports its centred validation cosine each epoch; a trial that lags behind the median
+of the earlier ones at that epoch ends there. The study is one sqlite file: a stopped search goes on where it was.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mlx_lvm.errors import InvalidFile, NumbersBroke, SetupInvalid, UsageError
+from mlx_lvm.models import architecture
+from mlx_lvm.training.config import PRESETS, SEARCH, SEARCH_SIZES, Range, TrainConfig
+from mlx_lvm.training.session import new_trainer
+
+STARTUP = 5  # trials before any is cut short
+
+
+@dataclass
+class Search:
+    """What is searched: a model on a corpus, from `base` options and sizes. Fields that the user named are fixed."""
+
+    model: str
+    base: TrainConfig
+    sizes: dict[str, Any]
+    fixed: frozenset[str] = frozenset()
+
+    def space(self) -> dict[str, Range]:
+        known = {field.name for field in fields(architecture(self.model)[1])}
+        found = {**SEARCH, **{name: value for name, value in SEARCH_SIZES.items() if name in known}}
+        return {name: value for name, value in found.items() if name not in self.fixed}
+
+    def described(self) -> str:
+        """What two searches must share to be one study."""
+        kept = {name: value for name, value in {**self.base.to_dict(), **self.sizes}.items() if name not in self.space()}
+        return repr(sorted(kept.items()) + sorted(self.space().items()))
+
+    def command(self, chosen: dict[str, Any]) -> str:
+        """The command line that trains with the chosen values; what it leaves away is the preset `best`."""
+        plain = TrainConfig.from_dict(PRESETS["best"]).to_dict()
+        given = {name: value for name, value in self.base.to_dict().items() if value != plain[name]} | self.sizes | chosen
+        return shlex.join(["lvm", "train", self.model, *(word for key, value in given.items() for word in (_flag(key), str(value)))])
+
+
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def require_optuna() -> Any:
+    """Raises SetupInvalid where optuna is missing."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise SetupInvalid(f"lvm tune needs optuna ({error}): pip install 'mlx-lvm[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def open_study(path: Path, search: Search) -> Any:
+    """The study in a sqlite file, made where there is none. Raises UsageError where it is one of another search."""
+    optuna = require_optuna()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        study = optuna.create_study(
+            storage=f"sqlite:///{path}",
+            study_name="lvm",
+            load_if_exists=True,
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=search.base.seed, n_startup_trials=STARTUP),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
+        )
+    except Exception as error:  # sqlalchemy's own family, which only optuna knows
+        raise InvalidFile(f"{path}: no study, and none can be made there ({str(error).splitlines()[0][:200]})") from None
+    earlier = study.user_attrs.get("search")
+    if earlier is not None and earlier != [search.model, search.described()]:
+        raise UsageError(f"{path}: holds a search over {earlier[0]} with other options; name another --out")
+    study.set_user_attr("search", [search.model, search.described()])
+    for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):  # its process was killed
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    return study
+
+
+def run_search(
+    study: Any,
+    search: Search,
+    trials: int,
+    seconds: float | None = None,
+    on_epoch: Callable[[int, dict[str, Any]], None] = lambda number, record: None,
+    on_trial: Callable[[dict[str, Any]], None] = lambda record: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Go on until the study has `trials` finished trials or the time is over. False where `stop` asked for an end."""
+    optuna = require_optuna()
+    states = optuna.trial.TrialState
+    deadline = time.monotonic() + seconds if seconds else float("inf")
+
+    def finished() -> int:
+        return len(study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED]))
+
+    # The recipe that stands is the first trial: a search should not end below it.
+    if not study.trials:
+        study.enqueue_trial(_standing(search), skip_if_exists=True)
+    while finished() < trials and time.monotonic() < deadline and not stop():
+        trial = study.ask()
+        try:
+            value, epochs = _train(trial, search, on_epoch, lambda: stop() or time.monotonic() > deadline)
+        except optuna.TrialPruned:
+            state, value = states.PRUNED, None
+        except NumbersBroke as error:
+            trial.set_user_attr("broke", str(error)[:500])
+            state, value = states.PRUNED, None
+        except BaseException:
+            study.tell(trial, state=states.FAIL)
+            raise
+        else:
+            state = states.COMPLETE if value is not None else states.FAIL  # cut off by the clock or a signal: no result
+            trial.set_user_attr("epochs", epochs)
+        study.tell(trial, value, state=state)
+        on_trial({"trial": trial.number, "state": state.name.lower(), "value": value, **trial.params})
+    return not stop()
+
+
+def _standing(search: Search) -> dict[str, Any]:
+    """The base's own values, where the search may choose them."""
+    defaults = {field.name: field.default for field in fields(architecture(search.model)[1])}
+    values = {**defaults, **search.sizes, **search.base.to_dict()}
+    return {
+        name: values[name]
+        for name, allowed in search.space().items()
+        if (values[name] in allowed.choices if allowed.choices else allowed.low <= values[name] <= allowed.high)
+    }
+
+
+def _train(
+    trial: Any, search: Search, on_epoch: Callable[[int, dict[str, Any]], None], stop: Callable[[], bool]
+) -> tuple[float | None, int]:
+    """One trial: (best centred cosine, epochs), None for the cosine where it was stopped."""
+    optuna = require_optuna()
+    chosen = {name: _suggest(trial, name, allowed) for name, allowed in search.space().items()}
+    known = {field.name for field in fields(TrainConfig)}
+    options = {name: value for name, value in chosen.items() if name in known}
+    sizes = search.sizes | {name: value for name, value in chosen.items() if name not in known}
+    try:
+        trainer, _ = new_trainer(search.model, sizes, search.base.replace(**options), Path("nowhere"))
+    except UsageError as error:  # such as a width that the given number of heads does not divide
+        trial.set_user_attr("broke", str(error)[:500])
+        raise optuna.TrialPruned from None
+    trainer.writes = False
+
+    def epoch(record: dict[str, Any]) -> None:
+        on_epoch(trial.number, record)
+        trial.report(record["val_centred_cosine"], record["epoch"])
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    done = trainer.train(on_epoch=epoch, stop=stop)
+    best = max((record["val_centred_cosine"] for record in trainer.state.history), default=None)
+    return (best if done else None), trainer.state.epoch
+
+
+def _suggest(trial: Any, name: str, allowed: Range) -> Any:
+    if allowed.choices:
+        return trial.suggest_categorical(name, allowed.choices)
+    return trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)
+
+
+def table(study: Any) -> list[dict[str, Any]]:
+    """One record a trial, in the order they began."""
+    return [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "centred_cosine": trial.value,
+            "epochs": len(trial.intermediate_values),
+            **trial.params,
+        }
+        for trial in study.get_trials(deepcopy=False)
+    ]
+
+
+def best_of(study: Any) -> dict[str, Any] | None:
+    """The record of the best finished trial, None where there is none."""
+    finished = [record for record in table(study) if record["state"] == "complete"]
+    return max(finished, key=lambda record: record["centred_cosine"], default=None)
+
+
+PLOTS = ("optimization_history", "intermediate_values", "param_importances", "slice")
+
+
+def plot(study: Any, folder: Path) -> list[Path]:
+    """optuna's own pictures, drawn by matplotlib; those that need more trials than there are are left out."""
+    require_optuna()
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise SetupInvalid(f"the plots need matplotlib ({error}): pip install 'mlx-lvm[tune]'") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from optuna.visualization import matplotlib as pictures
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in PLOTS:
+        with _quiet():
+            try:
+                axes = getattr(pictures, f"plot_{name}")(study)
+            except (ValueError, RuntimeError):
+                continue
+            figure = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
+            figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+            plt.close(figure)
+        written.append(folder / f"{name}.png")
+    return written
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """optuna calls its matplotlib pictures experimental with every call."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

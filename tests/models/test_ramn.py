@@ -1,0 +1,92 @@
+"""RAMN: the torch twin in float64, zero rows as no chunks, and what the retrieve head pushes out."""
+
+import numpy as np
+import pytest
+import torch
+
+from mlx_lvm.backend import mx
+from mlx_lvm.errors import UsageError
+from mlx_lvm.models import as_dict, build, config_from_dict
+from mlx_lvm.models.ramn import RAMN, RAMNConfig, age_kernels
+
+SIZES = {"dim": 24, "rank": 10, "hidden_dim": 16}
+
+
+def drawn(head: str, seed: int = 0) -> RAMN:
+    """Every parameter random, none zero or one."""
+    model = build(RAMNConfig(head=head, **SIZES))
+    draw = np.random.default_rng(seed)
+    weights = [(name, mx.array((0.3 * draw.standard_normal(w.shape)).astype(np.float32))) for name, w in model.weights().items()]
+    model.load_weights(weights, strict=True)
+    return model.eval()
+
+
+def contexts(batch: int, length: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((batch, length, 24)).astype(np.float32)
+
+
+@pytest.mark.parametrize("head", ["regress", "retrieve"])
+@pytest.mark.parametrize("length", [1, 3, 5, 6, 9, 40, 100])
+def test_equals_the_torch_twin(head, length):
+    from mlx_lvm.parity import bridge
+
+    model = drawn(head)
+    twin = bridge.twin(model.config, model.weights(), "float64")
+    x = contexts(3, length)
+    x[1, : length // 2] = 0  # no chunks there
+    ours = model(mx.array(x))
+    with torch.no_grad():
+        theirs = twin(torch.tensor(x, dtype=torch.float64))
+    for field in ("raw", "unit", "baseline", "residual"):
+        expected = getattr(theirs, field).numpy()
+        error = np.abs(np.array(getattr(ours, field)) - expected).max() / np.abs(expected).max()
+        assert error < 3e-6, (field, error)
+
+
+@pytest.mark.parametrize("head", ["regress", "retrieve"])
+def test_zero_rows_on_the_left_are_no_chunks(head):
+    model, x = drawn(head), contexts(2, 7)
+    padded = np.concatenate([np.zeros((2, 13, 24), np.float32), x], axis=1)
+    np.testing.assert_allclose(np.array(model(mx.array(padded)).raw), np.array(model(mx.array(x)).raw), rtol=1e-5, atol=1e-6)
+
+
+def test_kernels_by_hand():
+    kernels = age_kernels(4)
+    assert kernels.shape == (12, 4)
+    np.testing.assert_array_equal(kernels[:4], np.eye(4))
+    np.testing.assert_array_equal(kernels[4:8], 0)
+    np.testing.assert_allclose(kernels[8:11], [[1, 0.5, 0.25, 0.125], [1, 0.8, 0.64, 0.512], [1, 0.93, 0.8649, 0.804357]], rtol=1e-6)
+    np.testing.assert_array_equal(kernels[11], 1)
+
+
+def test_an_unfitted_model_is_a_steep_mixture_of_what_was_read():
+    model = build(RAMNConfig(head="retrieve", dim=24, rank=10))
+    model.push_strength = mx.full((1,), -40.0)
+    model.start_at_baseline()
+    model.eval()
+    x = contexts(2, 3)
+    expected = x[:, 2] + 0.3 * x[:, 1] + 0.09 * x[:, 0]
+    np.testing.assert_allclose(np.array(model(mx.array(x)).raw), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pushing_lowers_the_score_of_what_was_read_long_ago_and_spares_the_last_five():
+    model = drawn("retrieve")
+    x = contexts(1, 8)
+    before = np.array(model(mx.array(x)).raw)[0]
+    model.push_strength = mx.full((1,), -40.0)
+    without = np.array(model(mx.array(x)).raw)[0]
+    assert np.abs(before - without).max() > 1e-3
+    short = mx.array(x[:, -5:])
+    spared = np.array(model(short).raw)
+    model.push_strength = mx.full((1,), 2.0)
+    np.testing.assert_array_equal(np.array(model(short).raw), spared)
+
+
+def test_config_round_trip_and_limits():
+    config = RAMNConfig(head="retrieve", dim=48)
+    assert config_from_dict(as_dict(config)) == config
+    assert config.width == 48
+    with pytest.raises(UsageError, match="head = 'rank': must be one of regress, retrieve"):
+        RAMNConfig(head="rank")
+    with pytest.raises(UsageError, match=r"ramn: context of shape .*expected \[batch, 1 to 100, 48\]"):
+        build(config)(mx.zeros((2, 101, 48)))

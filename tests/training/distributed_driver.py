@@ -1,0 +1,67 @@
+"""One process of a group, or one alone, that trains a fixed batch order; run by test_distributed.py.
+
+    python distributed_driver.py MODE MODEL LOSSES CORPUS OUT
+
+MODE train: fifty steps with batches of odd sizes, weights to OUT.  die: rank 1 kills itself at step 10.  stop: it stops itself.
+"""
+
+import os
+import signal
+import sys
+
+import numpy as np
+
+from mlx_lvm.backend import mx
+from mlx_lvm.cli.main import main
+from mlx_lvm.data.corpus import load_corpus
+from mlx_lvm.data.windows import windows
+from mlx_lvm.errors import LvmError
+from mlx_lvm.files import to_bytes, write_atomic
+from mlx_lvm.models import architecture
+from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.distributed import join
+from mlx_lvm.training.session import initial_model
+from mlx_lvm.training.step import TrainStep
+from mlx_lvm.training.trainer import step_key
+
+SIZES = {"amn": {"attention_dim": 8, "hidden_dim": 16}, "lstm": {"hidden_dim": 8, "dropout": 0.0}}
+BATCHES = (32, 7, 1)  # even, odd, fewer windows than ranks
+
+
+def train(mode: str, name: str, losses: str, corpus_file: str, out: str) -> None:
+    group = join()
+    corpus = load_corpus(corpus_file)
+    config = TrainConfig.from_dict({"loss_mse": 0.0, **{f"loss_{loss}": 1.0 for loss in losses.split(",")}, "residual_init": "torch"})
+    model = initial_model(architecture(name)[1].from_dict({**SIZES[name], "dim": corpus.dim}), config)
+    step = TrainStep(model, corpus, config, group)
+    targets = windows(corpus, np.arange(len(corpus.names)), config.context).targets
+    rng = np.random.default_rng(0)
+    for number in range(50):
+        rows = rng.choice(targets, size=BATCHES[number % len(BATCHES)], replace=False)
+        if group.rank == 1 and number == 10 and mode != "train":
+            os.kill(os.getpid(), signal.SIGKILL if mode == "die" else signal.SIGSTOP)
+        with group.waiting():
+            step(rows, 1e-3, step_key(0, 0, number, group.rank))
+            mx.eval(step.state())
+    sums = {name: np.float32(value) for name, value in step.read_sums().items()}
+    if group.rank == 0:
+        write_atomic(out, to_bytes({**model.weights(), **{f"sums.{k}": mx.array(v) for k, v in sums.items()}}, {}))
+    shares = [group.shard(size)[:2] for size in BATCHES]
+    print(
+        group.rank,
+        group.size,
+        shares,
+        model.weights()["output_proj.bias" if name == "lstm" else "residual_net.6.bias"].sum().item(),
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "lvm":
+        sys.argv = sys.argv[1:]
+        main()
+    try:
+        train(*sys.argv[1:])
+    except LvmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,73 @@
+"""NaN and Inf in data, gradients, weights and loss at random steps: training stops there, says where, and what was saved is sound."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_lvm.backend import mx
+from mlx_lvm.errors import NumbersBroke
+from mlx_lvm.models import Prediction
+from mlx_lvm.training import checkpoint as checkpoints
+from mlx_lvm.training import losses
+from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.session import start_run
+from mlx_lvm.training.trainer import Trainer, epoch_order
+
+BATCH = 64
+
+
+def begin(folder: Path, corpus: Path) -> Trainer:
+    options = TrainConfig(corpus=str(corpus), epochs=3, batch_size=BATCH, lr=1e-3)
+    return start_run("amn", {"attention_dim": 8, "hidden_dim": 16}, options, folder)
+
+
+def batch_of(trainer: Trainer, step: int) -> np.ndarray:
+    """The windows of optimiser step 1, 2, ..."""
+    epoch, within = divmod(step - 1, trainer.steps_per_epoch)
+    return epoch_order(len(trainer.train_windows), 0, epoch)[within * BATCH : (within + 1) * BATCH]
+
+
+def gradient_without_value(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
+    """mse plus a term whose gradient, but not whose value, is NaN for a target of zeros."""
+    weighed = mx.sqrt(mx.square(prediction.raw * target).sum(axis=-1)).sum()
+    return losses.mse(prediction, target, temperature) + 1e-6 * weighed
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["data", "inf data", "loss", "gradient", "weights"])
+def test_it_stops_at_the_step_and_names_the_batch(
+    tmp_path: Path, small_file: Path, monkeypatch: pytest.MonkeyPatch, kind: str, seed: int
+) -> None:
+    step = int(np.random.default_rng([seed, len(kind)]).integers(12, 26))
+    if kind == "gradient":
+        monkeypatch.setitem(losses.LOSS_FUNCTIONS, "mse", gradient_without_value)
+    trainer = begin(tmp_path / "run", small_file)
+    windows = batch_of(trainer, step)
+    row = int(trainer.train_windows.targets[windows[7]])
+    value = {"data": float("nan"), "inf data": float("inf"), "loss": 1e25, "gradient": 0.0}.get(kind)
+    sound = trainer.train_step._vectors[0]
+    spoiled = mx.array(np.where(np.arange(len(trainer.corpus))[:, None] == row, np.float32(value or 0), np.array(sound)))
+    real = trainer.train_step.__call__
+
+    def spoil(targets: np.ndarray, lr: float, key: int) -> None:
+        at = trainer.state.count + 1 == step
+        if at and kind == "weights":
+            weight = trainer.model.query_encoder.weight
+            trainer.model.query_encoder.weight = mx.where(mx.arange(weight.size).reshape(weight.shape) == 3, float("nan"), weight)
+        trainer.train_step._vectors[0] = spoiled if at and kind != "weights" else sound
+        real(targets, lr, key)
+
+    monkeypatch.setattr(type(trainer.train_step), "__call__", lambda self, *arguments: spoil(*arguments))
+    with pytest.raises(NumbersBroke) as error:
+        trainer.train(checkpoint_every=5)
+    epoch, within = divmod(step - 1, trainer.steps_per_epoch)
+    assert f"epoch {epoch + 1}, step {within + 1} " in str(error.value) and error.value.exit_code == 5
+    assert trainer.state.count <= step + 1, "at most the step that was under way already"
+    written = json.loads((tmp_path / "run/broken.json").read_text())
+    assert (written["epoch"], written["step"], written["count"]) == (epoch + 1, within + 1, step)
+    assert written["windows"] == windows.tolist() and row in written["target_rows"]
+    loaded, name, damaged = checkpoints.load_newest(tmp_path / "run/checkpoints")
+    assert not damaged and int(name[5:]) < step and name in str(error.value)
+    assert all(mx.isfinite(value).all().item() for value in [*loaded.weights.values(), *loaded.optimizer.values()])

@@ -1,0 +1,180 @@
+"""Two processes on the loopback ring do what one does with the same batches, and neither hangs when the other is gone."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_lvm.backend import mx
+from mlx_lvm.files import open_safetensors
+from mlx_lvm.hub import load_model
+from mlx_lvm.training import distributed
+from mlx_lvm.training.config import PRESETS, TrainConfig
+from mlx_lvm.training.distributed import ALONE, Group
+from mlx_lvm.training.session import start_run
+from mlx_lvm.training.trainer import step_key
+
+DRIVER = Path(__file__).with_name("distributed_driver.py")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def launch(folder: Path, *arguments: object, ranks: int = 2, patience: float = 20) -> list["subprocess.Popen[str]"]:
+    """The processes of a group as `mlx.launch` starts them, but on ports of our own."""
+    hosts = folder / "hosts.json"
+    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(ranks)]))
+    out = []
+    for rank in range(ranks):
+        environment = {
+            **os.environ,
+            "MLX_RANK": str(rank),
+            "MLX_HOSTFILE": str(hosts),
+            "MLX_LVM_PEER_TIMEOUT": str(patience),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, str(DRIVER), *map(str, arguments)]
+        out.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return out
+
+
+def finish(processes: list["subprocess.Popen[str]"], timeout: float = 60) -> list[tuple[int, str, str]]:
+    try:
+        return [(*process.communicate(timeout=timeout), process.returncode)[::-1] for process in processes]  # type: ignore[misc]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def alone(*arguments: object) -> None:
+    subprocess.run([sys.executable, str(DRIVER), *map(str, arguments)], check=True, capture_output=True, timeout=60)
+
+
+def largest_difference(one: Path, two: Path) -> float:
+    a, b = open_safetensors(one), open_safetensors(two)
+    assert set(a.tensors) == set(b.tensors)
+    names = [name for name in a.tensors if name not in ("sums.broken", "context_encoder.bias")]  # the latter's gradient is rounding noise
+    return max(float(np.abs(a.numpy(name) - b.numpy(name)).max()) for name in names)
+
+
+@pytest.mark.parametrize(("name", "losses"), [("amn", "mse,infonce,moment,variance"), ("lstm", "cosine")])
+def test_two_ranks_equal_one(tmp_path: Path, small_file: Path, name: str, losses: str) -> None:
+    """Fifty steps, batches of 32, 7 and 1 windows, losses that look across the batch included: within 1e-5."""
+    alone("train", name, losses, small_file, tmp_path / "one")
+    ended = finish(launch(tmp_path, "train", name, losses, small_file, tmp_path / "two"))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert largest_difference(tmp_path / "one", tmp_path / "two") < 1e-5
+    said = [out.split(" ", 2) for _, _, out in sorted(ended, key=lambda e: e[2])]
+    assert [line[:2] for line in said] == [["0", "2"], ["1", "2"]]
+    assert said[0][2].split("] ")[1] == said[1][2].split("] ")[1], "the ranks' weights must be the same to the bit"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 32])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_shares_cover_the_batch_without_overlap(batch: int, size: int) -> None:
+    rows = []
+    for rank in range(size):
+        group = Group()
+        group.rank, group.size = rank, size
+        start, stop, filled = group.shard(batch)
+        assert 0 <= stop - start <= filled == -(-batch // size)
+        rows += range(start, stop)
+    assert rows == list(range(batch))
+
+
+def test_a_killed_rank_ends_the_other_with_a_message(tmp_path: Path, small_file: Path) -> None:
+    processes = launch(tmp_path, "die", "amn", "mse", small_file, tmp_path / "w")
+    assert processes[1].wait(timeout=60) == -signal.SIGKILL
+    started = time.monotonic()
+    code, err, _ = finish(processes, timeout=30)[0]
+    assert code == 4 and "lost another process of this training" in err and "--resume" in err and time.monotonic() - started < 30
+
+
+def test_a_silent_rank_ends_the_other_with_a_message(tmp_path: Path, small_file: Path) -> None:
+    """A stopped process keeps its connections: only the clock can tell."""
+    processes = launch(tmp_path, "stop", "amn", "mse", small_file, tmp_path / "w", patience=3)
+    try:
+        code, err, _ = finish(processes[:1], timeout=40)[0]
+    finally:
+        processes[1].kill()
+        processes[1].communicate()
+    assert code == 4 and "silent for too long" in err and "MLX_LVM_PEER_TIMEOUT" in err
+
+
+def test_the_command_line_on_two_ranks(tmp_path: Path, small_file: Path) -> None:
+    """Rank 0 alone speaks and saves; a resumed group goes on; the weights are those of one process."""
+    small = ("--corpus", small_file, "--attention-dim", 8, "--hidden-dim", 16, "--lr", 1e-3)
+    ended = finish(launch(tmp_path, "lvm", "train", "amn", *small, "--epochs", 1, "--out", tmp_path / "two"))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert "2 processes share every batch" in ended[0][2] and ended[1][2] == ""
+    ended = finish(launch(tmp_path, "lvm", "train", "--resume", tmp_path / "two", "--epochs", 2, "--force", "--json"))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert json.loads(ended[0][2])["epochs"] == 2 and ended[1][2] == ""
+    options = TrainConfig.from_dict({**PRESETS["best"], "corpus": str(small_file), "lr": 1e-3, "epochs": 2})
+    assert start_run("amn", {"attention_dim": 8, "hidden_dim": 16}, options, tmp_path / "one").train()
+    one, two = (load_model(tmp_path / name).model.weights() for name in ("one", "two"))
+    assert max(float(mx.abs(one[name] - two[name]).max()) for name in one if name != "context_encoder.bias") < 1e-5
+
+
+def test_a_signal_to_one_rank_stops_both(tmp_path: Path, small_file: Path) -> None:
+    run = tmp_path / "run"
+    small = ("--corpus", small_file, "--attention-dim", 8, "--hidden-dim", 16, "--epochs", 100000)
+    processes = launch(tmp_path, "lvm", "train", "amn", *small, "--out", run)
+    deadline = time.monotonic() + 60
+    while not (run / "checkpoints/LATEST").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    ended = finish(processes)
+    assert [code for code, _, _ in ended] == [143, 143], ended
+    assert f"lvm train --resume {run}" in ended[0][2]
+
+
+def test_different_options_are_refused(tmp_path: Path, small_file: Path) -> None:
+    hosts = tmp_path / "hosts.json"
+    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(2)]))
+    processes = []
+    for rank in range(2):
+        command = [
+            sys.executable,
+            str(DRIVER),
+            "lvm",
+            "train",
+            "amn",
+            "--corpus",
+            str(small_file),
+            "--epochs",
+            str(1 + rank),
+            "--out",
+            str(tmp_path / "run"),
+        ]
+        environment = {**os.environ, "MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    ended = finish(processes)
+    assert [code for code, _, _ in ended] == [2, 2] and all("differs between the processes" in err for _, err, _ in ended)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_process_never_touches_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in distributed.LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(mx.distributed, "init", lambda: pytest.fail("init was called"))
+    assert distributed.join() is ALONE
+    values = np.array([1.5, -0.0])
+    assert ALONE.first(values) is values and ALONE.any(True) and not ALONE.any(False)
+
+
+def test_dropout_differs_by_rank_and_not_for_one_process() -> None:
+    assert step_key(3, 1, 2, 0) == step_key(3, 1, 2)
+    assert len({step_key(3, 1, 2, rank) for rank in range(8)}) == 8

@@ -1,0 +1,197 @@
+"""RAMN's training: the anchor against NumPy least squares, one pass against window by window, the losses, exact resume."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_lvm.backend import mx, nn
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.windows import windows
+from mlx_lvm.evaluation.history import HistoryPredictor
+from mlx_lvm.files import sha256
+from mlx_lvm.models import build
+from mlx_lvm.models.ramn import MAPPED, RAMN, RAMNConfig
+from mlx_lvm.training.anchor import PENALTY, SHRINK, bands, fit_anchor, start_at_anchor
+from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.documents import causal_kernels, centred_rows, counts_of, mixtures_of, old_mask, segments, take_segments
+from mlx_lvm.training.ramn import POWER, RamnTrainer, retrieve_loss
+from mlx_lvm.training.trainer import epoch_order, step_key
+
+SIZES = {"dim": 32, "rank": 12, "hidden_dim": 16}
+
+
+def mixtures_by_hand(x: np.ndarray) -> np.ndarray:
+    """[targets, 12, dim] in float64 from one document's centred chunks, for every target with 5 chunks before it."""
+    out = []
+    for t in range(5, len(x)):
+        past = x[:t][::-1][:100]
+        rows = [past[k] if k < len(past) else np.zeros(x.shape[1]) for k in range(8)]
+        for decay in (0.5, 0.8, 0.93, 1.0):
+            weight = decay ** np.arange(len(past))
+            rows.append(weight @ past / weight.sum())
+        out.append(rows)
+    return np.array(out)
+
+
+def by_hand(corpus: Corpus, documents: np.ndarray, width: int) -> tuple[np.ndarray, ...]:
+    """(mean, basis, mixtures [n, 12, dim], targets [n, dim], filter, map) by plain least squares in NumPy."""
+    parts = [corpus.numpy(slice(corpus.offsets[d], corpus.offsets[d + 1])).astype(np.float64) for d in documents]
+    mean = np.concatenate([p[5:] for p in parts]).mean(axis=0)
+    y = np.concatenate([p[5:] for p in parts]) - mean
+    _, vectors = np.linalg.eigh(y.T @ y)
+    basis = vectors[:, ::-1].T
+    f = np.concatenate([mixtures_by_hand(p - mean) for p in parts]) @ basis.T
+    y = y @ basis.T
+    filters = np.zeros((12, len(mean)))
+    for band in bands(len(mean)):
+        design, wanted = f[:, :, band].transpose(0, 2, 1).reshape(-1, 12), y[:, band].reshape(-1)
+        shrink = np.sqrt(SHRINK * np.mean(np.sum(design**2, axis=0))) * np.eye(12)  # a penalty as twelve more rows
+        filters[:, band] = np.linalg.lstsq(np.vstack([design, shrink]), np.append(wanted, np.zeros(12)), rcond=None)[0][:, None]
+    sizes = np.array([(f[:, k] ** 2).sum(axis=0).mean() for k in MAPPED])
+    scale = np.repeat(np.sqrt(sizes[0] / sizes), width)
+    x = np.concatenate([f[:, k, :width] for k in MAPPED], axis=1) * scale
+    mapping = np.linalg.solve(x.T @ x + PENALTY * np.eye(len(scale)), x.T @ (y - (filters * f).sum(axis=1))) * scale[:, None]
+    return mean, basis, f, y, filters, mapping
+
+
+def test_step_zero_is_the_closed_form(small: Corpus) -> None:
+    documents = split_corpus(small).train
+    mean, basis, f, _, filters, mapping = by_hand(small, documents, 12)
+    model = build(RAMNConfig(**SIZES))
+    start_at_anchor(model, fit_anchor(small, documents, 5, 12))
+    found = windows(small, documents, 5)
+    predicted = np.array(HistoryPredictor("ramn", model).predict(found))
+    x = np.concatenate([f[:, k, :12] for k in MAPPED], axis=1)
+    expected = mean + ((filters * f).sum(axis=1) + x @ mapping) @ basis
+    assert np.abs(predicted - expected).max() < 2e-5
+    assert np.abs(((filters * f).sum(axis=1)) @ basis + mean - expected).max() > 1e-3  # the map does something
+
+
+def test_bands_cover_every_direction_once() -> None:
+    for dim in (1, 2, 5, 32, 768, 1000):
+        assert np.concatenate([np.arange(dim)[band] for band in bands(dim)]).tolist() == list(range(dim))
+    assert [(b.start, b.stop) for b in bands(768)] == [
+        (0, 1),
+        *((2**k, 2 ** (k + 1)) for k in range(8)),
+        (256, 384),
+        (384, 512),
+        (512, 640),
+        (640, 768),
+    ]
+
+
+@pytest.fixture
+def fitted(small: Corpus) -> dict[str, RAMN]:
+    out = {}
+    anchor = fit_anchor(small, split_corpus(small).train, 5, 12)
+    for head in ("regress", "retrieve"):
+        mx.random.seed(1)
+        out[head] = build(RAMNConfig(head=head, **SIZES))
+        start_at_anchor(out[head], anchor)
+        last = out[head].net[-1]
+        last.weight = 0.3 * mx.random.normal(last.weight.shape)
+        out[head].eval()
+    return out
+
+
+@pytest.mark.parametrize("head", ["regress", "retrieve"])
+def test_one_pass_over_a_document_equals_window_by_window(fitted: dict[str, RAMN], small: Corpus, head: str) -> None:
+    model, documents = fitted[head], split_corpus(small).val
+    parts = segments(small, documents, 5)
+    batch = take_segments(centred_rows(parts, np.array(model.mean), model.basis.weight), mx.array(parts.table(parts.targets)))
+    mixtures = mixtures_of(batch, causal_kernels())
+    moved = model.anchor(mixtures) + model.correction(mixtures, counts_of(batch))
+    if head == "retrieve":
+        moved = mx.exp(model.log_scale) * moved
+        weights = mx.exp(model.push_strength) * nn.softplus(moved @ batch.z.swapaxes(1, 2) - model.push_threshold)
+        moved = moved - (weights * batch.present[:, None] * old_mask() @ batch.z) * mx.exp(model.push_metric)
+    raw = moved @ model.basis.weight + (model.mean if head == "regress" else 0)
+    together = np.array(raw)[np.array(batch.valid)]
+    single = np.array(HistoryPredictor("ramn", model).predict(windows(small, documents, 5)))
+    assert together.shape == single.shape
+    np.testing.assert_allclose(together, single, atol=2e-5 * np.abs(single).max())
+
+
+def test_the_history_is_the_document_so_far(fitted: dict[str, RAMN], small: Corpus) -> None:
+    model, found = fitted["regress"], windows(small, split_corpus(small).val, 5)
+    predicted = np.array(HistoryPredictor("ramn", model).predict(found))
+    for number in (0, 7, len(found) - 1):
+        rows = np.arange(found.starts[number], found.targets[number])
+        alone = np.array(model(mx.array(small.numpy(rows))[None]).raw)[0]
+        np.testing.assert_allclose(predicted[number], alone, atol=1e-5)
+    index = np.array([7, 3, 7])
+    np.testing.assert_allclose(np.array(HistoryPredictor("ramn", model).predict(found, index)), predicted[index], atol=1e-5)
+
+
+def test_retrieve_loss_by_its_formula(fitted: dict[str, RAMN], small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, documents = fitted["retrieve"], split_corpus(small).train
+    parts = segments(small, documents, 5)
+    centred = centred_rows(parts, np.array(model.mean), model.basis.weight)
+    batch = take_segments(centred, mx.array(parts.table(parts.targets[:3])))
+    strangers = np.random.default_rng(0).integers(0, len(parts.rows), 50)
+    monkeypatch.setattr(mx.random, "randint", lambda *_: mx.array(strangers.astype(np.int32)))
+    loss, _ = retrieve_loss(model, batch, causal_kernels(), old_mask(), centred)
+
+    z = np.array(centred).astype(np.float64)
+    targets = [int(t) + k for t, e in zip(parts.targets[:3], parts.ends[:3], strict=True) for k in range(32) if t + k < e]
+    starts = [int(parts.starts[np.searchsorted(parts.targets, t, side="right") - 1]) for t in targets]
+    read = windows(small, documents, 5)
+    queries = np.array(HistoryPredictor("ramn", model).predict(read)) @ np.array(model.basis.weight).T
+    corpus_row = {int(row): number for number, row in enumerate(read.targets)}
+    losses = []
+    for target, start in zip(targets, starts, strict=True):
+        q = queries[corpus_row[int(parts.rows[target])]].astype(np.float64)
+        close = set(range(target - 5, target))
+        others = sorted({*targets, *range(start, target - 5)} - close - {target})
+        others += [int(s) for s in strangers if s not in close and s != target]
+        scores = z[[target, *others]] @ q
+        p = np.exp(scores[0] - scores.max()) / np.exp(scores - scores.max()).sum()
+        losses.append((1 - p**POWER) / POWER)
+    assert float(loss) == pytest.approx(np.mean(losses), rel=2e-4)
+
+
+def new(folder: Path, corpus: Corpus, head: str, epochs: int = 2) -> RamnTrainer:
+    mx.random.seed(0)
+    config = TrainConfig(corpus="small", epochs=epochs, batch_size=4, lr=2e-3, early_stop=0)
+    folder.mkdir()
+    return RamnTrainer(build(RAMNConfig(head=head, **SIZES)), corpus, config, folder)
+
+
+def fingerprint(trainer: RamnTrainer) -> dict[str, str]:
+    return {name: sha256(np.array(value)) for name, value in {**trainer.model.weights(), **trainer.train_step.saved()}.items()}
+
+
+@pytest.mark.parametrize("head", ["regress", "retrieve"])
+def test_training_lowers_the_loss_leaves_the_statistics_and_resumes_to_the_bit(tmp_path: Path, small: Corpus, head: str) -> None:
+    whole = new(tmp_path / "whole", small, head)
+    before = {name: np.array(value) for name, value in whole.model.weights().items()}
+    assert whole.train()
+    history = whole.state.history
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    frozen = {"mean", "basis.weight", "map.weight", "input_gain", "output_gain"} | ({"filter"} if head == "regress" else set())
+    for name, value in whole.model.weights().items():
+        assert (np.array(value) == before[name]).all() == (name in frozen), name
+
+    stopped = new(tmp_path / "cut", small, head)
+    steps = iter([False, False, True])
+    assert not stopped.train(stop=lambda: next(steps))
+    resumed = new(tmp_path / "other", small, head)
+    resumed.folder = stopped.folder
+    resumed.resume()
+    assert resumed.state.count == 3
+    assert resumed.train()
+    assert fingerprint(resumed) == fingerprint(whole)
+
+
+def test_the_average_follows_the_steps(tmp_path: Path, small: Corpus) -> None:
+    """average_n = k average + (1 - k) weights, k = min(0.98, n / (n + 10))."""
+    trainer = new(tmp_path / "run", small, "retrieve")
+    expected = np.array(trainer.model.net[-1].bias).astype(np.float64)
+    order = epoch_order(len(trainer.train_windows), 0, 0)
+    for number in range(1, 4):
+        trainer.train_step(trainer.train_windows.targets[order[:4]], 0.0, step_key(0, 0, number))
+        keep = number / (number + 10)
+        expected = keep * expected + (1 - keep) * np.array(trainer.train_step.live.net[-1].bias)
+    np.testing.assert_allclose(np.array(trainer.model.net[-1].bias), expected, atol=1e-7)
