@@ -45,8 +45,9 @@ class TrainingDisplay:
         done = trainer.state.epoch * trainer.steps_per_epoch + trainer.state.step
         say(f"{model.config.model_type}: {model.parameter_count():,} parameters, run folder {trainer.folder}")
         train, val = trainer.train_windows, trainer.val_windows
+        count = getattr(train, "windows", len(train))  # RAMN's batches are stretches of documents, with many windows each
         say(
-            f"corpus {trainer.corpus.name}: {len(train):,} training windows of {config.context} in {len(trainer.split.train)} documents, "
+            f"corpus {trainer.corpus.name}: {count:,} training windows of {config.context} in {len(trainer.split.train)} documents, "
             f"{len(val):,} validation windows in {len(trainer.split.val)}"
             + (f"; {train.skipped + val.skipped} documents too short" if train.skipped + val.skipped else "")
         )

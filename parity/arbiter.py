@@ -97,7 +97,7 @@ class Around(NamedTuple):
 
     moved: float = 0.0
     torch_error: float = 0.0
-    mlx_error: float = 0.0
+    mlx_error: float = math.inf
 
 
 def judge(

@@ -97,7 +97,7 @@ def forward_checks(sides: Sides, cases: Iterable[Case], modes: tuple[str, ...] =
     for case in cases:
         with np.errstate(all="ignore"):
             torch_out, truth = sides.torch_forward(case.context), sides.truth_forward(case.context)
-            around = _once(partial(sides.around, twin_outputs, case.context, truth))
+            around = _once(partial(sides.around, twin_outputs, sides.mlx_forward, case.context, truth))
             for mode in modes:
                 out = sides.mlx_forward(case.context, compiled=mode == "compiled")
                 head = f"{subject.name}/forward/{subject.parameters}/{mode}/{case.name}"

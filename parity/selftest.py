@@ -83,7 +83,7 @@ def examine(fault: Fault) -> list[Check]:
 def _honest(model: str) -> tuple[Subject, Sides]:
     """A small model with every parameter randomised: no zero bias or unit norm hides a dropped term."""
     subject = replace(Subject.drawn(config_of(model), 0).randomised(0), name=model)
-    return subject, Sides(subject)
+    return subject, Sides(subject, keep=True)
 
 
 def _cases(model: str) -> list[Case]:

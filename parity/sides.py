@@ -78,8 +78,9 @@ def build_buffers(config: ModelConfig) -> dict[str, mx.array]:
 class Sides:
     """Runs one subject on all three sides and hands everything back as float64 NumPy."""
 
-    def __init__(self, subject: Subject, dtype: str = "float32") -> None:
+    def __init__(self, subject: Subject, dtype: str = "float32", keep: bool = False) -> None:
         self.subject, self.dtype = subject, dtype
+        self.keep, self.kept = keep, dict[str, Any]()  # what torch said of a case, for comparisons that come again
         self.torch = subject.twin(dtype)
         self._compiled: Any = None
         self.parts_at: str | None = None  # first place that parts on an ordinary input, once anything failed
@@ -155,7 +156,7 @@ class Sides:
             return dict.fromkeys(truth, Around())
         generator = torch.Generator().manual_seed(0)
         reach, few = float(np.sqrt(context.shape[-1])) * UNIT[self.dtype], 4 * UNIT[self.dtype]
-        found = dict.fromkeys(truth, Around())
+        found = dict.fromkeys(truth, Around(0.0, 0.0, 0.0))
         for _ in range(draws):
             away = self._moved(run, context, truth, reach, generator)
             with self.beside(few, generator) as (near, near_truth):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,18 +100,41 @@ def taps_checks(sides: Sides, cases: Iterable[Case]) -> Iterator[Check]:
             yield check if check.passed else replace(check, first_divergence=where, source=(sides.subject, case))
 
 
-def tap_case(sides: Sides, case: Case) -> list[Check]:
-    mlx_x, torch_x, truth_x = sides.context(case.context)
+@dataclass(frozen=True)
+class Reference:
+    """What torch says of a case: what submodules are fed, and by kind of error the truth and torch's own values."""
+
+    forced: dict[str, np.ndarray]
+    truth: dict[str, dict[str, np.ndarray]]
+    torch: dict[str, dict[str, np.ndarray]]
+
+
+def reference(sides: Sides, case: Case) -> Reference:
+    """Kept where `sides.keep` says so: planting a fault in MLX changes nothing here."""
+    if case.name in sides.kept:
+        return sides.kept[case.name]
+    _, torch_x, truth_x = sides.context(case.context)
     free = torch_trace(sides.truth, truth_x).values
     forced = {tap: rounded(value, sides.dtype) for tap, value in free.items() if tap not in FIELDS}
+    out = Reference(
+        forced,
+        {"own": torch_trace(sides.truth, truth_x, forced).values, "inherited": free},
+        {"own": torch_trace(sides.torch, torch_x, forced).values, "inherited": torch_trace(sides.torch, torch_x).values},
+    )
+    if sides.keep:
+        sides.kept[case.name] = out
+    return out
+
+
+def tap_case(sides: Sides, case: Case) -> list[Check]:
+    mlx_x, known = sides.context(case.context)[0], reference(sides, case)
     head = f"{sides.subject.name}/taps/{sides.subject.parameters}"
     found: list[Check] = []
-    for kind, force in (("own", forced), ("inherited", None)):
-        truth = torch_trace(sides.truth, truth_x, force).values if force else free
-        other = torch_trace(sides.torch, torch_x, force).values
-        trace = mlx_trace(sides.mlx, mlx_x, free, force)
+    for kind, force in (("own", known.forced), ("inherited", None)):
+        truth, other = known.truth[kind], known.torch[kind]
+        trace = mlx_trace(sides.mlx, mlx_x, known.truth["inherited"], force)
         if force:
-            trace.values.update(alone(sides, trace, forced))
+            trace.values.update(alone(sides, trace, force))
         for tap in truth:
             name = f"{head}/{kind}/{case.name}/{tap}"
             if tap in trace.shapes:
@@ -121,7 +144,7 @@ def tap_case(sides: Sides, case: Case) -> list[Check]:
                 cut = slice(-mine.shape[1], None) if mine.ndim == 3 else slice(None)  # MLX may make the last position alone
                 theirs, target = [value[:, cut] if mine.ndim == 3 else value for value in (other[tap], truth[tap])]
                 check = judge(name, mine, theirs, target, sides.dtype, slack=slack_of(sides.mlx, tap, sides.dtype))
-                found.append(within_bound(check, sides, tap, mine, target, forced) if force else check)
+                found.append(within_bound(check, sides, tap, mine, target, force) if force else check)
     return found
 
 

@@ -34,6 +34,7 @@ class Segments:
     ends: np.ndarray
     rows: np.ndarray
     windows: int
+    skipped: int  # documents too short for one window
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -61,9 +62,8 @@ def segments(corpus: Corpus, documents: np.ndarray, context: int) -> Segments:
     firsts = [np.arange(a + context, b, TARGETS) for a, b in zip(starts, ends, strict=True)]
     counts = [len(first) for first in firsts]
     rows = np.concatenate([np.arange(corpus.offsets[d], corpus.offsets[d + 1]) for d in documents])
-    return Segments(
-        corpus, context, np.concatenate(firsts).astype(np.int32), np.repeat(starts, counts), np.repeat(ends, counts), rows, len(found)
-    )
+    targets = np.concatenate(firsts).astype(np.int32)
+    return Segments(corpus, context, targets, np.repeat(starts, counts), np.repeat(ends, counts), rows, len(found), found.skipped)
 
 
 @dataclass(frozen=True)
