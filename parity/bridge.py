@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mlx_lvm.backend import mx
-from mlx_lvm.errors import UsageError, nearest
+from mlx_lvm.errors import SetupInvalid, UsageError, nearest
 from mlx_lvm.parity.amn import AMN
 from mlx_lvm.parity.base import Twin
 from mlx_lvm.parity.gru import GRU
@@ -46,12 +46,15 @@ def to_float64(value: mx.array | torch.Tensor) -> np.ndarray:
 def twin(config: Any, weights: Mapping[str, mx.array], dtype: str = "float32") -> Twin:
     """The torch twin of a config with these weights (buffers included), cast to `dtype`, in evaluation mode.
 
-    Loads with strict=True: a missing or unknown name, or a wrong shape, raises RuntimeError as torch words it.
+    Loads with strict=True: a missing or unknown name, or a wrong shape, raises SetupInvalid in torch's words.
     """
     kind = config["model_type"] if isinstance(config, Mapping) else config.model_type
     if kind not in TWINS:
         raise UsageError(f"no torch twin of model '{kind}'.{nearest(str(kind), list(TWINS))}")
     with torch.device("meta"):  # sizes only: the weights come from the file
         out = TWINS[kind](config)
-    out.load_state_dict({name: to_torch(value).to(TORCH[dtype]) for name, value in weights.items()}, strict=True, assign=True)
+    try:
+        out.load_state_dict({name: to_torch(value).to(TORCH[dtype]) for name, value in weights.items()}, strict=True, assign=True)
+    except RuntimeError as error:
+        raise SetupInvalid(f"torch's {kind} does not hold these weights: {error}") from None
     return out.eval()

@@ -1,7 +1,8 @@
 """Torch twin of the recency-anchored mixture network, window by window and chunk by chunk as the formulas read.
 
-mixture_k = B sum_i k(age_i) z_i / sum_i k(age_i);  anchor = sum_k w_k * mixture_k + W [...];  correction = net([...])
-regress: m + B^T (anchor + correction);  retrieve: B^T (q - v * B sum_i b softplus(<q, B z_i> - t) z_i)
+mixture_k = B sum_i k(age_i) z_i / sum_i k(age_i);  t = sigmoid(slope (limit - log sum v mixture_all^2))
+anchor = t (sum_k w_k * mixture_k + W [...]) + (1 - t) sum_k w'_k * mixture_k;  correction = t net([...])
+regress: m + B^T (anchor + correction);  retrieve: B^T (q - t v * B sum_i b softplus(<q, B z_i> - c) z_i)
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class RAMN(Twin):
         self.mean = nn.Parameter(torch.zeros(dim))
         self.basis = nn.Linear(dim, dim, bias=False)
         self.filter = nn.Parameter(torch.zeros(LAGS + len(DECAYS) + 1, dim))
+        self.shift_filter = nn.Parameter(torch.zeros(LAGS + len(DECAYS) + 1, dim))
+        self.log_novelty = nn.Parameter(torch.zeros(dim))
+        self.trust_limit = nn.Parameter(torch.zeros(1))
+        self.trust_slope = nn.Parameter(torch.zeros(1))
         self.input_gain = nn.Parameter(torch.ones(len(SEEN) * width))
         self.output_gain = nn.Parameter(torch.ones(width))
         self.net = nn.Sequential(
@@ -58,10 +63,13 @@ class RAMN(Twin):
         anchor = torch.einsum("kd,bkd->bd", self.filter, mixtures)
         if self.config.head == "regress":
             anchor = anchor + self.map(mixtures[:, list(MAPPED), :width].flatten(1))
+        novelty = (mixtures[:, 11].square() * torch.exp(self.log_novelty)).sum(dim=1, keepdim=True)
+        trust = 1 / (1 + torch.exp(-self.trust_slope * (self.trust_limit - torch.log(novelty + 1e-6))))
+        anchor = trust * anchor + (1 - trust) * torch.einsum("kd,bkd->bd", self.shift_filter, mixtures)
         count = present.sum(dim=1, keepdim=True).to(context.dtype)
         inputs = mixtures[:, list(SEEN), :width].flatten(1) * self.input_gain
         moved = self.net(torch.cat([inputs, torch.exp(-count / 6), torch.exp(-count / 30)], dim=1)) * self.output_gain
-        correction = torch.cat([moved, torch.zeros_like(anchor[:, width:])], dim=1)
+        correction = trust * torch.cat([moved, torch.zeros_like(anchor[:, width:])], dim=1)
         if self.config.head == "regress":
             baseline, residual = self.mean + anchor @ self.basis.weight, correction @ self.basis.weight
         else:
@@ -71,7 +79,7 @@ class RAMN(Twin):
             age = torch.arange(context.shape[1], 0, -1)
             strength = torch.exp(self.push_strength) * torch.logaddexp(scores, torch.zeros_like(scores))
             strength = strength * (present & (age > 5)).to(context.dtype)
-            push = torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
+            push = trust * torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
             baseline = torch.exp(self.log_scale) * anchor @ self.basis.weight
             residual = (torch.exp(self.log_scale) * correction - push) @ self.basis.weight
         raw = baseline + residual

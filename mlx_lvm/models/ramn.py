@@ -6,17 +6,21 @@ f_k = B (sum_i k(age_i) z_i / sum_i k(age_i))       12 mixtures by age, in the b
 a   = sum_k w_k * f_k                               the anchor: a filter of its own for every direction
 r   = net([f_1, f_2, f_fast, f_slow, f_all])        the correction, in the first `rank` directions
 
-head regress:   raw = m + B^T (a + W [f_1, f_slow, f_all] + r): the next chunk itself, W a linear map. Before training it is
-                the closed form that `training.anchor` fits
-head retrieve:  q = s (a + r),  raw = B^T (q - v * B sum_i b softplus(<q, B z_i> - t) z_i) over chunks more than 5 back:
-                a direction that ranks the next chunk first. Not a likely chunk: rare directions count for more in it, and
-                what was read long ago is pushed out of the ranking.
+t   = sigmoid(slope (limit - log sum_i v_i f_all,i^2))  trust: near 1 where the document's mean lies as the training
+                                                    documents' do, v their inverse variances; near 0 in another domain
+
+head regress:   raw = m + B^T (t (a + W [f_1, f_slow, f_all] + r) + (1 - t) a'): the next chunk itself, W a linear map, a' an
+                anchor whose filters sum to 1, so that it needs no m. Before training it is what `training.anchor` fits
+head retrieve:  q = s (t (a + r) + (1 - t) a'),  raw = B^T (q - t v * B sum_i b softplus(<q, B z_i> - c) z_i) over chunks more
+                than 5 back: a direction that ranks the next chunk first. Not a likely chunk: rare directions count for more in
+                it, and what was read long ago is pushed out of the ranking. a' is a steep mixture less 0.3 f_all
 
 A row of zeros is no chunk: contexts of several lengths share a batch when zeros fill them up on the left.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -67,7 +71,7 @@ def age_kernels(length: int = MAX_CONTEXT) -> np.ndarray:
 class RAMN(VectorModel):
     """Context [batch, length, dim] -> Prediction with baseline (the anchor's part) and residual [batch, dim].
 
-    2,984,448 parameters (regress) at the default sizes. Torch twin: `mlx_lvm.parity.ramn.RAMN`.
+    2,531,138 (regress) or 2,089,541 (retrieve) parameters at the default sizes. Torch twin: `mlx_lvm.parity.ramn.RAMN`.
     """
 
     config: RAMNConfig
@@ -81,7 +85,9 @@ class RAMN(VectorModel):
         self.mean = mx.zeros((dim,))
         self.basis = nn.Linear(dim, dim, bias=False)
         self.basis.weight = mx.eye(dim)
-        self.filter = mx.array(steep)
+        self.filter, self.shift_filter = mx.array(steep), mx.array(steep)
+        self.log_novelty = mx.full((dim,), -math.log(dim))
+        self.trust_limit, self.trust_slope = mx.full((1,), 2.0), mx.ones((1,))
         self.input_gain = mx.ones((len(SEEN) * width,))
         self.output_gain = mx.ones((width,))
         self.net = [
@@ -109,7 +115,7 @@ class RAMN(VectorModel):
         z = (context - self.mean) * present[..., None]
         kernels = self._kernels[:, -length:].astype(context.dtype)
         mixtures = self.basis((kernels @ z) / mx.maximum(present @ kernels.T, 1e-6)[..., None])
-        baseline, residual = self.anchor(mixtures), self.correction(mixtures, present.sum(axis=-1))
+        baseline, residual, trust = self.parts(mixtures, present.sum(axis=-1))
         basis = self.basis.weight
         if self.config.head == "regress":
             baseline, residual = self.mean + baseline @ basis, residual @ basis
@@ -118,10 +124,21 @@ class RAMN(VectorModel):
             baseline, residual = scale * baseline, scale * residual
             old = present * (mx.arange(length) < length - SPARED)
             weights = self.push_weights(z, (baseline + residual) @ basis, old)
-            push = ((weights[:, None, :] @ z).squeeze(1) @ basis.T) * mx.exp(self.push_metric)
+            push = trust * ((weights[:, None, :] @ z).squeeze(1) @ basis.T) * mx.exp(self.push_metric)
             baseline, residual = baseline @ basis, (residual - push) @ basis
         raw = baseline + residual
         return Prediction(raw, normalize(raw), None, baseline, residual)
+
+    def parts(self, mixtures: mx.array, count: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """(t a + (1 - t) a', t r, t) of mixtures [..., 12, dim] and the number of chunks read [...], all in the basis."""
+        trust = self.trust(mixtures)
+        elsewhere = (self.shift_filter * mixtures).sum(axis=-2)
+        return trust * self.anchor(mixtures) + (1 - trust) * elsewhere, trust * self.correction(mixtures, count), trust
+
+    def trust(self, mixtures: mx.array) -> mx.array:
+        """t: [..., 12, dim] -> [..., 1]."""
+        novelty = (mx.square(mixtures[..., ALL, :]) * mx.exp(self.log_novelty)).sum(axis=-1, keepdims=True)
+        return mx.sigmoid(self.trust_slope * (self.trust_limit - mx.log(novelty + 1e-6)))
 
     def anchor(self, mixtures: mx.array) -> mx.array:
         """a: mixtures [..., 12, dim] -> [..., dim], both in the basis."""

@@ -2,7 +2,9 @@
 
 1. mean of the targets and their principal directions
 2. for every band of directions (1, 1, 2, 4, 8, ... of falling variance) the least-squares filter over the 12 mixtures
-3. a ridge map from the last chunk, the slow average and the mean of everything read to what the filters leave over
+   once free, and once with scalars that sum to 1, for documents whose mean is not the training documents'
+3. a ridge map from the last chunk, the slow average and the mean of everything read to what the filters leave over;
+   how far from the training mean a document of these may lie
 
 A band filter is a lag filter that may keep slow directions (what a text is about, its author) for long and fast ones hardly.
 """
@@ -17,28 +19,33 @@ import numpy as np
 from mlx_lvm.backend import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.evaluation.baselines import target_mean
-from mlx_lvm.models.ramn import LAGS, MAPPED, MIXTURES, RAMN, SEEN, STEEP
+from mlx_lvm.models.ramn import ALL, LAGS, MAPPED, MIXTURES, RAMN, SEEN, STEEP
 from mlx_lvm.training.documents import Segments, causal_kernels, centred_rows, mixtures_of, segments, take_segments
 
 PENALTY = 30.0  # of the ridge map, for mixtures scaled to the variance of the last chunk
 SHRINK = 1e-3  # penalty of a filter's squared scalars, beside the mean square of its mixtures: they are nearly collinear
 FLOOR = 1e-3  # smallest variance of a direction, beside the mean one
+FAMILIAR, MARGIN, SLOPE = 0.999, 1.3, 8.0  # trust is 1/2 at 1.3 times the novelty that 999 in 1000 training targets stay below
+SET_APART = 0.3  # share of the document's mean that a query leaves out in another domain: what all its chunks have in common
 INPUT_SIZE = 0.25  # root mean square of the network's inputs
 WHITENING = {"input": 0.2, "output": 0.4, "push": 0.8}  # powers of the variance that directions are divided by
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """mean [dim], basis [directions, dim], filter [mixtures, directions], map [directions, 3 * width], variance [directions]
-    of the targets, sizes [mixtures]: mean variance of a direction of each mixture.
+    """mean [dim], basis [directions, dim], filter and shift_filter [mixtures, directions], map [directions, 3 * width],
+    variance [directions] of the targets, sizes [mixtures]: mean variance of a direction of each mixture, limit: the novelty
+    that hardly any training document has.
     """
 
     mean: np.ndarray
     basis: np.ndarray
     filter: np.ndarray
+    shift_filter: np.ndarray
     map: np.ndarray
     variance: np.ndarray
     sizes: np.ndarray
+    limit: float
 
 
 def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, width: int) -> Anchor:
@@ -50,8 +57,14 @@ def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, width: int) 
     gram = band_gram(parts, rotated)
     sizes = np.array([gram[:, k, k].mean() for k in range(1, MIXTURES + 1)]) / parts.windows
     filters = solve_bands(gram)
-    mapping = fit_map(parts, rotated, filters, width, sizes)
-    return Anchor(mean, basis, filters, mapping, variance, sizes)
+    mapping, novelties = fit_map(parts, rotated, filters, width, sizes, novelty_weights(variance))
+    limit = MARGIN * float(np.quantile(novelties, FAMILIAR))
+    return Anchor(mean, basis, filters, solve_bands(gram, one=True), mapping, variance, sizes, limit)
+
+
+def novelty_weights(variance: np.ndarray) -> np.ndarray:
+    """v: a document's novelty is the mean over directions of its squared mean by their variance."""
+    return (1 / (len(variance) * np.maximum(variance, FLOOR * variance.mean()))).astype(np.float32)
 
 
 def principal_directions(parts: Segments, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -91,21 +104,27 @@ def bands(dim: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def solve_bands(gram: np.ndarray) -> np.ndarray:
-    """[mixtures, dim]: in every band the scalars that fit its directions best together."""
+def solve_bands(gram: np.ndarray, one: bool = False) -> np.ndarray:
+    """[mixtures, dim]: in every band the scalars that fit its directions best together; `one`: of those that sum to 1."""
     out = np.empty((MIXTURES, len(gram)), np.float32)
     for band in bands(len(gram)):
         total = gram[band].sum(axis=0)
         features = total[1:, 1:]
         features = features + SHRINK * max(np.trace(features) / MIXTURES, 1e-12) * np.eye(MIXTURES)
-        out[:, band] = np.linalg.solve(features, total[1:, 0])[:, None]
+        found, ones = np.linalg.solve(features, np.stack([total[1:, 0], np.ones(MIXTURES)], axis=1)).T
+        if one:
+            found = found + ones * (1 - found.sum()) / ones.sum()
+        out[:, band] = found[:, None]
     return out
 
 
-def fit_map(parts: Segments, rotated: mx.array, filters: np.ndarray, width: int, sizes: np.ndarray) -> np.ndarray:
-    """Ridge regression of what the filters leave over, [dim, 3 * width]."""
+def fit_map(
+    parts: Segments, rotated: mx.array, filters: np.ndarray, width: int, sizes: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(ridge regression of what the filters leave over [dim, 3 * width], novelty of the document before every target)."""
     kernels, device_filter = causal_kernels(), mx.array(filters)
     scale = np.repeat(np.sqrt(sizes[MAPPED[0]] / sizes[list(MAPPED)]), width)
+    novelties, device_weights = [], mx.array(weights)
     gram, cross = np.zeros((len(scale), len(scale))), np.zeros((len(scale), rotated.shape[1]))
     for index in parts.blocks(8):
         batch = take_segments(rotated, mx.array(parts.table(parts.targets[index])))
@@ -115,8 +134,10 @@ def fit_map(parts: Segments, rotated: mx.array, filters: np.ndarray, width: int,
         x, y = features.reshape(-1, len(scale)) * mx.array(scale.astype(np.float32)), left.reshape(-1, rotated.shape[1])
         gram += np.array(x.T @ x)
         cross += np.array(x.T @ y)
+        novelty = (mx.square(mixtures[:, :, ALL]) * device_weights).sum(axis=-1)
+        novelties.append(np.array(novelty)[np.array(batch.valid)])
     solved = np.linalg.solve(gram + PENALTY * np.eye(len(scale)), cross)
-    return np.ascontiguousarray((solved * scale[:, None]).T).astype(np.float32)
+    return np.ascontiguousarray((solved * scale[:, None]).T).astype(np.float32), np.concatenate(novelties)
 
 
 def start_at_anchor(model: RAMN, anchor: Anchor) -> None:
@@ -124,14 +145,18 @@ def start_at_anchor(model: RAMN, anchor: Anchor) -> None:
     width = model.config.width
     variance = np.maximum(anchor.variance / anchor.variance.mean(), FLOOR)
     model.mean, model.basis.weight = mx.array(anchor.mean), mx.array(anchor.basis)
+    model.log_novelty = mx.log(mx.array(novelty_weights(anchor.variance)))
+    model.trust_limit, model.trust_slope = mx.full((1,), float(np.log(anchor.limit))), mx.full((1,), SLOPE)
     gains = [INPUT_SIZE / np.sqrt(anchor.sizes[k] * (anchor.variance[:width].mean() / anchor.variance.mean())) for k in SEEN]
     model.input_gain = _device(np.concatenate([gain * variance[:width] ** -WHITENING["input"] for gain in gains]))
     if model.config.head == "regress":
         model.filter, model.map.weight = mx.array(anchor.filter), mx.array(anchor.map)
+        model.shift_filter = mx.array(anchor.shift_filter)
         model.output_gain = mx.ones((width,))
     else:
         steep = np.zeros_like(anchor.filter)
         steep[:LAGS] = (STEEP ** np.arange(LAGS))[:, None]
+        model.shift_filter = _device(np.where(np.arange(MIXTURES)[:, None] == ALL, -SET_APART * steep.sum(axis=0), steep))
         model.filter = _device(steep * variance ** -WHITENING["output"])
         model.output_gain = _device(variance[:width] ** -WHITENING["output"])
         model.push_metric = _device(-WHITENING["push"] * np.log(variance))

@@ -54,7 +54,7 @@ STRANGERS = 1024  # chunks of all training documents, drawn for each step, that 
 TUNING_WINDOWS = 2000  # validation windows that are ranked after an epoch
 # Learning rate beside the network's, and whether weights decay.
 GROUPS = {"net": (1.0, True), "filter": (2.0, False), "scalars": (40.0, False)}
-FROZEN = ("mean", "basis", "map", "input_gain", "output_gain")
+FROZEN = ("mean", "shift_filter", "log_novelty", "trust_limit", "trust_slope", "input_gain", "output_gain")  # beside basis and map
 
 
 class DocumentStep(TrainStep):
@@ -158,7 +158,8 @@ def group_of(name: str) -> str:
 def regress_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, centred: mx.array) -> tuple[mx.array, mx.array]:
     """(loss per target, sum of cosines), all in the basis, where cosines are the same."""
     mixtures = mixtures_of(batch, kernels)
-    moved = model.anchor(mixtures) + model.correction(mixtures, counts_of(batch))
+    anchor, correction, _ = model.parts(mixtures, counts_of(batch))
+    moved = anchor + correction
     mean, valid = model.basis(model.mean), batch.valid.astype(mx.float32)
     unit, truth = normalize(mean + moved), normalize(mean + batch.truth)
     cosine = (unit * truth).sum(axis=-1)
@@ -171,11 +172,12 @@ def regress_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, ce
 def retrieve_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, centred: mx.array) -> tuple[mx.array, mx.array]:
     """(loss per target, sum of cosines of the query with its target)."""
     mixtures = mixtures_of(batch, kernels)
-    query = mx.exp(model.log_scale) * (model.anchor(mixtures) + model.correction(mixtures, counts_of(batch)))
+    anchor, correction, trust = model.parts(mixtures, counts_of(batch))
+    query = mx.exp(model.log_scale) * (anchor + correction)
     read = batch.present[:, None, :] * old
     scores = query @ batch.z.swapaxes(1, 2)
     weights = mx.exp(model.push_strength) * nn.softplus(scores - model.push_threshold) * read
-    query = query - (weights @ batch.z) * mx.exp(model.push_metric)
+    query = query - trust * (weights @ batch.z) * mx.exp(model.push_metric)
 
     before = batch.z[:, :MAX_CONTEXT]
     own = query @ before.swapaxes(1, 2) + mx.where(read[..., :MAX_CONTEXT] > 0, 0.0, OUT_OF_RACE)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlx_lvm.backend import mx
-from mlx_lvm.errors import UsageError
+from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import MODELS, build
 from mlx_lvm.parity import bridge
 from mlx_lvm.parity.recurrence import steps_of
@@ -92,9 +92,9 @@ def test_bfloat16_rounds_once() -> None:
 def test_missing_or_strange_weights_are_refused() -> None:
     config = MODELS["amn"][1](dim=8, attention_dim=4, hidden_dim=4)
     weights = build(config).weights()
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(SetupInvalid, match="Missing key"):
         bridge.twin(config, {k: v for k, v in weights.items() if k != "query_encoder.bias"})
-    with pytest.raises(RuntimeError, match="Unexpected key"):
+    with pytest.raises(SetupInvalid, match="Unexpected key"):
         bridge.twin(config, {**weights, "extra": mx.zeros((1,))})
     with pytest.raises(UsageError, match="unknown key 'hidden'"):
         bridge.TWINS["amn"]({"hidden": 3})

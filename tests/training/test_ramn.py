@@ -16,7 +16,7 @@ from mlx_lvm.models.ramn import MAPPED, RAMN, RAMNConfig
 from mlx_lvm.training.anchor import PENALTY, SHRINK, bands, fit_anchor, start_at_anchor
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.documents import causal_kernels, centred_rows, counts_of, mixtures_of, old_mask, segments, take_segments
-from mlx_lvm.training.ramn import POWER, RamnTrainer, retrieve_loss
+from mlx_lvm.training.ramn import FROZEN, POWER, RamnTrainer, retrieve_loss
 from mlx_lvm.training.trainer import epoch_order, step_key
 
 SIZES = {"dim": 32, "rank": 12, "hidden_dim": 16}
@@ -35,8 +35,8 @@ def mixtures_by_hand(x: np.ndarray) -> np.ndarray:
     return np.array(out)
 
 
-def by_hand(corpus: Corpus, documents: np.ndarray, width: int) -> tuple[np.ndarray, ...]:
-    """(mean, basis, mixtures [n, 12, dim], targets [n, dim], filter, map) by plain least squares in NumPy."""
+def by_hand(corpus: Corpus, documents: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(the closed form's predictions, those of its filters alone, its trust) on every window, by plain least squares in NumPy."""
     parts = [corpus.numpy(slice(corpus.offsets[d], corpus.offsets[d + 1])).astype(np.float64) for d in documents]
     mean = np.concatenate([p[5:] for p in parts]).mean(axis=0)
     y = np.concatenate([p[5:] for p in parts]) - mean
@@ -44,29 +44,47 @@ def by_hand(corpus: Corpus, documents: np.ndarray, width: int) -> tuple[np.ndarr
     basis = vectors[:, ::-1].T
     f = np.concatenate([mixtures_by_hand(p - mean) for p in parts]) @ basis.T
     y = y @ basis.T
-    filters = np.zeros((12, len(mean)))
+    filters, shifted = np.zeros((12, len(mean))), np.zeros((12, len(mean)))
     for band in bands(len(mean)):
         design, wanted = f[:, :, band].transpose(0, 2, 1).reshape(-1, 12), y[:, band].reshape(-1)
         shrink = np.sqrt(SHRINK * np.mean(np.sum(design**2, axis=0))) * np.eye(12)  # a penalty as twelve more rows
-        filters[:, band] = np.linalg.lstsq(np.vstack([design, shrink]), np.append(wanted, np.zeros(12)), rcond=None)[0][:, None]
+        design, wanted = np.vstack([design, shrink]), np.append(wanted, np.zeros(12))
+        filters[:, band] = np.linalg.lstsq(design, wanted, rcond=None)[0][:, None]
+        rest = design[:, :11] - design[:, 11:]  # the last scalar is 1 less the others
+        free = np.linalg.lstsq(rest, wanted - design[:, 11], rcond=None)[0]
+        shifted[:, band] = np.append(free, 1 - free.sum())[:, None]
     sizes = np.array([(f[:, k] ** 2).sum(axis=0).mean() for k in MAPPED])
     scale = np.repeat(np.sqrt(sizes[0] / sizes), width)
     x = np.concatenate([f[:, k, :width] for k in MAPPED], axis=1) * scale
-    mapping = np.linalg.solve(x.T @ x + PENALTY * np.eye(len(scale)), x.T @ (y - (filters * f).sum(axis=1))) * scale[:, None]
-    return mean, basis, f, y, filters, mapping
+    filtered = (filters * f).sum(axis=1)
+    mapping = np.linalg.solve(x.T @ x + PENALTY * np.eye(len(scale)), x.T @ (y - filtered))
+    novelty = (f[:, 11] ** 2 / y.var(axis=0)).mean(axis=1)
+    trust = 1 / (1 + (novelty / (1.3 * np.quantile(novelty, 0.999))) ** 8)[:, None]
+    expected = trust * (filtered + x @ mapping) + (1 - trust) * (shifted * f).sum(axis=1)
+    return mean + expected @ basis, mean + filtered @ basis, trust[:, 0]
 
 
 def test_step_zero_is_the_closed_form(small: Corpus) -> None:
     documents = split_corpus(small).train
-    mean, basis, f, _, filters, mapping = by_hand(small, documents, 12)
+    expected, filtered, trust = by_hand(small, documents, 12)
     model = build(RAMNConfig(**SIZES))
     start_at_anchor(model, fit_anchor(small, documents, 5, 12))
-    found = windows(small, documents, 5)
-    predicted = np.array(HistoryPredictor("ramn", model).predict(found))
-    x = np.concatenate([f[:, k, :12] for k in MAPPED], axis=1)
-    expected = mean + ((filters * f).sum(axis=1) + x @ mapping) @ basis
+    predicted = np.array(HistoryPredictor("ramn", model).predict(windows(small, documents, 5)))
     assert np.abs(predicted - expected).max() < 2e-5
-    assert np.abs(((filters * f).sum(axis=1)) @ basis + mean - expected).max() > 1e-3  # the map does something
+    assert np.abs(filtered - expected).max() > 1e-3  # the map does something
+    assert trust.min() < 0.9 < np.median(trust)
+
+
+def test_in_another_domain_the_anchor_needs_no_mean(small: Corpus) -> None:
+    """Documents moved far away are predicted as far away: scalars that sum to 1 carry a shift of every chunk through."""
+    documents = split_corpus(small).train
+    model = build(RAMNConfig(**SIZES))
+    start_at_anchor(model, fit_anchor(small, documents, 5, 12))
+    model.eval()
+    x = small.numpy(windows(small, documents[:3], 12).targets[:6, None] + np.arange(-12, 0))
+    shift = np.linspace(-1, 1, 32, dtype=np.float32)
+    near, far = (np.array(model(mx.array(x + times * shift)).raw) for times in (3, 5))
+    np.testing.assert_allclose(far - near, np.broadcast_to(2 * shift, far.shape), atol=2e-4)
 
 
 def test_bands_cover_every_direction_once() -> None:
@@ -102,11 +120,12 @@ def test_one_pass_over_a_document_equals_window_by_window(fitted: dict[str, RAMN
     parts = segments(small, documents, 5)
     batch = take_segments(centred_rows(parts, np.array(model.mean), model.basis.weight), mx.array(parts.table(parts.targets)))
     mixtures = mixtures_of(batch, causal_kernels())
-    moved = model.anchor(mixtures) + model.correction(mixtures, counts_of(batch))
+    anchor, correction, trust = model.parts(mixtures, counts_of(batch))
+    moved = anchor + correction
     if head == "retrieve":
         moved = mx.exp(model.log_scale) * moved
         weights = mx.exp(model.push_strength) * nn.softplus(moved @ batch.z.swapaxes(1, 2) - model.push_threshold)
-        moved = moved - (weights * batch.present[:, None] * old_mask() @ batch.z) * mx.exp(model.push_metric)
+        moved = moved - trust * (weights * batch.present[:, None] * old_mask() @ batch.z) * mx.exp(model.push_metric)
     raw = moved @ model.basis.weight + (model.mean if head == "regress" else 0)
     together = np.array(raw)[np.array(batch.valid)]
     single = np.array(HistoryPredictor("ramn", model).predict(windows(small, documents, 5)))
@@ -170,7 +189,7 @@ def test_training_lowers_the_loss_leaves_the_statistics_and_resumes_to_the_bit(t
     assert whole.train()
     history = whole.state.history
     assert history[-1]["train_loss"] < history[0]["train_loss"]
-    frozen = {"mean", "basis.weight", "map.weight", "input_gain", "output_gain"} | ({"filter"} if head == "regress" else set())
+    frozen = {"basis.weight", "map.weight", *FROZEN} | ({"filter"} if head == "regress" else set())
     for name, value in whole.model.weights().items():
         assert (np.array(value) == before[name]).all() == (name in frozen), name
 
