@@ -22,7 +22,7 @@ from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
 from mlx_lvm.evaluation.compare import compare
 from mlx_lvm.hub import load_model
-from mlx_lvm.models import MODELS, architecture, as_dict
+from mlx_lvm.models import MODELS, TRAINED, architecture, as_dict
 from mlx_lvm.training.config import PRESETS, TrainConfig, preset
 from mlx_lvm.training.distributed import Group, join
 from mlx_lvm.training.reporting import reporting, require_reporter
@@ -33,7 +33,7 @@ from mlx_lvm.training.trainer import Trainer
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 SEEDS = ("amn", "lstm", "gru", "transformer")  # the architectures that `all` trains on equal terms
-ARCHITECTURES = f"Architecture: {', '.join(MODELS)}; or all: {', '.join(SEEDS)}."
+ARCHITECTURES = f"Architecture: {', '.join(TRAINED)}; or all: {', '.join(SEEDS)}."
 
 HELP = """Train a model on the train documents of a corpus; keep the best checkpoint by validation cosine.
 
@@ -57,7 +57,7 @@ def _option_parameters() -> list[inspect.Parameter]:
         shown = ", ".join(f"{name} {value}" for name, value in values.items()) if len(set(values.values())) > 1 else str(field.default)
         out.append(_parameter(field, kind, field.metadata["help"], shown))
     sizes: dict[str, list[tuple[str, Any, Any]]] = {}
-    for name, (_, config) in MODELS.items():
+    for name, config in ((name, MODELS[name][1]) for name in TRAINED):
         for field, kind in _typed(config):
             if field.name != "dim":  # follows the corpus
                 sizes.setdefault(field.name, []).append((name, field, kind))
@@ -157,7 +157,9 @@ def recipe(
     values, sizes, named = read_toml(config) if config is not None else ({}, {}, None)
     name = model or named
     if name is None:
-        raise UsageError(f"which model? lvm train MODEL, one of {', '.join(MODELS)}")
+        raise UsageError(f"which model? lvm train MODEL, one of {', '.join(TRAINED)}")
+    if name in MODELS and name not in TRAINED:
+        raise UsageError(f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, or lvm eval lag-filter")
     known = {field.name for field in fields(architecture(name)[1])} - {"dim"}
     train_keys = {field.name for field in fields(TrainConfig)}
     misplaced = [f"--{key.replace('_', '-')}" for key in sorted(set(given) - train_keys - known)]
@@ -293,7 +295,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
         return values, {}, sizes
     if not isinstance(sizes, dict):
         raise UsageError(f'{path}: [model] must be a table, or model = "name"')
-    known = sorted({"model_type", *(f.name for _, config in MODELS.values() for f in fields(config))})
+    known = sorted({"model_type", *(f.name for name in TRAINED for f in fields(MODELS[name][1]))})
     for key in sizes:
         if key not in known:
             raise UsageError(f"{path}: unknown key '{key}' in [model].{nearest(key, known)}")

@@ -12,7 +12,7 @@ from mlx_lvm.cli.common import Json, Output
 from mlx_lvm.cli.progress import StopOnSignal
 from mlx_lvm.cli.train import choose_device, model_options, recipe
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models import MODELS
+from mlx_lvm.models import TRAINED
 from mlx_lvm.training.run import Lock
 from mlx_lvm.training.tune import Search, best_of, open_study, plot, require_optuna, run_search, table
 
@@ -29,7 +29,7 @@ Examples:  lvm tune amn --trials 20
 
 
 def tune(
-    model: Annotated[str, typer.Argument(help=f"Architecture: {', '.join(MODELS)}.", show_default=False)],
+    model: Annotated[str, typer.Argument(help=f"Architecture: {', '.join(TRAINED)}.", show_default=False)],
     *,
     trials: Annotated[
         int, typer.Option("--trials", min=1, help="Finished trials that the study shall have.", rich_help_panel="Search")

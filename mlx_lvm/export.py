@@ -17,9 +17,10 @@ from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import IOFailed, UsageError
+from mlx_lvm.evaluation.baselines import FILTERS, LagFilter, fit_baselines
 from mlx_lvm.evaluation.evaluate import evaluate
+from mlx_lvm.evaluation.history import predictor_of
 from mlx_lvm.evaluation.metrics import mean_cosine
-from mlx_lvm.evaluation.predictor import ModelPredictor
 from mlx_lvm.files import sha256, to_bytes, write_atomic, write_json
 from mlx_lvm.hub import DTYPES, GOLDEN_WINDOWS, WEIGHTS, Loaded, load_model, set_weights
 from mlx_lvm.model_card import model_card
@@ -29,7 +30,7 @@ Progress = Callable[[str], None]
 
 
 def export(
-    reference: str | Path,
+    reference: str | Path | Loaded,
     folder: Path,
     *,
     dtype: str = "float32",
@@ -48,7 +49,25 @@ def export(
     if dtype not in DTYPES:
         raise UsageError(f"unknown dtype '{dtype}'; expected one of {', '.join(DTYPES)}")
     require_free(folder, overwrite)
-    return write_model(load_model(reference), folder, dtype=dtype, corpus=corpus, measure=measure, parity=parity, progress=progress)
+    loaded = reference if isinstance(reference, Loaded) else load_model(reference)
+    return write_model(loaded, folder, dtype=dtype, corpus=corpus, measure=measure, parity=parity, progress=progress)
+
+
+def fit_filter(name: str, corpus: str = "sotu", context: int = 5, split_seed: int = 0) -> Loaded:
+    """The closed form of that name (one of `FILTERS`), fitted on the training documents of a corpus, as a model.
+
+    Raises UsageError for a closed form that is no filter.
+    """
+    if name not in FILTERS:
+        raise UsageError(f"'{name}' is a closed form, but no filter that a file could hold; expected one of {', '.join(FILTERS)}")
+    vectors = load_corpus(corpus)
+    parts = split_corpus(vectors, split_seed)
+    (form,) = fit_baselines(vectors, parts.train, parts.val, context, only=(name,))
+    assert isinstance(form, LagFilter)
+    origin = {"closed_form": name, "fitted_on": f"{len(parts.train)} training documents of {vectors.name}"}
+    return Loaded(
+        form.model(), name, context, split_seed, vectors.name, vectors.sha256, vectors.card, imported=origin
+    )  # fmt: skip
 
 
 def require_free(folder: Path, overwrite: bool) -> None:
@@ -122,5 +141,5 @@ def _measure(loaded: Loaded, rounded: VectorModel, corpus: Corpus, dtype: str, p
     if dtype != "float32":
         found = windows(corpus, split_corpus(corpus, loaded.split_seed).test, loaded.context, "test documents")
         sides = {"float32": loaded.model, dtype: rounded}
-        measured["rounding"] = {name: mean_cosine(ModelPredictor(name, model), found) for name, model in sides.items()}
+        measured["rounding"] = {name: mean_cosine(predictor_of(name, model), found) for name, model in sides.items()}
     return measured

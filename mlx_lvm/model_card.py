@@ -7,7 +7,14 @@ from typing import Any
 
 from mlx_lvm.hub import Loaded
 
-TITLES = {"amn": "Attention mixture network", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer decoder"}
+TITLES = {
+    "amn": "Attention mixture network",
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "transformer": "Transformer decoder",
+    "ramn": "Recency-anchored mixture network",
+    "filter": "Lag filter",
+}
 COLUMNS = {
     "cosine": "cosine",
     "centred_cosine": "centred cosine",
@@ -96,7 +103,7 @@ model.load_state_dict(load_file("FOLDER/model.safetensors"), strict=True)
 
 
 def _origin(loaded: Loaded, digest: str) -> str:
-    trained = ("training", {**loaded.train, "corpus": loaded.corpus}) if loaded.train else ("imported", loaded.imported)
+    trained = ("training", {**loaded.train, "corpus": loaded.corpus}) if loaded.train else ("origin", loaded.imported)
     card = {key: value for key, value in (loaded.card.to_dict() if loaded.card else {}).items() if value}
     return "\n".join(
         [

@@ -12,12 +12,13 @@ from mlx_lvm.backend import mx
 from mlx_lvm.errors import SetupInvalid, UsageError, nearest
 from mlx_lvm.parity.amn import AMN
 from mlx_lvm.parity.base import Twin
+from mlx_lvm.parity.filter import Filter
 from mlx_lvm.parity.gru import GRU
 from mlx_lvm.parity.lstm import LSTM
 from mlx_lvm.parity.ramn import RAMN
 from mlx_lvm.parity.transformer import Transformer
 
-TWINS: dict[str, type[Twin]] = {twin.model_type: twin for twin in (AMN, LSTM, GRU, Transformer, RAMN)}
+TWINS: dict[str, type[Twin]] = {twin.model_type: twin for twin in (AMN, LSTM, GRU, Transformer, RAMN, Filter)}
 TORCH = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MLX = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 

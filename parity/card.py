@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from mlx_lvm.hub import Loaded
 from mlx_lvm.parity.report import COLUMNS, rows, setting
-from mlx_lvm.parity.run import Plan, find_subjects, run
-from mlx_lvm.parity.setup import prepare
+from mlx_lvm.parity.run import Plan, run, subject_of
 
 
-def parity_section(reference: str) -> str:
-    """Markdown of the quick checks on a model's float32 weights. Holds no timing, so that a card has the same bytes again."""
-    prepare()
-    report = run(find_subjects(reference), Plan())
+def parity_section(loaded: Loaded) -> str:
+    """Markdown of the quick checks on a model's float32 weights. Holds no timing, so that a card has the same bytes again.
+
+    `mlx_lvm.parity.setup.prepare` must have been called before the model was loaded.
+    """
+    report = run([subject_of(loaded)], Plan())
     about, limit = setting(report), setting(report)["largest_ratio"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return "\n".join(

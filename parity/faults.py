@@ -16,6 +16,7 @@ import numpy as np
 from mlx_lvm.backend import mx, nn
 from mlx_lvm.models import MODELS, Prediction, VectorModel, build, layers
 from mlx_lvm.models import amn as amn_module
+from mlx_lvm.models import filter as filter_module
 from mlx_lvm.models import gru as gru_module
 from mlx_lvm.models import lstm as lstm_module
 from mlx_lvm.models import ramn as ramn_module
@@ -23,13 +24,21 @@ from mlx_lvm.models import transformer as transformer_module
 from mlx_lvm.parity.faults_training import TRAINING_FAULTS
 
 Plant = Callable[[VectorModel], AbstractContextManager[None]]
-MODULES = {"amn": amn_module, "lstm": lstm_module, "gru": gru_module, "transformer": transformer_module, "ramn": ramn_module}
+MODULES = {
+    "amn": amn_module,
+    "lstm": lstm_module,
+    "gru": gru_module,
+    "transformer": transformer_module,
+    "ramn": ramn_module,
+    "filter": filter_module,
+}
 SIZES = {
     "amn": {"dim": 48, "attention_dim": 24, "hidden_dim": 32},
     "lstm": {"dim": 48, "hidden_dim": 32, "layers": 2},
     "gru": {"dim": 48, "hidden_dim": 32, "layers": 2},
     "transformer": {"dim": 48, "hidden_dim": 32, "layers": 2, "heads": 4, "ffn_dim": 64},
     "ramn": {"dim": 48, "head": "retrieve", "rank": 20, "hidden_dim": 32},
+    "filter": {"dim": 48, "lags": 4, "centroid": True},
 }
 
 
@@ -54,7 +63,16 @@ def all_faults() -> list[Fault]:
     found: list[Fault] = []
     for model in MODELS:
         found += [*nudges(model), *roundings(model), *linear_faults(model), *norm_faults(model), *output_faults(model)]
-    found += [*gelu_faults(), *amn_faults(), *lstm_faults(), *gru_faults(), *transformer_faults(), *ramn_faults(), *equivalents()]
+    found += [
+        *gelu_faults(),
+        *amn_faults(),
+        *lstm_faults(),
+        *gru_faults(),
+        *transformer_faults(),
+        *ramn_faults(),
+        *filter_faults(),
+        *equivalents(),
+    ]
     found += [Fault(f"training: {name}", "amn", expect, _patched(patch), "training") for name, expect, patch in TRAINING_FAULTS]
     return found
 
@@ -208,6 +226,8 @@ def output_faults(model: str) -> Iterator[Fault]:
         f"{model}: normalised with 1e-5 added to the norm", model, ("unit",),
         normalised(lambda x: x / (mx.linalg.norm(x, axis=-1, keepdims=True) + 1e-5)),
     )  # fmt: skip
+    if model == "filter":  # ends without a layer
+        return
     end = {"amn": "residual_net.6", "transformer": "head.3", "ramn": "net.7"}.get(model, "output_proj")
     yield Fault(
         f"{model}: {end} multiplied in bfloat16", model, (end,),
@@ -515,6 +535,38 @@ def ramn_faults() -> Iterator[Fault]:
         * nn.relu((z @ q[:, :, None]).squeeze(-1) - self.push_threshold) * old,
     }.items():  # fmt: skip
         yield fault(name, "residual", method("", "push_weights", run))
+
+
+def filter_faults() -> Iterator[Fault]:
+    """Told by the output alone: a filter has no layers."""
+
+    def forward(change: Callable[[Any, mx.array], mx.array]) -> Plant:
+        def run(self: Any, original: Callable, context: mx.array) -> Prediction:
+            raw = original(self, context).raw + change(self, context)
+            return Prediction(raw, filter_module.normalize(raw))
+
+        return call("", run)
+
+    def rest(self: Any, context: mx.array, lagged: mx.array) -> mx.array:
+        """What is missing from the lags' part when the chunks `lagged`, last first, stand in their place."""
+        length, lags = context.shape[1], self.config.lags
+        right = context[:, [max(length - 1 - lag, 0) for lag in range(lags)]]
+        return self.lag_weights @ lagged - self.lag_weights @ right
+
+    def lagged(self: Any, context: mx.array, shift: int) -> mx.array:
+        return context[:, [max(context.shape[1] - 1 - lag - shift, 0) for lag in range(self.config.lags)]]
+
+    for name, change in {
+        "lags from the first chunk on": lambda self, x: rest(self, x, x[:, [min(k, x.shape[1] - 1) for k in range(self.config.lags)]]),
+        "lags one too many": lambda self, x: rest(self, x, lagged(self, x, 1)),
+        "nothing where the first chunk is passed": lambda self, x: rest(
+            self, x, lagged(self, x, 0) * (mx.arange(self.config.lags) < x.shape[1])[:, None]
+        ),
+        "mean taken with weight 1": lambda self, x: (1 - self.mean_weight) * self.mean,
+        "no centroid": lambda self, x: -self.centroid_weight * x.mean(axis=1),
+        "centroid of the chunks before the last": lambda self, x: self.centroid_weight * (x[:, :-1].mean(axis=1) - x.mean(axis=1)),
+    }.items():
+        yield Fault(f"filter: {name}", "filter", ("raw",), forward(change))
 
 
 def equivalents() -> Iterator[Fault]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlx_lvm.backend import mx
 from mlx_lvm.errors import UsageError, nearest
+from mlx_lvm.hub import Loaded
 from mlx_lvm.models import MAX_CONTEXT, MODELS, ModelConfig
 from mlx_lvm.parity.arbiter import LIMIT, Check, verdict_of
 from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
@@ -70,9 +71,12 @@ def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
         return [subject for name in MODELS for subject in find_subjects(name, seed)]
     if reference in MODELS and reference not in weights.released() and not Path(reference).exists():
         return [Subject.drawn(MODELS[reference][1](), seed)]
-    loaded = load_model(reference)
-    name = loaded.model.config.model_type if reference in MODELS else loaded.name
-    return [Subject(name, loaded.model.config, loaded.model.weights(), origin=str(reference))]
+    return [replace(subject_of(load_model(reference)), origin=str(reference))]
+
+
+def subject_of(loaded: Loaded) -> Subject:
+    """A loaded model's weights, to be compared."""
+    return Subject(loaded.name, loaded.model.config, loaded.model.weights(), origin=loaded.name)
 
 
 def small(config: ModelConfig) -> ModelConfig:

@@ -80,6 +80,32 @@ def test_half_precision_says_what_it_costs(run: Path, tmp_path: Path, small: Cor
         assert mx.array_equal(half[name], rounded), name
 
 
+def test_a_fitted_filter_is_a_model_like_any_other(lvm: Callable, small_file: Path, small: Corpus, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="torch is the reference")
+    from safetensors.torch import load_file
+
+    from mlx_lvm.data.splits import split_corpus
+    from mlx_lvm.data.windows import windows
+    from mlx_lvm.evaluation.baselines import fit_lag_filter
+    from mlx_lvm.parity.filter import Filter
+
+    ran = lvm("export", "lag-filter", "--corpus", small_file, "--context", 4, "--out", tmp_path / "f", "--json")
+    assert json.loads(ran.out)["parameters"] == 4 + 32 + 1
+    card = (tmp_path / "f" / "README.md").read_text()
+    assert "Passed" in card and '"closed_form": "lag-filter"' in card and "| **filter** |" in card
+    twin = Filter(json.loads((tmp_path / "f" / "config.json").read_text())).eval()
+    twin.load_state_dict(load_file(tmp_path / "f" / "model.safetensors"), strict=True)
+    parts = split_corpus(small)
+    test = windows(small, parts.test, 4)
+    expected = np.array(fit_lag_filter(small, parts.train, 4).predict(test))
+    with torch.no_grad():
+        theirs = twin(torch.from_numpy(np.array(test.contexts()))).raw.numpy()
+    np.testing.assert_allclose(theirs, expected, atol=1e-6)
+    found = json.loads(lvm("eval", tmp_path / "f", "--corpus", small_file, "--quick", "--json").out)["metrics"]
+    assert abs(found["f"]["cosine"] - found["lag-filter"]["cosine"]) < 1e-6
+    assert lvm("export", "ridge", "--corpus", small_file, "--out", tmp_path / "r").code == 2
+
+
 def test_overwriting_is_asked_for(exported: Path, run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("keep")

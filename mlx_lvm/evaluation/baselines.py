@@ -40,12 +40,13 @@ NAMES = (
     "ridge",
     "nearest-contexts",
 )
+FILTERS = ("shrunk-mean", "lag-filter", "lag-filter-centroid")  # those that a file can hold as a model
 CENTROID_LAGS = 12
 DECAYS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 NEIGHBOURS = (16, 64, 256)
 TUNING_WINDOWS = 10_000  # validation windows that hyper-parameters are chosen on, evenly spaced
 
-__all__ = ["NAMES", "ContextMean", "LagFilter", "Predictor", "controls", "fit_baselines", "fit_lag_filter", "target_mean"]
+__all__ = ["FILTERS", "NAMES", "ContextMean", "LagFilter", "Predictor", "controls", "fit_baselines", "fit_lag_filter", "target_mean"]
 
 
 @dataclass(frozen=True)

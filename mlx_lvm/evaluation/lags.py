@@ -19,6 +19,7 @@ from mlx_lvm.backend import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.evaluation.predictor import ALL, Index, document_rows
+from mlx_lvm.models.filter import Filter, FilterConfig
 
 BAND = 128  # rows of a diagonal block of X X^T
 BANDS = 32  # diagonal blocks computed together
@@ -167,6 +168,15 @@ class LagFilter:
         if self.centroid_weight:
             out = out + self.centroid_weight * centroids(windows.corpus, targets, starts)
         return out
+
+    def model(self) -> Filter:
+        """The same filter as a model; the centroid is then that of the last 100 chunks of the document at most."""
+        model = Filter(FilterConfig(dim=len(self.mean), lags=len(self.weights), centroid=bool(self.centroid_weight)))
+        model.lag_weights = mx.array(self.weights.astype(np.float32))
+        model.mean, model.mean_weight = mx.array(self.mean), mx.array([self.mean_weight], dtype=mx.float32)
+        if self.centroid_weight:
+            model.centroid_weight = mx.array([self.centroid_weight], dtype=mx.float32)
+        return model
 
 
 def fit_lag_filter(corpus: Corpus, train_documents: np.ndarray, lags: int, context: int | None = None) -> LagFilter:

@@ -74,8 +74,12 @@ class VectorModel(nn.Module):
 
 
 def normalize(x: mx.array, eps: float = 1e-12) -> mx.array:
-    """x / max(|x|, eps) over the last axis, as `torch.nn.functional.normalize`: a zero vector stays zero."""
-    return x / mx.maximum(mx.sqrt(row_sum(mx.square(x))), eps)
+    """x / max(|x|, eps) over the last axis, as `torch.nn.functional.normalize`: a zero vector stays zero.
+
+    The bound stands inside the root, whose gradient at zero would be infinite. Half precision is squared in float32.
+    """
+    wide = x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
+    return (wide / mx.sqrt(mx.maximum(row_sum(mx.square(wide)), eps * eps))).astype(x.dtype)
 
 
 def row_sum(x: mx.array) -> mx.array:

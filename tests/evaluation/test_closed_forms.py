@@ -20,6 +20,7 @@ from mlx_lvm.evaluation.baselines import (
     fit_lag_filter,
     target_mean,
 )
+from mlx_lvm.evaluation.history import predictor_of
 from mlx_lvm.evaluation.lags import centroids, lag_statistics, solve_filter, solve_shrunk_mean
 from mlx_lvm.evaluation.metrics import mean_cosine
 from mlx_lvm.evaluation.neighbours import best_columns, fit_nearest_contexts
@@ -187,6 +188,16 @@ def test_every_form_has_its_name_and_reads_no_test_document(uneven: Corpus) -> N
     validation = windows(uneven, VAL, 5)
     for a, b in zip(before, fit_baselines(other, TRAIN, VAL, 5), strict=True):
         assert_allclose(np.array(a.predict(validation)), np.array(b.predict(validation)), atol=1e-6, err_msg=a.name)
+
+
+@pytest.mark.parametrize(("name", "lags"), [("lag-filter", 5), ("shrunk-mean", 5), ("lag-filter-centroid", 12)])
+def test_a_filter_as_a_model_predicts_the_same(uneven: Corpus, name: str, lags: int) -> None:
+    (form,) = fit_baselines(uneven, TRAIN, VAL, 5, only=(name,))
+    test = windows(uneven, TEST, 5)
+    assert (test.targets - test.starts).min() < lags or lags == 5  # some lags reach before the first chunk
+    model = form.model()
+    assert model.config.lags == lags
+    assert_allclose(np.array(predictor_of(name, model).predict(test)), np.array(form.predict(test)), atol=2e-6)
 
 
 def test_too_short_documents(uneven: Corpus) -> None:

@@ -52,6 +52,14 @@ def test_bitwise() -> None:
     assert judge("x", off(5), off(5), TRUTH, "float32").verdict == "bitwise"
 
 
+def test_what_torch_alone_loses_is_torchs_fault() -> None:
+    lost = off(1, 1)
+    lost[3] = np.nan
+    check = judge("x", off(3), lost, TRUTH, "float32", must_observe=True)
+    assert check.passed and check.verdict == "torch inaccurate" and check.compared == 1000
+    assert not judge("x", off(9), lost, TRUTH, "float32", must_observe=True).passed
+
+
 def test_nan_never_passes() -> None:
     broken = off(1)
     broken[3] = np.nan
@@ -75,7 +83,8 @@ def test_nan_must_propagate() -> None:
 def test_overflow_of_torch_itself_is_unobservable_but_not_on_real_inputs() -> None:
     torch = np.full_like(TRUTH, np.inf)
     assert judge("x", TRUTH, torch, TRUTH, "float32").verdict == "unobservable"
-    assert not judge("x", TRUTH, torch, TRUTH, "float32", must_observe=True).passed
+    assert judge("x", TRUTH, torch, TRUTH, "float32", must_observe=True).verdict == "torch inaccurate"
+    assert not judge("x", torch, torch, TRUTH, "float32", must_observe=True).passed
 
 
 def test_comparison_of_nothing_fails() -> None:

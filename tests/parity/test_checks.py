@@ -68,6 +68,7 @@ def test_taps_and_weights(name: str) -> None:
         "gru": {"blocks.3.gru.l0.t4.n_hidden", "blocks.0.norm <-"},
         "transformer": {"transformer_decoder.layers.3.multihead_attn", "transformer_decoder.layers.0.linear2 <-", "pos_encoder"},
         "ramn": {"basis", "map", "net.0 <-", "net.7"},
+        "filter": {"raw", "unit"},  # no modules inside
     }
     assert expected[name] <= taps
 

@@ -87,6 +87,15 @@ def test_there_is_no_normalise_and_a_zero_vector_is_ours_to_keep() -> None:
     zero = np.zeros((1, 4), np.float32)
     assert np.isnan(np.array(mx.array(zero) / mx.linalg.norm(mx.array(zero), axis=-1, keepdims=True))).all()
     assert np.array_equal(np.array(normalize(mx.array(zero))), torch.nn.functional.normalize(torch.from_numpy(zero)).numpy())
+    assert np.isnan(np.array(mx.grad(lambda x: mx.maximum(mx.sqrt(mx.square(x).sum()), 1e-12).sum())(mx.array(zero)))).all()
+    theirs = torch.zeros((1, 4), requires_grad=True)
+    torch.nn.functional.normalize(theirs).sum().backward()
+    assert np.array_equal(np.array(mx.grad(lambda x: normalize(x).sum())(mx.array(zero))), theirs.grad.numpy())
+
+
+def test_half_precision_is_normalised_without_underflow() -> None:
+    small = np.full((1, 64), 1e-4, np.float16)  # its squares are zero in float16
+    assert np.allclose(np.array(normalize(mx.array(small))), 1 / 8, atol=1e-3)
 
 
 def test_gelu_is_exact_in_both_and_layer_norm_has_torchs_epsilon() -> None:

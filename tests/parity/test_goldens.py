@@ -40,14 +40,14 @@ def goldens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_verify_without_torch(goldens: Path) -> None:
     done = subprocess.run([sys.executable, "-c", NO_TORCH, str(goldens)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 40
+    assert int(done.stdout) > (3 if goldens.stem == "filter" else 40)
 
 
 def test_the_truth_is_float64_and_a_changed_weight_is_noticed(goldens: Path) -> None:
     file = open_safetensors(goldens)
     assert {info.dtype for name, info in file.tensors.items() if name.endswith("/truth")} == {"F64"}
     tensors = {name: file.numpy(name) for name in file.tensors}
-    name = [n for n in sorted(tensors) if n.startswith("weights/") and n.endswith(".weight") and tensors[n].ndim == 2][-1]
+    name = max((n for n in tensors if n.startswith("weights/") and "bias" not in n), key=lambda n: (tensors[n].ndim, n))
     tensors[name] = np.array(tensors[name]) * np.float32(1.0001)
     other = goldens.with_name("changed.safetensors")
     other.write_bytes(to_bytes(tensors, file.metadata))

@@ -52,7 +52,7 @@ def test_no_false_alarm_on_honest_comparisons() -> None:
     wanted, done, alarms = int(os.environ.get("LVM_HONEST", "120")), 0, []
     seed = 0
     while done < wanted:
-        model = list(MODELS)[seed % 4]
+        model = list(MODELS)[seed % len(MODELS)]
         config = config_of(model).replace(dim=(32, 48, 96)[seed % 3])
         subject = Subject.drawn(config, seed)
         sides = Sides(subject if seed % 2 else subject.randomised(seed))

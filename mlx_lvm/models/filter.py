@@ -1,0 +1,63 @@
+"""Lag filter: the closed form that weighs what was read by its age alone, as a model that files and PyTorch can hold.
+
+raw_t = sum_k a_k x_{t-k} + b m + g mean(x)
+
+The same scalars for every dimension; a lag that reaches before the first chunk takes that first chunk. Nothing trains it:
+`mlx_lvm.evaluation.lags` fits it by least squares. A row of zeros is no chunk, as for RAMN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlx_lvm.backend import mx
+from mlx_lvm.config import option
+from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize
+
+
+@dataclass(frozen=True)
+class FilterConfig(ModelConfig):
+    model_type: ClassVar[str] = "filter"
+    title: ClassVar[str] = "filter"
+
+    lags: int = option(5, "last chunks that have a weight of their own", low=1, high=MAX_CONTEXT, group="Model")
+    centroid: bool = option(False, "whether the mean of everything read has a weight too", group="Model")
+
+
+class Filter(VectorModel):
+    """Context [batch, length, dim] -> Prediction; 774 parameters at the default sizes, 768 of them the mean m.
+
+    Unfitted it is the mean of the last chunks. Torch twin: `mlx_lvm.parity.filter.Filter`.
+    """
+
+    config: FilterConfig
+
+    def __init__(self, config: FilterConfig) -> None:
+        super().__init__(config)
+        self.lag_weights = mx.full((config.lags,), 1 / config.lags)
+        self.mean = mx.zeros((config.dim,))
+        self.mean_weight = mx.zeros((1,))
+        if config.centroid:
+            self.centroid_weight = mx.zeros((1,))
+
+    @property
+    def history(self) -> int:
+        """Chunks before the target that it reads where a document has them."""
+        return MAX_CONTEXT if self.config.centroid else self.config.lags
+
+    def __call__(self, context: mx.array) -> Prediction:
+        self.check_context(context)
+        batch, length, dim = context.shape
+        present = mx.abs(context).max(axis=-1) != 0
+        first = mx.argmax(present, axis=1, keepdims=True)
+        rows = mx.stop_gradient(mx.maximum(length - 1 - mx.arange(self.config.lags), first))
+        parts = [mx.take_along_axis(context, rows[..., None], axis=1), mx.broadcast_to(self.mean, (batch, 1, dim))]
+        weights = [self.lag_weights, self.mean_weight]
+        if self.config.centroid:
+            shares = present / mx.maximum(present.sum(axis=1, keepdims=True), 1)
+            parts.append(shares.astype(context.dtype)[:, None, :] @ context)
+            weights.append(self.centroid_weight)
+        # One product, so that the gradients of the scalars are products too: MLX's CPU adds long sums one after the other.
+        raw = mx.concatenate(weights) @ mx.concatenate(parts, axis=1)
+        return Prediction(raw, normalize(raw))
