@@ -6,12 +6,13 @@ three minutes); the short form takes some of them.
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mlx_lvm.backend import mx
 from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
 from mlx_lvm.files import sha256
@@ -30,6 +31,16 @@ SIZES = {
 STEPS = 6  # in an epoch
 # Matching moments alone makes the validation loss rise soon: the plateau cuts the rate and early stop ends every run.
 HARSH = {"epochs": 20, "batch_size": 110, "lr": 0.02, "loss_mse": 0.0, "loss_moment": 1.0, "plateau_patience": 0, "early_stop": 10}
+GPU_BOUND = 1e-5  # of the largest weight of a tensor: how far a run resumed on a GPU may be from the undisturbed one
+
+
+@pytest.fixture(autouse=True)
+def cpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """To the bit is promised on a CPU."""
+    before = mx.default_device()
+    mx.set_default_device(mx.gpu if "gpu" in request.node.name else mx.cpu)
+    yield
+    mx.set_default_device(before)
 
 
 def begin(name: str, folder: Path, corpus: Path) -> Trainer:
@@ -86,6 +97,22 @@ def test_every_stop_and_chains(name: str, tmp_path: Path, small_file: Path) -> N
     rng = np.random.default_rng(len(name))
     chains = [sorted(rng.choice(np.arange(1, 61), size=rng.integers(3, 7), replace=False).tolist()) for _ in range(20)]
     check(name, tmp_path, small_file, [[step] for step in range(1, 61)] + chains)
+
+
+@pytest.mark.skipif(not mx.is_available(mx.gpu), reason="no GPU that MLX can use here")
+@pytest.mark.parametrize("name", SIZES)
+def test_on_a_gpu_within_the_stated_bound(name: str, tmp_path: Path, small_file: Path) -> None:
+    """Batches and dropout are the same; only the order of sums inside a kernel could differ."""
+    config = TrainConfig(corpus=str(small_file), batch_size=64)
+    weights = []
+    for folder, stops in ((tmp_path / "whole", [24]), (tmp_path / "resumed", [5, 11, 24])):
+        trainer = start_run(name, SIZES[name], config, folder)
+        for stop in stops:
+            until(trainer, stop)
+            trainer = resume_run(folder)
+        weights.append({key: np.array(value) for key, value in trainer.model.weights().items()})
+    for key, value in weights[0].items():
+        assert np.abs(value - weights[1][key]).max() <= GPU_BOUND * max(np.abs(value).max(), 1e-3), key
 
 
 def test_a_run_without_a_checkpoint_starts_over(tmp_path: Path, small_file: Path) -> None:
