@@ -1,0 +1,89 @@
+"""What an evaluation costs at scale: every closed form on a million vectors, and exact retrieval in a large pool.
+
+    python benchmarks/evaluation.py closed-forms --vectors 1000000
+    python benchmarks/evaluation.py retrieval --candidates 200000 --queries 10000
+
+Vectors are drawn (768 dimensions, stored as I8, documents of 20 to 180 chunks around a topic that drifts). Prints seconds
+for each closed form and the most memory that the process had resident; the vectors themselves are counted in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+
+import numpy as np
+
+from mlx_lvm.backend import mx
+from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.corpus import Corpus, quantise
+from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.windows import windows
+from mlx_lvm.evaluation.baselines import NAMES, fit_baselines
+from mlx_lvm.evaluation.predictor import document_rows, sample
+from mlx_lvm.evaluation.retrieval import build_pool, ranks
+
+DIM = 768
+
+
+def drawn_corpus(count: int, seed: int = 0) -> Corpus:
+    """`count` I8 vectors in documents of 20 to 180 chunks, each a topic plus noise, made in blocks."""
+    rng = np.random.default_rng(seed)
+    lengths: list[int] = []
+    while sum(lengths) < count:
+        lengths.append(min(int(rng.integers(20, 181)), count - sum(lengths)))
+    offsets = np.cumsum([0, *lengths])
+    mean = rng.standard_normal(DIM).astype(np.float32)
+    vectors, scales = np.empty((count, DIM), np.int8), np.empty(count, np.float32)
+    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        topic = mean + rng.standard_normal(DIM, np.float32)
+        x = topic + 1.2 * rng.standard_normal((stop - start, DIM), np.float32)
+        vectors[start:stop], scales[start:stop] = quantise(x / np.linalg.norm(x, axis=1, keepdims=True))
+    names = tuple(f"document-{d}" for d in range(len(lengths)))
+    return Corpus("drawn", mx.array(vectors), mx.array(scales), offsets, names, EncoderCard(model="drawn", dim=DIM))
+
+
+def peak() -> str:
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+
+
+def closed_forms(count: int) -> None:
+    corpus = drawn_corpus(count)
+    parts = split_corpus(corpus, 0)
+    print(f"{count:,} x {DIM} I8, {len(parts.train):,} training documents; {peak()} resident with the corpus made")
+    fit_baselines(corpus, parts.train[:20], parts.val[:20], 5)  # kernels are compiled
+    began = time.perf_counter()
+    for name in NAMES:
+        at = time.perf_counter()
+        fit_baselines(corpus, parts.train, parts.val, 5, only=(name,))
+        print(f"{name:22} {time.perf_counter() - at:7.1f} s alone", flush=True)
+    at = time.perf_counter()
+    fit_baselines(corpus, parts.train, parts.val, 5)
+    print(f"{'all together':22} {time.perf_counter() - at:7.1f} s, {peak()} at most; {time.perf_counter() - began:.0f} s in all")
+
+
+def retrieval(candidates: int, queries: int) -> None:
+    corpus = drawn_corpus(candidates)
+    documents = np.arange(len(corpus.names))
+    scored = sample(windows(corpus, documents, 5, ""), queries)
+    pool = build_pool(scored, document_rows(corpus.offsets, documents))
+    before = peak()
+    at = time.perf_counter()
+    found = ranks(pool, scored.truth())
+    assert (found == 1).all()  # the truth itself as the query
+    print(f"{queries:,} queries in {candidates:,} candidates: {time.perf_counter() - at:.1f} s, {before} before, {peak()} at most")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("what", choices=("closed-forms", "retrieval"))
+    parser.add_argument("--vectors", type=int, default=1_000_000)
+    parser.add_argument("--candidates", type=int, default=200_000)
+    parser.add_argument("--queries", type=int, default=10_000)
+    given = parser.parse_args()
+    closed_forms(given.vectors) if given.what == "closed-forms" else retrieval(given.candidates, given.queries)
+
+
+if __name__ == "__main__":
+    main()
