@@ -61,12 +61,18 @@ def _adamw(
 
 
 def _no_correction(lr: float, weight_decay: float, step: int) -> mx.array:
-    return mx.array([1 - lr * weight_decay, lr, 1.0])
+    return _corrected(lr, weight_decay, step, lr, 1.0)
 
 
 def _float32_correction(lr: float, weight_decay: float, step: int) -> mx.array:
     powers = mx.array([BETA1, BETA2]) ** step
-    return mx.stack([mx.array(1 - lr * weight_decay), lr / (1 - powers[0]), mx.sqrt(1 - powers[1])])
+    return _corrected(lr, weight_decay, step, lr / (1 - powers[0]), mx.sqrt(1 - powers[1]))
+
+
+def _corrected(lr: float, weight_decay: float, step: int, size: Any, root: Any) -> mx.array:
+    """The coefficients with another step size and root."""
+    decay, _, _, *moments = mx.split(optimizer.coefficients(lr, weight_decay, step), len(optimizer.IDLE))
+    return mx.concatenate([decay, mx.array([size]), mx.array([root]), *moments])
 
 
 def _late_correction(lr: float, weight_decay: float, step: int) -> mx.array:

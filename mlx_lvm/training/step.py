@@ -20,7 +20,7 @@ from mlx_lvm.models import Prediction, VectorModel, normalize
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import ALONE, Group
 from mlx_lvm.training.losses import total_loss
-from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, zero_moments
+from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, only_if, zero_moments
 
 NEVER = 2**31 - 1  # step at which nothing broke
 
@@ -28,8 +28,8 @@ NEVER = 2**31 - 1  # step at which nothing broke
 class TrainStep:
     """Calls of this object train `model` on the windows of the given target rows.
 
-    Sums since the last `read_sums` stay on the device: loss, cosine, windows, and the first step whose loss or gradient
-    was not finite.
+    Sums since the last `clear_sums` stay on the device: loss, cosine, windows, and the first step whose loss or gradient
+    was not finite. That step, and every one after it, leaves weights and moments as they were, to the bit.
 
     With a group of processes every rank gets the whole batch, computes its own share and applies the same step.
     """
@@ -75,15 +75,16 @@ class TrainStep:
             norm = gradient_norm(gradients)
             if config.clip:
                 gradients = clip_gradients(gradients, norm, config.clip)
+            sums, size = captured["sums"], targets.size
+            broken = first_broken(sums["broken"], number, loss, norm)
+            gradients, coefs = only_if(broken == NEVER, gradients, coefs)
             weights, captured["moments"] = adamw(model.trainable_parameters(), gradients, captured["moments"], coefs)
             model.update(weights)
-            sums, size = captured["sums"], targets.size
-            broken = mx.where(mx.isfinite(loss) & mx.isfinite(norm), NEVER, number)
             captured["sums"] = {
                 "loss": sums["loss"] + loss * size,
                 "cosine": sums["cosine"] + cosine,
                 "windows": sums["windows"] + size,
-                "broken": mx.minimum(sums["broken"], broken),
+                "broken": broken,
             }
 
         self._captured = captured
@@ -134,6 +135,11 @@ class TrainStep:
             self.moments[part] = tree_map(lambda _, values=values: next(values), self.moments[part])
         self.sums = {name: saved[f"sums.{name}"] for name in self.sums}
         self.count = count
+
+
+def first_broken(before: mx.array, number: mx.array, loss: mx.array, norm: mx.array) -> mx.array:
+    """The first step whose loss or gradient was not finite: `before` if there is one, `number` if it is this one, else NEVER."""
+    return mx.minimum(before, mx.where(mx.isfinite(loss) & mx.isfinite(norm), NEVER, number))
 
 
 def share(targets: mx.array, group: Group) -> mx.array:

@@ -1,4 +1,5 @@
-"""NaN and Inf in data, gradients, weights and loss at random steps: training stops there, says where, and what was saved is sound."""
+"""NaN and Inf in data, gradients, weights and loss at random steps: training stops there, says where, and neither what was
+saved nor what is in memory has taken the broken step."""
 
 import json
 from pathlib import Path
@@ -29,6 +30,12 @@ def batch_of(trainer: Trainer, step: int) -> np.ndarray:
     return epoch_order(len(trainer.train_windows), 0, epoch)[within * BATCH : (within + 1) * BATCH]
 
 
+def held(trainer: Trainer) -> dict[str, np.ndarray]:
+    """Weights and moments in memory."""
+    moments = {name: value for name, value in trainer.train_step.saved().items() if not name.startswith("sums.")}
+    return {name: np.array(value) for name, value in {**trainer.model.weights(), **moments}.items()}
+
+
 def gradient_without_value(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
     """mse plus a term whose gradient, but not whose value, is NaN for a target of zeros."""
     weighed = mx.sqrt(mx.square(prediction.raw * target).sum(axis=-1)).sum()
@@ -50,6 +57,7 @@ def test_it_stops_at_the_step_and_names_the_batch(
     sound = trainer.train_step._vectors[0]
     spoiled = mx.array(np.where(np.arange(len(trainer.corpus))[:, None] == row, np.float32(value or 0), np.array(sound)))
     real = trainer.train_step.__call__
+    before: dict[str, np.ndarray] = {}
 
     def spoil(targets: np.ndarray, lr: float, key: int) -> None:
         at = trainer.state.count + 1 == step
@@ -57,6 +65,8 @@ def test_it_stops_at_the_step_and_names_the_batch(
             weight = trainer.model.query_encoder.weight
             trainer.model.query_encoder.weight = mx.where(mx.arange(weight.size).reshape(weight.shape) == 3, float("nan"), weight)
         trainer.train_step._vectors[0] = spoiled if at and kind != "weights" else sound
+        if at:
+            before.update(held(trainer))
         real(targets, lr, key)
 
     monkeypatch.setattr(type(trainer.train_step), "__call__", lambda self, *arguments: spoil(*arguments))
@@ -65,9 +75,27 @@ def test_it_stops_at_the_step_and_names_the_batch(
     epoch, within = divmod(step - 1, trainer.steps_per_epoch)
     assert f"epoch {epoch + 1}, step {within + 1} " in str(error.value) and error.value.exit_code == 5
     assert trainer.state.count <= step + 1, "at most the step that was under way already"
+    for name, value in held(trainer).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=f"{name} after the broken step, and one more in flight")
     written = json.loads((tmp_path / "run/broken.json").read_text())
     assert (written["epoch"], written["step"], written["count"]) == (epoch + 1, within + 1, step)
     assert written["windows"] == windows.tolist() and row in written["target_rows"]
     loaded, name, damaged = checkpoints.load_newest(tmp_path / "run/checkpoints")
     assert not damaged and int(name[5:]) < step and name in str(error.value)
     assert all(mx.isfinite(value).all().item() for value in [*loaded.weights.values(), *loaded.optimizer.values()])
+
+
+def test_no_step_after_a_broken_one_changes_anything(tmp_path: Path, small_file: Path) -> None:
+    """However many were sent to the device before the host looks."""
+    trainer = begin(tmp_path / "run", small_file)
+    step, batches = trainer.train_step, [batch_of(trainer, number) for number in range(1, 9)]
+    for number, batch in enumerate(batches, 1):
+        if number == 4:
+            before, sound = held(trainer), step._vectors
+            step._vectors = [mx.full(sound[0].shape, float("inf")), *sound[1:]]
+        step(trainer.train_windows.targets[batch], 1e-3, number)
+        if number == 4:
+            step._vectors = sound
+    assert step.broken().item() == 4
+    for name, value in held(trainer).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)

@@ -214,3 +214,19 @@ def test_the_average_follows_the_steps(tmp_path: Path, small: Corpus) -> None:
         keep = number / (number + 10)
         expected = keep * expected + (1 - keep) * np.array(trainer.train_step.live.net[-1].bias)
     np.testing.assert_allclose(np.array(trainer.model.net[-1].bias), expected, atol=1e-7)
+
+
+def test_a_broken_step_and_those_after_it_change_nothing(tmp_path: Path, small: Corpus) -> None:
+    """Neither the weights that are trained, nor their average, nor the moments."""
+    trainer = new(tmp_path / "run", small, "retrieve")
+    step, order = trainer.train_step, epoch_order(len(trainer.train_windows), 0, 0)
+    for number in range(1, 6):
+        if number == 3:
+            before, sound = fingerprint(trainer), step._centred
+            step._centred = mx.full(sound.shape, float("nan"))
+        step(trainer.train_windows.targets[order[:4]], 0.0, number)
+        if number == 3:
+            step._centred = sound
+    assert step.broken().item() == 3
+    after = fingerprint(trainer)
+    assert {name for name in before if after[name] != before[name]} <= {"sums.loss", "sums.cosine", "sums.windows", "sums.broken"}
