@@ -11,6 +11,7 @@ import typer
 
 from mlx_lvm.cli.common import Json, Output
 from mlx_lvm.cli.embed import Licence, Overwrite, RateBar, ShardSize, Source, stored_dtype
+from mlx_lvm.config import parse_size
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.convert import Target
 from mlx_lvm.data.convert import convert as convert_file
@@ -21,7 +22,6 @@ from mlx_lvm.data.synthetic import Process
 from mlx_lvm.data.transform import assign_together, choose, parse_fractions, read_assignment, resplit, synthesise
 from mlx_lvm.data.transform import merge as merge_corpora
 from mlx_lvm.data.transform import subset as take_subset
-from mlx_lvm.data.writer import parse_size
 from mlx_lvm.errors import InvalidFile, UsageError
 
 CorpusArgument = Annotated[

@@ -9,9 +9,10 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mlx_lvm.cli.common import Json, Output
+from mlx_lvm.config import parse_size
 from mlx_lvm.data.chunking import Chunking
 from mlx_lvm.data.encoder import DEFAULT, SentenceEncoder
-from mlx_lvm.data.writer import parse_size, require_free
+from mlx_lvm.data.writer import require_free
 from mlx_lvm.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")

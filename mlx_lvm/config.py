@@ -109,3 +109,17 @@ def _problem(value: Any, kind: Any, limits: Any) -> str:
         if bound is not None and fails(value, bound):
             return f"must be {words} {bound:g}"
     return ""
+
+
+def parse_size(text: str) -> int:
+    """Bytes of '512M', '4G' or a plain number. Raises UsageError for anything else."""
+    units: dict[str, Any] = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    digits = text.strip().upper().removesuffix("B").removesuffix("I")
+    unit = digits[-1:] if digits[-1:].isalpha() else ""
+    try:
+        size = float(digits.removesuffix(unit)) * units[unit]
+    except (ValueError, KeyError):
+        raise UsageError(f"'{text}' is no size; write it as 512M or 4G") from None
+    if not 1 <= size < 1 << 60:
+        raise UsageError(f"'{text}' is no size; write it as 512M or 4G")
+    return int(size)

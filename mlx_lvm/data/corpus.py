@@ -13,7 +13,6 @@ in `<name>.chunks.jsonl` or `.jsonl.gz` (document, chunk, text).
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +22,24 @@ import numpy as np
 from mlx_lvm.backend import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.mapped import MappedCorpus, RowCheck
+from mlx_lvm.data.memory import machine_memory
 from mlx_lvm.data.reader import check_documents, find_corpus, open_corpus
 from mlx_lvm.data.texts import read_texts, texts_file
 from mlx_lvm.data.writer import CorpusWriter, quantise
 from mlx_lvm.errors import InvalidFile, Problems, SetupInvalid, UsageError, nearest
 
-__all__ = ["Corpus", "all_texts", "find_corpus", "gather", "load_corpus", "on_device", "quantise", "require_memory", "write_corpus"]
+__all__ = [
+    "Corpus",
+    "all_texts",
+    "find_corpus",
+    "gather",
+    "load_corpus",
+    "on_device",
+    "quantise",
+    "require_memory",
+    "to_memory",
+    "write_corpus",
+]
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,11 @@ def load_corpus(reference: str | Path) -> Corpus:
 
     Raises InvalidFile with every problem found, UsageError for no such name, SetupInvalid where it does not fit in memory.
     """
-    mapped = open_corpus(find_corpus(reference))
+    return to_memory(open_corpus(find_corpus(reference)))
+
+
+def to_memory(mapped: MappedCorpus) -> Corpus:
+    """All of an open corpus, its rows and checksums checked. Raises as `load_corpus`."""
     require_memory(mapped)
     problems = Problems(f"corpus {mapped.path}")
     problems.found += mapped.verify()
@@ -154,7 +169,7 @@ def on_device(mapped: MappedCorpus) -> Corpus:
 
 def require_memory(mapped: MappedCorpus) -> None:
     """Raises SetupInvalid where the vectors, as stored, are larger than the machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine_memory()
     if mapped.nbytes > memory:
         raise SetupInvalid(
             f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors do not fit in {memory / 2**30:.1f} GiB of memory. "

@@ -84,7 +84,8 @@ class MappedCorpus:
     @property
     def nbytes(self) -> int:
         """Bytes of vectors and scales as stored."""
-        return sum(shard.vectors.nbytes + (0 if shard.scales is None else shard.scales.nbytes) for shard in self.shards)
+        infos = [info for shard in self.shards for name, info in shard.file.tensors.items() if name in ("vectors", "scales")]
+        return sum(info.end - info.start for info in infos)
 
     @property
     def block_rows(self) -> int:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -318,17 +317,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def parse_size(text: str) -> int:
-    """Bytes of '512M', '4G' or a plain number. Raises UsageError for anything else."""
-    units: dict[str, Any] = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-    digits = text.strip().upper().removesuffix("B").removesuffix("I")
-    unit = digits[-1:] if digits[-1:].isalpha() else ""
-    try:
-        size = float(digits.removesuffix(unit)) * units[unit]
-    except (ValueError, KeyError):
-        raise UsageError(f"'{text}' is no size; write it as 512M or 4G") from None
-    if not 1 <= size < 1 << 60:
-        raise UsageError(f"'{text}' is no size for a shard; write it as 512M or 4G")
-    return int(size)

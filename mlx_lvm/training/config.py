@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlx_lvm.config import Config, option
+from mlx_lvm.config import Config, option, parse_size
 from mlx_lvm.errors import Problems, UsageError, nearest
 
 LOSSES = ("mse", "cosine", "infonce", "moment", "variance")
@@ -19,6 +19,9 @@ class TrainConfig(Config):
     corpus: str = option("sotu", "shipped corpus by name (sotu, moby) or a corpus file", group="Data")
     context: int = option(5, "chunks that a window reads", low=1, high=100, group="Data")
     split_seed: int = option(0, "seed of the split of documents into train, val and test", low=0, group="Data")
+    memory: str = option(
+        "auto", "for the corpus's vectors (4G): a larger one is streamed in blocks that fit; auto is half the machine's", group="Data"
+    )
 
     epochs: int = option(20, "passes over the training windows", low=1, group="Training")
     batch_size: int = option(32, "windows in a step", low=1, group="Training")
@@ -50,6 +53,10 @@ class TrainConfig(Config):
             Every.parse(self.checkpoint_every)
         except UsageError as error:
             problems.add(str(error))
+        try:
+            self.memory == "auto" or parse_size(self.memory)
+        except UsageError as error:
+            problems.add(f"memory: {error}")
         if not any(self.loss_weights().values()):
             problems.add(f"all loss weights are zero: the model would learn nothing. Set one of {', '.join('loss_' + n for n in LOSSES)}")
 

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lvm.backend import mx
-from mlx_lvm.data.corpus import load_corpus
-from mlx_lvm.errors import InvalidFile, LvmError, Problems, UsageError
+from mlx_lvm.config import parse_size
+from mlx_lvm.data.corpus import to_memory
+from mlx_lvm.data.mapped import MappedCorpus
+from mlx_lvm.data.reader import find_corpus, open_corpus
+from mlx_lvm.data.sampling import sample_documents
+from mlx_lvm.errors import InvalidFile, LvmError, Problems, SetupInvalid, UsageError
 from mlx_lvm.evaluation.evaluate import evaluate
 from mlx_lvm.files import write_json
 from mlx_lvm.hub import load_model
@@ -18,6 +22,7 @@ from mlx_lvm.training import run as runs
 from mlx_lvm.training.config import CHANGEABLE, TrainConfig
 from mlx_lvm.training.distributed import ALONE, Group
 from mlx_lvm.training.ramn import RamnTrainer
+from mlx_lvm.training.streamed import StreamedTrainer, settle, streams
 from mlx_lvm.training.trainer import Trainer
 
 
@@ -27,21 +32,34 @@ def start_run(name: str, sizes: dict[str, Any], config: TrainConfig, folder: Pat
     if trainer.writes:
         if folder is None:
             trainer.folder = runs.claim(name, trainer.corpus.name)
-        runs.create(trainer.folder, model_config, config, trainer.corpus)
+        runs.create(trainer.folder, model_config, trainer.config, trainer.corpus)
     return trainer
 
 
 def new_trainer(name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path, group: Group = ALONE) -> tuple[Trainer, ModelConfig]:
     """A trainer of a new model, with nothing written yet."""
-    corpus = load_corpus(config.corpus)
+    corpus = open_corpus(find_corpus(config.corpus))
+    config = settle(config, corpus)
     model_config = architecture(name)[1].from_dict({**sizes, "dim": corpus.dim})
     group.require_same("the model, an option or the corpus", json.dumps([as_dict(model_config), config.to_dict(), corpus.sha256]))
-    return trainer_class(model_config)(initial_model(model_config, config), corpus, config, folder, group=group), model_config
+    return make_trainer(model_config, corpus, config, folder, group), model_config
 
 
-def trainer_class(model_config: ModelConfig) -> Callable[..., Trainer]:
-    """What trains an architecture: windows for all but RAMN, whose batches are stretches of documents."""
-    return RamnTrainer if model_config.model_type == "ramn" else Trainer
+def make_trainer(model_config: ModelConfig, corpus: MappedCorpus, config: TrainConfig, folder: Path, group: Group = ALONE) -> Trainer:
+    """What trains an architecture on a corpus: from memory or streamed; on windows, or for RAMN on stretches of documents.
+
+    Raises SetupInvalid where an architecture cannot be trained on what does not fit in memory.
+    """
+    model = initial_model(model_config, config)
+    if not streams(config, corpus):
+        kind: Any = RamnTrainer if model_config.model_type == "ramn" else Trainer
+        return kind(model, to_memory(corpus), config, folder, group=group)
+    if model_config.model_type == "ramn":
+        raise SetupInvalid(
+            f"ramn is trained on a corpus in memory; {corpus.name} has {corpus.nbytes / 1e9:,.2f} GB of vectors, more than --memory "
+            f"{config.memory}. Give more, take a part with `lvm data subset`, or train an architecture that reads windows."
+        )
+    return StreamedTrainer(model, corpus, config, folder, group)
 
 
 def initial_model(model_config: ModelConfig, config: TrainConfig) -> VectorModel:
@@ -81,10 +99,10 @@ def resume_run(folder: Path, given: dict[str, Any] | None = None, force: bool = 
     problems.raise_if_any(UsageError)
     if changes:
         config = config.replace(**changes)
-    corpus = load_corpus(named or config.corpus)
+    corpus = open_corpus(find_corpus(named or config.corpus))
     if corpus.sha256 != described["corpus"].get("sha256"):
         raise InvalidFile(f"{folder}: corpus {named or config.corpus} is no longer the one this run began with (its sha256 differs)")
-    trainer = trainer_class(model_config)(initial_model(model_config, config), corpus, config, folder, group=group)
+    trainer = make_trainer(model_config, corpus, config, folder, group)
     trainer.resume()
     if changes and trainer.writes:
         runs.write_config(folder, {**described, "train": config.to_dict()}, model_config, config)
@@ -108,9 +126,18 @@ def _changes(run: dict[str, Any], given: dict[str, Any], force: bool, problems: 
 
 
 def judge(folder: Path, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """The evaluation of the run's best checkpoint on the test documents, beside closed forms fitted on its train documents."""
+    """The evaluation of the run's best checkpoint on the test documents, beside closed forms fitted on its train documents.
+
+    Of a corpus that was streamed, on a sample of both; the result's notes say of what.
+    """
     loaded = load_model(folder)
-    return evaluate(loaded, load_corpus(loaded.train["corpus"]), "test", progress=progress)
+    config = TrainConfig.from_dict(loaded.train)
+    corpus = open_corpus(find_corpus(config.corpus))
+    if not streams(config, corpus):
+        return evaluate(loaded, to_memory(corpus), "test", progress=progress)
+    sampled = sample_documents(corpus, config.context, config.split_seed, parse_size(config.memory))
+    loaded.notes.append(f"{corpus.name} does not fit in --memory {config.memory}: everything here is of a sample, {sampled.words}.")
+    return evaluate(loaded, sampled.corpus, "test", progress=progress)
 
 
 def finish(trainer: Trainer, verdict: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlx_lvm.backend import mx, nn, tree_flatten, tree_map
 from mlx_lvm.data.corpus import Corpus, gather
+from mlx_lvm.data.stream import Rows
 from mlx_lvm.data.windows import context_rows
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.models import Prediction, VectorModel, normalize
@@ -39,8 +40,12 @@ class TrainStep:
         self.count = 0  # optimiser steps done
         self.moments = zero_moments(model.trainable_parameters())
         self.sums = _zero_sums()
-        self._vectors = [corpus.vectors] if corpus.scales is None else [corpus.vectors, corpus.scales]
+        self.use(corpus)
         self._compiled: Callable[..., None] | None = None
+
+    def use(self, rows: Corpus | Rows) -> None:
+        """Gather from these rows from now on; target rows count in them. Of one dtype and, lest it compile anew, one shape."""
+        self._vectors = [rows.vectors] if rows.scales is None else [rows.vectors, rows.scales]
 
     def __call__(self, targets: np.ndarray, lr: float, key: int) -> None:
         """One step on target rows [batch]. `key` seeds this step's dropout alone, so nothing random has to be saved."""

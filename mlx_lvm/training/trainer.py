@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,13 +206,13 @@ class Trainer:
         """The rest of this epoch's steps. Whether `stop` asked for an end: at once, or at the last step, which ends the epoch."""
         state, config, group = self.state, self.config, self.group
         self.model.train()
-        order = epoch_order(len(self.train_windows), config.seed, state.epoch)
+        batches = self.batches(state.epoch, state.step)
         started, seconds, done, asked, earlier = time.perf_counter(), state.seconds, 0, False, self.train_step.broken()
         while state.step < self.steps_per_epoch and not asked:
-            batch = order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
+            batch = next(batches)
             key = step_key(config.seed, state.epoch, state.step, group.rank)
             with group.waiting():
-                self.train_step(self.train_windows.targets[batch], state.plateau["lr"], key)
+                self.train_step(batch, state.plateau["lr"], key)
                 mx.async_eval(self.train_step.state()) if group.alone else mx.eval(self.train_step.state())
             # While the device works at this step, see whether the one before broke.
             if earlier.item() != NEVER:
@@ -235,6 +235,16 @@ class Trainer:
             elif report:  # the ranks must stop at the same step, and asking them all costs a round
                 asked = group.any(stop())
         return asked
+
+    def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
+        """Target rows of each step of an epoch, from step `first` on, as the training step counts rows."""
+        order, size = epoch_order(len(self.train_windows), self.config.seed, epoch), self.config.batch_size
+        for step in range(first, self.steps_per_epoch):
+            yield self.train_windows.targets[order[step * size : (step + 1) * size]]
+
+    def target_rows(self, epoch: int, step: int) -> np.ndarray:
+        """Rows of the corpus that a step predicts."""
+        return next(self.batches(epoch, step))
 
     def _due(self, every: Every) -> bool:
         return bool(every.steps and self.state.count % every.steps == 0) or bool(
@@ -312,13 +322,11 @@ class Trainer:
             return
         step = int(sums["broken"])
         epoch, within = divmod(step - 1, self.steps_per_epoch)
-        order = epoch_order(len(self.train_windows), self.config.seed, epoch)
-        batch = order[within * self.config.batch_size : (within + 1) * self.config.batch_size]
-        rows = self.train_windows.targets[batch]
+        rows = self.target_rows(epoch, within)
         good = checkpoints.pointed(self.checkpoint_folder, "LATEST")
         if self.writes and self.folder.is_dir():
             found = {"epoch": epoch + 1, "step": within + 1, "count": step, "context": self.config.context}
-            write_json(self.folder / "broken.json", {**found, "windows": batch.tolist(), "target_rows": rows.tolist()})
+            write_json(self.folder / "broken.json", {**found, "target_rows": rows.tolist()})
         raise NumbersBroke(
             f"loss or gradient is NaN or Inf at epoch {epoch + 1}, step {within + 1} (target rows {rows[:8].tolist()} ...; "
             f"all in {self.folder / 'broken.json'}). "

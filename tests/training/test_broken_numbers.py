@@ -79,7 +79,7 @@ def test_it_stops_at_the_step_and_names_the_batch(
         np.testing.assert_array_equal(value, before[name], err_msg=f"{name} after the broken step, and one more in flight")
     written = json.loads((tmp_path / "run/broken.json").read_text())
     assert (written["epoch"], written["step"], written["count"]) == (epoch + 1, within + 1, step)
-    assert written["windows"] == windows.tolist() and row in written["target_rows"]
+    assert written["target_rows"] == trainer.train_windows.targets[windows].tolist() and row in written["target_rows"]
     loaded, name, damaged = checkpoints.load_newest(tmp_path / "run/checkpoints")
     assert not damaged and int(name[5:]) < step and name in str(error.value)
     assert all(mx.isfinite(value).all().item() for value in [*loaded.weights.values(), *loaded.optimizer.values()])

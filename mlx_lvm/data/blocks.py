@@ -1,0 +1,184 @@
+"""The order in which windows of a corpus too large for memory are trained on: stretches of documents, drawn into blocks.
+
+    stretch   neighbouring training documents, read in one go; a document longer than a stretch is cut into pieces that
+              overlap by the context, so that no window is lost
+    block     as many stretches, from anywhere in the corpus, as fit in memory; its windows are shuffled together
+
+An epoch draws the stretches into blocks and the windows of each block into an order; both are functions of (seed, epoch), so a
+run is resumed in the middle of a block without anything saved. Every window comes once an epoch. A batch that would
+straddle two blocks belongs to the second: the rows of the windows left over are read once more into a margin behind it,
+so that all batches, and all blocks, have one shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mlx_lvm.data.mapped import MappedCorpus
+from mlx_lvm.errors import InvalidFile, UsageError
+
+STRETCHES = 64  # in a block, at least, where documents are short enough
+LEAST_STRETCHES = 8  # below that, windows of a block would be neighbours
+DRAW, SHUFFLE = 1, 2  # what a stream of random numbers is for, beside seed and epoch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Pieces of documents, rows starts[p] .. stops[p]; stretch s is pieces edges[s] .. edges[s + 1]."""
+
+    context: int
+    batch_size: int
+    block_rows: int
+    starts: np.ndarray
+    stops: np.ndarray
+    edges: np.ndarray
+    skipped: int  # documents too short for one window
+
+    @property
+    def capacity(self) -> int:
+        """Rows of a block's array: the block, and the margin for what the one before left over."""
+        return self.block_rows + (self.batch_size - 1) * (self.context + 1)
+
+    @cached_property
+    def stretch_rows(self) -> np.ndarray:
+        """Rows of each stretch."""
+        return np.add.reduceat(self.stops - self.starts, self.edges[:-1])
+
+    @cached_property
+    def stretch_windows(self) -> np.ndarray:
+        """Windows of each stretch."""
+        return np.add.reduceat(self.stops - self.starts - self.context, self.edges[:-1])
+
+    def __len__(self) -> int:
+        """Windows in all."""
+        return int(self.stretch_windows.sum())
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows starts[i] .. stops[i] of the corpus lie at places[i] of the block's array. Windows in the order they are trained
+    on: targets [n] int32 in the array, rows [n] int64 in the corpus. first: step of the epoch that begins with them.
+    """
+
+    starts: np.ndarray
+    stops: np.ndarray
+    places: np.ndarray
+    targets: np.ndarray
+    rows: np.ndarray
+    first: int
+
+
+def lay_out(corpus: MappedCorpus, documents: np.ndarray, context: int, batch_size: int, block_rows: int) -> Layout:
+    """Cut the documents for blocks of `block_rows` rows. Raises UsageError where a block is too small to shuffle in,
+    InvalidFile where no document is long enough for a window.
+    """
+    stretch = max(block_rows // STRETCHES, 4 * (context + 1))
+    if block_rows < LEAST_STRETCHES * stretch or block_rows < 2 * batch_size:
+        raise UsageError(f"blocks of {block_rows:,} vectors are too small to shuffle windows of {context} in; give more --memory")
+    firsts, lengths = corpus.offsets[:-1][documents], corpus.lengths[documents]
+    kept = lengths > context
+    if not kept.any():
+        raise InvalidFile(
+            f"corpus {corpus.name}, train: no window of {context} + 1 chunks in {len(documents)} documents "
+            f"(the longest has {int(lengths.max(initial=0))} chunks). Use a shorter --context, more documents or another --split-seed."
+        )
+    firsts, lengths = firsts[kept], lengths[kept]
+    new = stretch - context  # rows that each further piece adds
+    counts = np.where(lengths > stretch, -(-(lengths - context) // new), 1)
+    which = np.repeat(np.arange(len(firsts)), counts)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = firsts[which] + within * new
+    stops = np.minimum(starts + stretch, (firsts + lengths)[which])
+    edges = pack(stops - starts, stretch)
+    return Layout(context, batch_size, block_rows, starts, stops, edges, int((~kept).sum()))
+
+
+def pack(sizes: np.ndarray, limit: int) -> np.ndarray:
+    """Edges [groups + 1] of neighbours put together as long as their sizes, each at most `limit`, make no more than it."""
+    ends = np.cumsum(sizes)
+    edges = [0]
+    while edges[-1] < len(sizes):
+        before = ends[edges[-1] - 1] if edges[-1] else 0
+        edges.append(int(np.searchsorted(ends, before + limit, side="right")))
+    return np.array(edges, dtype=np.int64)
+
+
+class Epoch:
+    """One pass: which stretches make each block, and in which order their windows come."""
+
+    def __init__(self, layout: Layout, seed: int, epoch: int) -> None:
+        self.layout, self.seed, self.epoch = layout, seed, epoch
+        self.drawn = self._random(DRAW).permutation(len(layout.stretch_rows))
+        self.edges = pack(layout.stretch_rows[self.drawn], layout.block_rows)
+        self.ends = np.cumsum(np.add.reduceat(layout.stretch_windows[self.drawn], self.edges[:-1]))  # windows up to each block's end
+
+    def __len__(self) -> int:
+        """Blocks."""
+        return len(self.ends)
+
+    def _random(self, *purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.seed, self.epoch, *purpose]))
+
+    def first_step(self, block: int) -> int:
+        """The first step whose last window is in this block or a later one."""
+        return int(self.ends[block - 1]) // self.layout.batch_size if block else 0
+
+    def block_of(self, step: int) -> int:
+        """The block that the batch of a step is read with: the one that its last window is in."""
+        last = min((step + 1) * self.layout.batch_size, int(self.ends[-1]))
+        return int(np.searchsorted(self.ends, last))
+
+    def block(self, number: int) -> Block:
+        """Raises nothing: all of it is arithmetic on offsets."""
+        starts, stops, places, targets, shift = self._pieces(number)
+        order = self._order(number, len(targets))
+        rows = targets[order]
+        carried = self._left_over(number)
+        size, margin = self.layout.context + 1, self.layout.block_rows
+        spots = margin + size * np.arange(len(carried))
+        here, stop = np.concatenate([carried, rows]), self._stop(number)
+        local = np.concatenate([spots + self.layout.context, rows - shift[order]])
+        apart = np.flatnonzero(np.concatenate([[True], starts[1:] != stops[:-1]]))  # neighbours are read in one go
+        return Block(
+            starts=np.concatenate([starts[apart], carried - self.layout.context]),
+            stops=np.concatenate([stops[np.append(apart[1:], len(stops)) - 1], carried + 1]),
+            places=np.concatenate([places[apart], spots]),
+            targets=local[:stop].astype(np.int32),
+            rows=here[:stop],
+            first=self.first_step(number),
+        )
+
+    def _pieces(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(starts, stops, places) of the block's pieces, and of its windows (target rows, what to subtract for the array's)."""
+        layout = self.layout
+        stretches = self.drawn[self.edges[number] : self.edges[number + 1]]
+        pieces = np.concatenate([np.arange(layout.edges[s], layout.edges[s + 1]) for s in stretches])
+        starts, stops = layout.starts[pieces], layout.stops[pieces]
+        places = np.cumsum(stops - starts) - (stops - starts)
+        counts = stops - starts - layout.context
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        targets = np.repeat(starts + layout.context, counts) + within
+        return starts, stops, places, targets, np.repeat(starts - places, counts)
+
+    def _order(self, number: int, count: int) -> np.ndarray:
+        return self._random(SHUFFLE, number).permutation(count)
+
+    def _stop(self, number: int) -> int:
+        """Windows, carried ones included, that this block trains on: whole batches, and in the last block the rest."""
+        end = int(self.ends[number])
+        size = self.layout.batch_size
+        return (end if number == len(self) - 1 else end // size * size) - self.first_step(number) * size
+
+    def _left_over(self, number: int) -> np.ndarray:
+        """Target rows of the windows that earlier blocks leave to this one: the last of their order, less than a batch."""
+        missing = int(self.ends[number - 1]) % self.layout.batch_size if number else 0
+        parts: list[np.ndarray] = []
+        while missing:
+            number -= 1
+            targets = self._pieces(number)[3]
+            parts.insert(0, targets[self._order(number, len(targets))][-missing:])
+            missing -= len(parts[0])
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)

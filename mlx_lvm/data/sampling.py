@@ -1,0 +1,85 @@
+"""A part of a corpus that does not fit in memory: some documents of each split, on the device, to judge models on.
+
+Documents are drawn by a fixed seed, so the same ones are taken in every run on the corpus. A document longer than what is
+taken in all gives its beginning. Whoever reports figures from such a part says so: `Sampled.words`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.mapped import MappedCorpus
+from mlx_lvm.data.splits import SPLITS, Split, split_corpus
+from mlx_lvm.data.stream import RowReader, to_device
+from mlx_lvm.errors import InvalidFile
+
+WINDOWS = {"train": 40_000, "val": 20_000, "test": 20_000}  # at most, of each part
+SHARES = {"train": 0.5, "val": 0.25, "test": 0.25}  # of the memory that a sample may take
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """corpus: the documents taken, under their own names. taken: their indices in the whole, by part. whole: the split."""
+
+    corpus: Corpus
+    taken: dict[str, np.ndarray]
+    whole: Split
+
+    @property
+    def words(self) -> str:
+        """What was taken, for people."""
+        lengths = dict(zip(self.corpus.names, self.corpus.lengths.tolist(), strict=True))
+        return (
+            ", ".join(f"{len(taken):,} of {len(self.whole.part(name)):,} {name} documents" for name, taken in self.taken.items())
+            + f" ({sum(lengths.values()):,} vectors)"
+        )
+
+
+def sample_documents(corpus: MappedCorpus, context: int, seed: int, memory: int, parts: tuple[str, ...] = SPLITS) -> Sampled:
+    """Documents of the named parts, at most WINDOWS of each and `memory` bytes in all, read and checked.
+
+    `seed` is that of the split. Raises InvalidFile where a part has no window or a row is unfit, IOFailed where reading fails.
+    """
+    split, row_bytes = split_corpus(corpus, seed), max(1, corpus.nbytes // len(corpus))
+    taken, lengths = {}, {}
+    for name in parts:
+        most = max(1, min(WINDOWS[name], int(SHARES[name] * memory) // row_bytes))
+        taken[name], lengths[name] = _draw(corpus, split.part(name), context, most, name)
+    documents = np.concatenate(list(taken.values()))
+    order = np.argsort(documents)
+    documents, counts = documents[order], np.concatenate(list(lengths.values()))[order]
+    starts, offsets = corpus.offsets[:-1][documents], np.concatenate([[0], np.cumsum(counts)])
+    reader = RowReader(corpus)
+    vectors, scales = reader.buffers(int(offsets[-1]))
+    reader.fill(starts, starts + counts, offsets[:-1], vectors, scales)
+    rows = to_device(vectors, scales)
+    made = Corpus(
+        name=corpus.name,
+        vectors=rows.vectors,
+        scales=rows.scales,
+        offsets=offsets,
+        names=tuple(corpus.names[d] for d in documents),
+        card=corpus.card,
+        provenance=corpus.provenance,
+        sha256=corpus.sha256,
+        assigned=None if corpus.assigned is None else corpus.assigned[documents],
+    )
+    return Sampled(made, taken, split)
+
+
+def _draw(corpus: MappedCorpus, documents: np.ndarray, context: int, most: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(documents in ascending order, rows to take of each): drawn until they have `most` windows."""
+    long = documents[corpus.lengths[documents] > context]
+    if not len(long):
+        raise InvalidFile(
+            f"corpus {corpus.name}, {name}: no window of {context} + 1 chunks in {len(documents)} documents. "
+            "Use a shorter --context or another --split-seed."
+        )
+    drawn = np.random.Generator(np.random.PCG64(SEED)).permutation(long)
+    ends = np.cumsum(corpus.lengths[drawn] - context)
+    kept = np.sort(drawn[: max(1, int(np.searchsorted(ends, most, side="right")))])
+    return kept, np.minimum(corpus.lengths[kept], most + context)
