@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,8 @@ Corpus = Annotated[
 ]
 
 PLAIN_WIDTH = 160  # columns of a table that nobody's terminal bounds
+GAP, EDGES = 3, 2  # columns of a terminal between those of a table, and at its sides
+TEXT_WIDTH = 30  # least width of a column of text
 
 
 class Output:
@@ -29,23 +32,30 @@ class Output:
         self.as_json = as_json
         stream = sys.stderr if as_json else sys.stdout
         self.terminal = stream.isatty()
-        self.console = Console(file=stream, width=None if self.terminal else PLAIN_WIDTH, highlight=False, soft_wrap=not self.terminal)
-        self.notes = Console(stderr=True, highlight=False, soft_wrap=True)
+        # No markup: brackets stand for themselves, as in pip install 'mlx-lvm[report]'.
+        width = None if self.terminal else PLAIN_WIDTH
+        self.console = Console(file=stream, width=width, soft_wrap=not self.terminal, highlight=False, markup=False)
+        self.notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
     def say(self, text: str = "", style: str = "") -> None:
         self.console.print(Text(text, style=style))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], bold: int | None = None, left: int = 1) -> None:
-        """The first `left` columns are set left, the others right. `bold` marks one row."""
+        """The first `left` columns are set left, the others right. `bold` marks one row.
+
+        What a terminal is too narrow for goes on below, beside the first columns again: no number is ever cut off.
+        """
         if not self.terminal:
             self._plain(title, columns, rows, left)
             return
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
-        for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number < left else "right", no_wrap=number >= left)
-        for number, row in enumerate(rows):
-            table.add_row(*row, style="bold" if number == bold else "")
-        self.console.print(table)
+        for part in panels(columns, rows, left, self.console.width):
+            table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", padding=(0, 1))
+            for k in part:
+                table.add_column(columns[k], justify="left" if k < left else "right", no_wrap=k >= left or left == 1)
+            for number, row in enumerate(rows):
+                table.add_row(*(row[k] for k in part), style="bold" if number == bold else "")
+            self.console.print(table)
+            title = ""
 
     def _plain(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
         cells = [list(columns), *[list(row) for row in rows]]
@@ -60,3 +70,17 @@ class Output:
         """The JSON object of the command; printed with `--json` only."""
         if self.as_json:
             print(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def panels(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int, width: int) -> list[list[int]]:
+    """The columns of each of the tables that one is cut into: the first `left`, and of the others as many as fit in `width`."""
+    sizes = [max(cell_len(row[k]) for row in [columns, *rows]) + GAP for k in range(len(columns))]
+    if left > 1:
+        sizes[left - 1] = min(sizes[left - 1], TEXT_WIDTH)  # text, which wraps
+    room = width - EDGES - sum(sizes[:left])
+    out: list[list[int]] = [[]]
+    for k in range(left, len(columns)):
+        if out[-1] and sum(sizes[j] for j in out[-1]) + sizes[k] > room:
+            out.append([])
+        out[-1].append(k)
+    return [[*range(left), *part] for part in out]
