@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from itertools import pairwise
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def drawn_corpus(count: int, seed: int = 0) -> Corpus:
     offsets = np.cumsum([0, *lengths])
     mean = rng.standard_normal(DIM).astype(np.float32)
     vectors, scales = np.empty((count, DIM), np.int8), np.empty(count, np.float32)
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, stop in pairwise(offsets):
         topic = mean + rng.standard_normal(DIM, np.float32)
         x = topic + 1.2 * rng.standard_normal((stop - start, DIM), np.float32)
         vectors[start:stop], scales[start:stop] = quantise(x / np.linalg.norm(x, axis=1, keepdims=True))
