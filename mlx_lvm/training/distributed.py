@@ -32,7 +32,7 @@ class Group:
     def __init__(self, group: Any = None) -> None:
         self.group = group
         self.rank, self.size = (0, 1) if group is None else (int(group.rank()), int(group.size()))
-        self._deadline = 0.0  # when the wait that is on now has lasted too long; 0: none is on
+        self.watch = Watch(self.rank)
 
     @property
     def alone(self) -> bool:
@@ -121,19 +121,29 @@ class Group:
         if self.alone:
             yield
             return
-        self._deadline = time.monotonic() + (self.patience if patience is None else patience)
+        self.watch.deadline = time.monotonic() + (self.patience if patience is None else patience)
         try:
             yield
         except RuntimeError as error:
             raise IOFailed(f"rank {self.rank}: lost another process of this training ({error}). {REMEDY}") from None
         finally:
-            self._deadline = 0.0
+            self.watch.deadline = 0.0
 
-    def watch(self) -> None:
-        """Ends the process when a wait is too long; nothing in Python can interrupt one."""
+
+class Watch:
+    """Ends the process when a wait is too long; nothing in Python can interrupt one.
+
+    Its thread must not hold the group: MPI is finalised when nothing does any more, and complains if it never is.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.deadline = 0.0  # when the wait that is on now has lasted too long; 0: none is on
+
+    def run(self) -> None:
         while True:
             time.sleep(0.5)
-            if self._deadline and time.monotonic() > self._deadline:
+            if self.deadline and time.monotonic() > self.deadline:
                 said = f"error: rank {self.rank}: another process of this training has been silent for too long. {REMEDY}"
                 print(said, file=sys.stderr, flush=True)
                 os._exit(IOFailed.exit_code)
@@ -153,5 +163,5 @@ def join() -> Group:
         raise IOFailed(f"the other processes cannot be reached ({error})") from None
     if group.alone:
         return ALONE
-    threading.Thread(target=group.watch, daemon=True).start()
+    threading.Thread(target=group.watch.run, daemon=True).start()
     return group

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -79,6 +80,18 @@ def test_two_ranks_equal_one(tmp_path: Path, small_file: Path, name: str, losses
     said = [out.split(" ", 2) for _, _, out in sorted(ended, key=lambda e: e[2])]
     assert [line[:2] for line in said] == [["0", "2"], ["1", "2"]]
     assert said[0][2].split("] ")[1] == said[1][2].split("] ")[1], "the ranks' weights must be the same to the bit"
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="no Open MPI here")
+def test_two_ranks_under_mpi(tmp_path: Path, small_file: Path) -> None:
+    """The same over MPI; mpirun fails where a process leaves without finalising it."""
+    alone("train", "amn", "mse", small_file, tmp_path / "one")
+    start = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2"]
+    command = [*start, sys.executable, str(DRIVER), "train", "amn", "mse", str(small_file), str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert sorted(line[:3] for line in done.stdout.splitlines()) == ["0 2", "1 2"]
+    assert largest_difference(tmp_path / "one", tmp_path / "two") < 1e-5
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 32])
