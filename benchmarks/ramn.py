@@ -28,8 +28,8 @@ from mlx_lvm.evaluation.metrics import window_figures
 from mlx_lvm.evaluation.predictor import Predictor, document_rows, predict_all
 from mlx_lvm.evaluation.retrieval import build_pool, ranks
 from mlx_lvm.models.ramn import RAMN, RAMNConfig
-from mlx_lvm.training.config import TrainConfig
-from mlx_lvm.training.ramn import RECIPES, RamnTrainer
+from mlx_lvm.training.config import TrainConfig, preset
+from mlx_lvm.training.ramn import RamnTrainer
 
 FRACTIONS = (0.0, 0.6, 1.0)  # of the mean taken off before ranking; the better MRR on validation decides
 SHOWN = ("cosine", "centred_cosine", "mrr", "recall_at_5", "raw_mrr")
@@ -67,9 +67,10 @@ def train(head: str, seed: int, corpus: Corpus, split: Split) -> tuple[RAMN, flo
     """(the best epoch's model, seconds)."""
     mx.random.seed(seed)
     began = time.perf_counter()
-    config = TrainConfig(**{"seed": seed, **RECIPES[head]})
+    sizes = RAMNConfig(head=head)
+    config = TrainConfig.from_dict({**preset("best", sizes.variant), "seed": seed})
     with tempfile.TemporaryDirectory() as folder:
-        trainer = RamnTrainer(RAMN(RAMNConfig(head=head)), corpus, config, Path(folder), split)
+        trainer = RamnTrainer(RAMN(sizes), corpus, config, Path(folder), split)
         trainer.train()
     return trainer.model, time.perf_counter() - began
 

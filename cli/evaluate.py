@@ -168,9 +168,8 @@ def show(display: Output, result: dict[str, Any]) -> None:
     verdict = result["verdict"]
     style = {"better": "bold green", "worse": "bold red"}.get(verdict["outcome"], "bold yellow")
     display.say(verdict["sentence"], style=style)
-    for metric in ("centred_cosine", "centred.mrr", "mean"):
-        if metric in verdict:
-            display.say(verdict[metric]["sentence"])
+    for sentence in verdict["sentences"][1:]:
+        display.say(sentence)
     for note in result["notes"]:
         display.say(f"note: {note}", style="yellow")
 

@@ -78,12 +78,14 @@ class TrainingDisplay:
         epoch = f"{r['epoch']:>4}/{self.trainer.config.epochs:<2} {r['lr']:>8.2g} {r['train_loss']:>11.6f}"
         validation = f" {r['val_loss']:>10.6f} {r['val_cosine']:>10.4f} {r['val_centred_cosine']:>8.4f}"
         cost = f" {r['seconds']:>8.1f} {r['peak_memory'] / 1e6:>8.0f}"
-        self.out.say(epoch + validation + cost + ("  best" if r["best"] else ""))
+        ranking = f"  MRR {r['val_mrr']:.4f}" if "val_mrr" in r else ""
+        self.out.say(epoch + validation + cost + ranking + ("  best" if r["best"] else ""))
 
     def verdict(self, result: dict[str, Any], folder: Path) -> None:
         """How the best checkpoint stands on the test documents, and what to do with it."""
         state = self.trainer.state
-        self.out.say(f"best validation cosine {state.best_cosine:.4f} at epoch {state.best_epoch}; {state.seconds:.0f} s of training")
+        judged = {"val_cosine": "cosine", "val_mrr": "MRR"}[self.trainer.judged_by]
+        self.out.say(f"best validation {judged} {state.best_cosine:.4f} at epoch {state.best_epoch}; {state.seconds:.0f} s of training")
         self.out.say()
         show(self.out, result)
         self.out.say(f"next: lvm parity {folder}   lvm export {folder} --out exported")

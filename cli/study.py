@@ -69,7 +69,7 @@ def _cases(display: Output, result: dict[str, Any], found: dict[str, Any]) -> No
 
 
 def _ood(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
-    from mlx_lvm.evaluation.report import transferred_sentence
+    from mlx_lvm.evaluation.report import transferred_sentences
 
     rows = []
     for row in found["rows"]:
@@ -81,8 +81,8 @@ def _ood(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None
     columns = ["", *(f"cosine {h}" for h in head), *(f"MRR {h}" for h in head)]
     display.table(title, columns, rows, bold=list(result["metrics"]).index(result["model"]))
     display.say(found["verdict"]["sentence"])
-    if "versus_transferred" in found:
-        display.say(transferred_sentence(result["model"], found))
+    for sentence in transferred_sentences(result["model"], found):
+        display.say(sentence)
 
 
 def _ends(ci: list[float | None]) -> str:

@@ -23,7 +23,7 @@ from mlx_lvm.errors import InvalidFile, UsageError, nearest
 from mlx_lvm.evaluation.compare import compare
 from mlx_lvm.hub import load_model
 from mlx_lvm.models import MODELS, TRAINED, architecture, as_dict
-from mlx_lvm.training.config import PRESETS, TrainConfig, preset
+from mlx_lvm.training.config import PRESETS, UNUSED, TrainConfig, preset
 from mlx_lvm.training.distributed import Group, join
 from mlx_lvm.training.reporting import reporting, require_reporter
 from mlx_lvm.training.run import Lock, claim, read_config
@@ -160,13 +160,16 @@ def recipe(
         raise UsageError(f"which model? lvm train MODEL, one of {', '.join(TRAINED)}")
     if name in MODELS and name not in TRAINED:
         raise UsageError(f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, or lvm eval lag-filter")
-    known = {field.name for field in fields(architecture(name)[1])} - {"dim"}
-    train_keys = {field.name for field in fields(TrainConfig)}
-    misplaced = [f"--{key.replace('_', '-')}" for key in sorted(set(given) - train_keys - known)]
+    known, unused = {field.name for field in fields(architecture(name)[1])} - {"dim"}, {*UNUSED.get(name, ())}
+    train_keys = {field.name for field in fields(TrainConfig)} - unused
+    sizes = {**sizes, **{key: value for key, value in given.items() if key in known}}
+    standing = preset(preset_name or "best", architecture(name)[1].from_dict(sizes).variant)
+    plain = TrainConfig.from_dict(standing).to_dict()
+    idle = {key for key in unused if values.get(key, plain[key]) != plain[key]}  # a run's own config.toml names them all
+    misplaced = [f"--{key.replace('_', '-')}" for key in sorted(({*given} - train_keys - known) | idle)]
     if misplaced:
         raise UsageError(f"{', '.join(misplaced)}: not an option of {name}, which has {', '.join(sorted(known))}")
-    chosen = TrainConfig.from_dict({**preset(preset_name or "best", name), **values, **{k: v for k, v in given.items() if k in train_keys}})
-    return name, {**sizes, **{k: v for k, v in given.items() if k in known}}, chosen
+    return name, sizes, TrainConfig.from_dict({**standing, **values, **{k: v for k, v in given.items() if k in train_keys}})
 
 
 def given_options(model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None) -> dict[str, Any]:
@@ -272,9 +275,11 @@ def reached(summary: dict[str, Any]) -> dict[str, float]:
     test = summary["test"]["metrics"][summary["test"]["model"]]
     return {
         "val cosine": summary["val_cosine"],
+        **({"val MRR": summary["val_mrr"]} if "val_mrr" in summary else {}),
         "test cosine": test["cosine"],
         "test centred": test["centred_cosine"],
-        "test MRR": test["mrr"],
+        "test MRR": test["centred"]["mrr"],
+        "test R@5": test["centred"]["recall_at_5"],
     }
 
 

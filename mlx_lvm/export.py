@@ -136,7 +136,7 @@ def golden_pair(loaded: Loaded, model: VectorModel, corpus: Corpus | None) -> di
 
 def _measure(loaded: Loaded, rounded: VectorModel, corpus: Corpus, dtype: str, progress: Progress) -> dict[str, Any]:
     """The evaluation of the stored weights, and what rounding them cost."""
-    subject = replace(loaded, model=rounded, name=rounded.config.model_type)
+    subject = replace(loaded, model=rounded, name=rounded.config.variant)
     measured: dict[str, Any] = {"evaluation": evaluate(subject, corpus, progress=progress)}
     if dtype != "float32":
         found = windows(corpus, split_corpus(corpus, loaded.split_seed).test, loaded.context, "test documents")

@@ -15,6 +15,10 @@ TITLES = {
     "ramn": "Recency-anchored mixture network",
     "filter": "Lag filter",
 }
+PREDICTED = {
+    "cosine": "the embedding of the next chunk",
+    "centred.mrr": "a direction to rank chunks by that puts the next one first (no likely chunk itself)",
+}
 COLUMNS = {
     "cosine": "cosine",
     "centred_cosine": "centred cosine",
@@ -27,12 +31,11 @@ COLUMNS = {
 
 def model_card(loaded: Loaded, dtype: str, digest: str, measured: dict[str, Any], parity: str | None) -> str:
     """Markdown with the Hub's front matter. Holds no date and no timing: the same model gives the same bytes."""
-    model_type = loaded.model.config.model_type
+    config = loaded.model.config
     parts = [
         "---\nlibrary_name: mlx-lvm\nlicense: mit\ntags: [mlx, pytorch, embeddings, latent-vector-model]\n---",
-        f"# {TITLES.get(model_type, model_type)} ({model_type})",
-        f"Reads {loaded.context} chunk embeddings of a document, [batch, {loaded.context}, {loaded.model.config.dim}], and predicts "
-        f"the embedding of the next chunk, [batch, {loaded.model.config.dim}], of unit length. "
+        f"# {TITLES.get(config.model_type, config.model_type)} ({config.variant})",
+        f"Reads {_read(loaded)} and predicts {PREDICTED[loaded.model.purpose]}, [batch, {config.dim}], of unit length. "
         f"{loaded.model.parameter_count():,} parameters, stored in {dtype}.",
         _results(measured, dtype),
         parity or "## Parity with PyTorch\n\nNot run at export. `lvm parity MODEL` runs it.",
@@ -40,6 +43,13 @@ def model_card(loaded: Loaded, dtype: str, digest: str, measured: dict[str, Any]
         _origin(loaded, digest),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _read(loaded: Loaded) -> str:
+    most, dim = getattr(loaded.model, "history", 0), loaded.model.config.dim
+    if most:
+        return f"the chunk embeddings of a document so far, the last {most} at most, [batch, 1 to {most}, {dim}],"
+    return f"{loaded.context} chunk embeddings of a document, [batch, {loaded.context}, {dim}],"
 
 
 def _results(measured: dict[str, Any], dtype: str) -> str:
@@ -50,7 +60,7 @@ def _results(measured: dict[str, Any], dtype: str) -> str:
     lines = [
         "## Results",
         "",
-        " ".join(result["verdict"][metric]["sentence"] for metric in ("cosine", "centred_cosine", "centred.mrr", "mean")),
+        " ".join(result["verdict"]["sentences"]),
         "",
         f"Corpus `{result['corpus']}`, split `{result['split']}` (seed {result['split_seed']}): {windows:,} windows of {documents} "
         f"documents that no training saw. 95% intervals by bootstrap over documents. "

@@ -4,6 +4,7 @@ from mlx_lvm.config import field_types
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import config_from_dict
 from mlx_lvm.models.amn import AMNConfig
+from mlx_lvm.models.ramn import RAMNConfig
 from mlx_lvm.training.config import TrainConfig, preset
 
 
@@ -70,3 +71,9 @@ def test_unknown_preset() -> None:
     with pytest.raises(UsageError, match="Did you mean 'seed'"):
         preset("sed")
     assert preset("seed")["residual_init"] == "torch"
+
+
+def test_a_recipe_is_of_the_head() -> None:
+    regress, retrieve = (preset("best", RAMNConfig(head=head).variant) for head in ("regress", "retrieve"))
+    assert (regress["epochs"], retrieve["epochs"]) == (3, 12) and regress["lr"] < retrieve["lr"]
+    assert preset("best", "amn")["lr"] < preset("best", "lstm")["lr"]

@@ -25,6 +25,7 @@ from mlx_lvm.evaluation.predictor import Predictor
 from mlx_lvm.evaluation.retrieval import Pool, chance
 from mlx_lvm.evaluation.summary import summarise, verdict
 from mlx_lvm.hub import Loaded
+from mlx_lvm.models.base import VectorModel
 
 CONTROL_NAMES = ("oracle", "best-in-span", "random")
 
@@ -107,11 +108,16 @@ def examine(
         "best_closed_form": best,
         "metrics": metrics,
         "hyper_parameters": hyper_parameters(bench.closed),
-        "verdict": verdict(name, metrics[name], bootstrap.count),
+        "verdict": verdict(name, metrics[name], bootstrap.count, purpose_of(subject)),
         "notes": [*notes, *_notes(bench)],
         "seconds": round(time.perf_counter() - began, 2),
     }
     return Evaluation(result, measured, everyone, bench, bootstrap, subject if isinstance(subject, Loaded) else None)
+
+
+def purpose_of(subject: Loaded | Predictor | str) -> str:
+    """The figure that a model is made for; cosine for everything else."""
+    return subject.model.purpose if isinstance(subject, Loaded) else VectorModel.purpose
 
 
 def measure_all(bench: Bench, everyone: dict[str, Predictor], progress: Callable[[str], None]) -> dict[str, Measured]:

@@ -198,12 +198,15 @@ def heat_map(rows: list[list[float]], labels: list[str], positions: list[int]) -
     return draw
 
 
-def training_plot(history: list[dict[str, Any]]) -> Draw:
+def training_plot(history: list[dict[str, Any]], purpose: str = "cosine") -> Draw:
+    """`purpose`: the figure that the model is made for, by which its best epoch was chosen."""
+    judged = "val_mrr" if purpose == "centred.mrr" else "val_cosine"
+
     def draw(axes: Any) -> None:
         epochs = [one["epoch"] for one in history]
         axes.plot(epochs, [one["train_cosine"] for one in history], "o-", color=MEAN, markersize=3, label="train (dropout on)")
         axes.plot(epochs, [one["val_cosine"] for one in history], "o-", color=SUBJECT, markersize=3, label="validation")
-        best = max(history, key=lambda one: one["val_cosine"])
+        best = max(history, key=lambda one: one[judged])
         axes.axvline(best["epoch"], color="#9ca3af", linestyle=":", linewidth=1)
         axes.set_xlabel("epoch (dotted: the checkpoint that was kept)")
         axes.set_ylabel("cosine")

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlx_lvm.evaluation import plots
 from mlx_lvm.evaluation.plots import svg
+from mlx_lvm.evaluation.summary import JUDGED
 
 STYLE = """
 :root { color-scheme: light; }
@@ -65,12 +66,11 @@ HEAD = ("cosine", "95% interval", "to best closed form", "centred", "R@1", "R@5"
 def render(result: dict[str, Any], history: Sequence[dict[str, Any]] = (), provenance: dict[str, str] | None = None) -> str:
     """The page. `history`: the epochs of the run; `provenance`: lines for its last part, beside what `result` says itself."""
     name, found = result["model"], result["verdict"]
-    others = [found[key]["sentence"] for key in ("centred_cosine", "centred.mrr", "mean") if key in found]
     parts = [
         f"<h1>{escape(name)} on {escape(result['corpus'])}</h1>",
         f'<p class="lead">{escape(_scored(result))}</p>',
         f'<p class="verdict {found["outcome"].split()[0]}" id="verdict">{escape(found["sentence"])}</p>',
-        *(f"<p>{escape(sentence)}</p>" for sentence in others),
+        *(f"<p>{escape(sentence)}</p>" for sentence in found["sentences"][1:]),
         *(f'<p class="note">Note: {escape(note)}</p>' for note in result["notes"]),
         "<h2>Beside every closed form</h2>",
         _metrics(result),
@@ -182,7 +182,8 @@ def _figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[str]
         )
         drawn.append(("attention", "Attention", plots.heat_map([one["by_position"] for one in bins], labels, seen["positions"]), text))
     if len(history) > 1:
-        drawn.append(("training", "Training", plots.training_plot(history), f"{len(history)} epochs, from the run's history."))
+        draw = plots.training_plot(history, result["verdict"]["purpose"])
+        drawn.append(("training", "Training", draw, f"{len(history)} epochs, from the run's history."))
     if "ood" in result:
         drawn.append(
             ("ood", f"Out of domain: {result['ood']['corpus']}", plots.ood_plot(result["ood"], name), result["ood"]["verdict"]["sentence"])
@@ -209,16 +210,17 @@ def _ood(result: dict[str, Any]) -> str:
         rows.append((kind, [row["predictor"], *values, *mrr]))
     head = [f"{found['home']}", f"{found['corpus']}", "carried over"]
     table = _table(["", *(f"cosine, {h}" for h in head), *(f"MRR, {h}" for h in head)], rows)
-    lines = [found["verdict"]["sentence"], *([transferred_sentence(result["model"], found)] if "versus_transferred" in found else [])]
+    lines = [found["verdict"]["sentence"], *transferred_sentences(result["model"], found)]
     return f"<h2>Out of domain: {escape(found['corpus'])}</h2>" + "".join(f"<p>{escape(line)}</p>" for line in lines) + table
 
 
-def transferred_sentence(name: str, found: dict[str, Any]) -> str:
-    against = found["versus_transferred"]
-    return (
-        f"Against the best closed form carried over from {found['home']}: {name} {against['difference']:+.4f} in cosine to "
+def transferred_sentences(name: str, found: dict[str, Any]) -> list[str]:
+    """How a model stands to the best closed forms that travelled with it; none for what is itself a closed form."""
+    return [
+        f"Against the best closed form carried over from {found['home']}: {name} {against['difference']:+.4f} in {JUDGED[metric]} to "
         f"{against['closed_form']} (95% interval {span(against['ci'], '+.4f')}, {found['documents']} documents)."
-    )
+        for metric, against in found.get("versus_transferred", {}).items()
+    ]
 
 
 def _arrow(result: dict[str, Any]) -> str:

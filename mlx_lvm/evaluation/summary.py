@@ -11,7 +11,12 @@ from mlx_lvm.evaluation.bootstrap import DocumentBootstrap, Interval, intervals
 from mlx_lvm.evaluation.metrics import skill
 from mlx_lvm.evaluation.retrieval import CUTS
 
-COMPARED = ("cosine", "centred_cosine", *(f"recall_at_{cut}" for cut in CUTS), "mrr", "centred.mrr", "in_document.mrr")
+COMPARED = (
+    *("cosine", "centred_cosine", *(f"recall_at_{cut}" for cut in CUTS), "mrr"),
+    *("centred.recall_at_5", "centred.mrr", "in_document.mrr"),
+)
+# What a verdict speaks of, in words. Retrieval as each ranks best, with the share of the mean off that validation chose.
+JUDGED = {"cosine": "cosine", "centred_cosine": "centred cosine", "centred.mrr": "MRR", "centred.recall_at_5": "R@5"}
 
 
 def summarise(
@@ -64,19 +69,26 @@ def _place(entry: dict[str, Any], column: str) -> tuple[dict[str, Any], str]:
     return (entry.setdefault(head, {}), tail) if head else (entry, tail)
 
 
-def verdict(name: str, entry: dict[str, Any], documents: int) -> dict[str, Any]:
-    """In a sentence: better than, not distinguishable from or worse than the best closed form, by cosine."""
-    out: dict[str, Any] = {"documents": documents}
-    for metric, words in (("cosine", "cosine"), ("centred_cosine", "centred cosine"), ("centred.mrr", "MRR")):
+def verdict(name: str, entry: dict[str, Any], documents: int, purpose: str = "cosine") -> dict[str, Any]:
+    """In a sentence: better than, not distinguishable from or worse than the best closed form, in what it is made for.
+
+    `sentences` holds one for every figure of JUDGED, that of `purpose` first.
+    """
+    out: dict[str, Any] = {"documents": documents, "purpose": purpose}
+    order = sorted(JUDGED, key=lambda metric: metric != purpose)
+    for metric in order:
+        words = JUDGED[metric]
         found = entry["versus_best"][metric]
         outcome = _outcome(found)
         against = f"the best closed form in {words}: {found['difference']:+.4f} against {found['closed_form']}"
         out[metric] = {"outcome": outcome, **found, "sentence": _sentence(name, outcome, against, found, documents)}
+    out["sentences"] = [out[metric]["sentence"] for metric in order]
     if "versus_mean" in entry:
         found = entry["versus_mean"]
         against = f"the mean of its context in cosine: {found['difference']:+.4f}"
         out["mean"] = {"outcome": _outcome(found), **found, "sentence": _sentence(name, _outcome(found), against, found, documents)}
-    out["outcome"], out["sentence"] = out["cosine"]["outcome"], out["cosine"]["sentence"]
+        out["sentences"].append(out["mean"]["sentence"])
+    out["outcome"], out["sentence"] = out[purpose]["outcome"], out[purpose]["sentence"]
     return out
 
 

@@ -20,6 +20,7 @@ from mlx_lvm.evaluation.predictor import Predictor
 from mlx_lvm.hub import Loaded
 
 FIGURES = ("cosine", "cosine_ci", "centred_cosine", "centred_cosine_ci", "mrr", "mrr_ci")
+AGAINST = ("cosine", "centred.mrr")  # what a model is compared in to the closed forms that travelled with it
 
 
 def out_of_domain(
@@ -30,6 +31,7 @@ def out_of_domain(
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """`home`: the evaluation at home. `rows`: for every predictor its figures at home, on `corpus`, and transferred.
+    `versus_transferred`: a model's difference to the best closed form that travelled, in cosine and in MRR.
 
     Raises UsageError where `corpus` is the home corpus, InvalidFile where it is of another encoder.
     """
@@ -54,8 +56,6 @@ def out_of_domain(
             "there": _figures(metrics[name]) if name in metrics else None,
         }
         rows.append({**row, "transferred": _figures(metrics[name + mark]) if name + mark in metrics else None})
-    names = [one.name for one in travelled]
-    best = max(names, key=lambda name: float(metrics[name]["cosine"]))
     out = {
         "corpus": corpus.name,
         "home": there.name,
@@ -68,7 +68,7 @@ def out_of_domain(
         "notes": found.result["notes"],
     }
     if found.name not in home.result["metrics"] or home.result["metrics"][found.name]["kind"] != "closed form":
-        out["versus_transferred"] = _against(found, best)
+        out["versus_transferred"] = {metric: _against(found, [one.name for one in travelled], metric) for metric in AGAINST}
     return out
 
 
@@ -76,8 +76,9 @@ def _figures(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: entry[key] for key in FIGURES}
 
 
-def _against(found: Evaluation, best: str) -> dict[str, Any]:
+def _against(found: Evaluation, travelled: list[str], metric: str) -> dict[str, Any]:
     """The model's paired difference to the best transferred closed form."""
-    difference = found.measured[found.name].figures["cosine"] - found.measured[best].figures["cosine"]
+    best = max(travelled, key=lambda name: float(found.measured[name].figures[metric].mean()))
+    difference = found.measured[found.name].figures[metric] - found.measured[best].figures[metric]
     one = found.bootstrap.intervals({"difference": np.asarray(difference)})["difference"]
     return {"closed_form": best, "difference": one.value, "ci": one.ends(), "p": one.p}

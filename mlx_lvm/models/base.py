@@ -36,12 +36,19 @@ class ModelConfig(Config):
 
     dim: int = option(768, "width of the embeddings", low=1, high=65536, group="Model")
 
+    @property
+    def variant(self) -> str:
+        """The name that recipes and released weights go by: the model type, with its head where that is not the first."""
+        return self.model_type
+
 
 class VectorModel(nn.Module):
     """A network from a window of embeddings to the next one: [batch, length, dim] -> Prediction.
 
     Parameter names and layouts are those of the torch twin in `mlx_lvm.parity`, so one file serves both.
     """
+
+    purpose = "cosine"  # the figure of an evaluation that the model is made for, and its verdict speaks of first
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -56,6 +56,10 @@ class RAMNConfig(ModelConfig):
     dropout: float = option(0.6, "share of its hidden units zeroed while training", low=0, below=1, group="Model")
 
     @property
+    def variant(self) -> str:
+        return self.model_type if self.head == "regress" else f"{self.model_type}-{self.head}"
+
+    @property
     def width(self) -> int:
         """`rank`, or all directions where there are fewer."""
         return min(self.rank, self.dim)
@@ -107,6 +111,10 @@ class RAMN(VectorModel):
             self.push_strength, self.push_threshold = mx.full((1,), -1.0), mx.zeros((1,))
             self.push_metric = mx.zeros((dim,))
         self._kernels = mx.array(age_kernels()[:, ::-1].copy())  # oldest first, as contexts are
+
+    @property
+    def purpose(self) -> str:  # type: ignore[override]
+        return "cosine" if self.config.head == "regress" else "centred.mrr"
 
     def __call__(self, context: mx.array) -> Prediction:
         self.check_context(context)

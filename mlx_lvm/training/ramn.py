@@ -76,16 +76,16 @@ class DocumentStep(TrainStep):
         self.moments = zero_moments(self.live.trainable_parameters())
         self._centred = centred_rows(self.segments, np.array(model.mean), model.basis.weight)
 
-    def rate(self) -> float:
-        """The network's learning rate at the step that comes."""
-        rise = min(1.0, (self.count + 1) / WARMUP)
-        return self.config.lr * rise * 0.5 * (1 + math.cos(math.pi * min(self.count / self.total_steps, 1.0)))
+    def rate(self, number: int) -> float:
+        """The network's learning rate at step 1, 2, ..."""
+        fall = 0.5 * (1 + math.cos(math.pi * min((number - 1) / self.total_steps, 1.0)))
+        return self.config.lr * min(1.0, number / WARMUP) * fall
 
     def __call__(self, targets: np.ndarray, lr: float, key: int) -> None:
         if self._compiled is None:
             self._compiled = self._compile()
-        rate, number = self.rate(), self.count + 1
-        self.count = number
+        self.count = number = self.count + 1
+        rate = self.rate(number)
         mx.random.seed(key)
         rates = {
             name: coefficients(rate * times, self.config.weight_decay if decays else 0.0, number)
@@ -201,19 +201,13 @@ def retrieve_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, c
     return (loss * kept).sum() / kept.sum(), (cosine * kept).sum()
 
 
-# What measured best on validation documents, against the defaults of `TrainConfig`.
-RECIPES: dict[str, dict[str, Any]] = {
-    "regress": {"epochs": 3, "batch_size": 32, "lr": 2e-4, "weight_decay": 0.1, "clip": 5.0},
-    "retrieve": {"epochs": 12, "batch_size": 24, "lr": 5e-4, "weight_decay": 0.1, "clip": 5.0},
-}
-
-
 class RamnTrainer(Trainer):
     """A `Trainer` whose batches are segments of documents; the best epoch is that of the best validation cosine (regress)
     or mean reciprocal rank (retrieve).
     """
 
     model: RAMN
+    train_step: DocumentStep
 
     def __init__(
         self, model: RAMN, corpus: Corpus, config: TrainConfig, folder: Path, split: Split | None = None, group: Group = ALONE
@@ -235,6 +229,6 @@ class RamnTrainer(Trainer):
         return 1 - cosine, cosine, centred
 
     def further_figures(self) -> dict[str, float]:
-        """Mean reciprocal rank of the true chunk among the validation documents' chunks."""
+        """Mean reciprocal rank of the true chunk among the validation documents' chunks; the last step's learning rate."""
         predicted = predict_all(HistoryPredictor("ramn", self.model), self._pool.windows)
-        return {"val_mrr": float((1 / ranks(self._pool, predicted)).mean())}
+        return {"lr": self.train_step.rate(self.state.count), "val_mrr": float((1 / ranks(self._pool, predicted)).mean())}

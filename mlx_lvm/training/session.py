@@ -143,13 +143,14 @@ def judge(folder: Path, progress: Callable[[str], None] = lambda line: None) -> 
 def finish(trainer: Trainer, verdict: dict[str, Any]) -> dict[str, Any]:
     """What `lvm train --json` prints; written to the run as summary.json."""
     state = trainer.state
+    best = next(record for record in state.history if record["epoch"] == state.best_epoch)
     summary = {
         "run": str(trainer.folder),
         "model": trainer.model.config.model_type,
         "parameters": trainer.model.parameter_count(),
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
-        "val_cosine": state.best_cosine,
+        **{key: value for key, value in best.items() if key in ("val_cosine", "val_centred_cosine", "val_mrr")},
         "val_baselines": trainer.baselines,
         "seconds": state.seconds,
         "windows_per_second": state.trained_windows / state.seconds if state.seconds else 0.0,

@@ -17,7 +17,7 @@ from typing import Any
 
 from mlx_lvm.errors import InvalidFile, NumbersBroke, SetupInvalid, UsageError
 from mlx_lvm.models import architecture
-from mlx_lvm.training.config import PRESETS, SEARCH, SEARCH_SIZES, Range, TrainConfig
+from mlx_lvm.training.config import SEARCH, SEARCH_SIZES, UNUSED, Range, TrainConfig, preset
 from mlx_lvm.training.session import new_trainer
 
 STARTUP = 5  # trials before any is cut short
@@ -35,7 +35,7 @@ class Search:
     def space(self) -> dict[str, Range]:
         known = {field.name for field in fields(architecture(self.model)[1])}
         found = {**SEARCH, **{name: value for name, value in SEARCH_SIZES.items() if name in known}}
-        return {name: value for name, value in found.items() if name not in self.fixed}
+        return {name: value for name, value in found.items() if name not in self.fixed and name not in UNUSED.get(self.model, ())}
 
     def described(self) -> str:
         """What two searches must share to be one study."""
@@ -44,7 +44,7 @@ class Search:
 
     def command(self, chosen: dict[str, Any]) -> str:
         """The command line that trains with the chosen values; what it leaves away is the preset `best`."""
-        plain = TrainConfig.from_dict(PRESETS["best"]).to_dict()
+        plain = TrainConfig.from_dict(preset("best", architecture(self.model)[1].from_dict(self.sizes).variant)).to_dict()
         given = {name: value for name, value in self.base.to_dict().items() if value != plain[name]} | self.sizes | chosen
         return shlex.join(["lvm", "train", self.model, *(word for key, value in given.items() for word in (_flag(key), str(value)))])
 

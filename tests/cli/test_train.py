@@ -99,6 +99,8 @@ def test_precedence_flag_file_preset(lvm: Callable, tmp_path: Path, small_file: 
         (["--resume", "nowhere", "--seeds", "2"], 2, "leave --seeds away"),
         (["--resume", "nowhere", "--out", "elsewhere"], 2, "continues in its own folder"),
         (["amn", "--ffn-dim", "3"], 2, "not an option of amn"),
+        (["ramn", "--loss-cosine", "2", "--temperature", "1"], 2, "--loss-cosine, --temperature: not an option of ramn"),
+        (["ramn", "--preset", "seed"], 2, "preset 'seed' is no recipe of ramn"),
         (["amn", "--nonsense"], 2, "No such option"),
     ],
 )
@@ -281,7 +283,7 @@ def test_seeds_are_single_runs_with_mean_and_spread(lvm: Callable, tmp_path: Pat
     assert said["mean"]["val cosine"] == pytest.approx(np.mean(reached)) and said["std"]["val cosine"] == pytest.approx(
         np.std(reached, ddof=1)
     )
-    tested = [summary["test"]["metrics"][f"seed-{4 + k}"]["mrr"] for k, summary in enumerate(said["runs"])]
+    tested = [summary["test"]["metrics"][f"seed-{4 + k}"]["centred"]["mrr"] for k, summary in enumerate(said["runs"])]
     assert said["mean"]["test MRR"] == pytest.approx(np.mean(tested))
     assert lvm(*arguments, "--seed", 5, "--out", tmp_path / "one").code == 0
     assert (tmp_path / "one/history.jsonl").read_bytes() == (tmp_path / "all/seed-5/history.jsonl").read_bytes()

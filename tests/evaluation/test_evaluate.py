@@ -17,6 +17,7 @@ from mlx_lvm.evaluation import evaluate as evaluation
 from mlx_lvm.evaluation.baselines import NAMES, Last
 from mlx_lvm.evaluation.controls import Oracle
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation, evaluate, examine
+from mlx_lvm.evaluation.summary import JUDGED
 from mlx_lvm.hub import Loaded
 from mlx_lvm.models import build, config_from_dict
 
@@ -75,7 +76,7 @@ def test_the_best_closed_form_as_subject_is_compared_with_the_next(done: Evaluat
 def test_verdict_says_better_worse_or_neither() -> None:
     def entry(low: float, high: float) -> dict:
         found = {"closed_form": "ridge", "difference": (low + high) / 2, "ci": [low, high], "p": 0.5}
-        return {"versus_best": {"cosine": found, "centred_cosine": found, "centred.mrr": found}}
+        return {"versus_best": dict.fromkeys(JUDGED, found)}
 
     for low, high, outcome, words in (
         (0.01, 0.03, "better", "amn is better than the best closed form in cosine: +0.0200 against ridge"),
@@ -86,6 +87,22 @@ def test_verdict_says_better_worse_or_neither() -> None:
         assert found["outcome"] == outcome
         assert found["sentence"].startswith(words)
         assert f"95% interval {low:+.4f} to {high:+.4f}, 23 documents" in found["sentence"]
+
+
+def test_the_verdict_on_a_model_made_for_ranking_speaks_of_ranking_first(small: Corpus) -> None:
+    """Its figures are those of the best closed form in that metric, with an interval, also for R@5."""
+    model = build(config_from_dict({"model_type": "ramn", "head": "retrieve", "dim": small.dim, "rank": 8}))
+    result = evaluate(Loaded(model, "ramn", card=small.card), small, resamples=200)
+    found, metrics = result["verdict"], result["metrics"]
+    assert found["purpose"] == "centred.mrr" and found["sentence"] == found["sentences"][0] == found["centred.mrr"]["sentence"]
+    assert "the best closed form in MRR" in found["sentence"] and "in R@5" in " ".join(found["sentences"])
+    for metric, leaf in (("centred.mrr", "mrr"), ("centred.recall_at_5", "recall_at_5")):
+        best = max(NAMES, key=lambda name: metrics[name]["centred"][leaf])
+        against = found[metric]
+        assert against["closed_form"] == best == result["best_closed_form"][metric]
+        assert against["difference"] == pytest.approx(metrics["ramn"]["centred"][leaf] - metrics[best]["centred"][leaf])
+        assert against["ci"][0] <= against["difference"] <= against["ci"][1]
+    assert evaluate("last", small, resamples=10)["verdict"]["purpose"] == "cosine"
 
 
 def test_a_model_without_residual_scores_as_the_mean(small: Corpus) -> None:

@@ -54,7 +54,7 @@ def test_both_domains_and_both_fits(small: Corpus, away: Corpus) -> None:
     assert rows["lag-filter"]["transferred"]["cosine"] == pytest.approx(carried, abs=1e-6)
     assert rows["last"]["transferred"]["cosine"] == pytest.approx(rows["last"]["there"]["cosine"])  # nothing to fit
     assert rows["lag-filter"]["transferred"]["cosine"] != pytest.approx(rows["lag-filter"]["there"]["cosine"], abs=1e-5)
-    against = found["versus_transferred"]
+    against = found["versus_transferred"]["cosine"]
     best = max((row for row in rows.values() if row["transferred"]), key=lambda row: row["transferred"]["cosine"])
     assert against["closed_form"] == f"{best['predictor']} from small"
     assert against["difference"] == pytest.approx(rows["amn"]["there"]["cosine"] - best["transferred"]["cosine"], abs=1e-6)
