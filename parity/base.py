@@ -25,6 +25,7 @@ class Prediction(NamedTuple):
     attention: Tensor | None = None
     baseline: Tensor | None = None
     residual: Tensor | None = None
+    ahead: Tensor | None = None
 
 
 class Twin(nn.Module):

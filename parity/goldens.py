@@ -26,7 +26,7 @@ from mlx_lvm.models import as_dict, build, config_from_dict
 from mlx_lvm.parity.arbiter import LIMIT, Check, failed, judge
 from mlx_lvm.parity.inputs import Case
 from mlx_lvm.parity.setup import require_evaluation
-from mlx_lvm.parity.trace import FIELDS, float64, mlx_trace, slack_of
+from mlx_lvm.parity.trace import FIELDS, ask, float64, mlx_trace, slack_of
 
 FORMAT = "mlx-lvm-goldens"
 VERSION = "1"
@@ -103,7 +103,7 @@ def _verify_case(model: Any, head: str, case: str, values: dict[str, np.ndarray]
     for kind, force in (("forward", None), ("own", forced), ("inherited", None)):
         truth = {n[len(kind) + 1 : -6]: v for n, v in values.items() if n.startswith(f"{kind}/") and n.endswith("/truth")}
         if kind == "forward":
-            mine = {name: float64(v) for name, v in model(context)._asdict().items() if v is not None}
+            mine = {name: float64(v) for name, v in ask(model, context)._asdict().items() if v is not None}
         else:
             mine = mlx_trace(model, context, truth, force).values
         for tap, true in truth.items():

@@ -2,6 +2,7 @@
 
 mixture_k = B sum_i k(age_i) z_i / sum_i k(age_i);  t = sigmoid(slope (limit - log sum v mixture_all^2))
 anchor = t (sum_k w_k * mixture_k + W [...]) + (1 - t) sum_k w'_k * mixture_k;  correction = t net([...])
+where there is a query: w and w' are u and u', and mixture_13 = B (query - m);  further horizons: another w, w', u, u', W, last layer
 regress: m + B^T (anchor + correction);  retrieve: B^T (q - t v * B sum_i b softplus(<q, B z_i> - c) z_i)
 """
 
@@ -18,28 +19,48 @@ LAGS, DECAYS = 8, (0.5, 0.8, 0.93)
 MAPPED, SEEN = (0, 10, 11), (0, 1, 8, 10, 11)  # 0-7: lags 1-8; 8-10: averages, fastest first; 11: mean of everything read
 
 
+class Horizon(nn.Module):
+    """The parameters of a horizon after the first."""
+
+    def __init__(self, config: Any, mixtures: int, width: int) -> None:
+        super().__init__()
+        self.filter = nn.Parameter(torch.zeros(mixtures, config.dim))
+        self.shift_filter = nn.Parameter(torch.zeros(mixtures, config.dim))
+        if config.queries:
+            self.query_filter = nn.Parameter(torch.zeros(mixtures + 1, config.dim))
+            self.query_shift_filter = nn.Parameter(torch.zeros(mixtures + 1, config.dim))
+        self.map = nn.Linear(len(MAPPED) * width, config.dim, bias=False)
+        self.output = nn.Linear(config.hidden_dim, width)
+
+
 class RAMN(Twin):
     """Scores against what was read are taken in the basis, where MLX takes them in the embedding space."""
 
     model_type: ClassVar[str] = "ramn"
-    defaults: ClassVar = {"dim": 768, "head": "regress", "rank": 192, "hidden_dim": 768, "input_dropout": 0.4, "dropout": 0.6}
+    defaults: ClassVar = {
+        "dim": 768, "head": "regress", "rank": 192, "hidden_dim": 768, "input_dropout": 0.4, "dropout": 0.6, "horizons": 1, "queries": 0.0
+    }  # fmt: skip
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         dim, hidden = self.config.dim, self.config.hidden_dim
-        width = min(self.config.rank, dim)
+        width, mixtures = min(self.config.rank, dim), LAGS + len(DECAYS) + 1
+        seen = len(SEEN) + (1 if self.config.queries else 0)
         self.mean = nn.Parameter(torch.zeros(dim))
         self.basis = nn.Linear(dim, dim, bias=False)
-        self.filter = nn.Parameter(torch.zeros(LAGS + len(DECAYS) + 1, dim))
-        self.shift_filter = nn.Parameter(torch.zeros(LAGS + len(DECAYS) + 1, dim))
+        self.filter = nn.Parameter(torch.zeros(mixtures, dim))
+        self.shift_filter = nn.Parameter(torch.zeros(mixtures, dim))
+        if self.config.queries:
+            self.query_filter = nn.Parameter(torch.zeros(mixtures + 1, dim))
+            self.query_shift_filter = nn.Parameter(torch.zeros(mixtures + 1, dim))
         self.log_novelty = nn.Parameter(torch.zeros(dim))
         self.trust_limit = nn.Parameter(torch.zeros(1))
         self.trust_slope = nn.Parameter(torch.zeros(1))
-        self.input_gain = nn.Parameter(torch.ones(len(SEEN) * width))
+        self.input_gain = nn.Parameter(torch.ones(seen * width))
         self.output_gain = nn.Parameter(torch.ones(width))
         self.net = nn.Sequential(
             nn.Dropout(self.config.input_dropout),
-            nn.Linear(len(SEEN) * width + 2, hidden),
+            nn.Linear(seen * width + 2, hidden),
             nn.GELU(),
             nn.Dropout(self.config.dropout),
             nn.Linear(hidden, hidden),
@@ -54,22 +75,28 @@ class RAMN(Twin):
             self.push_strength = nn.Parameter(torch.zeros(1))
             self.push_threshold = nn.Parameter(torch.zeros(1))
             self.push_metric = nn.Parameter(torch.zeros(dim))
+        if self.config.horizons > 1:
+            self.ahead = nn.ModuleList([Horizon(self.config, mixtures, width) for _ in range(self.config.horizons - 1)])
 
-    def forward(self, context: Tensor) -> Prediction:
+    def forward(self, context: Tensor, query: Tensor | None = None) -> Prediction:
         width = min(self.config.rank, self.config.dim)
         present = (context != 0).any(dim=-1)
         z = torch.where(present[..., None], context - self.mean, (context - self.mean) * 0)
         mixtures = self.basis(self.mixtures(z, present))
-        anchor = torch.einsum("kd,bkd->bd", self.filter, mixtures)
-        if self.config.head == "regress":
-            anchor = anchor + self.map(mixtures[:, list(MAPPED), :width].flatten(1))
+        seen = mixtures[:, list(SEEN), :width].flatten(1)
+        asked = None
+        if self.config.queries:
+            query = torch.zeros_like(context[:, 0]) if query is None else query
+            there = (query != 0).any(dim=-1, keepdim=True)
+            asked = self.basis(torch.where(there, query - self.mean, (query - self.mean) * 0))
+            seen = torch.cat([seen, asked[:, :width]], dim=1)
+            asked = (there, torch.cat([mixtures, asked[:, None]], dim=1))
         novelty = (mixtures[:, 11].square() * torch.exp(self.log_novelty)).sum(dim=1, keepdim=True)
         trust = 1 / (1 + torch.exp(-self.trust_slope * (self.trust_limit - torch.log(novelty + 1e-6))))
-        anchor = trust * anchor + (1 - trust) * torch.einsum("kd,bkd->bd", self.shift_filter, mixtures)
         count = present.sum(dim=1, keepdim=True).to(context.dtype)
-        inputs = mixtures[:, list(SEEN), :width].flatten(1) * self.input_gain
-        moved = self.net(torch.cat([inputs, torch.exp(-count / 6), torch.exp(-count / 30)], dim=1)) * self.output_gain
-        correction = trust * torch.cat([moved, torch.zeros_like(anchor[:, width:])], dim=1)
+        hidden = self.net[:-1](torch.cat([seen * self.input_gain, torch.exp(-count / 6), torch.exp(-count / 30)], dim=1))
+        anchor = self.anchor(self, mixtures, asked, trust)
+        correction = self.correction(self.net[-1](hidden), trust)
         if self.config.head == "regress":
             baseline, residual = self.mean + anchor @ self.basis.weight, correction @ self.basis.weight
         else:
@@ -82,8 +109,28 @@ class RAMN(Twin):
             push = trust * torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
             baseline = torch.exp(self.log_scale) * anchor @ self.basis.weight
             residual = (torch.exp(self.log_scale) * correction - push) @ self.basis.weight
-        raw = baseline + residual
-        return Prediction(raw, normalize(raw, dim=-1), None, baseline, residual)
+        raw, ahead = baseline + residual, None
+        if self.config.horizons > 1:
+            further: Any = self.ahead
+            later = [self.anchor(own, mixtures, asked, trust) + self.correction(own.output(hidden), trust) for own in further]
+            ahead = torch.stack([raw, *(self.mean + moved @ self.basis.weight for moved in later)], dim=1)
+        return Prediction(raw, normalize(raw, dim=-1), None, baseline, residual, ahead)
+
+    def anchor(self, own: Any, mixtures: Tensor, asked: tuple[Tensor, Tensor] | None, trust: Tensor) -> Tensor:
+        """t (filter + map) + (1 - t) filter, all of the horizon whose parameters `own` has."""
+        here, elsewhere = torch.einsum("kd,bkd->bd", own.filter, mixtures), torch.einsum("kd,bkd->bd", own.shift_filter, mixtures)
+        if asked is not None:
+            there, thirteen = asked
+            here = torch.where(there, torch.einsum("kd,bkd->bd", own.query_filter, thirteen), here)
+            elsewhere = torch.where(there, torch.einsum("kd,bkd->bd", own.query_shift_filter, thirteen), elsewhere)
+        if self.config.head == "regress":
+            here = here + own.map(mixtures[:, list(MAPPED), : min(self.config.rank, self.config.dim)].flatten(1))
+        return trust * here + (1 - trust) * elsewhere
+
+    def correction(self, moved: Tensor, trust: Tensor) -> Tensor:
+        """The network's output in all directions: zero past the first `rank`."""
+        moved = moved * self.output_gain
+        return trust * torch.cat([moved, moved.new_zeros(len(moved), self.config.dim - moved.shape[1])], dim=1)
 
     def mixtures(self, z: Tensor, present: Tensor) -> Tensor:
         """[batch, 12, dim]: weighted means of the chunks that are there; zero where none has any weight."""

@@ -21,7 +21,7 @@ from mlx_lvm.parity import bridge
 from mlx_lvm.parity.arbiter import UNIT, Around, rms
 from mlx_lvm.parity.base import Twin
 from mlx_lvm.parity.setup import require_evaluation
-from mlx_lvm.parity.trace import FIELDS
+from mlx_lvm.parity.trace import FIELDS, ask
 
 Outputs = dict[str, np.ndarray]
 Run = Callable[[Twin, torch.Tensor], Outputs]
@@ -108,10 +108,10 @@ class Sides:
         if compiled and self._compiled is None:
 
             def outputs(x: mx.array) -> dict[str, mx.array]:
-                return {k: v for k, v in self.mlx(x)._asdict().items() if v is not None}
+                return {k: v for k, v in ask(self.mlx, x)._asdict().items() if v is not None}
 
             self._compiled = mx.compile(outputs)
-        out = self._compiled(x) if compiled else self.mlx(x)._asdict()
+        out = self._compiled(x) if compiled else ask(self.mlx, x)._asdict()
         return {name: bridge.to_float64(value) for name, value in out.items() if value is not None}
 
     def torch_forward(self, context: np.ndarray) -> Outputs:
@@ -121,15 +121,16 @@ class Sides:
         return twin_outputs(self.truth, self.context(context)[2])
 
     def mlx_gradients(self, context: np.ndarray, cotangents: Cotangents, compiled: bool = False) -> Outputs:
-        """d(sum raw A + sum unit B) by parameter name, and `input`."""
+        """d(sum raw A + sum unit B), with every horizon's raw times A where there are several, by parameter name, and `input`."""
         x, _, _ = self.context(context)
         a, b = (mx.array(c).astype(x.dtype) for c in cotangents)
         model, weights = self.mlx, dict(tree_flatten(self.mlx.trainable_parameters()))
 
         def value(weights: dict[str, mx.array], x: mx.array) -> mx.array:
             model.update(tree_unflatten(list(weights.items())))
-            prediction = model(x)
-            return (prediction.raw * a).sum() + (prediction.unit * b).sum()
+            prediction = ask(model, x)
+            further = 0 if prediction.ahead is None else (prediction.ahead * a[:, None]).sum()
+            return (prediction.raw * a).sum() + (prediction.unit * b).sum() + further
 
         function: Callable = mx.grad(value, argnums=(0, 1))
         by_weight, by_input = (mx.compile(function) if compiled else function)(weights, x)
@@ -228,7 +229,7 @@ def draw_cotangents(shape: tuple[int, ...], seed: int = 0) -> Cotangents:
 
 def twin_outputs(model: Twin, context: torch.Tensor) -> Outputs:
     with torch.no_grad():
-        prediction = model(context)
+        prediction = ask(model, context)
     return {name: bridge.to_float64(getattr(prediction, name)) for name in FIELDS if getattr(prediction, name) is not None}
 
 
@@ -236,8 +237,10 @@ def twin_gradients(model: Twin, context: torch.Tensor, cotangents: list[torch.Te
     """Gradients by parameter name, and `input`. A parameter that the output does not depend on has a gradient of zero."""
     x = context.clone().requires_grad_()
     names, parameters = zip(*model.named_parameters(), strict=True)
-    prediction = model(x)
-    found = torch.autograd.grad(
-        [prediction.raw, prediction.unit], [*parameters, x], [c.to(x.dtype) for c in cotangents], allow_unused=True, materialize_grads=True
-    )
+    prediction = ask(model, x)
+    a, b = (c.to(x.dtype) for c in cotangents)
+    outputs, weights = [prediction.raw, prediction.unit], [a, b]
+    if prediction.ahead is not None:
+        outputs, weights = [*outputs, prediction.ahead], [*weights, a[:, None].expand_as(prediction.ahead)]
+    found = torch.autograd.grad(outputs, [*parameters, x], weights, allow_unused=True, materialize_grads=True)
     return {name: bridge.to_float64(g) for name, g in zip([*names, "input"], found, strict=True)}

@@ -25,7 +25,7 @@ from mlx_lvm.parity.arbiter import UNIT, Check, failed, gamma, judge, rms
 from mlx_lvm.parity.inputs import Case
 from mlx_lvm.parity.recurrence import steps_of
 from mlx_lvm.parity.sides import Sides
-from mlx_lvm.parity.trace import FIELDS, INPUT, Trace, again, mlx_trace, slack_of
+from mlx_lvm.parity.trace import FIELDS, INPUT, Trace, again, ask, mlx_trace, slack_of
 
 
 def torch_trace(model: torch_nn.Module, context: torch.Tensor, forced: dict[str, np.ndarray] | None = None) -> Trace:
@@ -72,7 +72,7 @@ def torch_trace(model: torch_nn.Module, context: torch.Tensor, forced: dict[str,
                 continue
             stack.callback(module.register_forward_pre_hook(before(name)).remove)
             stack.callback(module.register_forward_hook(after(name)).remove)
-        prediction = model(context)
+        prediction = ask(model, context)
     for name in FIELDS:
         value = getattr(prediction, name)
         if value is not None:

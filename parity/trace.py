@@ -17,13 +17,18 @@ from mlx_lvm.backend import mx, nn
 from mlx_lvm.models import layers as mlx_layers
 from mlx_lvm.parity.arbiter import slack_of_norm
 
-FIELDS = ("raw", "unit", "attention", "baseline", "residual")
+FIELDS = ("raw", "unit", "attention", "baseline", "residual", "ahead")
 INPUT = " <-"  # marks what a submodule was given
 
 
 def float64(value: mx.array) -> np.ndarray:
     """Exactly the same numbers as NumPy float64."""
     return np.array(value.astype(mx.float32)).astype(np.float64)
+
+
+def ask(model: Any, context: Any) -> Any:
+    """The prediction of either side's model. One that takes queries gets the oldest chunk as its query, so that every term shows."""
+    return model(context, context[:, 0]) if getattr(model.config, "queries", 0) else model(context)
 
 
 def slack_of(model: Any, tap: str, dtype: str) -> float:
@@ -87,7 +92,7 @@ def mlx_trace(model: Any, context: mx.array, like: dict[str, np.ndarray], forced
         return see(name, output)
 
     with watched(model, call), watched_cells(lambda tap, value: see(f"{running[-1]}.{tap}", value), lambda: running[-1], like):
-        prediction = model(context)
+        prediction = ask(model, context)
     for name in FIELDS:
         value = getattr(prediction, name)
         if value is not None:

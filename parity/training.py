@@ -25,6 +25,7 @@ from mlx_lvm.parity.checks import NULL, near_kinks, split_gates
 from mlx_lvm.parity.inputs import random_case
 from mlx_lvm.parity.losses import total
 from mlx_lvm.parity.sides import Outputs, Subject, twin_outputs
+from mlx_lvm.parity.trace import ask
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.schedule import Plateau
 from mlx_lvm.training.step import TrainStep
@@ -165,7 +166,7 @@ def mlx_run(subject: Subject, corpus: Corpus, config: TrainConfig, batches: list
         for part in ("first", "second")
     ]
     weights = {name: bridge.to_float64(value) for name, value in model.weights().items()}
-    out = model(probe_of(corpus, config))._asdict()
+    out = ask(model, probe_of(corpus, config))._asdict()
     probe = {name: bridge.to_float64(value) for name, value in out.items() if value is not None}
     return Trained(split_gates(weights), split_gates(moments[0]), split_gates(moments[1]), np.array(losses), probe)
 

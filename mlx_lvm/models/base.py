@@ -19,6 +19,7 @@ class Prediction(NamedTuple):
     raw, unit:          [batch, dim], before and after L2 normalisation
     attention:          [batch, length], sums to 1 (AMN)
     baseline, residual: [batch, dim], raw = baseline + residual (AMN)
+    ahead:              [batch, horizons, dim], raw vectors of the next chunk and of those after it (RAMN with `horizons`)
     """
 
     raw: mx.array
@@ -26,6 +27,7 @@ class Prediction(NamedTuple):
     attention: mx.array | None = None
     baseline: mx.array | None = None
     residual: mx.array | None = None
+    ahead: mx.array | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ head retrieve:  q = s (t (a + r) + (1 - t) a'),  raw = B^T (q - t v * B sum_i b 
                 than 5 back: a direction that ranks the next chunk first. Not a likely chunk: rare directions count for more in
                 it, and what was read long ago is pushed out of the ranking. a' is a steep mixture less 0.3 f_all
 
+horizons H:     head regress once more for each of the H - 1 chunks after the next, with w, W, w' and the network's last layer
+                of its own
+queries:        where a query vector is given, w and w' are others, over 13 mixtures: the last is B (query - m); the network
+                reads it too. A query of zeros is none
+
 A row of zeros is no chunk: contexts of several lengths share a batch when zeros fill them up on the left.
 """
 
@@ -22,12 +27,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mlx_lvm.backend import mx, nn
 from mlx_lvm.config import option
+from mlx_lvm.errors import Problems, UsageError
 from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize
 
 LAGS = 8
@@ -54,6 +60,16 @@ class RAMNConfig(ModelConfig):
     hidden_dim: int = option(768, "width of the network", low=1, high=65536, group="Model")
     input_dropout: float = option(0.4, "share of the network's input zeroed while training", low=0, below=1, group="Model")
     dropout: float = option(0.6, "share of its hidden units zeroed while training", low=0, below=1, group="Model")
+    horizons: int = option(1, "chunks ahead that it predicts, each directly (regress)", low=1, high=16, group="Model")
+    queries: float = option(
+        0.0, "share of training windows given a query, a later chunk of their document; 0: it takes none (regress)",
+        low=0, high=1, group="Model",
+    )  # fmt: skip
+
+    def check(self, problems: Problems) -> None:
+        for name in ("horizons", "queries"):
+            if self.head != "regress" and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                problems.add(f"{name} = {getattr(self, name)}: head {self.head} has none; leave it away, or choose head regress")
 
     @property
     def variant(self) -> str:
@@ -72,8 +88,35 @@ def age_kernels(length: int = MAX_CONTEXT) -> np.ndarray:
     return np.stack(rows).astype(np.float32)
 
 
+def steep_mixture(dim: int) -> np.ndarray:
+    """Filter of an unfitted model, float32 [mixtures, dim]: the last chunks, each 0.3 of the one after it."""
+    out = np.zeros((MIXTURES, dim), np.float32)
+    out[:LAGS] = (STEEP ** np.arange(LAGS))[:, None]
+    return out
+
+
+def add_filters(module: nn.Module, config: RAMNConfig) -> None:
+    """What each horizon has of its own: filters for here and elsewhere, those beside a query, and the map."""
+    module.filter, module.shift_filter = mx.array(steep_mixture(config.dim)), mx.array(steep_mixture(config.dim))
+    if config.queries:
+        beside = np.concatenate([steep_mixture(config.dim), np.zeros((1, config.dim), np.float32)])
+        module.query_filter, module.query_shift_filter = mx.array(beside), mx.array(beside)
+    if config.head == "regress":
+        module.map = nn.Linear(len(MAPPED) * config.width, config.dim, bias=False)
+
+
+class Further(nn.Module):
+    """The parameters of a horizon after the first."""
+
+    def __init__(self, config: RAMNConfig) -> None:
+        super().__init__()
+        add_filters(self, config)
+        self.output = nn.Linear(config.hidden_dim, config.width)
+
+
 class RAMN(VectorModel):
-    """Context [batch, length, dim] -> Prediction with baseline (the anchor's part) and residual [batch, dim].
+    """Context [batch, length, dim] and, with `queries`, a query [batch, dim] -> Prediction with baseline (the anchor's part)
+    and residual [batch, dim], and with `horizons` above 1 `ahead` [batch, horizons, dim].
 
     2,531,138 (regress) or 2,089,541 (retrieve) parameters at the default sizes. Torch twin: `mlx_lvm.parity.ramn.RAMN`.
     """
@@ -84,19 +127,17 @@ class RAMN(VectorModel):
     def __init__(self, config: RAMNConfig) -> None:
         super().__init__(config)
         dim, width, hidden = config.dim, config.width, config.hidden_dim
-        steep = np.zeros((MIXTURES, dim), np.float32)
-        steep[:LAGS] = (STEEP ** np.arange(LAGS))[:, None]
+        seen = len(SEEN) + bool(config.queries)
         self.mean = mx.zeros((dim,))
         self.basis = nn.Linear(dim, dim, bias=False)
         self.basis.weight = mx.eye(dim)
-        self.filter, self.shift_filter = mx.array(steep), mx.array(steep)
         self.log_novelty = mx.full((dim,), -math.log(dim))
         self.trust_limit, self.trust_slope = mx.full((1,), 2.0), mx.ones((1,))
-        self.input_gain = mx.ones((len(SEEN) * width,))
+        self.input_gain = mx.ones((seen * width,))
         self.output_gain = mx.ones((width,))
         self.net = [
             nn.Dropout(config.input_dropout),
-            nn.Linear(len(SEEN) * width + len(LENGTH_SCALES), hidden),
+            nn.Linear(seen * width + len(LENGTH_SCALES), hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
             nn.Linear(hidden, hidden),
@@ -104,9 +145,10 @@ class RAMN(VectorModel):
             nn.Dropout(config.dropout),
             nn.Linear(hidden, width),
         ]
-        if config.head == "regress":
-            self.map = nn.Linear(len(MAPPED) * width, dim, bias=False)
-        else:
+        add_filters(self, config)
+        if config.horizons > 1:
+            self.ahead = [Further(config) for _ in range(config.horizons - 1)]
+        if config.head == "retrieve":
             self.log_scale = mx.zeros((1,))
             self.push_strength, self.push_threshold = mx.full((1,), -1.0), mx.zeros((1,))
             self.push_metric = mx.zeros((dim,))
@@ -116,54 +158,90 @@ class RAMN(VectorModel):
     def purpose(self) -> str:  # type: ignore[override]
         return "cosine" if self.config.head == "regress" else "centred.mrr"
 
-    def __call__(self, context: mx.array) -> Prediction:
+    @property
+    def horizons(self) -> list[Any]:
+        """What has the parameters of each horizon: the model itself for the next chunk, then a `Further` each."""
+        return [self, *(self.ahead if self.config.horizons > 1 else [])]
+
+    def __call__(self, context: mx.array, query: mx.array | None = None) -> Prediction:
         self.check_context(context)
         length = context.shape[1]
         present = (mx.abs(context).max(axis=-1) != 0).astype(context.dtype)
         z = (context - self.mean) * present[..., None]
         kernels = self._kernels[:, -length:].astype(context.dtype)
         mixtures = self.basis((kernels @ z) / mx.maximum(present @ kernels.T, 1e-6)[..., None])
-        baseline, residual, trust = self.parts(mixtures, present.sum(axis=-1))
+        parts, trust = self.parts(mixtures, present.sum(axis=-1), self.asked(query, context[:, 0]))
         basis = self.basis.weight
         if self.config.head == "regress":
-            baseline, residual = self.mean + baseline @ basis, residual @ basis
+            every = [(self.mean + anchor @ basis, moved @ basis) for anchor, moved in parts]
+            baseline, residual = every[0]
+            ahead = mx.stack([anchor + moved for anchor, moved in every], axis=1) if len(every) > 1 else None
         else:
             scale = mx.exp(self.log_scale)
-            baseline, residual = scale * baseline, scale * residual
+            baseline, residual = (scale * part for part in parts[0])
             old = present * (mx.arange(length) < length - SPARED)
             weights = self.push_weights(z, (baseline + residual) @ basis, old)
             push = trust * ((weights[:, None, :] @ z).squeeze(1) @ basis.T) * mx.exp(self.push_metric)
-            baseline, residual = baseline @ basis, (residual - push) @ basis
+            baseline, residual, ahead = baseline @ basis, (residual - push) @ basis, None
         raw = baseline + residual
-        return Prediction(raw, normalize(raw), None, baseline, residual)
+        return Prediction(raw, normalize(raw), None, baseline, residual, ahead)
 
-    def parts(self, mixtures: mx.array, count: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        """(t a + (1 - t) a', t r, t) of mixtures [..., 12, dim] and the number of chunks read [...], all in the basis."""
-        trust = self.trust(mixtures)
-        elsewhere = (self.shift_filter * mixtures).sum(axis=-2)
-        return trust * self.anchor(mixtures) + (1 - trust) * elsewhere, trust * self.correction(mixtures, count), trust
+    def asked(self, query: mx.array | None, like: mx.array) -> tuple[mx.array, mx.array] | None:
+        """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None for a model that takes none.
+
+        like [batch, dim]: shape and dtype. Raises UsageError where a query is given that the model cannot take.
+        """
+        if not self.config.queries:
+            if query is not None:
+                raise UsageError("ramn: trained without queries, so it takes none; train one with --queries 0.5")
+            return None
+        if query is None:
+            query = mx.zeros_like(like)
+        if query.shape != like.shape:
+            raise UsageError(f"ramn: query of shape {tuple(query.shape)}; expected {list(like.shape)}")
+        there = mx.abs(query).max(axis=-1, keepdims=True) != 0
+        return there, self.basis((query - self.mean) * there)
+
+    def parts(
+        self, mixtures: mx.array, count: mx.array, asked: tuple[mx.array, mx.array] | None = None
+    ) -> tuple[list[tuple[mx.array, mx.array]], mx.array]:
+        """([(t a + (1 - t) a', t r) for each horizon], t) of mixtures [..., 12, dim], the number of chunks read [...] and
+        what `asked` gives; all in the basis.
+        """
+        trust, hidden = self.trust(mixtures), self.hidden(mixtures, count, asked)
+        beyond = [(0, 0)] * (hidden.ndim - 1) + [(0, self.config.dim - self.config.width)]
+        out = []
+        for own, last in zip(self.horizons, [self.net[-1], *(one.output for one in self.horizons[1:])], strict=True):
+            here, elsewhere = self.filtered(own, mixtures, asked)
+            if self.config.head == "regress":
+                here = here + own.map(mx.concatenate([mixtures[..., k, : self.config.width] for k in MAPPED], axis=-1))
+            # As a difference, so that the gradient of the trust is not one of two long sums that cancel.
+            out.append((elsewhere + trust * (here - elsewhere), trust * mx.pad(last(hidden) * self.output_gain, beyond)))
+        return out, trust
+
+    def filtered(self, own: Any, mixtures: mx.array, asked: tuple[mx.array, mx.array] | None) -> tuple[mx.array, mx.array]:
+        """Both filters of a horizon over mixtures [..., 12, dim]: (a, a') [..., dim], before the map."""
+        plain = [(one * mixtures).sum(axis=-2) for one in (own.filter, own.shift_filter)]
+        if asked is None:
+            return plain[0], plain[1]
+        there, query = asked
+        beside = [(one[:-1] * mixtures).sum(axis=-2) + one[-1] * query for one in (own.query_filter, own.query_shift_filter)]
+        return mx.where(there, beside[0], plain[0]), mx.where(there, beside[1], plain[1])
 
     def trust(self, mixtures: mx.array) -> mx.array:
         """t: [..., 12, dim] -> [..., 1]."""
         novelty = (mx.square(mixtures[..., ALL, :]) * mx.exp(self.log_novelty)).sum(axis=-1, keepdims=True)
-        return mx.sigmoid(self.trust_slope * (self.trust_limit - mx.log(novelty + 1e-6)))
+        # sigmoid(x), whose gradient MLX takes as t (1 - t): near 1 that keeps no digits.
+        return mx.exp(-nn.softplus(self.trust_slope * (mx.log(novelty + 1e-6) - self.trust_limit)))
 
-    def anchor(self, mixtures: mx.array) -> mx.array:
-        """a: mixtures [..., 12, dim] -> [..., dim], both in the basis."""
-        filtered = (self.filter * mixtures).sum(axis=-2)
-        if self.config.head == "retrieve":
-            return filtered
-        return filtered + self.map(mx.concatenate([mixtures[..., k, : self.config.width] for k in MAPPED], axis=-1))
-
-    def correction(self, mixtures: mx.array, count: mx.array) -> mx.array:
-        """r: mixtures [..., 12, dim] and the number of chunks read [...] -> [..., dim], zero past the first `rank` directions."""
-        parts = [mixtures[..., k, : self.config.width] for k in SEEN]
+    def hidden(self, mixtures: mx.array, count: mx.array, asked: tuple[mx.array, mx.array] | None = None) -> mx.array:
+        """The network before its last layer: mixtures [..., 12, dim] and the number of chunks read [...] -> [..., hidden]."""
+        parts = [mixtures[..., k, : self.config.width] for k in SEEN] + ([asked[1][..., : self.config.width]] if asked else [])
         lengths = [mx.exp(-count / scale)[..., None] for scale in LENGTH_SCALES]
         x = mx.concatenate([mx.concatenate(parts, axis=-1) * self.input_gain, *lengths], axis=-1)
-        for layer in self.net:
+        for layer in self.net[:-1]:
             x = layer(x)
-        beyond = self.config.dim - self.config.width
-        return mx.pad(x * self.output_gain, [(0, 0)] * (x.ndim - 1) + [(0, beyond)])
+        return x
 
     def push_weights(self, z: mx.array, query: mx.array, old: mx.array) -> mx.array:
         """How far each chunk is pushed out: z [batch, length, dim], query [batch, dim], old [batch, length] 0 or 1 -> like `old`."""
@@ -171,6 +249,6 @@ class RAMN(VectorModel):
         return mx.exp(self.push_strength) * nn.softplus(scores - self.push_threshold) * old
 
     def start_at_baseline(self) -> None:
-        """The network's last layer becomes zero: the model begins as its anchor."""
-        last = self.net[-1]
-        last.weight, last.bias = mx.zeros_like(last.weight), mx.zeros_like(last.bias)
+        """The network's last layers become zero: the model begins as its anchor."""
+        for last in [self.net[-1], *(one.output for one in self.horizons[1:])]:
+            last.weight, last.bias = mx.zeros_like(last.weight), mx.zeros_like(last.bias)

@@ -19,6 +19,7 @@ from mlx_lvm.models.ramn import MAX_CONTEXT, SPARED, age_kernels
 TARGETS = 32
 ROWS = MAX_CONTEXT + TARGETS
 BLOCK = 8192
+QUERY_SPAN = 20  # chunks after the predicted ones that a query is drawn from
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,14 @@ def segments(corpus: Corpus, documents: np.ndarray, context: int) -> Segments:
 @dataclass(frozen=True)
 class Batch:
     """Segments on the device: z [batch, 132, dim] zero where there is no chunk, present [batch, 132], valid [batch, 32]
-    (whether a target is there), rows [batch, 132].
+    (whether a target is there), rows [batch, 132], table as `Segments.table` gives it.
     """
 
     z: mx.array
     present: mx.array
     valid: mx.array
     rows: mx.array
+    table: mx.array
 
     @property
     def truth(self) -> mx.array:
@@ -89,7 +91,28 @@ def take_segments(centred: mx.array, table: mx.array) -> Batch:
     inside = (rows >= table[:, 1:2]) & (rows < table[:, 2:])
     present = inside.astype(mx.float32)
     z = mx.take(centred, mx.maximum(mx.minimum(rows, centred.shape[0] - 1), 0), axis=0) * present[..., None]
-    return Batch(z, present, inside[:, MAX_CONTEXT:], rows)
+    return Batch(z, present, inside[:, MAX_CONTEXT:], rows, table)
+
+
+def take_targets(rows: mx.array, table: mx.array, ahead: int = 0) -> tuple[mx.array, mx.array]:
+    """(the chunks `ahead` after each target [batch, 32, dim], zero where there is none; whether one is there [batch, 32]).
+
+    rows [n, dim]: of every chunk. table as `Segments.table` gives it.
+    """
+    index = table[:, :1] + ahead + mx.arange(TARGETS)
+    there = index < table[:, 2:]
+    return mx.take(rows, mx.minimum(index, rows.shape[0] - 1), axis=0) * there[..., None], there
+
+
+def take_queries(rows: mx.array, table: mx.array, draws: mx.array, first: int) -> tuple[mx.array, mx.array]:
+    """(whether there is a query [batch, 32, 1], the query or zero [batch, 32, dim]): one of the 20 chunks, or as many as there
+    are, that follow the `first` chunks from each target on. draws [batch, 32] in [0, 1) say which.
+    """
+    start = table[:, :1] + first + mx.arange(TARGETS)
+    left = mx.minimum(table[:, 2:] - start, QUERY_SPAN)
+    index = start + (draws * mx.maximum(left, 1)).astype(mx.int32)
+    there = (left > 0)[..., None]
+    return there, mx.take(rows, mx.minimum(index, rows.shape[0] - 1), axis=0) * there
 
 
 def causal_kernels() -> mx.array:

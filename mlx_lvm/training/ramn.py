@@ -1,6 +1,6 @@
 """Training of RAMN: its anchor in closed form, then a network beside it on all positions of every document.
 
-regress    1 - cosine, plus 0.3 of the same on centred vectors, plus half the squared error
+regress    1 - cosine, plus 0.3 of the same on centred vectors, plus half the squared error; the mean over the horizons
 retrieve   (1 - p^0.3) / 0.3, p the softmax probability of the true chunk among the batch's targets and what its document
            read before the 5 chunks that no ranking holds. Between cross entropy (power 0) and 1 - p (power 1): windows that
            no query could solve weigh less than in cross entropy, as they do in a mean reciprocal rank.
@@ -39,7 +39,9 @@ from mlx_lvm.training.documents import (
     mixtures_of,
     old_mask,
     segments,
+    take_queries,
     take_segments,
+    take_targets,
 )
 from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, only_if, zero_moments
 from mlx_lvm.training.step import NEVER, TrainStep, first_broken
@@ -54,7 +56,8 @@ STRANGERS = 1024  # chunks of all training documents, drawn for each step, that 
 TUNING_WINDOWS = 2000  # validation windows that are ranked after an epoch
 # Learning rate beside the network's, and whether weights decay.
 GROUPS = {"net": (1.0, True), "filter": (2.0, False), "scalars": (40.0, False)}
-FROZEN = ("mean", "shift_filter", "log_novelty", "trust_limit", "trust_slope", "input_gain", "output_gain")  # beside basis and map
+FROZEN = ["mean", "shift_filter", "log_novelty", "trust_limit", "trust_slope", "input_gain", "output_gain"]  # beside basis and map
+FILTERS = ("filter", "shift_filter", "query_filter", "query_shift_filter")  # of every horizon, with head regress
 
 
 class DocumentStep(TrainStep):
@@ -68,10 +71,12 @@ class DocumentStep(TrainStep):
         self.total_steps = total_steps
         self.live = RAMN(model.config)
         self.live.update(tree_map(lambda x: x + 0, model.parameters()))
-        self.live.freeze(keys=[*FROZEN, *(["filter"] if model.config.head == "regress" else [])], recurse=False)
-        for name in ("basis", "map"):
-            if name in self.live:
-                self.live[name].freeze()
+        self.live.freeze(keys=FROZEN, recurse=False)
+        self.live.basis.freeze()
+        if model.config.head == "regress":
+            for own in self.live.horizons:
+                own.freeze(keys=[name for name in FILTERS if name in own], recurse=False)
+                own.map.freeze()
         super().__init__(model, corpus, config, ALONE)
         self.moments = zero_moments(self.live.trainable_parameters())
         self._centred = centred_rows(self.segments, np.array(model.mean), model.basis.weight)
@@ -155,27 +160,33 @@ def grouped_adamw(parameters: Any, gradients: Any, moments: dict[str, Any], rate
 
 
 def group_of(name: str) -> str:
-    return "net" if name.startswith("net.") else "filter" if name == "filter" else "scalars"
+    return "net" if name.startswith(("net.", "ahead.")) else "filter" if name == "filter" else "scalars"
 
 
 def regress_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, centred: mx.array) -> tuple[mx.array, mx.array]:
-    """(loss per target, sum of cosines), all in the basis, where cosines are the same."""
-    mixtures = mixtures_of(batch, kernels)
-    anchor, correction, _ = model.parts(mixtures, counts_of(batch))
-    moved = anchor + correction
-    mean, valid = model.basis(model.mean), batch.valid.astype(mx.float32)
-    unit, truth = normalize(mean + moved), normalize(mean + batch.truth)
-    cosine = (unit * truth).sum(axis=-1)
-    centred = (normalize(unit - mean) * normalize(truth - mean)).sum(axis=-1)
-    squared = mx.square(moved - batch.truth).sum(axis=-1)
-    loss = 1 - cosine + CENTRED * (1 - centred) + SQUARED * squared
-    return (loss * valid).sum() / valid.sum(), (cosine * valid).sum()
+    """(loss per target, sum of cosines with the next chunk), all in the basis, where cosines are the same."""
+    config, asked = model.config, None
+    if config.queries:
+        drawn, kept = mx.random.uniform(shape=batch.valid.shape), mx.random.uniform(shape=batch.valid.shape) < config.queries
+        there, query = take_queries(centred, batch.table, drawn, config.horizons)
+        asked = (there & kept[..., None], query * kept[..., None])
+    parts, _ = model.parts(mixtures_of(batch, kernels), counts_of(batch), asked)
+    mean, losses, cosines = model.basis(model.mean), [], []
+    for ahead, (anchor, correction) in enumerate(parts):
+        target, there = take_targets(centred, batch.table, ahead)
+        moved, valid = anchor + correction, there.astype(mx.float32)
+        unit, truth = normalize(mean + moved), normalize(mean + target)
+        cosine = (unit * truth).sum(axis=-1)
+        apart = 1 - (normalize(unit - mean) * normalize(truth - mean)).sum(axis=-1)
+        loss = 1 - cosine + CENTRED * apart + SQUARED * mx.square(moved - target).sum(axis=-1)
+        losses.append((loss * valid).sum() / mx.maximum(valid.sum(), 1))
+        cosines.append((cosine * valid).sum())
+    return mx.stack(losses).mean(), cosines[0]
 
 
 def retrieve_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, centred: mx.array) -> tuple[mx.array, mx.array]:
-    """(loss per target, sum of cosines of the query with its target)."""
-    mixtures = mixtures_of(batch, kernels)
-    anchor, correction, trust = model.parts(mixtures, counts_of(batch))
+    """(loss per target, sum of cosines of the ranking direction with its target)."""
+    ((anchor, correction),), trust = model.parts(mixtures_of(batch, kernels), counts_of(batch))
     query = mx.exp(model.log_scale) * (anchor + correction)
     read = batch.present[:, None, :] * old
     scores = query @ batch.z.swapaxes(1, 2)
@@ -213,7 +224,7 @@ class RamnTrainer(Trainer):
         self, model: RAMN, corpus: Corpus, config: TrainConfig, folder: Path, split: Split | None = None, group: Group = ALONE
     ) -> None:
         super().__init__(model, corpus, config, folder, split, group)
-        start_at_anchor(model, fit_anchor(corpus, self.split.train, config.context, model.config.width))
+        start_at_anchor(model, fit_anchor(corpus, self.split.train, config.context, model.config))
         self.train_windows = segments(corpus, self.split.train, config.context)  # type: ignore[assignment]
         self.train_step = DocumentStep(model, corpus, config, self.split.train, config.epochs * self.steps_per_epoch)
         self._pool = build_pool(sample(self.val_windows, TUNING_WINDOWS), document_rows(corpus.offsets, self.split.val))

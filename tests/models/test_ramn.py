@@ -12,9 +12,9 @@ from mlx_lvm.models.ramn import RAMN, RAMNConfig, age_kernels
 SIZES = {"dim": 24, "rank": 10, "hidden_dim": 16}
 
 
-def drawn(head: str, seed: int = 0) -> RAMN:
+def drawn(head: str, seed: int = 0, **options) -> RAMN:
     """Every parameter random, none zero or one."""
-    model = build(RAMNConfig(head=head, **SIZES))
+    model = build(RAMNConfig(head=head, **SIZES, **options))
     draw = np.random.default_rng(seed)
     weights = [(name, mx.array((0.3 * draw.standard_normal(w.shape)).astype(np.float32))) for name, w in model.weights().items()]
     model.load_weights(weights, strict=True)
@@ -41,6 +41,50 @@ def test_equals_the_torch_twin(head, length):
         expected = getattr(theirs, field).numpy()
         error = np.abs(np.array(getattr(ours, field)) - expected).max() / np.abs(expected).max()
         assert error < 3e-6, (field, error)
+
+
+@pytest.mark.parametrize("options", [{"horizons": 3}, {"queries": 0.5}, {"horizons": 4, "queries": 1.0}])
+def test_horizons_and_queries_equal_the_torch_twin(options):
+    from mlx_lvm.parity import bridge
+
+    model = drawn("regress", **options)
+    twin = bridge.twin(model.config, model.weights(), "float64")
+    x, query = contexts(3, 9), contexts(3, 1, seed=4)[:, 0]
+    x[1, :4], query[2] = 0, 0
+    given = (x, query) if "queries" in options else (x,)
+    ours = model(*map(mx.array, given))
+    with torch.no_grad():
+        theirs = twin(*(torch.tensor(one, dtype=torch.float64) for one in given))
+    assert (ours.ahead is None) == (theirs.ahead is None) == ("horizons" not in options)
+    for field in ("raw", "baseline", "residual", *(["ahead"] if "horizons" in options else [])):
+        expected = getattr(theirs, field).numpy()
+        assert getattr(ours, field).shape == expected.shape
+        assert np.abs(np.array(getattr(ours, field)) - expected).max() / np.abs(expected).max() < 3e-6, field
+
+
+def test_each_horizon_is_the_first_with_parameters_of_its_own():
+    """Its filters, map and last layer put in the first one's place give the same vector."""
+    model, x = drawn("regress", horizons=3), mx.array(contexts(2, 8))
+    ahead = np.array(model(x).ahead)
+    np.testing.assert_allclose(ahead[:, 0], np.array(model(x).raw), rtol=1e-6)
+    third = model.ahead[1]
+    model.filter, model.shift_filter, model.map, model.net[-1] = third.filter, third.shift_filter, third.map, third.output
+    np.testing.assert_allclose(np.array(model(x).raw), ahead[:, 2], rtol=1e-5, atol=1e-5)
+    assert np.abs(ahead[:, 2] - ahead[:, 0]).max() > 1e-2
+
+
+def test_a_query_of_zeros_is_none_and_another_moves_the_prediction():
+    model, x, query = drawn("regress", queries=0.5), mx.array(contexts(2, 8)), contexts(2, 1, seed=4)[:, 0]
+    without = np.array(model(x).raw)
+    np.testing.assert_array_equal(np.array(model(x, mx.zeros((2, 24))).raw), without)
+    query[1] = 0
+    found = np.array(model(x, mx.array(query)).raw)
+    np.testing.assert_allclose(found[1], without[1], rtol=1e-5, atol=1e-6)
+    assert np.abs(found[0] - without[0]).max() > 1e-2
+    with pytest.raises(UsageError, match=r"query of shape \(3, 24\); expected \[2, 24\]"):
+        model(x, mx.zeros((3, 24)))
+    with pytest.raises(UsageError, match="trained without queries"):
+        drawn("regress")(x, mx.array(query))
 
 
 @pytest.mark.parametrize("head", ["regress", "retrieve"])
@@ -88,5 +132,7 @@ def test_config_round_trip_and_limits():
     assert config.width == 48
     with pytest.raises(UsageError, match="head = 'rank': must be one of regress, retrieve"):
         RAMNConfig(head="rank")
+    with pytest.raises(UsageError, match="horizons = 2: head retrieve has none"):
+        RAMNConfig(head="retrieve", horizons=2)
     with pytest.raises(UsageError, match=r"ramn: context of shape .*expected \[batch, 1 to 100, 48\]"):
         build(config)(mx.zeros((2, 101, 48)))

@@ -73,6 +73,19 @@ def test_taps_and_weights(name: str) -> None:
     assert expected[name] <= taps
 
 
+def test_ramn_with_horizons_and_queries(corpora: list) -> None:
+    """Forward, taps and gradients of every parameter that only horizons or a query bring in; none is left unobserved."""
+    config = small(MODELS["ramn"][1](horizons=3, queries=0.5))
+    for one in (Subject.drawn(config, 0), Subject.drawn(config, 0).randomised(1)):
+        sides, cases = Sides(one), [random_case(64, 3, 7, 0), random_case(64, 1, 1, 1)]
+        checks = [*weights_checks(sides), *forward_checks(sides, cases, ("eager", "compiled")), *gradient_checks(sides, cases)]
+        assert not failures([*checks, *taps_checks(sides, cases[:1])])
+        assert {f"ramn/forward/{one.parameters}/eager/{cases[0].name}/ahead"} <= {check.name for check in checks}
+    gradients = {c.name.rpartition("/")[2]: c for c in checks if "/gradients/" in c.name and cases[0].name in c.name}
+    for name in ("ahead.1.filter", "ahead.0.map.weight", "ahead.1.output.weight", "query_filter", "ahead.0.query_shift_filter"):
+        assert gradients[name].verdict in ("bitwise", "equivalent"), gradients[name]
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_taps_in_half_precision(name: str, dtype: str) -> None:
