@@ -13,6 +13,7 @@ def show_study(display: Output, result: dict[str, Any]) -> None:
     parts: dict[str, Callable[[Output, dict[str, Any], dict[str, Any]], None]] = {
         "direction": _direction,
         "rollout": _rollout,
+        "horizons": _horizons,
         "ablations": _ablations,
         "difficulty": _difficulty,
         "attention": _attention,
@@ -36,6 +37,14 @@ def _direction(display: Output, result: dict[str, Any], found: dict[str, Any]) -
 def _rollout(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
     rows = [[key, *(f"{value:.4f}" for value in curve["cosine"])] for key, curve in found["curves"].items()]
     display.table(f"rollout, {found['windows']:,} windows", ["", *(f"t+{k + 1}" for k in range(found["steps"]))], rows, bold=0)
+
+
+def _horizons(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+    steps = [f"t+{k + 1}" for k in range(found["horizons"])]
+    rows = [[key, *(f"{value:.4f}" for value in curve["cosine"])] for key, curve in found["curves"].items()]
+    for name, gain in found["gains"].items():
+        rows.append([f"direct less {name}", *(f"{d:+.4f} {_ends(ci)}" for d, ci in zip(gain["difference"], gain["ci"], strict=True))])
+    display.table(f"horizons, each predicted directly, {found['windows']:,} windows", ["", *steps], rows, bold=0)
 
 
 def _ablations(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:

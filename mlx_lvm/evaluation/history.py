@@ -34,6 +34,13 @@ class HistoryPredictor:
     model: VectorModel
 
     def predict(self, windows: Windows, index: Index = ALL) -> mx.array:
+        return self._run(windows, index, "raw")
+
+    def ahead(self, windows: Windows, index: Index = ALL) -> mx.array:
+        """Raw vectors [n, horizons, dim] of the next chunk and those after it, of a model that predicts several."""
+        return self._run(windows, index, "ahead")
+
+    def _run(self, windows: Windows, index: Index, field: str) -> mx.array:
         targets, starts = windows.targets[index], windows.starts[index]
         training, corpus = self.model.training, windows.corpus
         self.model.eval()
@@ -43,17 +50,22 @@ class HistoryPredictor:
             longest = min(int((rows - first).max()), self.model.history)
             length = min(-(-longest // 20) * 20, self.model.history)  # few lengths, so that few functions are compiled
             rows = rows + np.arange(-length, 0, dtype=np.int32)
-            parts.append(self._forward(corpus.vectors, corpus.scales, mx.array(np.maximum(rows, first)), mx.array(rows >= first)))
+            arguments = (corpus.vectors, corpus.scales, mx.array(np.maximum(rows, first)), mx.array(rows >= first))
+            parts.append(self._forward[field](*arguments))
             mx.eval(parts[-1])
         self.model.train(training)
         return mx.concatenate(parts) if len(parts) > 1 else parts[0]
 
     @cached_property
-    def _forward(self) -> Any:
+    def _forward(self) -> dict[str, Any]:
+        """The compiled forward pass to a field of the prediction."""
         model = self.model
 
-        @partial(mx.compile, inputs=model.state)  # else the weights of the first call would be baked in
-        def forward(vectors: mx.array, scales: mx.array | None, rows: mx.array, present: mx.array) -> mx.array:
-            return model(gather(vectors, scales, rows) * present[..., None]).raw
+        def forward(field: str) -> Any:
+            @partial(mx.compile, inputs=model.state)  # else the weights of the first call would be baked in
+            def run(vectors: mx.array, scales: mx.array | None, rows: mx.array, present: mx.array) -> mx.array:
+                return getattr(model(gather(vectors, scales, rows) * present[..., None]), field)
 
-        return forward
+            return run
+
+        return {field: forward(field) for field in ("raw", "ahead")}

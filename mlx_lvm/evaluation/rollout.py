@@ -49,8 +49,7 @@ def rollout(
     truth = chosen.corpus.take(mx.array((chosen.targets[:, None] + np.arange(steps)).astype(np.int32)))
     figures: dict[str, np.ndarray] = {}
     for name, predictor in predictors.items():
-        parts = [roll(predictor, stage(chosen, block, predictor), chosen.context, steps) for block in stage_blocks(chosen, predictor)]
-        figures[name] = _against(mx.concatenate(parts, axis=1).swapaxes(0, 1), truth)
+        figures[name] = _against(rolled_out(predictor, chosen, steps), truth)
     held = {f"{repeated}, first prediction held": predict_all(predictors[repeated], chosen), "context mean held": _means(chosen)}
     for name, vectors in held.items():
         figures[name] = _against(mx.broadcast_to(vectors[:, None], truth.shape), truth)
@@ -61,6 +60,12 @@ def rollout(
             "ci": [one.ends() for one in found.values()],
         }
     return out
+
+
+def rolled_out(predictor: Predictor, windows: Windows, steps: int) -> mx.array:
+    """Unit predictions [n, steps, dim] of the target of every window and of what follows it."""
+    parts = [roll(predictor, stage(windows, block, predictor), windows.context, steps) for block in stage_blocks(windows, predictor)]
+    return mx.concatenate(parts, axis=1).swapaxes(0, 1)
 
 
 def subset(windows: Windows, keep: np.ndarray) -> Windows:

@@ -14,6 +14,7 @@ from mlx_lvm.evaluation.cases import cases
 from mlx_lvm.evaluation.difficulty import difficulty
 from mlx_lvm.evaluation.direction import LAST, direction, explain
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation
+from mlx_lvm.evaluation.horizons import direct, horizons
 from mlx_lvm.evaluation.predictor import sample
 from mlx_lvm.evaluation.rollout import rollout
 
@@ -39,6 +40,10 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
         compared = {key: evaluation.predictors[key] for key in dict.fromkeys([name, REFERENCE])}
         progress("rollout")
         out["rollout"] = rollout(compared, name, sample(windows, ROLLED), bootstrap.resamples, bootstrap.seed)
+        several = direct(evaluation.predictors[name])
+        if several is not None:
+            progress("horizons")
+            out["horizons"] = horizons(several, sample(windows, ROLLED), evaluation.bench, bootstrap.resamples, bootstrap.seed)
         progress("ablations")
         out["ablations"] = ablate(compared, cosine, REFERENCE, windows, bootstrap)
     progress("cases")

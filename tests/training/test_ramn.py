@@ -16,7 +16,7 @@ from mlx_lvm.models.ramn import MAPPED, RAMN, RAMNConfig
 from mlx_lvm.training.anchor import PENALTY, SHRINK, bands, fit_anchor, start_at_anchor
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.documents import causal_kernels, centred_rows, counts_of, mixtures_of, old_mask, segments, take_segments
-from mlx_lvm.training.ramn import FROZEN, POWER, RamnTrainer, retrieve_loss
+from mlx_lvm.training.ramn import FILTERS, FROZEN, POWER, RamnTrainer, retrieve_loss
 from mlx_lvm.training.trainer import epoch_order, step_key
 
 SIZES = {"dim": 32, "rank": 12, "hidden_dim": 16}
@@ -35,33 +35,42 @@ def mixtures_by_hand(x: np.ndarray) -> np.ndarray:
     return np.array(out)
 
 
-def by_hand(corpus: Corpus, documents: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(the closed form's predictions, those of its filters alone, its trust) on every window, by plain least squares in NumPy."""
+def by_hand(corpus: Corpus, documents: np.ndarray, width: int, ahead: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(the closed form's predictions, those of its filters alone, its trust) on every window with a chunk `ahead` of its
+    target, by plain least squares in NumPy.
+    """
     parts = [corpus.numpy(slice(corpus.offsets[d], corpus.offsets[d + 1])).astype(np.float64) for d in documents]
     mean = np.concatenate([p[5:] for p in parts]).mean(axis=0)
     y = np.concatenate([p[5:] for p in parts]) - mean
     _, vectors = np.linalg.eigh(y.T @ y)
     basis = vectors[:, ::-1].T
-    f = np.concatenate([mixtures_by_hand(p - mean) for p in parts]) @ basis.T
-    y = y @ basis.T
+    every = np.concatenate([mixtures_by_hand(p - mean) for p in parts]) @ basis.T
+    novelty = (every[:, 11] ** 2 / (y @ basis.T).var(axis=0)).mean(axis=1)
+    trust = 1 / (1 + (novelty / (1.3 * np.quantile(novelty, 0.999))) ** 8)[:, None]
+    sizes = np.array([(every[:, k] ** 2).sum(axis=0).mean() for k in MAPPED])
+    scale = np.repeat(np.sqrt(sizes[0] / sizes), width)
+    kept = np.concatenate([np.arange(5, len(p)) + ahead < len(p) for p in parts])
+    f, trust = every[kept], trust[kept]
+    y = (np.concatenate([p[5 + ahead :] for p in parts]) - mean) @ basis.T
     filters, shifted = np.zeros((12, len(mean))), np.zeros((12, len(mean)))
     for band in bands(len(mean)):
-        design, wanted = f[:, :, band].transpose(0, 2, 1).reshape(-1, 12), y[:, band].reshape(-1)
-        shrink = np.sqrt(SHRINK * np.mean(np.sum(design**2, axis=0))) * np.eye(12)  # a penalty as twelve more rows
-        design, wanted = np.vstack([design, shrink]), np.append(wanted, np.zeros(12))
-        filters[:, band] = np.linalg.lstsq(design, wanted, rcond=None)[0][:, None]
-        rest = design[:, :11] - design[:, 11:]  # the last scalar is 1 less the others
-        free = np.linalg.lstsq(rest, wanted - design[:, 11], rcond=None)[0]
-        shifted[:, band] = np.append(free, 1 - free.sum())[:, None]
-    sizes = np.array([(f[:, k] ** 2).sum(axis=0).mean() for k in MAPPED])
-    scale = np.repeat(np.sqrt(sizes[0] / sizes), width)
+        filters[:, band], shifted[:, band] = (found[:, None] for found in two_fits(f[:, :, band], y[:, band]))
     x = np.concatenate([f[:, k, :width] for k in MAPPED], axis=1) * scale
     filtered = (filters * f).sum(axis=1)
     mapping = np.linalg.solve(x.T @ x + PENALTY * np.eye(len(scale)), x.T @ (y - filtered))
-    novelty = (f[:, 11] ** 2 / y.var(axis=0)).mean(axis=1)
-    trust = 1 / (1 + (novelty / (1.3 * np.quantile(novelty, 0.999))) ** 8)[:, None]
     expected = trust * (filtered + x @ mapping) + (1 - trust) * (shifted * f).sum(axis=1)
     return mean + expected @ basis, mean + filtered @ basis, trust[:, 0]
+
+
+def two_fits(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scalars of the mixtures f [n, k, directions] that fit y [n, directions] best, and the best that sum to 1."""
+    count = f.shape[1]
+    design, wanted = f.transpose(0, 2, 1).reshape(-1, count), y.reshape(-1)
+    shrink = np.sqrt(SHRINK * np.sum(design**2) / count) * np.eye(count)  # a penalty as that many more rows
+    design, wanted = np.vstack([design, shrink]), np.append(wanted, np.zeros(count))
+    rest = design[:, :-1] - design[:, -1:]  # the last scalar is 1 less the others
+    free = np.linalg.lstsq(rest, wanted - design[:, -1], rcond=None)[0]
+    return np.linalg.lstsq(design, wanted, rcond=None)[0], np.append(free, 1 - free.sum())
 
 
 def test_step_zero_is_the_closed_form(small: Corpus) -> None:
@@ -73,6 +82,46 @@ def test_step_zero_is_the_closed_form(small: Corpus) -> None:
     assert np.abs(predicted - expected).max() < 2e-5
     assert np.abs(filtered - expected).max() > 1e-3  # the map does something
     assert trust.min() < 0.9 < np.median(trust)
+
+
+def test_each_horizon_starts_as_its_own_closed_form(small: Corpus) -> None:
+    documents = split_corpus(small).train
+    model = build(RAMNConfig(**SIZES, horizons=3))
+    start_at_anchor(model, fit_anchor(small, documents, 5, model.config))
+    read = windows(small, documents, 5)
+    ahead = np.array(HistoryPredictor("ramn", model).ahead(read))
+    for k in range(3):
+        kept = read.targets + k < small.offsets[1:][read.documents]
+        assert np.abs(ahead[kept, k] - by_hand(small, documents, 12, k)[0]).max() < 3e-5
+    assert np.abs(ahead[:, 1] - ahead[:, 2]).max() > 1e-3
+
+
+def test_filters_beside_a_query(small: Corpus) -> None:
+    """Least squares over the windows that have a later chunk, with the chunk that was drawn as one more mixture."""
+    documents = split_corpus(small).train
+    fitted = fit_anchor(small, documents, 5, RAMNConfig(**SIZES, horizons=2, queries=0.5))
+    parts = segments(small, documents, 5)
+    z = np.array(centred_rows(parts, fitted.mean, mx.array(fitted.basis))).astype(np.float64)
+    lengths = small.lengths[documents]
+    starts = np.cumsum([0, *lengths])[:-1]
+    mixtures = np.concatenate([mixtures_by_hand(z[a : a + n]) for a, n in zip(starts, lengths, strict=True)])
+    place = {t: i for i, t in enumerate(t for a, n in zip(starts, lengths, strict=True) for t in range(a + 5, a + n))}
+    draws, f, rows = np.random.default_rng(0), [], []
+    for index in parts.blocks(8):
+        drawn = draws.random((len(index), 32), dtype=np.float32)
+        for segment, row in zip(index, drawn, strict=True):
+            for k, draw in enumerate(row):
+                t = int(parts.targets[segment]) + k
+                left = min(int(parts.ends[segment]) - (t + 2), 20)  # after both predicted chunks
+                if left > 0:
+                    f.append(np.vstack([mixtures[place[t]], z[t + 2 + int(draw * left)]]))
+                    rows.append(t)
+    for ahead, horizon in enumerate(fitted.horizons):
+        for band in bands(32):
+            free, one = two_fits(np.array(f)[:, :, band], z[np.array(rows) + ahead][:, band])
+            np.testing.assert_allclose(horizon.query_filter[:, band] - free[:, None], 0, atol=3e-3)
+            np.testing.assert_allclose(horizon.query_shift_filter[:, band] - one[:, None], 0, atol=3e-3)
+        assert horizon.query_filter[12].mean() > 0.02  # the query counts
 
 
 def test_in_another_domain_the_anchor_needs_no_mean(small: Corpus) -> None:
@@ -171,32 +220,37 @@ def test_retrieve_loss_by_its_formula(fitted: dict[str, RAMN], small: Corpus, mo
     assert float(loss) == pytest.approx(np.mean(losses), rel=2e-4)
 
 
-def new(folder: Path, corpus: Corpus, head: str, epochs: int = 2) -> RamnTrainer:
+def new(folder: Path, corpus: Corpus, head: str, epochs: int = 2, **options: float) -> RamnTrainer:
     mx.random.seed(0)
     config = TrainConfig(corpus="small", epochs=epochs, batch_size=4, lr=2e-3, early_stop=0)
     folder.mkdir()
-    return RamnTrainer(build(RAMNConfig(head=head, **SIZES)), corpus, config, folder)
+    return RamnTrainer(build(RAMNConfig(head=head, **SIZES, **options)), corpus, config, folder)
 
 
 def fingerprint(trainer: RamnTrainer) -> dict[str, str]:
     return {name: sha256(np.array(value)) for name, value in {**trainer.model.weights(), **trainer.train_step.saved()}.items()}
 
 
-@pytest.mark.parametrize("head", ["regress", "retrieve"])
-def test_training_lowers_the_loss_leaves_the_statistics_and_resumes_to_the_bit(tmp_path: Path, small: Corpus, head: str) -> None:
-    whole = new(tmp_path / "whole", small, head)
+FITTED = {"basis.weight", *FROZEN} | {f"{at}{name}" for at in ("", "ahead.0.") for name in (*FILTERS, "map.weight")}
+
+
+@pytest.mark.parametrize(("head", "options"), [("regress", {}), ("retrieve", {}), ("regress", {"horizons": 2, "queries": 0.5})])
+def test_training_lowers_the_loss_leaves_the_statistics_and_resumes_to_the_bit(
+    tmp_path: Path, small: Corpus, head: str, options: dict
+) -> None:
+    whole = new(tmp_path / "whole", small, head, **options)
     before = {name: np.array(value) for name, value in whole.model.weights().items()}
     assert whole.train()
     history = whole.state.history
     assert history[-1]["train_loss"] < history[0]["train_loss"]
-    frozen = {"basis.weight", "map.weight", *FROZEN} | ({"filter"} if head == "regress" else set())
+    frozen = FITTED - ({"filter"} if head == "retrieve" else set())
     for name, value in whole.model.weights().items():
         assert (np.array(value) == before[name]).all() == (name in frozen), name
 
-    stopped = new(tmp_path / "cut", small, head)
+    stopped = new(tmp_path / "cut", small, head, **options)
     steps = iter([False, False, True])
     assert not stopped.train(stop=lambda: next(steps))
-    resumed = new(tmp_path / "other", small, head)
+    resumed = new(tmp_path / "other", small, head, **options)
     resumed.folder = stopped.folder
     resumed.resume()
     assert resumed.state.count == 3
