@@ -1,10 +1,11 @@
-"""Train both heads of RAMN by seed and measure them against every closed form, in the corpus and in another one.
+"""What each part of RAMN is worth, and what more documents are worth, on validation documents.
 
-    python benchmarks/ramn.py --seeds 5 --split test --out ramn.json
-    python benchmarks/ramn.py --heads retrieve --seeds 1 --split val --documents 0.5    # a learning curve's point
+    python benchmarks/ramn.py --head regress --out regress.json
+    python benchmarks/ramn.py --head retrieve --documents 0.25 0.5 --out curve.json
 
-Closed forms are fitted on the training documents of `sotu` and tuned on its validation documents, also for `moby`, whose
-test documents show how far both carry. Intervals are a paired bootstrap over documents.
+Parts are taken out of the trained model where that is possible, and left out of its training where not. Differences to the
+whole model, with intervals by paired bootstrap over documents. The other domain is the training documents of `moby`, which
+no training here sees. What a released model reaches on test documents: `lvm train ramn --seeds 5`, `lvm eval ramn --ood moby`.
 """
 
 from __future__ import annotations
@@ -13,108 +14,122 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
-from mlx_lvm.backend import mx
+from mlx_lvm.backend import mx, tree_map
 from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import Split, split_corpus
-from mlx_lvm.data.windows import windows
-from mlx_lvm.evaluation.baselines import fit_baselines
+from mlx_lvm.evaluation.bench import Bench, set_up
 from mlx_lvm.evaluation.bootstrap import DocumentBootstrap
 from mlx_lvm.evaluation.history import HistoryPredictor
-from mlx_lvm.evaluation.metrics import window_figures
-from mlx_lvm.evaluation.predictor import Predictor, document_rows, predict_all
-from mlx_lvm.evaluation.retrieval import build_pool, ranks
+from mlx_lvm.hub import set_weights
 from mlx_lvm.models.ramn import RAMN, RAMNConfig
+from mlx_lvm.training import anchor, ramn
+from mlx_lvm.training.checkpoint import load_newest
 from mlx_lvm.training.config import TrainConfig, preset
-from mlx_lvm.training.ramn import RamnTrainer
+from mlx_lvm.training.session import initial_model
 
-FRACTIONS = (0.0, 0.6, 1.0)  # of the mean taken off before ranking; the better MRR on validation decides
-SHOWN = ("cosine", "centred_cosine", "mrr", "recall_at_5", "raw_mrr")
-
-
-class Field:
-    """Documents that predictors are scored on; `tuning` decides the share of the mean that each one's ranking leaves out."""
-
-    def __init__(self, corpus: Corpus, documents: np.ndarray, mean: np.ndarray, tuning: Field | None = None) -> None:
-        self.windows = windows(corpus, documents, 5)
-        self.pool = build_pool(self.windows, document_rows(corpus.offsets, documents))
-        self.mean, self.tuning = mean, tuning
-        self.bootstrap = DocumentBootstrap(self.windows.documents)
-
-    def fraction(self, predictor: Predictor) -> float:
-        if self.tuning is not None:
-            return self.tuning.fraction(predictor)
-        predicted = predict_all(predictor, self.windows)
-        return max(FRACTIONS, key=lambda f: float((1 / ranks(self.pool, predicted, self.mean, f)).mean()))
-
-    def figures(self, predictor: Predictor) -> dict[str, np.ndarray]:
-        predicted = predict_all(predictor, self.windows)
-        found = window_figures(predicted, self.windows, self.mean)
-        place, raw = ranks(self.pool, predicted, self.mean, self.fraction(predictor)), ranks(self.pool, predicted)
-        return {
-            "cosine": found["cosine"],
-            "centred_cosine": found["centred_cosine"],
-            "mrr": 1 / place,
-            "recall_at_5": (place <= 5).astype(float),
-            "raw_mrr": 1 / raw,
-        }
+SHOWN = ("cosine", "centred_cosine", "centred.mrr", "centred.recall_at_5")
+# Left out of the training: {head: {what: (module, constant, value)}}.
+UNTRAINED: dict[str, dict[str, tuple[Any, str, Any]]] = {
+    "regress": {
+        "bands: one filter for all directions": (anchor, "bands", lambda dim: [slice(0, dim)]),
+        "average of the weights": (ramn, "AVERAGE", 0.0),
+        "centred cosine in the loss": (ramn, "CENTRED", 0.0),
+    },
+    "retrieve": {
+        "whitening": (anchor, "WHITENING", {"input": 0.2, "output": 0.0, "push": 0.0}),
+        "average of the weights": (ramn, "AVERAGE", 0.0),
+        "loss power 0.3: cross entropy": (ramn, "POWER", 0.01),
+    },
+}
 
 
-def train(head: str, seed: int, corpus: Corpus, split: Split) -> tuple[RAMN, float]:
-    """(the best epoch's model, seconds)."""
-    mx.random.seed(seed)
-    began = time.perf_counter()
-    sizes = RAMNConfig(head=head)
-    config = TrainConfig.from_dict({**preset("best", sizes.variant), "seed": seed})
+def train(head: str, corpus: Corpus, split: Split, **sizes: Any) -> RAMN:
+    """The best epoch's model by the head's recipe, seed 0."""
+    config = RAMNConfig(head=head, **sizes)
+    options = TrainConfig.from_dict(preset("best", config.variant))
+    model = initial_model(config, options)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = RamnTrainer(RAMN(sizes), corpus, config, Path(folder), split)
+        trainer = ramn.RamnTrainer(model, corpus, options, Path(folder), split)  # type: ignore[arg-type]
         trainer.train()
-    return trainer.model, time.perf_counter() - began
+        best = next(record for record in trainer.state.history if record["epoch"] == trainer.state.best_epoch)
+        print(f"   best epoch {best['epoch']}, {trainer.state.seconds:.0f} s", flush=True)
+        loaded, _, _ = load_newest(trainer.checkpoint_folder, "BEST")
+    set_weights(model, loaded.weights, "best")
+    return model  # type: ignore[return-value]
+
+
+@contextmanager
+def without(model: RAMN, part: str) -> Iterator[None]:
+    """The trained model without a part of it, while it lasts."""
+    before = tree_map(lambda x: x + 0, model.parameters())
+    if part == "network":
+        model.start_at_baseline()
+    elif part == "map":
+        for own in model.horizons:
+            own.map.weight = mx.zeros_like(own.map.weight)
+    elif part == "trust":
+        model.trust_limit = mx.full((1,), 100.0)
+    elif part == "push":
+        model.push_strength = mx.full((1,), -40.0)
+    try:
+        yield
+    finally:
+        model.update(before)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--heads", nargs="+", default=["regress", "retrieve"])
-    parser.add_argument("--split", default="test", choices=("val", "test"))
-    parser.add_argument("--documents", type=float, default=1.0, help="share of the training documents")
+    parser.add_argument("--head", default="regress", choices=("regress", "retrieve"))
+    parser.add_argument("--documents", type=float, nargs="+", help="a learning curve over these shares of the training documents")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    head, corpus = options.head, load_corpus("sotu")
+    split = split_corpus(corpus, 0)
+    benches = {"sotu": set_up(corpus, "val"), "moby": set_up(load_corpus("moby"), "train")}
+    result: dict[str, Any] = {}
+    whole: dict[str, dict[str, np.ndarray]] = {}
 
-    sotu, moby = load_corpus("sotu"), load_corpus("moby")
-    split = split_corpus(sotu, 0)
-    kept = np.random.default_rng(0).permutation(split.train)[: round(options.documents * len(split.train))]
-    split = Split(split.seed, np.sort(kept), split.val, split.test)
-    closed = fit_baselines(sotu, split.train, split.val, 5)
-    mean = next(one.mean for one in closed if one.name == "corpus-mean")  # type: ignore[attr-defined]
-    validation = Field(sotu, split.val, mean)
-    fields = {
-        "sotu": validation if options.split == "val" else Field(sotu, split.test, mean, validation),
-        "moby": Field(moby, split_corpus(moby, 0).part(options.split), mean, validation),
-    }
-    baselines = {place: {one.name: field.figures(one) for one in closed} for place, field in fields.items()}
-    result: dict[str, object] = {}
-    for place, table in baselines.items():
-        for name, figures in table.items():
-            print(f"{place:5} {name:20}", *(f"{key} {figures[key].mean():.4f}" for key in SHOWN))
-    for head in options.heads:
-        for seed in range(options.seeds):
-            model, seconds = train(head, seed, sotu, split)
-            for place, field in fields.items():
-                found = field.figures(HistoryPredictor(f"ramn-{head}", model))
-                line, entry = [], {}
-                for key in SHOWN:
-                    best = max(baselines[place], key=lambda name, key=key, place=place: baselines[place][name][key].mean())
-                    gain = field.bootstrap.intervals({key: found[key] - baselines[place][best][key]})[key]
-                    entry[key] = {"value": found[key].mean(), "best": best, "gain": gain.value, "ci": [gain.low, gain.high]}
-                    line.append(f"{key} {found[key].mean():.4f} ({gain.value:+.4f} [{gain.low:+.4f} {gain.high:+.4f}] on {best})")
-                print(f"{place:5} ramn-{head} seed {seed} {seconds:.0f} s", *line, sep="\n      ", flush=True)
-                result[f"{place}/{head}/{seed}"] = entry
+    def report(what: str, model: RAMN) -> None:
+        for place, bench in benches.items():
+            figures = bench.measure(HistoryPredictor(what, model)).figures
+            whole.setdefault(place, figures)
+            result[f"{place}: {what}"] = row = compared(figures, whole[place], bench)
+            cells = (f"{key} {one['value']:.4f} ({one['less']:+.4f} [{one['ci'][0]:+.4f} {one['ci'][1]:+.4f}])" for key, one in row.items())
+            print(f"{place}  {what:40}", *cells, sep="  ", flush=True)
+
+    began = time.perf_counter()
+    model = train(head, corpus, split)
+    report("the whole", model)
+    if options.documents:
+        order = np.random.default_rng(0).permutation(split.train)
+        for share in options.documents:
+            some = Split(split.seed, np.sort(order[: round(share * len(order))]), split.val, split.test)
+            report(f"{share:.0%} of the documents", train(head, corpus, some))
+    else:
+        for part in ("network", "trust", "map" if head == "regress" else "push"):
+            with without(model, part):
+                report(f"without {part}", model)
+        for what, (module, name, value) in UNTRAINED[head].items():
+            with ExitStack() as stack:
+                stack.enter_context(patch.object(module, name, value))
+                report(f"without {what}", train(head, corpus, split))
+    print(f"{time.perf_counter() - began:.0f} s")
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+def compared(figures: dict[str, np.ndarray], whole: dict[str, np.ndarray], bench: Bench) -> dict[str, Any]:
+    """Each figure, and its difference to the whole model's with an interval."""
+    found = DocumentBootstrap(bench.windows.documents).intervals({key: figures[key] - whole[key] for key in SHOWN})
+    return {key: {"value": float(figures[key].mean()), "less": one.value, "ci": one.ends()} for key, one in found.items()}
 
 
 if __name__ == "__main__":

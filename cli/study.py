@@ -14,6 +14,7 @@ def show_study(display: Output, result: dict[str, Any]) -> None:
         "direction": _direction,
         "rollout": _rollout,
         "horizons": _horizons,
+        "queries": _queries,
         "ablations": _ablations,
         "difficulty": _difficulty,
         "attention": _attention,
@@ -45,6 +46,16 @@ def _horizons(display: Output, result: dict[str, Any], found: dict[str, Any]) ->
     for name, gain in found["gains"].items():
         rows.append([f"direct less {name}", *(f"{d:+.4f} {_ends(ci)}" for d, ci in zip(gain["difference"], gain["ci"], strict=True))])
     display.table(f"horizons, each predicted directly, {found['windows']:,} windows", ["", *steps], rows, bold=0)
+
+
+def _queries(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+    rows = []
+    for name, row in found["rows"].items():
+        gains = found["gains"].get(name)
+        cells = [f"{gains[key]['difference']:+.4f} {_ends(gains[key]['ci'])}" if gains else "" for key in ("cosine", "mrr")]
+        rows.append([name, f"{row['cosine']:.4f}", cells[0], f"{row['mrr']:.4f}", cells[1]])
+    title = f"beside a query, {found['windows']:,} windows: none, a later chunk of the document, a stranger's"
+    display.table(title, ["", "cosine", "less none", "MRR", "less none"], rows)
 
 
 def _ablations(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:

@@ -40,7 +40,11 @@ class HistoryPredictor:
         """Raw vectors [n, horizons, dim] of the next chunk and those after it, of a model that predicts several."""
         return self._run(windows, index, "ahead")
 
-    def _run(self, windows: Windows, index: Index, field: str) -> mx.array:
+    def asked(self, windows: Windows, queries: mx.array) -> mx.array:
+        """Raw predictions [n, dim] of all windows beside a query [n, dim] each; one of zeros is none."""
+        return self._run(windows, ALL, "raw", queries)
+
+    def _run(self, windows: Windows, index: Index, field: str, queries: mx.array | None = None) -> mx.array:
         targets, starts = windows.targets[index], windows.starts[index]
         training, corpus = self.model.training, windows.corpus
         self.model.eval()
@@ -51,7 +55,7 @@ class HistoryPredictor:
             length = min(-(-longest // 20) * 20, self.model.history)  # few lengths, so that few functions are compiled
             rows = rows + np.arange(-length, 0, dtype=np.int32)
             arguments = (corpus.vectors, corpus.scales, mx.array(np.maximum(rows, first)), mx.array(rows >= first))
-            parts.append(self._forward[field](*arguments))
+            parts.append(self._forward[field](*arguments, None if queries is None else queries[begin : begin + BLOCK]))
             mx.eval(parts[-1])
         self.model.train(training)
         return mx.concatenate(parts) if len(parts) > 1 else parts[0]
@@ -59,12 +63,13 @@ class HistoryPredictor:
     @cached_property
     def _forward(self) -> dict[str, Any]:
         """The compiled forward pass to a field of the prediction."""
-        model = self.model
+        model: Any = self.model  # one that takes a query has one more argument
 
         def forward(field: str) -> Any:
             @partial(mx.compile, inputs=model.state)  # else the weights of the first call would be baked in
-            def run(vectors: mx.array, scales: mx.array | None, rows: mx.array, present: mx.array) -> mx.array:
-                return getattr(model(gather(vectors, scales, rows) * present[..., None]), field)
+            def run(vectors: mx.array, scales: mx.array | None, rows: mx.array, present: mx.array, query: mx.array | None) -> mx.array:
+                read = gather(vectors, scales, rows) * present[..., None]
+                return getattr(model(read) if query is None else model(read, query), field)
 
             return run
 

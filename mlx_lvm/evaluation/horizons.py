@@ -112,5 +112,4 @@ def _means(chosen: Windows) -> list[mx.array]:
 
 def direct(predictor: Predictor) -> HistoryPredictor | None:
     """The predictor as one that knows several horizons; None where its model predicts the next chunk alone."""
-    several = isinstance(predictor, HistoryPredictor) and getattr(predictor.model.config, "horizons", 1) > 1
-    return predictor if isinstance(predictor, HistoryPredictor) and several else None
+    return predictor if isinstance(predictor, HistoryPredictor) and getattr(predictor.model.config, "horizons", 1) > 1 else None

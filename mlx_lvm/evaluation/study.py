@@ -16,6 +16,7 @@ from mlx_lvm.evaluation.direction import LAST, direction, explain
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation
 from mlx_lvm.evaluation.horizons import direct, horizons
 from mlx_lvm.evaluation.predictor import sample
+from mlx_lvm.evaluation.queries import queries, takes_queries
 from mlx_lvm.evaluation.rollout import rollout
 
 REFERENCE = "lag-filter"
@@ -44,6 +45,10 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
         if several is not None:
             progress("horizons")
             out["horizons"] = horizons(several, sample(windows, ROLLED), evaluation.bench, bootstrap.resamples, bootstrap.seed)
+        asked = takes_queries(evaluation.predictors[name])
+        if asked is not None:
+            progress("queries")
+            out["queries"] = queries(asked, windows, evaluation.bench.pool, bootstrap.resamples, bootstrap.seed)
         progress("ablations")
         out["ablations"] = ablate(compared, cosine, REFERENCE, windows, bootstrap)
     progress("cases")
