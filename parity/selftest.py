@@ -9,8 +9,9 @@ from typing import Any
 
 from mlx_lvm.parity.arbiter import Check
 from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
-from mlx_lvm.parity.faults import Fault, all_faults, config_of
+from mlx_lvm.parity.faults import all_faults
 from mlx_lvm.parity.inputs import Case, random_case
+from mlx_lvm.parity.planting import Fault, config_of
 from mlx_lvm.parity.setup import require_valid
 from mlx_lvm.parity.sides import Sides, Subject
 from mlx_lvm.parity.taps import taps_checks

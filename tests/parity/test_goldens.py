@@ -11,9 +11,9 @@ from mlx_lvm.backend import mx
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.files import open_safetensors, to_bytes
 from mlx_lvm.models import MODELS
-from mlx_lvm.parity.faults import config_of
 from mlx_lvm.parity.goldens import verify_goldens, write_goldens
 from mlx_lvm.parity.inputs import random_case
+from mlx_lvm.parity.planting import config_of
 from mlx_lvm.parity.sides import Subject
 
 NO_TORCH = """

@@ -7,8 +7,9 @@ import pytest
 from mlx_lvm.models import MODELS
 from mlx_lvm.parity.arbiter import verdict_of
 from mlx_lvm.parity.checks import forward_checks
-from mlx_lvm.parity.faults import all_faults, config_of
+from mlx_lvm.parity.faults import all_faults
 from mlx_lvm.parity.inputs import random_case
+from mlx_lvm.parity.planting import config_of
 from mlx_lvm.parity.selftest import self_test, summary
 from mlx_lvm.parity.sides import Sides, Subject
 
