@@ -8,9 +8,10 @@ import typer
 
 from mlx_lvm.cli import data_make
 from mlx_lvm.cli.common import Json, Output
+from mlx_lvm.data.approximate import require_faiss
 from mlx_lvm.data.audit import MAX_LEAKAGE, check, describe, find_duplicates
 from mlx_lvm.data.reader import find_corpus, open_corpus
-from mlx_lvm.errors import InvalidFile
+from mlx_lvm.errors import InvalidFile, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
@@ -25,6 +26,10 @@ Near = Annotated[
         "--near/--no-near", help="Search near duplicates. Default: up to 100,000 vectors.", rich_help_panel="Data", show_default=False
     ),
 ]
+Approximate = Annotated[
+    bool,
+    typer.Option("--approximate", help="Search near duplicates through faiss: fast on millions, may miss some.", rich_help_panel="Data"),
+]
 
 
 @app.callback()
@@ -33,29 +38,37 @@ def data() -> None:
 
 
 @app.command()
-def info(corpus: CorpusArgument = "sotu", context: Context = 5, split_seed: Seed = 0, near: Near = None, json: Json = False) -> None:
+def info(
+    corpus: CorpusArgument = "sotu",
+    context: Context = 5,
+    split_seed: Seed = 0,
+    near: Near = None,
+    approximate: Approximate = False,
+    json: Json = False,
+) -> None:
     """Documents, windows, splits, lag profile, anisotropy, duplicates and the encoder card.
 
     Example:  lvm data info sotu
     """
     out = Output(json)
+    require_search(near, approximate)
     mapped = open_corpus(find_corpus(corpus))
     problems = mapped.verify()
     if problems:
         raise InvalidFile(f"corpus {mapped.path}: " + "\n  ".join(problems) + "\nlvm data check lists everything.")
     found = describe(mapped, context, split_seed)
-    duplicates = find_duplicates(mapped, split_seed, near)
+    duplicates = find_duplicates(mapped, split_seed, near, approximate=approximate)
     leakage = duplicates.leakage
     _show(out, found)
     searched = duplicates.near >= 0
     rows = [
         ["vectors that repeat another exactly", f"{duplicates.exact:,}"],
-        ["near pairs (cosine above 0.97)", f"{duplicates.near:,}" if searched else "not searched; --near"],
+        [f"near pairs (cosine above 0.97{', approximate' * approximate})", f"{duplicates.near:,}" if searched else "not searched; --near"],
         ["near pairs within one document", f"{duplicates.near_within:,}" if searched else ""],
         ["held-out chunks in another part", f"{max(leakage.exact, leakage.near):,} of {leakage.held_out:,} ({leakage.share:.2%})"],
     ]
     out.table("Duplicates", ["", ""], rows)
-    out.result({**found, "duplicates": _duplicates(duplicates), "problems": []})
+    out.result({**found, "duplicates": {**_duplicates(duplicates), "approximate": approximate}, "problems": []})
 
 
 @app.command("check")
@@ -64,6 +77,7 @@ def check_(
     context: Context = 5,
     split_seed: Seed = 0,
     near: Near = None,
+    approximate: Approximate = False,
     max_leakage: Annotated[
         float,
         typer.Option(
@@ -79,6 +93,7 @@ def check_(
     Example:  lvm data check my.safetensors
     """
     out = Output(json)
+    require_search(near, approximate)
     path = find_corpus(corpus)
     if not path.exists():
         raise InvalidFile(f"{path}: no such file or folder")
@@ -89,7 +104,7 @@ def check_(
         lines = str(error).splitlines()
         problems, warnings, duplicates = [line.removeprefix("  - ") for line in lines[1:] or lines], [], None
     else:
-        found, duplicates = check(mapped, context, split_seed, near, max_leakage)
+        found, duplicates = check(mapped, context, split_seed, near, max_leakage, approximate)
         problems, warnings = found.problems, found.warnings
         windows = int((mapped.lengths - context).clip(0).sum())
         result |= {"documents": len(mapped.names), "vectors": len(mapped), "dim": mapped.dim, "windows": windows}
@@ -101,9 +116,18 @@ def check_(
     for warning in warnings:
         out.say(f"warning: {warning}", style="yellow")
     out.say("No problems." if not problems else f"{len(problems)} problem{'s' * (len(problems) > 1)}.", style="bold")
-    out.result({**result, "problems": problems, "warnings": warnings, "duplicates": _duplicates(duplicates) if duplicates else None})
+    found_twice = {**_duplicates(duplicates), "approximate": approximate} if duplicates else None
+    out.result({**result, "problems": problems, "warnings": warnings, "duplicates": found_twice})
     if problems:
         raise typer.Exit(1)
+
+
+def require_search(near: bool | None, approximate: bool) -> None:
+    """Before any minutes are spent. Raises UsageError for options that contradict, SetupInvalid without faiss."""
+    if approximate:
+        if near is False:
+            raise UsageError("--approximate and --no-near: one asks for the search that the other leaves out")
+        require_faiss()
 
 
 def _duplicates(found: Any) -> dict[str, Any]:

@@ -123,10 +123,16 @@ def _spectrum(centred: np.ndarray) -> np.ndarray:
     return np.maximum(np.linalg.eigvalsh(centred.T @ centred)[::-1], 0)
 
 
-def find_duplicates(corpus: MappedCorpus, seed: int, near: bool | None = None, threshold: float = NEAR) -> Duplicates:
-    """Exact duplicates always; near ones where asked, or where the corpus is small enough to be searched unasked."""
+def find_duplicates(
+    corpus: MappedCorpus, seed: int, near: bool | None = None, threshold: float = NEAR, approximate: bool = False
+) -> Duplicates:
+    """Exact duplicates always; near ones where asked, or where the corpus is small enough to be searched unasked.
+
+    `approximate` searches near ones through faiss, which may miss some. Raises SetupInvalid where it is not installed.
+    """
     groups = exact_groups(corpus)
-    pairs = near_pairs(corpus, threshold) if near or (near is None and len(corpus) <= SEARCHED) else None
+    wanted = near or approximate or (near is None and len(corpus) <= SEARCHED)
+    pairs = near_pairs(corpus, threshold, approximate) if wanted else None
     within = -1
     if pairs is not None:
         within = int((corpus.document_of(pairs.rows[:, 0]) == corpus.document_of(pairs.rows[:, 1])).sum())
@@ -162,7 +168,12 @@ def _leak(corpus: MappedCorpus, part: np.ndarray, later: int, earlier: int) -> s
 
 
 def check(
-    corpus: MappedCorpus, context: int, seed: int, near: bool | None = None, max_leakage: float = MAX_LEAKAGE
+    corpus: MappedCorpus,
+    context: int,
+    seed: int,
+    near: bool | None = None,
+    max_leakage: float = MAX_LEAKAGE,
+    approximate: bool = False,
 ) -> tuple[Findings, Duplicates | None]:
     """Everything wrong with a corpus that opens: rows, checksums, texts, splits, duplicates, leakage, encoder card."""
     found = Findings()
@@ -172,7 +183,7 @@ def check(
     _card(corpus, found)
     if found.problems:  # duplicates of damaged rows mean nothing
         return found, None
-    duplicates = find_duplicates(corpus, seed, near)
+    duplicates = find_duplicates(corpus, seed, near, approximate=approximate)
     leakage = duplicates.leakage
     if leakage.copies:
         found.problems.append(

@@ -1,4 +1,4 @@
-"""Exact and near duplicates among the rows of a corpus, found exactly.
+"""Exact and near duplicates among the rows of a corpus, found exactly, or through faiss where that would take too long.
 
 Near means cosine above a threshold. Rows are split into K principal coordinates p and the length r of the rest, so that
 
@@ -11,11 +11,13 @@ computed in full. Products run on the device in blocks, so memory is bounded wha
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlx_lvm.backend import mx
+from mlx_lvm.data.approximate import likely_pairs
 from mlx_lvm.data.mapped import MappedCorpus
 
 NEAR = 0.97  # cosine above which two chunks count as one
@@ -57,26 +59,41 @@ def exact_groups(corpus: MappedCorpus) -> list[np.ndarray]:
     return [order[a:b] for a, b in zip(starts, ends, strict=True) if b - a > 1] if len(starts) < len(order) else []
 
 
-def near_pairs(corpus: MappedCorpus, threshold: float = NEAR) -> Pairs:
-    """Every pair of rows with a cosine above `threshold`: n^2 (K + 1) flops for n rows, all dimensions for few."""
-    axes = principal_axes(corpus)
-    short = _shortened(corpus, axes)
-    found_rows, found_cosines, total, kept = [], [], 0, 0
+def near_pairs(corpus: MappedCorpus, threshold: float = NEAR, approximate: bool = False) -> Pairs:
+    """Every pair of rows with a cosine above `threshold`: n^2 (K + 1) flops for n rows, all dimensions for few.
+
+    `approximate` has faiss propose the pairs, which misses a few: see `approximate.py`. Raises SetupInvalid without it.
+    """
+    short = _shortened(corpus, principal_axes(corpus))
+    rows, cosines, total, kept = [], [], 0, 0
+    for a, b, found in (_proposed if approximate else _searched)(corpus, short, threshold):
+        total += len(a)
+        if len(a) and kept < KEPT:
+            rows.append(np.stack([a, b], axis=1)[: KEPT - kept])
+            cosines.append(found[: KEPT - kept])
+            kept += len(cosines[-1])
+    if not rows:
+        return Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32), 0)
+    return Pairs(np.concatenate(rows), np.concatenate(cosines), total)
+
+
+Found = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]  # rows a < b and their cosines, some at a time
+
+
+def _searched(corpus: MappedCorpus, short: np.ndarray, threshold: float) -> Found:
     for i in range(0, len(corpus), BLOCK):
         left = mx.array(short[i : i + BLOCK])
         for j in range(i, len(corpus), BLOCK):
             bound = np.array(left @ mx.array(short[j : j + BLOCK]).T, copy=False)
-            if bound.max() <= threshold - SLACK:  # looked at on the host: MLX reduces slowly on CPU
-                continue
-            a, b, cosines = _near(corpus, i, j, bound > threshold - SLACK, threshold)
-            total += len(a)
-            if len(a) and kept < KEPT:
-                found_rows.append(np.stack([a, b], axis=1)[: KEPT - kept])
-                found_cosines.append(cosines[: KEPT - kept])
-                kept += len(found_cosines[-1])
-    if not found_rows:
-        return Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32), 0)
-    return Pairs(np.concatenate(found_rows), np.concatenate(found_cosines), total)
+            if bound.max() > threshold - SLACK:  # looked at on the host: MLX reduces slowly on CPU
+                yield _near(corpus, i, j, bound > threshold - SLACK, threshold)
+
+
+def _proposed(corpus: MappedCorpus, short: np.ndarray, threshold: float) -> Found:
+    for a, b in likely_pairs(short, threshold - SLACK):
+        cosines = _cosines(corpus, a, b)
+        near = cosines > threshold
+        yield a[near], b[near], cosines[near]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

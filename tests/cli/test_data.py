@@ -1,6 +1,7 @@
 """`lvm data`: what it prints, its exit codes, and the way from another file to a corpus that can be trained on."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ def test_check_of_shipped_corpora(lvm: Lvm) -> None:
     ran = lvm("data", "check", "moby", "--json")
     assert ran.code == 0 and json.loads(ran.out)["problems"] == []
     assert "No problems." in lvm("data", "check", "sotu", "--no-near").out
+
+
+def test_the_approximate_search_and_its_remedy(lvm: Lvm, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = lvm("data", "check", "moby", "--approximate", "--json")
+    assert ran.code == 0 and json.loads(ran.out)["duplicates"]["approximate"] is True
+    assert "cosine above 0.97, approximate" in lvm("data", "info", "moby", "--approximate").out
+    assert lvm("data", "check", "moby", "--approximate", "--no-near").code == 2
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    ran = lvm("data", "check", "moby", "--approximate")
+    assert ran.code == 3 and "pip install 'mlx-lvm[faiss]'" in ran.err
 
 
 def test_check_tells_every_problem(lvm: Lvm, tmp_path: Path) -> None:

@@ -75,6 +75,29 @@ def test_near_pairs_of_real_vectors() -> None:
     assert {tuple(pair) for pair in near_pairs(mapped, 0.8).rows.tolist()} == expected and len(expected) > 10
 
 
+def test_the_approximate_search_against_the_exact_one() -> None:
+    """On sotu it finds the same pairs; what it reports is never wrong, for the cosines are computed in full."""
+    mapped = open_corpus(find_corpus("sotu"))
+    for threshold, least in ((0.97, 15), (0.85, 1700)):
+        exact, found = near_pairs(mapped, threshold), near_pairs(mapped, threshold, approximate=True)
+        expected = {(a, b): c for (a, b), c in zip(exact.rows.tolist(), exact.cosines.tolist(), strict=True)}
+        pairs = {(a, b): c for (a, b), c in zip(found.rows.tolist(), found.cosines.tolist(), strict=True)}
+        assert exact.total >= least and found.total == len(pairs) >= 0.99 * exact.total
+        assert all(expected[pair] == pytest.approx(cosine, abs=1e-5) for pair, cosine in pairs.items())
+
+
+def test_the_approximate_search_of_planted_copies(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((20_000, 48)).astype(np.float32)
+    copies = rng.choice(20_000, 4000, replace=False).reshape(2, -1)
+    rows[copies[1]] = rows[copies[0]] + 0.1 * rng.standard_normal((2000, 48)).astype(np.float32)
+    mapped = corpus(tmp_path / "x.safetensors", rows, [100] * 200)
+    exact, found = near_pairs(mapped), near_pairs(mapped, approximate=True)
+    assert exact.total >= 2000
+    assert 0.98 * exact.total <= found.total <= exact.total
+    assert {tuple(pair) for pair in found.rows.tolist()} <= {tuple(pair) for pair in exact.rows.tolist()}
+
+
 def test_a_copied_document_is_leakage(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((60 * 8, 16)).astype(np.float32)
