@@ -7,14 +7,16 @@ that are there. An array is opened anew for each pass, so one pass needs memory 
 from __future__ import annotations
 
 import ast
+import io
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -26,12 +28,16 @@ MAX_ARRAY = 1 << 42  # declared bytes of one array
 MAX_SMALL = 1 << 30  # bytes of an array that is read whole: ids, offsets, names
 MAX_MEMBERS = 10_000
 RATIO, RATIO_FROM = 100, 256 << 20  # vectors do not pack a hundredfold; ids do, but they are small
+ENCRYPTED = 1  # bit of a member's flags
+LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # ends with the lengths of name and extra field, which lie before the data
 PLAIN = re.compile(r"[<>|=]?([fiu][1248]|b1|[SU]\d{1,9})")
 
 
 @dataclass(frozen=True)
 class Array:
-    """An array that is read in blocks: `blocks(rows)` begins at the first row each time it is called."""
+    """An array that is read in blocks: `blocks(rows)` begins at the first row each time it is called. A block holds its
+    values until the next one is asked for.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -109,13 +115,48 @@ def _npz(path: Path) -> ArrayFile:
                 continue
             shape, dtype, start = header
 
-            def blocks(rows: int, member: str = member.filename, shape: Any = shape, dtype: Any = dtype, start: int = start) -> Any:
-                with _reading(path), zipfile.ZipFile(path) as archive, archive.open(member) as file:
+            def blocks(rows: int, member: zipfile.ZipInfo = member, shape: Any = shape, dtype: Any = dtype, start: int = start) -> Any:
+                with _reading(path), _member(path, member) as file:
                     file.read(start)
-                    yield from _read_rows(file, shape, dtype, rows, f"{path}, array '{member}'")
+                    yield from _read_rows(file, shape, dtype, rows, f"{path}, array '{member.filename}'")
 
             arrays[name] = Array(name, shape, dtype, blocks)
     return ArrayFile(path, arrays, left_out)
+
+
+@contextmanager
+def _member(path: Path, member: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+    """The bytes of a member. One that is not packed is read from the file itself: zipfile copies everything twice."""
+    with open(path, "rb", buffering=0) as file:
+        head = b""
+        if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & ENCRYPTED:
+            file.seek(member.header_offset)
+            head = file.read(LOCAL_HEADER.size)
+        if len(head) == LOCAL_HEADER.size and head[:4] == b"PK\x03\x04":
+            *_, name, extra = LOCAL_HEADER.unpack(head)
+            file.seek(name + extra, 1)
+            yield cast(IO[bytes], _Plain(file, member))
+            return
+    with zipfile.ZipFile(path) as archive, archive.open(member) as packed:
+        yield packed
+
+
+class _Plain:
+    """The member that begins where the file stands, held against its checksum at its end as zipfile does."""
+
+    def __init__(self, file: io.FileIO, member: zipfile.ZipInfo) -> None:
+        self.file, self.left, self.crc, self.expected = file, member.file_size, 0, member.CRC
+
+    def readinto(self, into: memoryview) -> int:
+        got = self.file.readinto(into[: self.left]) or 0
+        self.crc, self.left = zlib.crc32(into[:got], self.crc), self.left - got
+        if not self.left and self.crc != self.expected:
+            raise zipfile.BadZipFile("its checksum is not the recorded one")
+        return got
+
+    def read(self, count: int) -> bytes:
+        data = bytearray(min(count, self.left))
+        return bytes(data[: self.readinto(memoryview(data))])
 
 
 def _npy(path: Path) -> ArrayFile:
@@ -174,9 +215,10 @@ def _npy_header(file: IO[bytes], size: int, what: str) -> tuple[tuple[int, ...],
 def _read_rows(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, rows: int, what: str) -> Iterator[np.ndarray]:
     count = shape[0] if shape else 1
     width = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+    whole = np.empty(min(rows, count) * width, np.uint8)  # filled anew for each block: fresh pages cost as much as the reading
     for start in range(0, count, rows):
         part = min(rows, count - start)
-        data = np.empty(part * width, np.uint8)
+        data = whole[: part * width]
         view, position = data.data, 0
         while position < len(data):
             got = file.readinto(view[position:])  # type: ignore[attr-defined]

@@ -223,6 +223,9 @@ REFUSED: dict[str, tuple[str, bytes | Callable[[], bytes], str]] = {
     "npz cut in half": ("x.npz", npz(vectors=ROWS)[:400], "damaged"),
     "npz without its directory": ("x.npz", npz(vectors=ROWS)[:-30], "damaged"),
     "npz with a flipped byte": ("x.npz", lambda: npz(vectors=ROWS)[:300] + b"\xff\xff\xff" + npz(vectors=ROWS)[303:], "damaged|cut off"),
+    "plain npz with a flipped byte": ("x.npz", lambda: stored(at=9000, value=0x55), "checksum"),
+    "plain npz whose local header lies": ("x.npz", lambda: stored(at=28, value=9), "not a NumPy array"),
+    "plain npz without its local header": ("x.npz", lambda: stored(at=1, value=0), "damaged"),
     "npz that is encrypted": ("x.npz", flagged(npz(vectors=ROWS), 6, 1), "encrypted"),
     "npz packed in an unknown way": ("x.npz", flagged(npz(vectors=ROWS), 8, 99), "not known"),
     "npz of strangers": ("x.npz", npz(weights=ROWS), "holds weights float32"),
@@ -259,6 +262,23 @@ REFUSED: dict[str, tuple[str, bytes | Callable[[], bytes], str]] = {
     "a zip bomb": ("x.npz", lambda: archive(vectors=npy(np.zeros((1 << 19, 160), np.float32))), "zip bomb"),
     "members that overlap": ("x.npz", lambda: overlapping(), "overlapping"),
 }  # fmt: skip
+
+
+def stored(at: int = 0, value: int = 0x50) -> bytes:
+    """As np.savez writes it, not packed, with one byte changed; long enough that zipfile does not see it all with the header."""
+    out = io.BytesIO()
+    np.savez(out, vectors=np.tile(ROWS, (100, 1)), article_ids=np.arange(2800) // 7)
+    data = bytearray(out.getvalue())
+    data[at] = value
+    return bytes(data)
+
+
+def test_a_plain_npz_is_read_as_a_packed_one(tmp_path: Path) -> None:
+    (tmp_path / "plain.npz").write_bytes(stored())
+    (tmp_path / "packed.npz").write_bytes(npz(vectors=np.tile(ROWS, (100, 1)), article_ids=np.arange(2800) // 7))
+    (_, plain), (_, packed) = run(tmp_path / "plain.npz"), run(tmp_path / "packed.npz")
+    np.testing.assert_array_equal(plain.numpy(), packed.numpy())
+    assert plain.names == packed.names
 
 
 def twice() -> bytes:
@@ -305,7 +325,7 @@ def test_bad_ids_beside_the_file(tmp_path: Path) -> None:
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_bytes_crash_the_readers(tmp_path: Path, data: st.DataObject) -> None:
-    name, whole = data.draw(st.sampled_from([("f.npz", FUZZ_NPZ), ("f.npy", FUZZ_NPY), ("f.npz", FUZZ_WINDOWS)]))
+    name, whole = data.draw(st.sampled_from([("f.npz", FUZZ_NPZ), ("f.npz", FUZZ_PLAIN), ("f.npy", FUZZ_NPY), ("f.npz", FUZZ_WINDOWS)]))
     damaged = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 4))):
         near = st.sampled_from([k for k in range(len(damaged)) if k < 150 or k > len(damaged) - 250])
@@ -318,6 +338,7 @@ def test_no_bytes_crash_the_readers(tmp_path: Path, data: st.DataObject) -> None
 
 
 FUZZ_NPZ = npz(vectors=ROWS, article_indices=DOCUMENTS, chunk_indices=CHUNKS)
+FUZZ_PLAIN = stored()
 FUZZ_WINDOWS = npz(contexts=ROWS[CONTEXTS], targets=ROWS[TARGETS], article_ids=DOCUMENTS[TARGETS].astype(str))
 FUZZ_NPY = npy(ROWS)
 
@@ -328,8 +349,10 @@ def test_a_large_window_file_needs_memory_for_its_blocks_only(tmp_path: Path) ->
     windows = np.lib.stride_tricks.sliding_window_view(rows, 6, axis=0).transpose(0, 2, 1)
     np.savez(tmp_path / "w.npz", contexts=windows[:, :5], targets=windows[:, 5])
     code = (
-        "import resource, sys\nfrom pathlib import Path\nimport mlx_lvm.data.convert as c\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)\n"
+        "import re, resource, sys\nfrom pathlib import Path\nimport mlx_lvm.data.convert as c\n"
+        "def peak():\n"
+        "    if sys.platform != 'linux':\n        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "    return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"  # ru_maxrss: the parent's
         "before = peak()\nreport = c.convert(sys.argv[1], c.Target(Path(sys.argv[2]), 'I8'))\n"
         "print(report.vectors, report.documents, (peak() - before) >> 20)"
     )
