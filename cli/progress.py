@@ -18,6 +18,8 @@ from mlx_lvm.training import trainer as training
 
 HEADER = f"{'epoch':>7} {'lr':>8} {'train loss':>11} {'val loss':>10} {'val cosine':>10} {'centred':>8} {'seconds':>8} {'peak MB':>8}"
 
+JUDGED = {"val_cosine": "cosine", "val_mrr": "MRR", "val_score": "cosine + 0.3 centred cosine"}  # what chose the best epoch, in words
+
 
 class TrainingDisplay:
     """Follows a Trainer: pass `step` and `epoch` to its `train`."""
@@ -84,7 +86,7 @@ class TrainingDisplay:
     def verdict(self, result: dict[str, Any], folder: Path) -> None:
         """How the best checkpoint stands on the test documents, and what to do with it."""
         state = self.trainer.state
-        judged = {"val_cosine": "cosine", "val_mrr": "MRR"}[self.trainer.judged_by]
+        judged = JUDGED.get(self.trainer.judged_by, self.trainer.judged_by)
         self.out.say(f"best validation {judged} {state.best_cosine:.4f} at epoch {state.best_epoch}; {state.seconds:.0f} s of training")
         self.out.say()
         show(self.out, result)

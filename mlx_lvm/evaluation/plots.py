@@ -200,7 +200,7 @@ def heat_map(rows: list[list[float]], labels: list[str], positions: list[int]) -
 
 def training_plot(history: list[dict[str, Any]], purpose: str = "cosine") -> Draw:
     """`purpose`: the figure that the model is made for, by which its best epoch was chosen."""
-    judged = "val_mrr" if purpose == "centred.mrr" else "val_cosine"
+    judged = "val_mrr" if purpose == "centred.mrr" else "val_score" if "val_score" in history[0] else "val_cosine"
 
     def draw(axes: Any) -> None:
         epochs = [one["epoch"] for one in history]

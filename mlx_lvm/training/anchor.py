@@ -122,7 +122,7 @@ def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: int = 0
     """
     kernels, dim, draws = causal_kernels(), rotated.shape[1], np.random.default_rng(0)
     size = MIXTURES + 1 + bool(asked)
-    out = np.zeros((size, size, dim))
+    out = np.zeros((dim, size, size))
     for index in parts.blocks(8):
         table = mx.array(parts.table(parts.targets[index]))
         truth, valid = take_targets(rotated, table, ahead)
@@ -131,9 +131,9 @@ def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: int = 0
             drawn = mx.array(draws.random(valid.shape, dtype=np.float32))
             there, query = take_queries(rotated, table, drawn, asked)
             valid, features = valid & there.squeeze(-1), [*features, query[:, :, None]]
-        kept = mx.concatenate(features, axis=2) * valid[..., None, None]
-        out += np.array(mx.stack([(kept * kept[:, :, k : k + 1]).sum(axis=(0, 1)) for k in range(size)]))
-    return out.transpose(2, 0, 1)
+        kept = (mx.concatenate(features, axis=2) * valid[..., None, None]).reshape(-1, size, dim).transpose(2, 1, 0)
+        out += np.array(kept @ kept.swapaxes(1, 2))
+    return out
 
 
 def bands(dim: int) -> list[slice]:

@@ -213,8 +213,8 @@ def retrieve_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, c
 
 
 class RamnTrainer(Trainer):
-    """A `Trainer` whose batches are segments of documents; the best epoch is that of the best validation cosine (regress)
-    or mean reciprocal rank (retrieve).
+    """A `Trainer` whose batches are segments of documents. The best epoch is that of the best validation cosine plus 0.3 of
+    the centred one (regress: what is left of its loss), or mean reciprocal rank (retrieve).
     """
 
     model: RAMN
@@ -231,15 +231,19 @@ class RamnTrainer(Trainer):
 
     @property
     def judged_by(self) -> str:  # type: ignore[override]
-        return "val_cosine" if self.model.config.head == "regress" else "val_mrr"
+        return "val_score" if self.model.config.head == "regress" else "val_mrr"
 
     def validate(self) -> tuple[float, float, float]:
         """Mean (1 - cosine, cosine, centred cosine) over the validation windows."""
         predictor = HistoryPredictor("ramn", self.model)
         cosine, centred = mean_cosine(predictor, self.val_windows), centred_cosine(predictor, self.val_windows, self.mean)
+        self._score = cosine + CENTRED * centred
         return 1 - cosine, cosine, centred
 
     def further_figures(self) -> dict[str, float]:
-        """Mean reciprocal rank of the true chunk among the validation documents' chunks; the last step's learning rate."""
+        """Learning rate of the last step, cosine and centred cosine weighed as in the loss of head regress, and the mean
+        reciprocal rank of the true chunk among the validation documents' chunks.
+        """
         predicted = predict_all(HistoryPredictor("ramn", self.model), self._pool.windows)
-        return {"lr": self.train_step.rate(self.state.count), "val_mrr": float((1 / ranks(self._pool, predicted)).mean())}
+        mrr = float((1 / ranks(self._pool, predicted)).mean())
+        return {"lr": self.train_step.rate(self.state.count), "val_score": self._score, "val_mrr": mrr}
