@@ -1,7 +1,7 @@
 """What a query is worth: the next chunk predicted with none, with one of the document's later chunks, with a stranger's.
 
-The query is drawn from the 20 chunks after the target, as in training; a stranger is a chunk of another scored document. Only
-windows that have such chunks count, the same for all three.
+The query is drawn from the 5 chunks after the target, as in training; a stranger is such a chunk of another scored document.
+Only windows that have chunks after the target count, the same for all three.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mlx_lvm.training.documents import QUERY_SPAN
 def queries(predictor: HistoryPredictor, scored: Windows, pool: Pool, resamples: int, seed: int) -> dict[str, Any]:
     """`rows`: {none, own, stranger, query alone: {cosine, mrr, each with its ci}}; `gains` over no query, paired."""
     ends = scored.corpus.offsets[1:][scored.documents]
-    first = scored.targets.astype(np.int64) + int(getattr(predictor.model.config, "horizons", 1))
+    first = scored.targets.astype(np.int64) + 1
     chosen = subset(scored, first < ends)
     out: dict[str, Any] = {"windows": len(chosen), "rows": {}, "gains": {}}
     if len(np.unique(chosen.documents)) < 2:

@@ -62,7 +62,7 @@ class RAMNConfig(ModelConfig):
     dropout: float = option(0.6, "share of its hidden units zeroed while training", low=0, below=1, group="Model")
     horizons: int = option(1, "chunks ahead that it predicts, each directly (regress)", low=1, high=16, group="Model")
     queries: float = option(
-        0.0, "share of training windows given a query, a later chunk of their document; 0: it takes none (regress)",
+        0.0, "share of training windows given a query, one of the 5 chunks after the target; 0: it takes none (regress)",
         low=0, high=1, group="Model",
     )  # fmt: skip
 

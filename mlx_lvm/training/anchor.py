@@ -85,7 +85,7 @@ def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, config: RAMN
         mapping = fit_map(parts, rotated, filters, config.width, sizes, ahead)
         fitted = Horizon(filters, solve_bands(gram, one=True), mapping)
         if config.queries:
-            asked = band_gram(parts, rotated, ahead, asked=config.horizons)
+            asked = band_gram(parts, rotated, ahead, asked=True)
             fitted = replace(fitted, query_filter=solve_bands(asked), query_shift_filter=solve_bands(asked, one=True))
         horizons.append(fitted)
     limit = MARGIN * float(np.quantile(novelties(parts, rotated, novelty_weights(variance)), FAMILIAR))
@@ -114,14 +114,13 @@ def _targets(parts: Segments, centred: mx.array, index: np.ndarray) -> tuple[np.
     return np.array(batch.truth), np.array(batch.valid)
 
 
-def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: int = 0) -> np.ndarray:
+def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: bool = False) -> np.ndarray:
     """Sums over the targets `ahead` chunks on of <f_a, f_b> for every direction, [dim, 13, 13] float64; f_0 is the target.
 
-    asked: the number of chunks that are predicted, where the last of then 14 is a query drawn from what follows them; only
-    targets that have one count.
+    asked: f_13 is a query, and only targets count that have one which they are not themselves.
     """
     kernels, dim, draws = causal_kernels(), rotated.shape[1], np.random.default_rng(0)
-    size = MIXTURES + 1 + bool(asked)
+    size = MIXTURES + 1 + asked
     out = np.zeros((dim, size, size))
     for index in parts.blocks(8):
         table = mx.array(parts.table(parts.targets[index]))
@@ -129,8 +128,8 @@ def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: int = 0
         features = [truth[:, :, None], mixtures_of(take_segments(rotated, table), kernels)]
         if asked:
             drawn = mx.array(draws.random(valid.shape, dtype=np.float32))
-            there, query = take_queries(rotated, table, drawn, asked)
-            valid, features = valid & there.squeeze(-1), [*features, query[:, :, None]]
+            query, place = take_queries(rotated, table, drawn)
+            valid, features = valid & (place > 0) & (place != ahead), [*features, query[:, :, None]]
         kept = (mx.concatenate(features, axis=2) * valid[..., None, None]).reshape(-1, size, dim).transpose(2, 1, 0)
         out += np.array(kept @ kept.swapaxes(1, 2))
     return out

@@ -19,7 +19,7 @@ from mlx_lvm.models.ramn import MAX_CONTEXT, SPARED, age_kernels
 TARGETS = 32
 ROWS = MAX_CONTEXT + TARGETS
 BLOCK = 8192
-QUERY_SPAN = 20  # chunks after the predicted ones that a query is drawn from
+QUERY_SPAN = 5  # chunks after the target that a query is drawn from
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,16 @@ def take_targets(rows: mx.array, table: mx.array, ahead: int = 0) -> tuple[mx.ar
     return mx.take(rows, mx.minimum(index, rows.shape[0] - 1), axis=0) * there[..., None], there
 
 
-def take_queries(rows: mx.array, table: mx.array, draws: mx.array, first: int) -> tuple[mx.array, mx.array]:
-    """(whether there is a query [batch, 32, 1], the query or zero [batch, 32, dim]): one of the 20 chunks, or as many as there
-    are, that follow the `first` chunks from each target on. draws [batch, 32] in [0, 1) say which.
+def take_queries(rows: mx.array, table: mx.array, draws: mx.array) -> tuple[mx.array, mx.array]:
+    """(the query or zero [batch, 32, dim]; its place after the target, 1 to 5, or 0 where there is none [batch, 32]).
+
+    It is one of the 5 chunks after the target, or of as many as there are; draws [batch, 32] in [0, 1) say which.
     """
-    start = table[:, :1] + first + mx.arange(TARGETS)
-    left = mx.minimum(table[:, 2:] - start, QUERY_SPAN)
-    index = start + (draws * mx.maximum(left, 1)).astype(mx.int32)
-    there = (left > 0)[..., None]
-    return there, mx.take(rows, mx.minimum(index, rows.shape[0] - 1), axis=0) * there
+    targets = table[:, :1] + mx.arange(TARGETS)
+    left = mx.minimum(table[:, 2:] - 1 - targets, QUERY_SPAN)
+    place = mx.where(left > 0, 1 + (draws * mx.maximum(left, 1)).astype(mx.int32), 0)
+    query = mx.take(rows, mx.minimum(targets + place, rows.shape[0] - 1), axis=0)
+    return query * (place > 0)[..., None], place
 
 
 def causal_kernels() -> mx.array:

@@ -165,16 +165,18 @@ def group_of(name: str) -> str:
 
 def regress_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, centred: mx.array) -> tuple[mx.array, mx.array]:
     """(loss per target, sum of cosines with the next chunk), all in the basis, where cosines are the same."""
-    config, asked = model.config, None
-    if config.queries:
-        drawn, kept = mx.random.uniform(shape=batch.valid.shape), mx.random.uniform(shape=batch.valid.shape) < config.queries
-        there, query = take_queries(centred, batch.table, drawn, config.horizons)
-        asked = (there & kept[..., None], query * kept[..., None])
+    asked, place = None, mx.zeros(batch.valid.shape, dtype=mx.int32)
+    if model.config.queries:
+        kept = mx.random.uniform(shape=batch.valid.shape) < model.config.queries
+        query, place = take_queries(centred, batch.table, mx.random.uniform(shape=batch.valid.shape))
+        place = mx.where(kept, place, 0)
+        asked = ((place > 0)[..., None], query * kept[..., None])
     parts, _ = model.parts(mixtures_of(batch, kernels), counts_of(batch), asked)
     mean, losses, cosines = model.basis(model.mean), [], []
     for ahead, (anchor, correction) in enumerate(parts):
         target, there = take_targets(centred, batch.table, ahead)
-        moved, valid = anchor + correction, there.astype(mx.float32)
+        unseen = (place != ahead) if ahead else True  # a query tells nobody what it is itself
+        moved, valid = anchor + correction, (there & unseen).astype(mx.float32)
         unit, truth = normalize(mean + moved), normalize(mean + target)
         cosine = (unit * truth).sum(axis=-1)
         apart = 1 - (normalize(unit - mean) * normalize(truth - mean)).sum(axis=-1)
