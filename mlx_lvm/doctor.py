@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm import __version__
-from mlx_lvm.backend import BLAS, mx
+from mlx_lvm.backend import BLAS, mkl_holds_back, mx
 
 SLOW_BLAS = 20.0  # GFLOP/s per core pair below which a Linux CPU runs a reference BLAS
 SIDE = 1024
@@ -81,6 +81,8 @@ def _blas() -> Check:
     )
     slow = sys.platform == "linux" and not BLAS.path and speed < SLOW_BLAS
     remedy = "MLX runs on its reference BLAS, many times slower than this machine: pip install 'mlx-lvm[cpu]'" if slow else ""
+    if BLAS.name == "mkl" and mkl_holds_back():
+        remedy = "MKL does not use this processor's AVX-512, OpenBLAS does: pip install cmeel-openblas (its system library: libgfortran5)"
     return Check("blas", finding, {"name": BLAS.name, "path": BLAS.path, "gflops": speed}, remedy)
 
 

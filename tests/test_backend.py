@@ -48,6 +48,30 @@ def test_the_best_one_is_opened() -> None:
     assert (name, path) == backend.candidates()[0]
 
 
+@linux
+@pytest.mark.parametrize(("processor", "first"), [("AuthenticAMD", "openblas"), ("GenuineIntel", "mkl")])
+def test_openblas_comes_first_where_mkl_would_not_use_avx512(monkeypatch: pytest.MonkeyPatch, processor: str, first: str) -> None:
+    import builtins
+    import io
+
+    real = open
+    text = f"vendor_id : {processor}\nflags : fpu avx2 avx512f avx512dq\n"
+    monkeypatch.setattr(builtins, "open", lambda path, *rest: io.StringIO(text) if path == "/proc/cpuinfo" else real(path, *rest))
+    monkeypatch.setattr(backend.glob, "glob", lambda pattern: ["/there/libmkl_rt.so.3"])
+    monkeypatch.setattr(backend.os.path, "exists", lambda path: True)
+    monkeypatch.setattr(backend.ctypes.util, "find_library", lambda name: None)
+    assert backend.candidates()[0][0] == first
+
+
+def test_doctor_names_the_faster_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlx_lvm import doctor
+
+    monkeypatch.setattr(doctor, "BLAS", backend.Blas("mkl", "/there/libmkl_rt.so.3"))
+    for held_back in (True, False):
+        monkeypatch.setattr(doctor, "mkl_holds_back", lambda held_back=held_back: held_back)
+        assert ("cmeel-openblas" in doctor._blas().remedy) == held_back
+
+
 def test_nothing_happens_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend.sys, "platform", "darwin")
     monkeypatch.delenv("MLX_LVM_BLAS", raising=False)
