@@ -1,0 +1,292 @@
+"""Two programs timed in turn: each side runs in a process of its own, and one waits while the other works.
+
+Turns are short and many, so that whatever else the machine does falls on both; every turn begins with a call that is not
+counted, inputs rotate, and a call ends when its result is there. Imports neither framework: a side is named by module.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlx_lvm.errors import LvmError, SetupInvalid
+
+TASKS = ("forward", "train", "epoch", "load")
+ROUNDS = 12  # turns of each program in a cell
+FEWEST = 3  # where one call outlasts a turn
+PATIENCE = 4.0  # times the seconds wished for, after which FEWEST turns must do
+LONG = 0.2  # seconds; a call this long needs no other before it to warm caches
+INPUTS = 8  # different inputs that the calls of a program go round
+WEIGHTS, CONFIG, VECTORS, TARGETS = "weights.safetensors", "config.json", "vectors.npy", "targets.npy"  # in the shared folder
+
+
+@dataclass(frozen=True)
+class Options:
+    """What both sides are told. folder: where the MLX side leaves weights and vectors for the other."""
+
+    model: str
+    folder: str
+    corpus: str = "sotu"
+    context: int = 5
+    device: str = ""  # for MLX cpu, gpu, or empty for its default; for the other side what MLX then runs on
+    threads: int = 0  # of a CPU; 0 takes all cores
+    dtype: str = "float32"  # of the forward pass
+    tf32: bool = False
+    seed: int = 0
+
+    @property
+    def cores(self) -> int:
+        return self.threads or os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to time. how: eager or compiled."""
+
+    task: str
+    batch: int
+    how: str = "compiled"
+
+
+class Side(Protocol):
+    """A program under test, in its own process. Its constructor takes Options."""
+
+    def about(self) -> dict[str, Any]:
+        """At least `device` (cpu, metal, mps, cuda), `threads`, `version`."""
+
+    def peaks(self) -> dict[str, float]:
+        """flops and bytes per second that this machine was seen to reach."""
+
+    def call(self, cell: Cell) -> Callable[[], None]:
+        """What to time; returns when the result is there."""
+
+    def memory(self) -> dict[str, int]:
+        """Peak bytes so far: `resident` of the process, `device` where the framework counts them."""
+
+
+def serve(connection: Any, module: str, name: str, options: Options) -> None:
+    """The loop of a side's process: methods by name until None comes."""
+    calls: dict[Cell, Callable[[], None]] = {}
+    try:
+        side = getattr(import_module(module), name)(options)
+    except Exception as error:
+        connection.send((False, error if isinstance(error, LvmError) else traceback.format_exc()))
+        return
+    connection.send((True, None))
+
+    def prepare(cell: Cell) -> None:
+        calls[cell] = side.call(cell)
+        for _ in range(2):
+            calls[cell]()
+
+    own: dict[str, Callable[..., Any]] = {
+        "prepare": prepare,
+        "turn": lambda cell, seconds: turn(calls[cell], seconds),
+        "forget": calls.clear,
+    }
+    while (message := connection.recv()) is not None:
+        method, *arguments = message
+        try:
+            connection.send((True, (own.get(method) or getattr(side, method))(*arguments)))
+        except Exception as error:
+            connection.send((False, error if isinstance(error, LvmError) else traceback.format_exc()))
+
+
+def turn(call: Callable[[], None], seconds: float) -> list[float]:
+    """Seconds of each call made within `seconds`, at least one; one call more comes first where calls are short."""
+    began = time.perf_counter()
+    call()
+    first = time.perf_counter() - began
+    times = [first] if first >= LONG else []
+    end = time.perf_counter() + seconds
+    while not times or (time.perf_counter() < end and first < LONG):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def fastest(call: Callable[[], object], seconds: float = 0.3) -> float:
+    """Seconds of the fastest call within `seconds`, for a machine's peaks."""
+    call()
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def resident() -> int:
+    """The most bytes that this process had in memory."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+class Failed(Exception):
+    """A side could not do what it was asked; the text is its traceback."""
+
+
+class Worker:
+    """A side in its own process. `ask(method, ...)` waits for the answer. Raises LvmErrors of the side, Failed for others."""
+
+    def __init__(self, module: str, name: str, options: Options) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, module, name, options), daemon=True)
+        with environment(options):
+            self.process.start()
+        theirs.close()
+        self._answer()
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        self.connection.send((method, *arguments))
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            good, answer = self.connection.recv()
+        except EOFError:
+            raise Failed("the process ended") from None
+        if not good:
+            raise answer if isinstance(answer, LvmError) else Failed(answer)
+        return answer
+
+    def close(self) -> None:
+        if self.process.is_alive():
+            self.connection.send(None)
+        self.process.join(10)
+
+
+@contextmanager
+def environment(options: Options) -> Iterator[None]:
+    """What libraries read once, when they load: threads, TF32, and idle OpenMP threads that give their core to the other side."""
+    threads = str(options.cores)
+    wanted = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "VECLIB_MAXIMUM_THREADS": threads, "KMP_BLOCKTIME": "1"}
+    wanted["MLX_ENABLE_TF32"] = str(int(options.tf32))
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@dataclass
+class Timed:
+    """Seconds of the calls of one program in one cell."""
+
+    times: list[float] = field(default_factory=list)
+
+    def summary(self) -> dict[str, float]:
+        """Milliseconds."""
+        median, p95, p99 = np.percentile(self.times, [50, 95, 99]) * 1e3
+        return {"median": float(median), "p95": float(p95), "p99": float(p99), "calls": len(self.times)}
+
+
+class Bench:
+    """Sides by name on one model. Use as a context: the processes end with it. Raises SetupInvalid where they do not compare."""
+
+    def __init__(self, sides: dict[str, tuple[str, str]], options: Options) -> None:
+        self.sides, self.options = sides, options
+        self.workers: dict[str, Worker] = {}
+        self.about: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> Bench:
+        self._stack = ExitStack()
+        try:
+            options = self.options
+            for name, (module, kind) in self.sides.items():
+                self.workers[name] = Worker(module, kind, options)
+                self._stack.callback(self.workers[name].close)
+                self.about[name] = self.workers[name].ask("about")
+                options = replace(options, device=self.about[name]["device"])
+            require_same_device(self.about)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def peaks(self) -> dict[str, float]:
+        """The best that any side reached."""
+        found = [worker.ask("peaks") for worker in self.workers.values()]
+        return {name: max(peak[name] for peak in found) for name in found[0]}
+
+    def memory(self) -> dict[str, dict[str, int]]:
+        return {name: worker.ask("memory") for name, worker in self.workers.items()}
+
+    def cell(
+        self, task: str, batch: int, hows: dict[str, Sequence[str]], seconds: float, note: Callable[[str], None]
+    ) -> dict[str, dict[str, dict[str, float]]]:
+        """side -> how -> milliseconds, every program in turn. A `how` that a side cannot do is noted and left out."""
+        programs: list[tuple[str, Cell]] = []
+        for side, names in hows.items():
+            for how in names:
+                try:
+                    self.workers[side].ask("prepare", Cell(task, batch, how))
+                    programs.append((side, Cell(task, batch, how)))
+                except (Failed, LvmError) as error:
+                    note(f"{side}, {how}: {task} at batch {batch} does not run: {str(error).strip().splitlines()[-1]}")
+        timed = {program: Timed() for program in programs}
+        began, rounds = time.perf_counter(), 0
+        while rounds < FEWEST or (rounds < ROUNDS and time.perf_counter() - began < PATIENCE * seconds * len(programs)):
+            for side, cell in programs if rounds % 2 == 0 else reversed(programs):
+                timed[side, cell].times += self.workers[side].ask("turn", cell, seconds / ROUNDS)
+            rounds += 1
+        for worker in self.workers.values():
+            worker.ask("forget")
+        out: dict[str, dict[str, dict[str, float]]] = {side: {} for side in hows}
+        for (side, cell), found in timed.items():
+            out[side][cell.how] = found.summary()
+        return out
+
+
+SAME = {"metal": "mps"}  # MLX's name of a device and torch's
+
+
+def require_same_device(about: dict[str, dict[str, Any]]) -> None:
+    """Raises SetupInvalid for sides on different kinds of device or, on a CPU, with different numbers of threads."""
+    devices = {name: SAME.get(found["device"], found["device"]) for name, found in about.items()}
+    threads = {name: found["threads"] for name, found in about.items()} if set(devices.values()) == {"cpu"} else {}
+    for what, values in (("device", devices), ("threads", threads)):
+        if len(set(values.values())) > 1:
+            shown = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise SetupInvalid(f"not the same {what} on both sides ({shown}): such times do not compare. Choose with --device or --threads")
+
+
+def row(model: str, task: str, batch: int, found: dict[str, dict[str, dict[str, float]]], floor_ms: float) -> dict[str, Any]:
+    """A row of the report. ratio: MLX compiled to torch as people run it, eager; best_ratio: the faster program of each side."""
+    mlx, other = found.get("mlx", {}), found.get("torch", {})
+    mine = (mlx.get("compiled") or mlx.get("eager") or {}).get("median")
+    theirs = (other.get("eager") or other.get("compiled") or {}).get("median")
+    best = [min((times["median"] for times in side.values()), default=None) for side in (mlx, other)]
+    return {
+        "model": model,
+        "task": task,
+        "batch": batch,
+        "mlx_ms": mine,
+        "torch_ms": theirs,
+        "ratio": mine / theirs if mine and theirs else None,
+        "best_ratio": best[0] / best[1] if best[0] and best[1] else None,
+        "floor_ms": floor_ms,
+        "mlx": mlx,
+        "torch": other,
+    }

@@ -1,0 +1,163 @@
+"""What is timed of torch: the same tasks as in `mlx_lvm/speed.py`, written as people write them. MLX stays out of this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from mlx_lvm.errors import SetupInvalid
+from mlx_lvm.parity.base import Twin
+from mlx_lvm.parity.losses import total
+from mlx_lvm.timing import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
+
+CLASSES = {"amn": "AMN", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer"}
+
+
+class Torch:
+    """The side of torch; see `mlx_lvm.timing.Side`. Raises SetupInvalid where torch lacks the device."""
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.folder = options, Path(options.folder)
+        self.device = torch.device(device_of(options.device))
+        torch.set_num_threads(options.cores)
+        torch.backends.cuda.matmul.allow_tf32 = options.tf32
+        torch.backends.cudnn.allow_tf32 = options.tf32
+        shared = json.loads((self.folder / CONFIG).read_text())
+        self.config, self.train_config = shared["model"], shared["train"]
+        self.losses = {name.removeprefix("loss_"): weight for name, weight in self.train_config.items() if name.startswith("loss_")}
+        self.vectors = torch.from_numpy(np.load(self.folder / VECTORS)).to(self.device)
+        self.targets = np.load(self.folder / TARGETS)
+        self.draw = np.random.default_rng(options.seed)
+
+    def twin(self) -> Twin:
+        with torch.device("meta"):
+            module: Any = import_module(f"mlx_lvm.parity.{self.options.model}")
+            twin: Twin = getattr(module, CLASSES[self.options.model])(self.config)
+        twin.load_state_dict(load_file(self.folder / WEIGHTS, device=str(self.device)), strict=True, assign=True)
+        return twin
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def about(self) -> dict[str, Any]:
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else ""
+        return {"device": self.device.type, "name": name, "threads": torch.get_num_threads(), "version": torch.__version__}
+
+    def peaks(self) -> dict[str, float]:
+        """As on MLX's side."""
+        flops = bytes_ = 0.0
+        for side in (1024, 2048, *([] if self.device.type == "cpu" else [4096, 8192])):
+            a, b = torch.randn(side, side, device=self.device), torch.randn(side, side, device=self.device)
+            flops = max(flops, 2 * side**3 / self.fastest(lambda a=a, b=b: a @ b))  # type: ignore[misc]
+        for megabytes in (1, 4, 16, 256):
+            x = torch.zeros(megabytes * 2**18, device=self.device)
+            out = torch.empty_like(x)
+            bytes_ = max(bytes_, 2 * 4 * x.numel() / self.fastest(lambda x=x, out=out: torch.add(x, 1, out=out)))  # type: ignore[misc]
+        return {"flops": flops, "bytes": bytes_}
+
+    def fastest(self, call: Callable[[], object]) -> float:
+        def finished() -> None:
+            call()
+            self.wait()
+
+        return fastest(finished)
+
+    def memory(self) -> dict[str, int]:
+        device = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0
+        return {"resident": resident(), "device": device}
+
+    def call(self, cell: Cell) -> Callable[[], None]:
+        return {"forward": self.forward, "train": self.train, "epoch": self.epoch, "load": self.load}[cell.task](cell)
+
+    def contexts(self, targets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Contexts and targets gathered from the vectors on the device."""
+        rows = torch.from_numpy(targets).to(self.device, torch.long)
+        return self.vectors[rows[:, None] + torch.arange(-self.options.context, 0, device=self.device)], self.vectors[rows]
+
+    def forward(self, cell: Cell) -> Callable[[], None]:
+        dtype = getattr(torch, self.options.dtype)
+        twin = self.twin().to(dtype).eval()
+        run: Any = torch.compile(twin) if cell.how == "compiled" else twin
+        inputs = [self.contexts(self.draw.choice(self.targets, cell.batch))[0].to(dtype) for _ in range(INPUTS)]
+        turn = count()
+
+        def call() -> None:
+            with torch.inference_mode():
+                run(inputs[next(turn) % INPUTS]).unit  # noqa: B018
+            self.wait()
+
+        return call
+
+    def optimizer(self, twin: Twin, fused: bool) -> torch.optim.Optimizer:
+        lr, decay = self.train_config["lr"], self.train_config["weight_decay"]
+        return torch.optim.AdamW(twin.parameters(), lr=lr, weight_decay=decay, fused=fused or None)
+
+    def train(self, cell: Cell) -> Callable[[], None]:
+        """Vectors on the device, contexts gathered by index, no host round trip. Compiled: model and fused AdamW."""
+        twin = self.twin().train()
+        run: Any = torch.compile(twin) if cell.how == "compiled" else twin
+        optimizer = self.optimizer(twin, cell.how == "compiled")
+        batches = [self.draw.choice(self.targets, cell.batch) for _ in range(INPUTS)]
+        turn = count()
+
+        def call() -> None:
+            context, target = self.contexts(batches[next(turn) % INPUTS])
+            optimizer.zero_grad()
+            total(self.losses, run(context), target, self.train_config["temperature"]).backward()
+            torch.nn.utils.clip_grad_norm_(twin.parameters(), self.train_config["clip"])
+            optimizer.step()
+            self.wait()
+
+        return call
+
+    def epoch(self, cell: Cell) -> Callable[[], None]:
+        """The plain loop: windows as tensors, DataLoader, `.item()` for the running loss."""
+        twin = self.twin().train()
+        optimizer = self.optimizer(twin, False)
+        data = torch.utils.data.TensorDataset(*(part.cpu() for part in self.contexts(self.targets)))
+        loader = torch.utils.data.DataLoader(data, batch_size=cell.batch, shuffle=True)
+
+        def call() -> None:
+            running = 0.0
+            for context, target in loader:
+                optimizer.zero_grad()
+                prediction = twin(context.to(self.device))
+                loss = total(self.losses, prediction, target.to(self.device), self.train_config["temperature"])
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(twin.parameters(), self.train_config["clip"])
+                optimizer.step()
+                running += loss.item()
+            self.wait()
+
+        return call
+
+    def load(self, cell: Cell) -> Callable[[], None]:
+        """From the file to the first prediction."""
+        context, _ = self.contexts(self.targets[:1])
+
+        def call() -> None:
+            with torch.inference_mode():
+                self.twin().eval()(context).unit  # noqa: B018
+            self.wait()
+
+        return call
+
+
+def device_of(name: str) -> str:
+    """torch's device of the class that MLX runs on: given as cpu, metal or cuda."""
+    wanted = {"": "cpu", "cpu": "cpu", "metal": "mps", "cuda": "cuda"}[name]
+    there = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}[wanted]
+    if not there:
+        raise SetupInvalid(f"MLX runs on {name}, but torch has no {wanted} here: times on two devices do not compare. Pass --device cpu")
+    return wanted

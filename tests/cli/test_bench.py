@@ -1,0 +1,55 @@
+"""`lvm bench`: its contract, its refusals, and the table of Apple's chips."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def test_json(lvm: Callable, small_file: Path) -> None:
+    ran = lvm(
+        "bench", "lstm", "-c", small_file, "--tasks", "forward,load", "--batches", "1,3", "--seconds", "0.01", "--threads", 1, "--json"
+    )
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert [(row["model"], row["task"], row["batch"]) for row in found["rows"]] == [
+        ("lstm", "forward", 1),
+        ("lstm", "forward", 3),
+        ("lstm", "load", 1),
+    ]
+    for row in found["rows"]:
+        assert row["ratio"] == pytest.approx(row["mlx_ms"] / row["torch_ms"]) and row["floor_ms"] > 0
+        assert row["mlx"]["compiled"]["calls"] >= 3
+    assert found["about"]["mlx"]["device"] == found["about"]["torch"]["device"]
+    assert found["peaks"]["flops"] > 1e8 and found["memory"][0]["model"] == "lstm"
+
+
+def test_markdown_alone(lvm: Callable, small_file: Path) -> None:
+    ran = lvm("bench", "-c", small_file, "--against", "none", "--tasks", "forward", "--batches", 2, "--seconds", "0.01", "--markdown")
+    line = next(line for line in ran.out.splitlines() if line.startswith("| amn | forward | 2 |"))
+    assert ran.code == 0 and line.count("|") == 14 and "torch" not in ran.out.split("peaks")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["amm"], "Did you mean 'amn'"),
+        (["--tasks", "forwards"], "Did you mean 'forward'"),
+        (["--batches", "1,x"], "whole numbers"),
+        (["--dtype", "bfloat16"], "--tasks forward"),
+        (["--device", "tpu"], "cpu, gpu"),
+    ],
+)
+def test_wrong_usage(lvm: Callable, arguments: list[str], said: str) -> None:
+    ran = lvm("bench", *arguments)
+    assert ran.code == 2 and said in ran.err
+
+
+def test_expectations_are_computed(lvm: Callable) -> None:
+    ran = lvm("bench", "--expect", "--json")
+    found = json.loads(ran.out)
+    assert found["computed"] is True
+    by_chip = {row["chip"]: row["floor_ms"] for row in found["rows"] if (row["model"], row["task"]) == ("amn", "forward")}
+    # One window of AMN reads 1.51 million float32 weights: 6.06 MB at 68.25 GB/s.
+    assert by_chip["M1"] == pytest.approx(6.06e6 / 68.25e9 * 1e3, rel=0.01)
