@@ -37,14 +37,17 @@ def compare(
     Examples:  lvm compare
                lvm compare runs/amn-sotu-1 runs/gru-sotu-1 amn --markdown
     """
-    from mlx_lvm.data.corpus import load_corpus
+    from mlx_lvm.data.sampling import load_or_sample
     from mlx_lvm.evaluation.compare import compare as measure
     from mlx_lvm.evaluation.compare import markdown, runs_under
     from mlx_lvm.hub import load_model
 
     display = Output(json)
     loaded = [load_model(name) for name in models or runs_under(Path("runs"))]
-    data = load_corpus(corpus or loaded[0].train.get("corpus") or loaded[0].corpus or "sotu")
+    first = loaded[0]
+    data = load_or_sample(
+        corpus or first.train.get("corpus") or first.corpus or "sotu", max(one.context for one in loaded), first.split_seed
+    )
     with display.notes.status("") as status:
         result = measure(loaded, data, split, max_windows=max_windows, progress=lambda line: status.update(line))
     if as_markdown:

@@ -67,7 +67,7 @@ def evaluate(
                lvm eval runs/amn-sotu-1 --ood moby --json
                lvm eval lag-filter --quick
     """
-    from mlx_lvm.data.corpus import load_corpus
+    from mlx_lvm.data.sampling import load_or_sample
     from mlx_lvm.evaluation import plots
     from mlx_lvm.evaluation.arrow import arrow_of_time
     from mlx_lvm.evaluation.evaluate import examine
@@ -83,7 +83,9 @@ def evaluate(
     with_report = out is not None and plots.available()
     if out is not None and not with_report:
         display.notes.print("note: no report.html without matplotlib; install it: pip install 'mlx-lvm[report]'")
-    data, other = load_corpus(corpus), load_corpus(ood) if ood is not None else None
+    reads, seed = (subject.context, subject.split_seed) if isinstance(subject, Loaded) else (5, 0)
+    reads, seed = context or reads, seed if split_seed is None else split_seed
+    data, other = load_or_sample(corpus, reads, seed), None if ood is None else load_or_sample(ood, reads, seed)
     with display.notes.status("") as status:
 
         def progress(line: str) -> None:

@@ -18,7 +18,7 @@ from mlx_lvm.cli.common import Output
 from mlx_lvm.cli.compare import show
 from mlx_lvm.cli.progress import Silent, StopOnSignal, TrainingDisplay
 from mlx_lvm.config import Config, field_types
-from mlx_lvm.data.corpus import load_corpus
+from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
 from mlx_lvm.evaluation.compare import compare
 from mlx_lvm.hub import load_model
@@ -230,14 +230,16 @@ def run_all(
     for name in SEEDS:
         own = {field.name for field in fields(architecture(name)[1])} | {field.name for field in fields(TrainConfig)}
         recipes[name] = recipe(name, {key: value for key, value in given.items() if key in own}, config, preset_name)
-    corpus = recipes[SEEDS[0]][2].corpus
+    shared = recipes[SEEDS[0]][2]
+    corpus = shared.corpus
     if folder is None:
         folder = claim("all", Path(corpus).stem) if group.rank == 0 else Path("runs")
     summaries = [run(start_run(*recipes[name], folder / name, group), out, report_to=report_to) for name in SEEDS]
     if group.rank:
         return {}
     with out.notes.status("") as status:
-        result = compare([load_model(folder / name) for name in SEEDS], load_corpus(corpus), progress=lambda line: status.update(line))
+        data = load_or_sample(corpus, shared.context, shared.split_seed)
+        result = compare([load_model(folder / name) for name in SEEDS], data, progress=lambda line: status.update(line))
     out.say()
     show(out, result)
     return {"runs": summaries, "comparison": result}

@@ -13,7 +13,8 @@ import numpy as np
 
 from mlx_lvm import __version__
 from mlx_lvm.backend import mx
-from mlx_lvm.data.corpus import Corpus, load_corpus
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import IOFailed, UsageError
@@ -88,7 +89,8 @@ def write_model(
 ) -> dict[str, Any]:
     """What `export` does, for a model at hand."""
     rounded, stored = round_weights(loaded.model, dtype)
-    vectors = load_corpus(corpus or loaded.train.get("corpus") or loaded.corpus) if measure else None
+    chosen = corpus or loaded.train.get("corpus") or loaded.corpus
+    vectors = load_or_sample(chosen, loaded.context, loaded.split_seed) if measure else None
     measured = _measure(loaded, rounded, vectors, dtype, progress) if vectors is not None else {}
     about = {
         "model": as_dict(loaded.model.config),

@@ -59,6 +59,7 @@ class Corpus:
     sha256: str = ""
     path: Path | None = None
     assigned: np.ndarray | None = None  # [D] 0, 1, 2 for train, val, test, where the corpus brings its own split
+    sampled: str = ""  # what this is a part of, in words, where the whole did not fit in memory
 
     @property
     def dim(self) -> int:

@@ -1,23 +1,27 @@
 """A part of a corpus that does not fit in memory: some documents of each split, on the device, to judge models on.
 
 Documents are drawn by a fixed seed, so the same ones are taken in every run on the corpus. A document longer than what is
-taken in all gives its beginning. Whoever reports figures from such a part says so: `Sampled.words`.
+taken in all gives its beginning. Whoever reports figures from such a part says so: `Corpus.sampled`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.corpus import Corpus, to_memory
 from mlx_lvm.data.mapped import MappedCorpus
+from mlx_lvm.data.memory import roomy
+from mlx_lvm.data.reader import find_corpus, open_corpus
 from mlx_lvm.data.splits import SPLITS, Split, split_corpus
 from mlx_lvm.data.stream import RowReader, to_device
 from mlx_lvm.errors import InvalidFile
 
 WINDOWS = {"train": 40_000, "val": 20_000, "test": 20_000}  # at most, of each part
 SHARES = {"train": 0.5, "val": 0.25, "test": 0.25}  # of the memory that a sample may take
+SAMPLE = 4  # a sample takes this part of the memory that a corpus may
 SEED = 0
 
 
@@ -29,14 +33,14 @@ class Sampled:
     taken: dict[str, np.ndarray]
     whole: Split
 
-    @property
-    def words(self) -> str:
-        """What was taken, for people."""
-        lengths = dict(zip(self.corpus.names, self.corpus.lengths.tolist(), strict=True))
-        return (
-            ", ".join(f"{len(taken):,} of {len(self.whole.part(name)):,} {name} documents" for name, taken in self.taken.items())
-            + f" ({sum(lengths.values()):,} vectors)"
-        )
+
+def load_or_sample(reference: str | Path, context: int = 5, seed: int = 0, memory: int | None = None) -> Corpus:
+    """A corpus in memory, or documents of each part of it where its vectors have more than `memory` bytes (half the machine's).
+
+    Raises as `load_corpus` and `sample_documents`.
+    """
+    mapped, allowed = open_corpus(find_corpus(reference)), roomy() if memory is None else memory
+    return to_memory(mapped) if mapped.nbytes <= allowed else sample_documents(mapped, context, seed, allowed // SAMPLE).corpus
 
 
 def sample_documents(corpus: MappedCorpus, context: int, seed: int, memory: int, parts: tuple[str, ...] = SPLITS) -> Sampled:
@@ -57,6 +61,7 @@ def sample_documents(corpus: MappedCorpus, context: int, seed: int, memory: int,
     vectors, scales = reader.buffers(int(offsets[-1]))
     reader.fill(starts, starts + counts, offsets[:-1], vectors, scales)
     rows = to_device(vectors, scales)
+    told = [f"{len(taken[name]):,} of {len(split.part(name)):,} {name} documents" for name in parts]
     made = Corpus(
         name=corpus.name,
         vectors=rows.vectors,
@@ -67,6 +72,7 @@ def sample_documents(corpus: MappedCorpus, context: int, seed: int, memory: int,
         provenance=corpus.provenance,
         sha256=corpus.sha256,
         assigned=None if corpus.assigned is None else corpus.assigned[documents],
+        sampled=f"{', '.join(told)} ({len(vectors):,} vectors)",
     )
     return Sampled(made, taken, split)
 

@@ -20,7 +20,7 @@ from mlx_lvm.errors import InvalidFile, UsageError
 from mlx_lvm.evaluation.baselines import NAMES, controls
 from mlx_lvm.evaluation.bench import MAX_WINDOWS, set_up
 from mlx_lvm.evaluation.bootstrap import RESAMPLES, DocumentBootstrap, holm
-from mlx_lvm.evaluation.evaluate import describe, kind_of, measure_all, subject_of
+from mlx_lvm.evaluation.evaluate import describe, kind_of, measure_all, sample_notes, subject_of
 from mlx_lvm.evaluation.predictor import ALL, Index, Predictor
 from mlx_lvm.evaluation.summary import summarise
 from mlx_lvm.files import read_json
@@ -71,6 +71,7 @@ def compare(
         raise UsageError(f"models of different splits ({listed}): some would be scored on documents they were trained on")
     context = max(one.context for one in loaded)
     models, notes = named(loaded, corpus)
+    notes += sample_notes(corpus)
     bench = set_up(corpus, split, loaded[0].split_seed, context, max_windows, progress)
     everyone: dict[str, Predictor] = {**{name: OwnContext(one, model.context) for name, (model, one) in models.items()}}
     everyone.update({one.name: one for one in [*bench.closed, *controls(seed)]})

@@ -209,8 +209,16 @@ def hyper_parameters(closed: list[Predictor]) -> dict[str, Any]:
     return out
 
 
+def sample_notes(corpus: Corpus) -> list[str]:
+    """That the figures are those of a part of the corpus, where they are."""
+    if not corpus.sampled:
+        return []
+    return [f"{corpus.name} is larger than the memory it may take: everything here, fitted or scored, is of {corpus.sampled}."]
+
+
 def _notes(bench: Bench) -> list[str]:
     notes, scored = [], len(bench.windows)
+    notes += sample_notes(bench.corpus)
     if bench.split != "test":
         seen = {"train": "closed forms were fitted", "val": "hyper-parameters were chosen", "all": "closed forms were fitted and tuned"}
         notes.append(

@@ -12,7 +12,7 @@ from mlx_lvm.config import parse_size
 from mlx_lvm.data.corpus import to_memory
 from mlx_lvm.data.mapped import MappedCorpus
 from mlx_lvm.data.reader import find_corpus, open_corpus
-from mlx_lvm.data.sampling import sample_documents
+from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.errors import InvalidFile, LvmError, Problems, SetupInvalid, UsageError
 from mlx_lvm.evaluation.evaluate import evaluate
 from mlx_lvm.files import write_json
@@ -132,12 +132,8 @@ def judge(folder: Path, progress: Callable[[str], None] = lambda line: None) -> 
     """
     loaded = load_model(folder)
     config = TrainConfig.from_dict(loaded.train)
-    corpus = open_corpus(find_corpus(config.corpus))
-    if not streams(config, corpus):
-        return evaluate(loaded, to_memory(corpus), "test", progress=progress)
-    sampled = sample_documents(corpus, config.context, config.split_seed, parse_size(config.memory))
-    loaded.notes.append(f"{corpus.name} does not fit in --memory {config.memory}: everything here is of a sample, {sampled.words}.")
-    return evaluate(loaded, sampled.corpus, "test", progress=progress)
+    memory = None if config.memory == "auto" else parse_size(config.memory)
+    return evaluate(loaded, load_or_sample(config.corpus, config.context, config.split_seed, memory), "test", progress=progress)
 
 
 def finish(trainer: Trainer, verdict: dict[str, Any]) -> dict[str, Any]:

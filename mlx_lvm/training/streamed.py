@@ -17,7 +17,7 @@ from mlx_lvm.config import parse_size
 from mlx_lvm.data.blocks import Block, Epoch, lay_out
 from mlx_lvm.data.mapped import MappedCorpus
 from mlx_lvm.data.memory import roomy
-from mlx_lvm.data.sampling import sample_documents
+from mlx_lvm.data.sampling import SAMPLE, sample_documents
 from mlx_lvm.data.splits import Split
 from mlx_lvm.data.stream import Ahead, RowReader, Rows, to_device
 from mlx_lvm.errors import IOFailed, LvmError
@@ -27,8 +27,8 @@ from mlx_lvm.training.distributed import ALONE, Group
 from mlx_lvm.training.trainer import Trainer
 
 BLOCK_BYTES = 512 << 20  # of a block at most: larger ones mix no better and take longer to begin with
-# Of the memory given: the block in use, the next one as it is read, the same on the device while the former is let go, and
-# the sample that models are judged on.
+# Blocks in the memory given: the one in use, the next as it is read, and as it goes to the device while the former is let go.
+# The fourth part is the sample's, which models are judged on.
 PARTS = 4
 
 
@@ -51,7 +51,7 @@ class StreamedTrainer(Trainer):
     def __init__(self, model: VectorModel, corpus: MappedCorpus, config: TrainConfig, folder: Path, group: Group = ALONE) -> None:
         memory = parse_size(config.memory)
         row_bytes = corpus.nbytes // len(corpus)
-        self._sample = sample_documents(corpus, config.context, config.split_seed, memory // PARTS, ("train", "val"))
+        self._sample = sample_documents(corpus, config.context, config.split_seed, memory // SAMPLE, ("train", "val"))
         super().__init__(model, self._sample.corpus, config, folder, group=group)
         whole = self._sample.whole
         self.split = Split(whole.seed, whole.train, self._sample.taken["val"], whole.test)
@@ -66,7 +66,7 @@ class StreamedTrainer(Trainer):
         self.notes += [
             f"{size:,.2f} GB of vectors are more than --memory {config.memory}: streamed in {count:,} blocks of at most {block_rows:,} "
             "vectors, windows shuffled within a block. Rows are checked as they are read, checksums are not: lvm data check does that",
-            f"sampled for validation, the mean and the closed forms: {self._sample.words}",
+            f"sampled for validation, the mean and the closed forms: {self._sample.corpus.sampled}",
         ]
 
     def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:

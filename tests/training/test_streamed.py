@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_lvm.data import memory
+from mlx_lvm.data import memory, sampling
 from mlx_lvm.data.blocks import Epoch
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus, load_corpus
@@ -246,16 +246,21 @@ def test_no_training_document_is_long_enough(small: Corpus, tmp_path: Path) -> N
         start_run("amn", SIZES, TrainConfig(corpus=str(small.path), memory="100K", context=30), tmp_path / "run")
 
 
-def test_the_command(lvm: Callable[..., Any], small_file: Path, tmp_path: Path) -> None:
+def test_the_commands(lvm: Callable[..., Any], small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     sizes = ("--attention-dim", 8, "--hidden-dim", 16, "--batch-size", 20)
     ran = lvm("train", "amn", "--corpus", small_file, "--memory", "100K", "--epochs", 2, "--out", run, *sizes, "--early-stop", 0)
     assert ran.code == 0, ran.err
     assert "streamed in 5 blocks" in ran.err and "sampled for validation" in ran.err
-    assert "everything here is of a sample" in ran.out and "verdict" not in ran.err
+    assert "everything here, fitted or scored, is of" in ran.out + ran.err
     assert lvm("train", "--resume", run, "--memory", "90K").code == 2
     ran = lvm("train", "--resume", run, "--epochs", 3, "--force", "--json")
     assert ran.code == 0 and '"epochs": 3' in ran.out
+    monkeypatch.setattr(sampling, "roomy", lambda: 100_000)  # a machine on which half of the memory is less than the corpus
+    for command in (("eval", run, "--corpus", small_file, "--quick"), ("compare", run)):
+        ran = lvm(*command, "--json")
+        assert ran.code == 0 and "is of 5 of 33 train documents" in ran.out, ran.err
+    assert lvm("export", run, "--out", tmp_path / "exported").code == 0
     assert lvm("train", "ramn", "--corpus", small_file, "--memory", "100K", "--out", tmp_path / "no").code == 3
 
 
