@@ -198,7 +198,8 @@ def check(
         found.warnings.append(f"{duplicates.exact:,} vectors repeat another one exactly")
     if duplicates.near < 0:
         found.warnings.append(
-            f"near duplicates not searched among {len(corpus):,} vectors; --near searches, in time that grows with the square"
+            f"near duplicates not searched among {len(corpus):,} vectors; --near searches, in time that grows with the square, "
+            "--approximate in less"
         )
     return found, duplicates
 
