@@ -27,8 +27,14 @@ def float64(value: mx.array) -> np.ndarray:
 
 
 def ask(model: Any, context: Any) -> Any:
-    """The prediction of either side's model. One that takes queries gets the oldest chunk as its query, so that every term shows."""
-    return model(context, context[:, 0]) if getattr(model.config, "queries", 0) else model(context)
+    """The prediction of either side's model. One that takes queries gets the oldest chunk as its query in every other window,
+    the first included: a query brings terms in and leaves others out.
+    """
+    if not getattr(model.config, "queries", 0):
+        return model(context)
+    every_other = (1.0 - np.arange(context.shape[0]) % 2)[:, None].astype(np.float32)
+    mask = mx.array(every_other).astype(context.dtype) if isinstance(context, mx.array) else context.new_tensor(every_other)
+    return model(context, context[:, 0] * mask)
 
 
 def slack_of(model: Any, tap: str, dtype: str) -> float:

@@ -84,6 +84,9 @@ def test_ramn_with_horizons_and_queries(corpora: list) -> None:
     gradients = {c.name.rpartition("/")[2]: c for c in checks if "/gradients/" in c.name and cases[0].name in c.name}
     for name in ("ahead.1.filter", "ahead.0.map.weight", "ahead.1.output.weight", "query_filter", "ahead.0.query_shift_filter"):
         assert gradients[name].verdict in ("bitwise", "equivalent"), gradients[name]
+    first, second = sides.mlx.ahead
+    first.filter, second.filter = second.filter, first.filter
+    assert {check.name.rpartition("/")[2] for check in failures(forward_checks(sides, cases[:1]))} == {"ahead"}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
