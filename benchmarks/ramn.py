@@ -1,11 +1,11 @@
 """What each part of RAMN is worth, and what more documents are worth, on validation documents.
 
-    python benchmarks/ramn.py --head regress --out regress.json
-    python benchmarks/ramn.py --head retrieve --documents 0.25 0.5 --out curve.json
+    python benchmarks/ramn.py ramn --documents 0.25 0.5
+    python benchmarks/ramn.py ramn-retrieve --documents 0.25 0.5 --out retrieve.json
 
-Parts are taken out of the trained model where that is possible, and left out of its training where not. Differences to the
-whole model, with intervals by paired bootstrap over documents. The other domain is the training documents of `moby`, which
-no training here sees. What a released model reaches on test documents: `lvm train ramn --seeds 5`, `lvm eval ramn --ood moby`.
+The model is a released one or a run. Parts are taken out of it where that is possible; where not, it is trained without
+them. Differences to the whole model, with intervals by paired bootstrap over documents. The other domain is the training
+documents of `moby`, which no training here sees. For test documents: `lvm train ramn --seeds 5`, `lvm eval ramn --ood moby`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,7 +28,7 @@ from mlx_lvm.data.splits import Split, split_corpus
 from mlx_lvm.evaluation.bench import Bench, set_up
 from mlx_lvm.evaluation.bootstrap import DocumentBootstrap
 from mlx_lvm.evaluation.history import HistoryPredictor
-from mlx_lvm.hub import set_weights
+from mlx_lvm.hub import load_model, set_weights
 from mlx_lvm.models.ramn import RAMN, RAMNConfig
 from mlx_lvm.training import anchor, ramn
 from mlx_lvm.training.checkpoint import load_newest
@@ -87,11 +87,13 @@ def without(model: RAMN, part: str) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--head", default="regress", choices=("regress", "retrieve"))
-    parser.add_argument("--documents", type=float, nargs="+", help="a learning curve over these shares of the training documents")
+    parser.add_argument("model", help="a released RAMN or a run's folder")
+    parser.add_argument("--documents", type=float, nargs="*", default=[], help="also train on these shares of the training documents")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    head, corpus = options.head, load_corpus("sotu")
+    corpus, loaded = load_corpus("sotu"), load_model(options.model)
+    model: Any = loaded.model
+    head = model.config.head
     split = split_corpus(corpus, 0)
     benches = {"sotu": set_up(corpus, "val"), "moby": set_up(load_corpus("moby"), "train")}
     result: dict[str, Any] = {}
@@ -106,21 +108,17 @@ def main() -> None:
             print(f"{place}  {what:40}", *cells, sep="  ", flush=True)
 
     began = time.perf_counter()
-    model = train(head, corpus, split)
     report("the whole", model)
-    if options.documents:
-        order = np.random.default_rng(0).permutation(split.train)
-        for share in options.documents:
-            some = Split(split.seed, np.sort(order[: round(share * len(order))]), split.val, split.test)
-            report(f"{share:.0%} of the documents", train(head, corpus, some))
-    else:
-        for part in ("network", "trust", "map" if head == "regress" else "push"):
-            with without(model, part):
-                report(f"without {part}", model)
-        for what, (module, name, value) in UNTRAINED[head].items():
-            with ExitStack() as stack:
-                stack.enter_context(patch.object(module, name, value))
-                report(f"without {what}", train(head, corpus, split))
+    for part in ("network", "trust", "map" if head == "regress" else "push"):
+        with without(model, part):
+            report(f"without {part}", model)
+    for what, (module, name, value) in UNTRAINED[head].items():
+        with patch.object(module, name, value):
+            report(f"without {what}", train(head, corpus, split))
+    order = np.random.default_rng(0).permutation(split.train)
+    for share in options.documents:
+        some = Split(split.seed, np.sort(order[: round(share * len(order))]), split.val, split.test)
+        report(f"{share:.0%} of the documents", train(head, corpus, some))
     print(f"{time.perf_counter() - began:.0f} s")
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")

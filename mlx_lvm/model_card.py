@@ -36,7 +36,7 @@ def model_card(loaded: Loaded, dtype: str, digest: str, measured: dict[str, Any]
         "---\nlibrary_name: mlx-lvm\nlicense: mit\ntags: [mlx, pytorch, embeddings, latent-vector-model]\n---",
         f"# {TITLES.get(config.model_type, config.model_type)} ({config.variant})",
         f"Reads {_read(loaded)} and predicts {PREDICTED[loaded.model.purpose]}, [batch, {config.dim}], of unit length. "
-        f"{loaded.model.parameter_count():,} parameters, stored in {dtype}.",
+        f"{loaded.model.parameter_count():,} parameters, stored in {dtype}.{_beyond(loaded)}",
         _results(measured, dtype),
         parity or "## Parity with PyTorch\n\nNot run at export. `lvm parity MODEL` runs it.",
         _use(loaded),
@@ -50,6 +50,17 @@ def _read(loaded: Loaded) -> str:
     if most:
         return f"the chunk embeddings of a document so far, the last {most} at most, [batch, 1 to {most}, {dim}],"
     return f"{loaded.context} chunk embeddings of a document, [batch, {loaded.context}, {dim}],"
+
+
+def _beyond(loaded: Loaded) -> str:
+    """What a model gives or takes besides."""
+    config, said = loaded.model.config, ""
+    horizons, queries = getattr(config, "horizons", 1), getattr(config, "queries", 0)
+    if horizons > 1:
+        said += f" `ahead` [batch, {horizons}, {config.dim}] holds the next {horizons} chunks, each predicted directly."
+    if queries:
+        said += f" A second argument, a query [batch, {config.dim}], says what comes; rows of zeros are none."
+    return said
 
 
 def _results(measured: dict[str, Any], dtype: str) -> str:

@@ -68,7 +68,8 @@ def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
     from mlx_lvm.hub import load_model
 
     if reference == "all":
-        return [subject for name in MODELS for subject in find_subjects(name, seed)]
+        names = dict.fromkeys([*MODELS, *weights.released()])  # a released head of an architecture is a subject of its own
+        return [subject for name in names for subject in find_subjects(name, seed)]
     if reference in MODELS and reference not in weights.released() and not Path(reference).exists():
         return [Subject.drawn(MODELS[reference][1](), seed)]
     return [replace(subject_of(load_model(reference)), origin=str(reference))]

@@ -194,3 +194,28 @@ def test_the_card_s_torch_lines_run_as_they_are(exported: Path, monkeypatch: pyt
 def test_no_path_of_this_machine_leaves_it(exported: Path) -> None:
     for file in exported.iterdir():
         assert str(Path.home()).encode() not in file.read_bytes() and str(exported.parent.parent).encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize(("sizes", "name"), [({"horizons": 2, "queries": 0.5}, "ramn"), ({"head": "retrieve"}, "ramn-retrieve")])
+def test_a_model_of_the_document_so_far(small_file: Path, tmp_path: Path, small: Corpus, sizes: dict, name: str) -> None:
+    """Its card says what it reads, gives and takes; torch loads it strictly; a summary names what it was judged by."""
+    torch = pytest.importorskip("torch", reason="torch is the reference")
+    from safetensors.torch import load_file
+
+    from mlx_lvm.parity.ramn import RAMN
+
+    config = TrainConfig(corpus=str(small_file), epochs=1, batch_size=8, lr=1e-3)
+    trainer = start_run("ramn", {"rank": 8, "hidden_dim": 16, **sizes}, config, tmp_path / "run")
+    trainer.train()
+    export(tmp_path / "run", tmp_path / "out", dtype="float16")
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"Recency-anchored mixture network ({name})" in card and "the last 100 at most" in card and f"| **{name}** |" in card
+    assert ("`ahead` [batch, 2, 32]" in card) == ("A second argument, a query" in card) == (name == "ramn")
+    judged = ("MRR", "cosine") if name == "ramn-retrieve" else ("cosine", "MRR")
+    assert card.index(f"closed form in {judged[0]}") < card.index(f"closed form in {judged[1]}")
+    twin = RAMN(json.loads((tmp_path / "out/config.json").read_text())).eval()
+    twin.load_state_dict({key: value.float() for key, value in load_file(tmp_path / "out/model.safetensors").items()}, strict=True)
+    contexts = small.numpy(np.arange(84)).reshape(7, 12, 32)
+    with torch.no_grad():
+        theirs = twin(torch.tensor(contexts)).unit.numpy()
+    np.testing.assert_allclose(np.array(load_model(tmp_path / "out").model(mx.array(contexts)).unit), theirs, atol=1e-5)
