@@ -61,7 +61,7 @@ def fit_filter(name: str, corpus: str = "sotu", context: int = 5, split_seed: in
     """
     if name not in FILTERS:
         raise UsageError(f"'{name}' is a closed form, but no filter that a file could hold; expected one of {', '.join(FILTERS)}")
-    vectors = load_corpus(corpus)
+    vectors = load_or_sample(corpus, context, split_seed)
     parts = split_corpus(vectors, split_seed)
     (form,) = fit_baselines(vectors, parts.train, parts.val, context, only=(name,))
     assert isinstance(form, LagFilter)
