@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import inspect
-import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from mlx_lvm.cli.common import Output
-from mlx_lvm.cli.compare import show
-from mlx_lvm.cli.progress import Silent, StopOnSignal, TrainingDisplay
+from mlx_lvm.cli.progress import Silent
+from mlx_lvm.cli.train_many import PLAN, Recipe, resume_many, train_many
+from mlx_lvm.cli.train_one import resume_locked, run
 from mlx_lvm.config import Config, field_types
-from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
-from mlx_lvm.evaluation.compare import compare
-from mlx_lvm.hub import load_model
-from mlx_lvm.models import MODELS, TRAINED, architecture, as_dict
+from mlx_lvm.models import MODELS, TRAINED, architecture
 from mlx_lvm.training.config import PRESETS, UNUSED, TrainConfig, preset
-from mlx_lvm.training.distributed import Group, join
-from mlx_lvm.training.reporting import reporting, require_reporter
-from mlx_lvm.training.run import Lock, claim, read_config
-from mlx_lvm.training.session import finish, judge, resume_run, start_run
-from mlx_lvm.training.trainer import Trainer
+from mlx_lvm.training.distributed import join
+from mlx_lvm.training.reporting import require_reporter
+from mlx_lvm.training.session import start_run
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-SEEDS = ("amn", "lstm", "gru", "transformer")  # the architectures that `all` trains on equal terms
-ARCHITECTURES = f"Architecture: {', '.join(TRAINED)}; or all: {', '.join(SEEDS)}."
+ARCHITECTURES = f"Architecture: {', '.join(TRAINED)}; or all of them on equal terms."
 
 HELP = """Train a model on the train documents of a corpus; keep the best checkpoint by validation cosine.
 
@@ -133,26 +125,40 @@ def train(
         if out is not None and out.resolve() != resume.resolve():
             raise UsageError(f"--out {out}: --resume {resume} continues in its own folder; leave --out away")
         named = given_options(model, given, config, preset_name)
-        trainer = resume_locked(resume, named, force, group)
-        out_.result(run(trainer, out_, report_to=report_to))
+        if group.any((resume / PLAN).exists()):
+            if named or force:
+                raise UsageError(f"--resume {resume} goes on with several runs as they were begun; leave other options away")
+            out_.result(resume_many(resume, group, out_, report_to))
+        else:
+            out_.result(run(resume_locked(resume, named, force, group), out_, report_to=report_to))
         return
     if force:
         raise UsageError("--force goes with --resume")
     if model == "all":
         if seeds > 1:
             raise UsageError("--seeds trains one architecture again; name it, or leave --seeds away")
-        out_.result(run_all(given, config, preset_name, out, group, out_, report_to))
+        out_.result(train_many(every_recipe(given, config, preset_name), "all", out, group, out_, report_to))
         return
     name, sizes, chosen = recipe(model, given, config, preset_name)
     if seeds == 1:
         out_.result(run(start_run(name, sizes, chosen, out, group), out_, report_to=report_to))
     else:
-        out_.result(run_seeds(name, sizes, chosen, seeds, out, group, out_, report_to))
+        planned = {f"seed-{seed}": (name, sizes, chosen.replace(seed=seed)) for seed in range(chosen.seed, chosen.seed + seeds)}
+        out_.result(train_many(planned, "seeds", out, group, out_, report_to))
 
 
-def recipe(
-    model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None
-) -> tuple[str, dict[str, Any], TrainConfig]:
+def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | None) -> dict[str, Recipe]:
+    """Every architecture's recipe with the options given that it has; `--preset seed` is one of the four seeds alone."""
+    out = {}
+    for name in TRAINED:
+        if preset_name == "seed" and name in UNUSED:
+            continue
+        own = {field.name for of in (architecture(name)[1], TrainConfig) for field in fields(of)} - {*UNUSED.get(name, ())}
+        out[name] = recipe(name, {key: value for key, value in given.items() if key in own}, config, preset_name)
+    return out
+
+
+def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None) -> Recipe:
     """(architecture, sizes, options) of a new run: options given, over the file's, over the preset's, over the defaults."""
     values, sizes, named = read_toml(config) if config is not None else ({}, {}, None)
     name = model or named
@@ -178,111 +184,6 @@ def given_options(model: str | None, given: dict[str, Any], config: Path | None,
     out = {**(preset(preset_name) if preset_name else {}), **values, **sizes, **given}
     name = model or named
     return out if name is None else {"model_type": name, **out}
-
-
-def resume_locked(folder: Path, named: dict[str, Any], force: bool, group: Group) -> Trainer:
-    """`resume_run` while nobody else trains into the folder."""
-    read_config(folder) if group.rank == 0 else None  # before the lock, which would make the folder
-    with Lock(folder) if group.rank == 0 else nullcontext():
-        return resume_run(folder, named, force, group)
-
-
-def run(trainer: Trainer, out: Output, checkpoint_every: str | None = None, report_to: str | None = None) -> dict[str, Any]:
-    """Train with a display, then judge the best checkpoint on the test documents; the run's summary."""
-    display, speaks = TrainingDisplay(out, trainer), trainer.group.rank == 0
-    options = {**as_dict(trainer.model.config), **trainer.config.to_dict()}
-    with (
-        Lock(trainer.folder) if speaks else nullcontext(),
-        StopOnSignal() as signals,
-        reporting(report_to if speaks else None, trainer.folder, options) as report,
-    ):
-        trainer.prepare()
-
-        def epoch(record: dict[str, Any]) -> None:
-            display.epoch(record)
-            report(record)
-
-        with display:
-            done = trainer.train(display.step, epoch, lambda: bool(signals.received), checkpoint_every)
-        if not done:
-            out.say(f"stopped at epoch {trainer.state.epoch + 1}, step {trainer.state.step}; continue: lvm train --resume {trainer.folder}")
-            raise typer.Exit(128 + (signals.received or signal.SIGTERM))  # another rank's signal counts as SIGTERM here
-        if not speaks:
-            return {}
-        signals.at_once = f"training is done, the test documents are not: lvm train --resume {trainer.folder} judges them"
-        with out.notes.status("") as status:
-            verdict = judge(trainer.folder, lambda line: status.update(f"test documents: {line}"))
-        display.verdict(verdict, trainer.folder)
-        return finish(trainer, verdict)
-
-
-def run_all(
-    given: dict[str, Any],
-    config: Path | None,
-    preset_name: str | None,
-    folder: Path | None,
-    group: Group,
-    out: Output,
-    report_to: str | None,
-) -> dict[str, Any]:
-    """The four seed architectures on the same split, seed, epochs and batches, in folders `<model>`; then the leaderboard."""
-    recipes = {}
-    for name in SEEDS:
-        own = {field.name for field in fields(architecture(name)[1])} | {field.name for field in fields(TrainConfig)}
-        recipes[name] = recipe(name, {key: value for key, value in given.items() if key in own}, config, preset_name)
-    shared = recipes[SEEDS[0]][2]
-    corpus = shared.corpus
-    if folder is None:
-        folder = claim("all", Path(corpus).stem) if group.rank == 0 else Path("runs")
-    summaries = [run(start_run(*recipes[name], folder / name, group), out, report_to=report_to) for name in SEEDS]
-    if group.rank:
-        return {}
-    with out.notes.status("") as status:
-        data = load_or_sample(corpus, shared.context, shared.split_seed)
-        result = compare([load_model(folder / name) for name in SEEDS], data, progress=lambda line: status.update(line))
-    out.say()
-    show(out, result)
-    return {"runs": summaries, "comparison": result}
-
-
-def run_seeds(
-    name: str, sizes: dict[str, Any], config: TrainConfig, count: int, folder: Path | None, group: Group, out: Output, report_to: str | None
-) -> dict[str, Any]:
-    """Runs with the seeds config.seed, config.seed + 1, ... in folders `seed-<n>`; mean and standard deviation of what they reach."""
-    if folder is None:
-        folder = claim(name, Path(config.corpus).stem) if group.rank == 0 else Path("runs")
-    summaries = []
-    for seed in range(config.seed, config.seed + count):
-        trainer = start_run(name, sizes, config.replace(seed=seed), folder / f"seed-{seed}", group)
-        summaries.append(run(trainer, out, report_to=report_to))
-    if group.rank:
-        return {}
-    rows = {f"seed {seed}": reached(summary) for seed, summary in enumerate(summaries, config.seed)}
-    table = np.array([list(row.values()) for row in rows.values()])
-    columns = list(next(iter(rows.values())))
-    mean, spread = table.mean(axis=0), table.std(axis=0, ddof=1)
-    cells = [[label, *(f"{value:.4f}" for value in row)] for label, row in zip([*rows, "mean", "std"], [*table, mean, spread], strict=True)]
-    out.table(f"{count} seeds of {name}", ["", *columns], cells, bold=count)
-    return {
-        "run": str(folder),
-        "model": name,
-        "runs": summaries,
-        "mean": dict(zip(columns, mean.tolist(), strict=True)),
-        "std": dict(zip(columns, spread.tolist(), strict=True)),
-    }
-
-
-def reached(summary: dict[str, Any]) -> dict[str, float]:
-    """What a run reached, in the figures that are compared across seeds."""
-    test = summary["test"]["metrics"][summary["test"]["model"]]
-    return {
-        "val cosine": summary["val_cosine"],
-        **({"val MRR": summary["val_mrr"]} if "val_mrr" in summary else {}),
-        "test cosine": test["cosine"],
-        "test centred": test["centred_cosine"],
-        "test MRR": test["centred"]["mrr"],
-        "test R@5": test["centred"]["recall_at_5"],
-    }
 
 
 def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:

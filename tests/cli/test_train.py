@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,20 +39,47 @@ def test_a_run_from_corpus_to_verdict(lvm: Callable, tmp_path: Path, small_file:
     assert "validation cosine without training" in out.err and "lag-filter" in out.err
 
 
-def test_all_seeds_on_equal_terms_end_in_a_leaderboard(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    sizes = ("--attention-dim", 8, "--hidden-dim", 16, "--layers", 1, "--heads", 2, "--ffn-dim", 16)
-    out = lvm("train", "all", "--corpus", small_file, "--epochs", 1, "--out", tmp_path / "all", *sizes, "--json")
+ALL_SMALL = ("--attention-dim", 8, "--hidden-dim", 16, "--layers", 1, "--heads", 2, "--ffn-dim", 16, "--rank", 8)
+
+
+def test_all_on_equal_terms_end_in_a_leaderboard(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    out = lvm("train", "all", "--corpus", small_file, "--epochs", 1, "--out", tmp_path / "all", *ALL_SMALL, "--json")
     assert out.code == 0, out.err
     said = json.loads(out.out)
-    assert [run["model"] for run in said["runs"]] == ["amn", "lstm", "gru", "transformer"]
+    assert [run["model"] for run in said["runs"]] == ["amn", "lstm", "gru", "transformer", "ramn"]
     rows = {row["model"]: row for row in said["comparison"]["rows"]}
-    assert set(rows) == {"amn", "lstm", "gru", "transformer"}
-    configs = [json.loads((tmp_path / "all" / name / "config.json").read_text())["train"] for name in rows]
-    for key in ("seed", "split_seed", "epochs", "batch_size", "context", "corpus", "loss_cosine"):
-        assert len({config[key] for config in configs}) == 1, key
+    assert set(rows) == {"amn", "lstm", "gru", "transformer", "ramn"}
+    configs = {name: json.loads((tmp_path / "all" / name / "config.json").read_text())["train"] for name in rows}
+    for key in ("seed", "split_seed", "epochs", "context", "corpus"):
+        assert len({config[key] for config in configs.values()}) == 1, key
+    for key in ("batch_size", "loss_cosine"):
+        assert len({config[key] for name, config in configs.items() if name != "ramn"}) == 1, key
     for run in said["runs"]:
         assert rows[run["model"]]["cosine"] == pytest.approx(run["test"]["metrics"][run["model"]]["cosine"], abs=1e-6)
         assert rows[run["model"]]["p_holm"] >= rows[run["model"]]["p"] and rows[run["model"]]["latency_ms"] > 0
+    assert lvm("train", "all", "--corpus", small_file, "--out", tmp_path / "all").code == 4
+
+
+def test_all_goes_on_where_it_was_stopped(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    """Finished runs stay, the one that was stopped goes on, the others begin; the result is that of an undisturbed one."""
+    arguments = ("train", "all", "--corpus", small_file, "--epochs", 2, "--keep-every", 1, *ALL_SMALL)
+    whole = json.loads(lvm(*arguments, "--out", tmp_path / "whole", "--json").out)
+    assert lvm(*arguments, "--out", tmp_path / "cut").code == 0
+    for name in ("gru", "transformer"):
+        shutil.rmtree(tmp_path / "cut" / name)
+    (tmp_path / "cut/lstm/summary.json").unlink()
+    lstm = tmp_path / "cut/lstm/checkpoints"
+    first, last = sorted(path.name for path in lstm.glob("step-*"))
+    shutil.rmtree(lstm / last)
+    for pointer in ("LATEST", "BEST"):
+        (lstm / pointer).write_text(first)
+    finished = (tmp_path / "cut/amn/summary.json").stat().st_mtime_ns
+    again = lvm("train", "--resume", tmp_path / "cut", "--json")
+    assert again.code == 0, again.err
+    assert "amn: finished before" in again.err and (tmp_path / "cut/amn/summary.json").stat().st_mtime_ns == finished
+    cosines = [[row["cosine"] for row in said["comparison"]["rows"]] for said in (whole, json.loads(again.out))]
+    assert cosines[0] == cosines[1]
+    assert lvm("train", "--resume", tmp_path / "cut", "--epochs", 3).code == 2
 
 
 def test_a_config_file_repeats_the_run_to_the_bit(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
