@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from mlx_lvm.cli.common import Output
 from mlx_lvm.cli.evaluate import show
 from mlx_lvm.training import trainer as training
-
-HEADER = f"{'epoch':>7} {'lr':>8} {'train loss':>11} {'val loss':>10} {'val cosine':>10} {'centred':>8} {'seconds':>8} {'peak MB':>8}"
 
 JUDGED = {"val_cosine": "cosine", "val_mrr": "MRR", "val_score": "cosine + 0.3 centred cosine"}  # what chose the best epoch, in words
 
@@ -25,16 +23,16 @@ class TrainingDisplay:
     """Follows a Trainer: pass `step` and `epoch` to its `train`."""
 
     def __init__(self, out: Output, trainer: training.Trainer) -> None:
-        self.out, self.trainer = out, trainer
+        self.out, self.trainer, self.headed = out, trainer, False
         config = trainer.config
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/" + str(config.epochs)),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
             TaskProgressColumn(),
-            TextColumn("loss {task.fields[loss]:.6f}  cosine {task.fields[cosine]:.4f}"),
-            TextColumn("{task.fields[rate]:,.0f} windows/s  {task.fields[memory]:.0f} MB  left"),
-            TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]:.6f} cosine {task.fields[cosine]:.4f}"),
+            TextColumn("{task.fields[rate]:,.0f} windows/s {task.fields[memory]:.0f} MB"),
+            TimeRemainingColumn(compact=True),
+            expand=True,
             console=out.console,
             transient=True,
             disable=not out.terminal,
@@ -62,7 +60,6 @@ class TrainingDisplay:
             self.out.notes.print(Text(note, style="yellow"))
         if done:
             say(f"resumed at epoch {trainer.state.epoch + 1}, step {trainer.state.step} of {trainer.steps_per_epoch}")
-        say(HEADER, style="bold")
         self.progress.start()
         self.task = self.progress.add_task(
             "", total=total, completed=done, epoch=trainer.state.epoch + 1, loss=0.0, cosine=0.0, rate=0.0, memory=0.0
@@ -77,11 +74,16 @@ class TrainingDisplay:
         self.progress.update(self.task, completed=(p.epoch - 1) * p.steps + p.step, epoch=p.epoch, **shown)
 
     def epoch(self, r: dict[str, Any]) -> None:
-        epoch = f"{r['epoch']:>4}/{self.trainer.config.epochs:<2} {r['lr']:>8.2g} {r['train_loss']:>11.6f}"
-        validation = f" {r['val_loss']:>10.6f} {r['val_cosine']:>10.4f} {r['val_centred_cosine']:>8.4f}"
-        cost = f" {r['seconds']:>8.1f} {r['peak_memory'] / 1e6:>8.0f}"
-        ranking = f"  MRR {r['val_mrr']:.4f}" if "val_mrr" in r else ""
-        self.out.say(epoch + validation + cost + ranking + ("  best" if r["best"] else ""))
+        ranks = "val_mrr" in r
+        if not self.headed:
+            head = f"{'epoch':>6} {'lr':>7} {'loss':>9} {'val loss':>9} {'cosine':>8} {'centred':>8}" + f" {'MRR':>7}" * ranks
+            self.out.say(f"{head} {'seconds':>7} {'MB':>6}", style="bold")
+            self.headed = True
+        epoch = f"{r['epoch']:>3}/{self.trainer.config.epochs:<2} {r['lr']:>7.2g} {r['train_loss']:>9.6f}"
+        validation = f" {r['val_loss']:>9.6f} {r['val_cosine']:>8.4f} {r['val_centred_cosine']:>8.4f}"
+        ranking = f" {r['val_mrr']:>7.4f}" if ranks else ""
+        cost = f" {r['seconds']:>7.1f} {r['peak_memory'] / 1e6:>6.0f}"
+        self.out.say(epoch + validation + ranking + cost + (" best" if r["best"] else ""))
 
     def verdict(self, result: dict[str, Any], folder: Path) -> None:
         """How the best checkpoint stands on the test documents, and what to do with it."""
