@@ -21,11 +21,12 @@ import numpy as np
 
 from mlx_lvm.backend import mx
 from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.corpus_file import quantise
 from mlx_lvm.data.mapped import MappedCorpus, RowCheck
 from mlx_lvm.data.memory import machine_memory
 from mlx_lvm.data.reader import check_documents, find_corpus, open_corpus
 from mlx_lvm.data.texts import read_texts, texts_file
-from mlx_lvm.data.writer import CorpusWriter, quantise
+from mlx_lvm.data.writer import CorpusWriter
 from mlx_lvm.errors import InvalidFile, Problems, SetupInvalid, UsageError, nearest
 
 __all__ = [

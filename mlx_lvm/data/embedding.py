@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm.data.chunking import Chunking
+from mlx_lvm.data.corpus_file import to_stored
 from mlx_lvm.data.documents import list_documents, read_documents
 from mlx_lvm.data.encoder import Encoder
 from mlx_lvm.data.mapped import RowCheck
 from mlx_lvm.data.reader import check_names
 from mlx_lvm.data.texts import chunk_lines, read_texts
-from mlx_lvm.data.writer import CorpusWriter, remove, require_free, to_stored
+from mlx_lvm.data.writer import CorpusWriter, remove, require_free
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError
 from mlx_lvm.files import open_safetensors, read_json, sync, to_bytes, write_atomic, write_json
 from mlx_lvm.files import sha256 as digest_of

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from mlx_lvm.data import arrays, convert
+from mlx_lvm.data import arrays, convert_windows
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.convert import Report, Target
+from mlx_lvm.data.convert import Report, Target, convert
 from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import InvalidFile, LvmError
@@ -37,7 +37,7 @@ SHUFFLED = np.random.default_rng(1).permutation(len(TARGETS))
 def run(path: Path, **options: Any) -> tuple[Report, Corpus]:
     ids = options.pop("ids", None)
     out = path.with_name("out.safetensors")
-    report = convert.convert(path, Target(out, overwrite=True, **options), ids)
+    report = convert(path, Target(out, overwrite=True, **options), ids)
     return report, load_corpus(out)
 
 
@@ -58,7 +58,7 @@ def truth(least: int = CONTEXT + 1) -> set[bytes]:
 def test_windows_become_documents(
     tmp_path: Path, names: tuple[str, str], order: np.ndarray, ids: bool, save: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convert, "BLOCK_BYTES", 4 * DIM * CONTEXT * 4)  # four windows at a time
+    monkeypatch.setattr(convert_windows, "BLOCK_BYTES", 4 * DIM * CONTEXT * 4)  # four windows at a time
     given_ids = {"train_article_ids" if names[0].startswith("train") else "article_ids": 100 + DOCUMENTS[TARGETS[order]]} if ids else {}
     save(tmp_path / "w.npz", **{names[0]: ROWS[CONTEXTS[order]], names[1]: ROWS[TARGETS[order]], **given_ids})
     report, corpus = run(tmp_path / "w.npz")

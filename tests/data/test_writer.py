@@ -12,8 +12,9 @@ from mlx_lvm.backend import mx
 from mlx_lvm.config import parse_size
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import load_corpus, write_corpus
+from mlx_lvm.data.corpus_file import quantise, to_stored
 from mlx_lvm.data.reader import open_corpus
-from mlx_lvm.data.writer import CorpusWriter, quantise, shard_cuts, to_stored
+from mlx_lvm.data.writer import CorpusWriter, shard_cuts
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
 
 ROWS = np.random.default_rng(3).standard_normal((50, 24)).astype(np.float32)
