@@ -120,12 +120,13 @@ def test_shipped_vectors_are_made_again(lvm: Lvm, tmp_path: Path) -> None:
     encoder, source = os.environ.get("MLX_LVM_MPNET"), os.environ.get("MLX_LVM_SOTU")
     if not encoder or not source:
         pytest.skip("MLX_LVM_MPNET (folder of all-mpnet-base-v2) and MLX_LVM_SOTU (folder of its texts) are not set")
-    name = "1790_george_washington_n"
+    names = ["1790_george_washington_n", "1944_franklin_d_roosevelt_d", "2017_donald_j_trump_r"]
     out = tmp_path / "c.safetensors"
-    assert lvm("embed", Path(source) / f"{name}.txt", "--out", out, "--encoder", encoder, "--sentences", "simple").code == 0
+    files = [Path(source) / f"{name}.txt" for name in names]
+    assert lvm("embed", *files, "--out", out, "--encoder", encoder, "--sentences", "simple").code == 0
     made, shipped = load_corpus(out), load_corpus("sotu")
-    place = shipped.document(name)
-    rows = np.arange(shipped.offsets[place], shipped.offsets[place + 1])
+    places = [shipped.document(name) for name in names]
+    rows = np.concatenate([np.arange(shipped.offsets[place], shipped.offsets[place + 1]) for place in places])
     assert shipped.texts is not None and made.texts == [shipped.texts[row] for row in rows]
     a, b = made.numpy(), shipped.numpy(rows)
     assert ((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.999
