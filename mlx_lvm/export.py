@@ -13,7 +13,7 @@ import numpy as np
 
 from mlx_lvm import __version__
 from mlx_lvm.backend import mx
-from mlx_lvm.data.corpus import Corpus, load_corpus
+from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
