@@ -116,11 +116,11 @@ def read_assignment(path: Path, corpus: MappedCorpus) -> np.ndarray:
             raise ValueError("not an object")
     except (ValueError, RecursionError) as error:
         raise InvalidFile(f"{path}: neither JSON of names and parts nor lines of name, tab, part ({error})") from None
-    problems = Problems(str(path))
-    for name in sorted(set(corpus.names) - set(values)):
+    problems, known = Problems(str(path)), set(corpus.names)
+    for name in sorted(known - set(values)):
         problems.add(f"document '{name}' has no part")
     for name, part in values.items():
-        if name not in corpus.names:
+        if name not in known:
             problems.add(f"no document '{name}' in {corpus.name}")
         elif part not in SPLITS:
             problems.add(f"document '{name}': part {str(part)[:40]!r} is not one of {', '.join(SPLITS)}")

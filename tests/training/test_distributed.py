@@ -126,16 +126,17 @@ def test_a_silent_rank_ends_the_other_with_a_message(tmp_path: Path, small_file:
     assert code == 4 and "silent for too long" in err and "MLX_LVM_PEER_TIMEOUT" in err
 
 
-def test_the_command_line_on_two_ranks(tmp_path: Path, small_file: Path) -> None:
-    """Rank 0 alone speaks and saves; a resumed group goes on; the weights are those of one process."""
-    small = ("--corpus", small_file, "--attention-dim", 8, "--hidden-dim", 16, "--lr", 1e-3)
+@pytest.mark.parametrize("memory", ["auto", "100K"])
+def test_the_command_line_on_two_ranks(tmp_path: Path, small_file: Path, memory: str) -> None:
+    """Rank 0 alone speaks and saves; a resumed group goes on; the weights are those of one process. Streamed as from memory."""
+    small = ("--corpus", small_file, "--memory", memory, "--attention-dim", 8, "--hidden-dim", 16, "--lr", 1e-3)
     ended = finish(launch(tmp_path, "lvm", "train", "amn", *small, "--epochs", 1, "--out", tmp_path / "two"))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert "2 processes share every batch" in ended[0][2] and ended[1][2] == ""
     ended = finish(launch(tmp_path, "lvm", "train", "--resume", tmp_path / "two", "--epochs", 2, "--force", "--json"))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert json.loads(ended[0][2])["epochs"] == 2 and ended[1][2] == ""
-    options = TrainConfig.from_dict({**PRESETS["best"], "corpus": str(small_file), "lr": 1e-3, "epochs": 2})
+    options = TrainConfig.from_dict({**PRESETS["best"], "corpus": str(small_file), "memory": memory, "lr": 1e-3, "epochs": 2})
     assert start_run("amn", {"attention_dim": 8, "hidden_dim": 16}, options, tmp_path / "one").train()
     one, two = (load_model(tmp_path / name).model.weights() for name in ("one", "two"))
     assert max(float(mx.abs(one[name] - two[name]).max()) for name in one if name != "context_encoder.bias") < 1e-5
