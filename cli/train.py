@@ -21,7 +21,7 @@ from mlx_lvm.models import MODELS, TRAINED, architecture
 from mlx_lvm.training.config import PRESETS, UNUSED, TrainConfig, preset
 from mlx_lvm.training.distributed import join
 from mlx_lvm.training.reporting import require_reporter
-from mlx_lvm.training.session import start_run
+from mlx_lvm.training.session import start_run, trainable
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -137,7 +137,11 @@ def train(
     if model == "all":
         if seeds > 1:
             raise UsageError("--seeds trains one architecture again; name it, or leave --seeds away")
-        out_.result(train_many(every_recipe(given, config, preset_name), "all", out, group, out_, report_to))
+        recipes = every_recipe(given, config, preset_name)
+        planned = {name: one for name, one in recipes.items() if trainable(name, one[2])}
+        for name in [name for name in recipes if name not in planned]:
+            out_.say(f"{name}: left out, for it is trained on a corpus in memory and this one is streamed; --memory gives it more")
+        out_.result(train_many(planned, "all", out, group, out_, report_to))
         return
     name, sizes, chosen = recipe(model, given, config, preset_name)
     if seeds == 1:

@@ -62,6 +62,12 @@ def make_trainer(model_config: ModelConfig, corpus: MappedCorpus, config: TrainC
     return StreamedTrainer(model, corpus, config, folder, group)
 
 
+def trainable(name: str, config: TrainConfig) -> bool:
+    """Whether an architecture can be trained under these options, as far as memory goes."""
+    corpus = open_corpus(find_corpus(config.corpus))
+    return name != "ramn" or not streams(settle(config, corpus), corpus)
+
+
 def initial_model(model_config: ModelConfig, config: TrainConfig) -> VectorModel:
     """The model before its first step: a function of its sizes and `config.seed`."""
     mx.random.seed(config.seed)

@@ -299,3 +299,12 @@ def test_memory_stays_within_what_is_given(tmp_path: Path, given: str, grows: bo
     assert ran.returncode == 0, ran.stderr
     grown = int(ran.stdout)
     assert (grown > 60e6) if grows else (grown < 15e6), f"grew by {grown / 1e6:.0f} MB"
+
+
+def test_all_that_can_be_streamed(lvm: Callable[..., Any], small_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[list[str]] = []
+    monkeypatch.setattr("mlx_lvm.cli.train.train_many", lambda recipes, *_: planned.append(list(recipes)) or {})
+    ran = lvm("train", "all", "--corpus", small_file, "--memory", "100K")
+    assert ran.code == 0 and "ramn: left out" in ran.out
+    assert lvm("train", "all", "--corpus", small_file).code == 0
+    assert "ramn" not in planned[0] and set(planned[1]) - set(planned[0]) == {"ramn"}
