@@ -1,4 +1,4 @@
-"""What `lvm eval` prints under its table: direction, rollout, ablations, difficulty, attention, cases, other domains."""
+"""What `lvm eval` prints under its table: direction, rollout, ablations, difficulty, ranking, attention, cases, other domains."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlx_lvm.cli.common import Output
+from mlx_lvm.evaluation.report import reliability_sentence
 
 
 def show_study(display: Output, result: dict[str, Any]) -> None:
@@ -17,6 +18,8 @@ def show_study(display: Output, result: dict[str, Any]) -> None:
         "queries": _queries,
         "ablations": _ablations,
         "difficulty": _difficulty,
+        "ranking": _ranking,
+        "reliability": lambda display, result, found: display.say(reliability_sentence(result)),
         "attention": _attention,
         "cases": _cases,
         "ood": _ood,
@@ -70,6 +73,19 @@ def _difficulty(display: Output, result: dict[str, Any], found: dict[str, Any]) 
         cosines = [f"{value:.4f}" for value in one["cosine"].values()]
         rows.append([f"{one['from']:.3f} to {one['to']:.3f}", str(one["windows"]), *cosines, f"{one['gain']:+.4f} {_ends(one['gain_ci'])}"])
     display.table("by difficulty", [found["by"], "windows", *found["bins"][0]["cosine"], f"gain over {found['against']}"], rows)
+
+
+def _ranking(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+    rows = []
+    for name, one in found["ranked"].items():
+        gain = f"{one['mrr_gain']:+.4f} {_ends(one['mrr_gain_ci'])}" if "mrr_gain" in one else ""
+        rows.append([name, f"{one['mrr']:.4f}", gain, f"{one['recall_at_5']:.3f}"])
+    title = f"ranked among all {found['candidates']:,} chunks of the corpus"
+    display.table(title, ["by", "MRR", "gain over the line above", "R@5"], rows)
+    for one in found["sets"]:
+        if one["promised"]:
+            held = f"{one['coverage']:.1%} {_ends(one['coverage_ci'])}"
+            display.say(f"set asked to hold the next chunk {one['asked']:.0%} of the time: it does {held}, with {one['size']:,.0f} chunks")
 
 
 def _attention(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:

@@ -21,9 +21,11 @@ from mlx_lvm.evaluation.bench import MAX_WINDOWS, Bench, Measured, set_up
 from mlx_lvm.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
 from mlx_lvm.evaluation.checks import check_controls
 from mlx_lvm.evaluation.history import predictor_of
+from mlx_lvm.evaluation.hybrid import Hybrid
 from mlx_lvm.evaluation.predictor import Predictor
+from mlx_lvm.evaluation.ranking import Ranking, fit_ranking
 from mlx_lvm.evaluation.retrieval import Pool, chance
-from mlx_lvm.evaluation.summary import summarise, verdict
+from mlx_lvm.evaluation.summary import claim, summarise, verdict
 from mlx_lvm.hub import Loaded
 from mlx_lvm.models.base import VectorModel
 
@@ -33,7 +35,7 @@ CONTROL_NAMES = ("oracle", "best-in-span", "random")
 @dataclass(frozen=True)
 class Evaluation:
     """result: the figures with their intervals, ready for JSON. measured and predictors: by name. model: what was loaded,
-    None for a closed form.
+    None for a closed form. ranking: fitted for the model on the validation documents, None for a closed form.
     """
 
     result: dict[str, Any]
@@ -42,6 +44,7 @@ class Evaluation:
     bench: Bench
     bootstrap: DocumentBootstrap
     model: Loaded | None = None
+    ranking: Ranking | None = None
 
     @property
     def name(self) -> str:
@@ -82,7 +85,8 @@ def examine(
     """`subject` is a loaded model, any predictor, or the name of a closed form or control. Closed forms are fitted on the
     corpus's training documents and tuned on its validation documents; `split` says which documents everything is scored on.
     `split_seed` and `context` default to those the model was trained with (0 and 5 for what is no model). `beside`: further
-    predictors to score, which are no opponents.
+    predictors to score, which are no opponents. A model is scored a second time as it ranks, fused with what it has read; that
+    row is no opponent either.
 
     Raises UsageError for an unknown name or a split seed that is not the model's, InvalidFile where a part has no window or
     the corpus is of another encoder, CheckFailed where a control fails.
@@ -94,6 +98,13 @@ def examine(
     context, split_seed = context or 5, split_seed or 0
     bench = set_up(corpus, split, split_seed, context, max_windows, progress)
     everyone: dict[str, Predictor] = {name: predictor} if predictor else {}
+    ranking, hybrid = None, ""
+    if predictor:
+        progress(f"fitting the ranking of {name}")
+        ranking = fit_ranking(predictor, bench.tuning, bench.mean)
+        fused = Hybrid(predictor, ranking.plain.weights, bench.mean)
+        hybrid = fused.name
+        everyone[hybrid] = fused
     everyone.update({other.name: other for other in [*bench.closed, *beside, *controls(seed)]})
     measured = measure_all(bench, everyone, progress)
 
@@ -101,18 +112,22 @@ def examine(
     closed = [key for key in NAMES if key in everyone and key != name]
     metrics, best = summarise(measured, bootstrap, closed)
     for key, entry in metrics.items():
-        entry["kind"] = kind_of(key, {other.name for other in beside})
+        entry["kind"] = "hybrid" if key == hybrid else kind_of(key, {other.name for other in beside})
+    judged = verdict(name, metrics[name], bootstrap.count, purpose_of(subject))
+    if hybrid:
+        judged["hybrid"] = claim(hybrid, metrics[hybrid], "centred.mrr", "MRR", bootstrap.count)
+        judged["sentences"].append(judged["hybrid"]["sentence"])
     result = {
         "model": name,
         **describe(bench, bootstrap),
         "best_closed_form": best,
         "metrics": metrics,
         "hyper_parameters": hyper_parameters(bench.closed),
-        "verdict": verdict(name, metrics[name], bootstrap.count, purpose_of(subject)),
+        "verdict": judged,
         "notes": [*notes, *_notes(bench)],
         "seconds": round(time.perf_counter() - began, 2),
     }
-    return Evaluation(result, measured, everyone, bench, bootstrap, subject if isinstance(subject, Loaded) else None)
+    return Evaluation(result, measured, everyone, bench, bootstrap, subject if isinstance(subject, Loaded) else None, ranking)
 
 
 def purpose_of(subject: Loaded | Predictor | str) -> str:

@@ -76,7 +76,8 @@ def colours(subject: str, best: str) -> dict[str, str]:
 def table_plot(metrics: dict[str, Any], subject: str, best: str) -> Draw:
     """Cosine of every predictor with its interval, worst at the bottom."""
     chosen = sorted(
-        (item for item in metrics.items() if item[1]["kind"] not in ("control", "transferred")), key=lambda item: item[1]["cosine"]
+        (item for item in metrics.items() if item[1]["kind"] not in ("control", "transferred", "hybrid")),
+        key=lambda item: item[1]["cosine"],
     )
 
     def draw(axes: Any) -> None:
@@ -198,6 +199,45 @@ def heat_map(rows: list[list[float]], labels: list[str], positions: list[int]) -
     return draw
 
 
+def reliability_plot(found: dict[str, Any]) -> Draw:
+    """Expected against achieved cosine in bins; on the diagonal, the one is the other."""
+
+    def draw(axes: Any) -> None:
+        bins = found["bins"]
+        expected, achieved = [one["expected"] for one in bins], [one["achieved"] for one in bins]
+        ends = [end for one in bins for end in one["ci"] if end is not None]
+        low, high = min(expected + achieved + ends), max(expected + achieved + ends)
+        axes.plot([low, high], [low, high], "--", color="#9ca3af", linewidth=1, label="as expected")
+        for one in bins:
+            if one["ci"][0] is not None:
+                axes.plot([one["expected"]] * 2, one["ci"], color=SUBJECT, linewidth=1.2, alpha=0.6)
+        axes.plot(expected, achieved, "o-", color=SUBJECT, markersize=4, label="achieved, 95% interval")
+        axes.set_xlabel("expected cosine with the true next chunk")
+        axes.set_ylabel("achieved")
+        axes.legend(loc="best")
+
+    return draw
+
+
+def sets_plot(found: list[dict[str, Any]]) -> Draw:
+    """Coverage asked for against coverage found, with the mean size of the sets beside each point."""
+
+    def draw(axes: Any) -> None:
+        shown = [one for one in found if one["promised"]]
+        axes.plot([0.45, 1], [0.45, 1], "--", color="#9ca3af", linewidth=1, label="as asked")
+        for one in shown:
+            if one["coverage_ci"][0] is not None:
+                axes.plot([one["asked"]] * 2, one["coverage_ci"], color=SUBJECT, linewidth=1.2, alpha=0.6)
+            axes.annotate(f"{one['size']:,.0f} chunks", (one["asked"], one["coverage"]), (6, -10), textcoords="offset points", fontsize=8)
+        axes.plot([one["asked"] for one in shown], [one["coverage"] for one in shown], "o-", color=SUBJECT, markersize=4, label="found")
+        axes.set_xlim(0.45, 1.05)
+        axes.set_xlabel("coverage asked for")
+        axes.set_ylabel("sets that hold the next chunk")
+        axes.legend(loc="best")
+
+    return draw
+
+
 def training_plot(history: list[dict[str, Any]], purpose: str = "cosine") -> Draw:
     """`purpose`: the figure that the model is made for, by which its best epoch was chosen."""
     judged = "val_mrr" if purpose == "centred.mrr" else "val_score" if "val_score" in history[0] else "val_cosine"
@@ -218,7 +258,9 @@ def training_plot(history: list[dict[str, Any]], purpose: str = "cosine") -> Dra
 
 def ood_plot(found: dict[str, Any], subject: str) -> Draw:
     """Cosine of every predictor at home and away; a closed form away twice, fitted there and carried over."""
-    rows = sorted((row for row in found["rows"] if row["kind"] != "control" and row["there"]), key=lambda row: row["there"]["cosine"])
+    rows = sorted(
+        (row for row in found["rows"] if row["kind"] not in ("control", "hybrid") and row["there"]), key=lambda row: row["there"]["cosine"]
+    )
 
     def draw(axes: Any) -> None:
         series = (

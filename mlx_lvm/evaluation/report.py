@@ -171,6 +171,10 @@ def _figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[str]
             "has learned no more order than five scalars."
         )
         drawn.append(("ablations", "Ablations", plots.ablation_plot(result["ablations"], name), text))
+    if "ranking" in result:
+        drawn.append(("sets", "Sets that hold the next chunk", plots.sets_plot(result["ranking"]["sets"]), sets_sentence(result)))
+    if "reliability" in result:
+        drawn.append(("reliability", "How sure", plots.reliability_plot(result["reliability"]), reliability_sentence(result)))
     if "attention" in result:
         seen = result["attention"]
         bins = seen["by_shift"]
@@ -189,6 +193,26 @@ def _figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[str]
             ("ood", f"Out of domain: {result['ood']['corpus']}", plots.ood_plot(result["ood"], name), result["ood"]["verdict"]["sentence"])
         )
     return [_figure(*one) for one in drawn]
+
+
+def sets_sentence(result: dict[str, Any]) -> str:
+    """What the promise of 90% came to, and what it is a promise about."""
+    found = next(one for one in result["ranking"]["sets"] if one["asked"] == 0.9)
+    if not found["promised"]:
+        return f"Too few validation documents ({result['ranking']['fit']['documents']}) to promise a coverage of 90%: 9 are needed."
+    return (
+        f"Asked for 90%: {found['coverage']:.1%} of the windows ({span(found['coverage_ci'], '.1%')}), "
+        f"{found['coverage_of_documents']:.1%} in the mean over documents, which is what is promised; "
+        f"{found['size']:,.0f} of {result['ranking']['candidates']:,} chunks."
+    )
+
+
+def reliability_sentence(result: dict[str, Any]) -> str:
+    found = result["reliability"]
+    return (
+        f"The cosine to be expected of each prediction, from cues fitted on validation documents: off by {found['gap']:.4f} in the mean of "
+        f"{len(found['bins'])} bins, correlation {found['correlation']:.2f} with the one achieved."
+    )
 
 
 def _figure(key: str, title: str, draw: plots.Draw, text: str) -> str:

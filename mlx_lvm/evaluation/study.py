@@ -1,4 +1,4 @@
-"""A closer look at one evaluation: direction, rollout, ablations, difficulty, attention and the cases that decide.
+"""A closer look at one evaluation: direction, rollout, ablations, difficulty, ranking, attention and the cases that decide.
 
 study(examine(model, corpus)) -> dict, ready for JSON
 """
@@ -17,11 +17,13 @@ from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation
 from mlx_lvm.evaluation.horizons import direct, horizons
 from mlx_lvm.evaluation.predictor import sample
 from mlx_lvm.evaluation.queries import queries, takes_queries
+from mlx_lvm.evaluation.ranking import judge
 from mlx_lvm.evaluation.rollout import rollout
 
 REFERENCE = "lag-filter"
 SHOWN = ("mean", REFERENCE)  # closed forms beside the model in rollout and difficulty
 ROLLED = 4_000  # windows rolled out, evenly spaced
+RANKED = 4_000  # windows ranked among every chunk of the corpus
 
 
 def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
 
     progress("direction")
     offsets = {key: one.offsets for key, one in evaluation.measured.items() if key not in ("best-in-span", "random")}
+    offsets = {key: curve for key, curve in offsets.items() if evaluation.result["metrics"][key]["kind"] != "hybrid"}
     out: dict[str, Any] = {"direction": direction(offsets, truth_last, windows.documents, bootstrap.resamples, bootstrap.seed)}
     out["direction"]["sentence"] = explain(out["direction"], name)
     out["difficulty"] = difficulty({key: cosine[key] for key in beside}, name, best, truth_last, bootstrap)
@@ -51,6 +54,11 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
             out["queries"] = queries(asked, windows, evaluation.bench.pool, bootstrap.resamples, bootstrap.seed)
         progress("ablations")
         out["ablations"] = ablate(compared, cosine, REFERENCE, windows, bootstrap)
+    if evaluation.ranking is not None:
+        progress("ranking")
+        model, chosen = evaluation.predictors[name], sample(windows, RANKED)
+        out["ranking"] = judge(evaluation.ranking, model, chosen, evaluation.mean, bootstrap.resamples, bootstrap.seed)
+        out["reliability"] = out["ranking"].pop("reliability")
     progress("cases")
     out["cases"] = cases(cosine, name, best, windows)
     if evaluation.model is not None and attends(evaluation.model.model):

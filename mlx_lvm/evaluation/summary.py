@@ -77,11 +77,7 @@ def verdict(name: str, entry: dict[str, Any], documents: int, purpose: str = "co
     out: dict[str, Any] = {"documents": documents, "purpose": purpose}
     order = sorted(JUDGED, key=lambda metric: metric != purpose)
     for metric in order:
-        words = JUDGED[metric]
-        found = entry["versus_best"][metric]
-        outcome = _outcome(found)
-        against = f"the best closed form in {words}: {found['difference']:+.4f} against {found['closed_form']}"
-        out[metric] = {"outcome": outcome, **found, "sentence": _sentence(name, outcome, against, found, documents)}
+        out[metric] = claim(name, entry, metric, JUDGED[metric], documents)
     out["sentences"] = [out[metric]["sentence"] for metric in order]
     if "versus_mean" in entry:
         found = entry["versus_mean"]
@@ -90,6 +86,14 @@ def verdict(name: str, entry: dict[str, Any], documents: int, purpose: str = "co
         out["sentences"].append(out["mean"]["sentence"])
     out["outcome"], out["sentence"] = out[purpose]["outcome"], out[purpose]["sentence"]
     return out
+
+
+def claim(name: str, entry: dict[str, Any], metric: str, words: str, documents: int) -> dict[str, Any]:
+    """Outcome, difference with its interval, and sentence of one comparison with the best closed form."""
+    found = entry["versus_best"][metric]
+    outcome = _outcome(found)
+    against = f"the best closed form in {words}: {found['difference']:+.4f} against {found['closed_form']}"
+    return {"outcome": outcome, **found, "sentence": _sentence(name, outcome, against, found, documents)}
 
 
 def _outcome(found: dict[str, Any]) -> str:

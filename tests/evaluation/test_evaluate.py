@@ -113,6 +113,20 @@ def test_a_model_without_residual_scores_as_the_mean(small: Corpus) -> None:
         assert metrics["amn"][metric] == pytest.approx(metrics["mean"][metric], abs=1e-6)
 
 
+def test_a_model_is_scored_a_second_time_as_it_ranks_and_is_nobody_s_opponent(small: Corpus) -> None:
+    found = examine(amn(small), small, resamples=500)
+    metrics, ranking = found.result["metrics"], found.ranking
+    assert list(metrics)[:2] == ["amn", "amn + hybrid"] and metrics["amn + hybrid"]["kind"] == "hybrid" and ranking is not None
+    assert set(found.result["best_closed_form"].values()) <= set(NAMES)
+    assert ranking.documents == len(np.unique(found.bench.tuning.documents)) == len(split_corpus(small).val)
+    claim = found.result["verdict"]["hybrid"]
+    best = found.result["best_closed_form"]["centred.mrr"]
+    assert claim["difference"] == pytest.approx(metrics["amn + hybrid"]["centred"]["mrr"] - metrics[best]["centred"]["mrr"])
+    assert claim["sentence"].startswith("amn + hybrid is ") and best in claim["sentence"]
+    assert metrics["amn + hybrid"]["mrr"] > metrics["amn"]["mrr"]
+    assert examine("last", small, resamples=50).ranking is None
+
+
 def test_the_oracle_as_subject_is_better(small: Corpus) -> None:
     @dataclasses.dataclass(frozen=True)
     class Cheat(Oracle):

@@ -20,7 +20,7 @@ from mlx_lvm.models import build, config_from_dict
 
 from .browser import Page, find_browser
 
-FIGURES = ("scores", "direction", "rollout", "difficulty", "ablations", "attention", "training")
+FIGURES = ("scores", "direction", "rollout", "difficulty", "ablations", "sets", "reliability", "attention", "training")
 HISTORY = [{"epoch": e, "train_cosine": 0.5 + e / 20, "val_cosine": 0.55 + e / 50} for e in (1, 2, 3)]
 
 chromium = pytest.mark.skipif(find_browser() is None, reason="no Chromium here (Debian: apt-get install chromium)")

@@ -120,7 +120,7 @@ def test_the_study_of_a_model(small: Corpus) -> None:
     evaluation = examine(loaded, small, resamples=200)
     found = study(evaluation)
     json.dumps(found, allow_nan=False)
-    assert set(found) == {"direction", "difficulty", "rollout", "ablations", "cases", "attention"}
+    assert set(found) == {"direction", "difficulty", "rollout", "ablations", "ranking", "reliability", "cases", "attention"}
     cosine = evaluation.result["metrics"]["amn"]["cosine"]
     assert found["direction"]["identity"]["amn"]["cosine"] == pytest.approx(cosine, abs=1e-6)
     counts = [one["windows"] for one in found["difficulty"]["bins"]]
