@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -110,8 +110,21 @@ def evaluate(
     display.result(result)
 
 
-def load_subject(name: str, corpus: data_corpus.Corpus) -> tuple[Any, int]:
-    """(predictor, chunks it reads) of a model or of a closed form fitted on the corpus's training documents."""
+class Named(NamedTuple):
+    """A model or closed form by name: its predictor, the chunks it reads, its split, the ranking stored with it, the sha256 of the
+    corpus it was trained on, and notes.
+    """
+
+    predictor: Any
+    context: int
+    split_seed: int
+    ranking: dict[str, Any]
+    trained_on: str
+    notes: list[str]
+
+
+def load_subject(name: str, corpus: data_corpus.Corpus) -> Named:
+    """A model, or a closed form fitted on the corpus's training documents."""
     from mlx_lvm.data.splits import split_corpus
     from mlx_lvm.evaluation.baselines import fit_baselines
     from mlx_lvm.evaluation.evaluate import subject_of
@@ -119,9 +132,10 @@ def load_subject(name: str, corpus: data_corpus.Corpus) -> tuple[Any, int]:
 
     if name in NAMES and not Path(name).exists():
         parts = split_corpus(corpus)
-        return fit_baselines(corpus, parts.train, parts.val, 5, only=(name,))[0], 5
+        return Named(fit_baselines(corpus, parts.train, parts.val, 5, only=(name,))[0], 5, 0, {}, "", [])
     loaded = load_model(name)
-    return subject_of(loaded, corpus, None)[1], loaded.context
+    _, predictor, notes = subject_of(loaded, corpus, None)
+    return Named(predictor, loaded.context, loaded.split_seed, loaded.ranking, loaded.corpus_sha256, notes)
 
 
 def write_report(path: Path, result: dict[str, Any], subject: Any) -> None:

@@ -1,4 +1,4 @@
-"""`lvm predict`: the next chunk of a document, as the chunks nearest to the predicted vector."""
+"""`lvm predict`: the next chunk of a document, as the chunks that rank first, with their probabilities and how sure that is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import typer
 
 from mlx_lvm.cli.common import Corpus, Json, Output
 from mlx_lvm.cli.evaluate import Subject, load_subject
+from mlx_lvm.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+WAYS = ("hybrid", "prediction")
 
 
 @app.command()
@@ -24,45 +27,134 @@ def predict(
         int | None,
         typer.Option("--at", min=0, help="Chunk to predict, from 0. Default: the one after the last.", rich_help_panel="Data"),
     ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(
+            "--query",
+            "-q",
+            metavar="TEXT|FILE.npy|DOCUMENT:CHUNK",
+            help="What the next chunk should be about: a text, embedded with the corpus's encoder, a vector, or a chunk of the corpus.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder", metavar="NAME|FOLDER", help="Encoder of a text query. Default: the one the corpus names.", rich_help_panel="Data"
+        ),
+    ] = None,
     steps: Annotated[
         int, typer.Option("--steps", min=1, max=1000, help="Predict so many chunks, each from the ones predicted before.")
     ] = 1,
-    top: Annotated[int, typer.Option("--top", min=1, help="Show so many nearest chunks.")] = 5,
+    top: Annotated[int, typer.Option("--top", min=1, help="Show so many chunks.", rich_help_panel="Ranking")] = 5,
+    rank: Annotated[
+        str,
+        typer.Option(
+            "--rank",
+            metavar="|".join(WAYS),
+            help="By prediction, last chunk and document so far, weighed by how they did on validation documents; or by the "
+            "prediction's cosine alone.",
+            rich_help_panel="Ranking",
+        ),
+    ] = "hybrid",
+    coverage: Annotated[
+        float,
+        typer.Option(
+            "--coverage",
+            min=0.5,
+            max=0.99,
+            help="Say how long the list must be to hold the next chunk so often.",
+            rich_help_panel="Ranking",
+        ),
+    ] = 0.9,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate", help="Search with faiss, then rank what it finds exactly: for millions of chunks.", rich_help_panel="Ranking"
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Predict the vector of a document's next chunk and show the chunks of the corpus nearest to it.
+    """Predict a document's next chunk and show which chunks of the corpus it is likely to be.
 
     The chunks that the model has just read are left out. Where the document goes on, the true chunk is shown with its rank.
+    Probabilities say: of all chunks of the corpus, this is the next one. They are calibrated on validation documents.
 
     Examples:  lvm predict amn --document 1961_john_f_kennedy_d --at 20
+               lvm predict amn --document 2021_joseph_r_biden_d --query "the war in Ukraine"
                lvm predict amn --document 2021_joseph_r_biden_d --steps 5 --top 3
     """
     from mlx_lvm.data.corpus import load_corpus
+    from mlx_lvm.data.splits import split_corpus
+    from mlx_lvm.evaluation.predict import Ranker
     from mlx_lvm.evaluation.predict import predict as measure
+    from mlx_lvm.evaluation.query import read_query
+    from mlx_lvm.evaluation.ranking import ranking_for, ranking_mean
 
+    if rank not in WAYS:
+        raise UsageError(f"--rank {rank}: expected one of {', '.join(WAYS)}")
+    if rank == "prediction" and (query or approximate):
+        raise UsageError(f"{'--query' if query else '--approximate'} belongs with --rank hybrid")
     display = Output(json)
     data = load_corpus(corpus)
     number = int(document) if document.isdigit() and document not in data.names and int(document) < len(data.names) else None
     chosen = data.document(document) if number is None else number
-    predictor, context = load_subject(model, data)
-    result = measure(predictor, data, chosen, at, context, steps, top)
-    show(display, result)
-    display.result(result)
+    subject = load_subject(model, data)
+    ranker, notes, parts = None, list(subject.notes), split_corpus(data, subject.split_seed)
+    if subject.trained_on and subject.trained_on == data.sha256 and chosen in parts.train:
+        notes.append(f"{data.names[chosen]} is a training document: {model} has seen what follows, and does better here than elsewhere.")
+    if rank == "hybrid":
+        asked = read_query(query, data, encoder) if query is not None else None
+        with display.notes.status("fitting the ranking on validation documents"):
+            found, said = ranking_for(subject.ranking, subject.predictor, data, parts, subject.context)
+        notes += said
+        if found is not None:
+            ranker = Ranker(found, ranking_mean(data, parts, subject.context), asked, approximate)
+        elif query or approximate:
+            raise UsageError(said[0])
+    result = measure(subject.predictor, data, chosen, at, subject.context, steps, top, ranker, coverage)
+    show(display, result, notes)
+    display.result({**result, "notes": notes})
 
 
-def show(display: Output, result: dict[str, Any]) -> None:
-    document = result["document"]
+def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
+    document, hybrid = result["document"], result["rank"] == "hybrid"
     display.say(f"{result['model']} on {result['corpus']}: {document}, chunk {result['at']} from the {len(result['context'])} before it")
     if "text" in result["context"][-1]:
         display.say(f"last read: {result['context'][-1]['text']}", style="dim")
+    if "query" in result:
+        display.say(f"asked for: {result['query']}", style="dim")
+    by = "prediction, last chunk and document so far" if hybrid else "the prediction alone"
     for step in result["steps"]:
-        rows = [_row(f"{place}", one) for place, one in enumerate(step["nearest"], 1)]
+        known = "probability" in step["nearest"][0]
+        columns = ["", "chunk", "text", *(["probability"] if known else []), "cosine"]
+        rows = [_row(f"{place}", one, known) for place, one in enumerate(step["nearest"], 1)]
         if "truth" in step:
-            rows.append(_row(f"truth, rank {step['truth']['rank']:,}", step["truth"]))
+            rows.append(_row(f"truth, rank {step['truth']['rank']:,}", step["truth"], known))
         display.say()
-        title = f"step {step['step']}: nearest of {result['candidates']:,} chunks to the prediction"
-        display.table(title, ["", "chunk", "text", "cosine"], rows, bold=len(rows) - 1 if "truth" in step else None, left=3)
+        title = f"step {step['step']}: nearest of {result['candidates']:,} chunks, ranked by {by}"
+        display.table(title, columns, rows, bold=len(rows) - 1 if "truth" in step else None, left=3)
+        if "set" in step:
+            display.say(_set(step, result["candidates"]))
+            display.say(_sure(step))
+    for note in notes:
+        display.say(f"note: {note}", style="yellow")
 
 
-def _row(place: str, one: dict[str, Any]) -> list[str]:
-    return [place, f"{one['document']}, {one['chunk']}", one.get("text", "")[:90], f"{one['score']:.4f}"]
+def _row(place: str, one: dict[str, Any], known: bool) -> list[str]:
+    likely = [f"{one['probability']:.2%}"] if known else []
+    return [place, f"{one['document']}, {one['chunk']}", one.get("text", "")[:90], *likely, f"{one['cosine']:.4f}"]
+
+
+def _set(step: dict[str, Any], candidates: int) -> str:
+    found = step["set"]
+    if not found["promised"]:
+        return f"no list is sure to hold the next chunk {found['coverage']:.0%} of the time: the validation documents are too few for that"
+    held = f"; the truth is {'' if step['truth']['in_set'] else 'not '}among them" if "truth" in step else ""
+    size = f"{'' if found['exact'] else 'about '}{found['size']:,} of {candidates:,}"
+    return f"{found['coverage']:.0%} of the time the next chunk is among the first N: N is {size} here{held}"
+
+
+def _sure(step: dict[str, Any]) -> str:
+    found = f"; it was {step['truth']['cosine']:.2f}" if "truth" in step else ""
+    return f"cosine to be expected between the prediction and the next chunk: {step['expected_cosine']:.2f}{found}"

@@ -19,7 +19,7 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import IOFailed, UsageError
 from mlx_lvm.evaluation.baselines import FILTERS, LagFilter, fit_baselines
-from mlx_lvm.evaluation.evaluate import evaluate
+from mlx_lvm.evaluation.evaluate import examine
 from mlx_lvm.evaluation.history import predictor_of
 from mlx_lvm.evaluation.metrics import mean_cosine
 from mlx_lvm.files import sha256, to_bytes, write_atomic, write_json
@@ -91,7 +91,7 @@ def write_model(
     rounded, stored = round_weights(loaded.model, dtype)
     chosen = corpus or loaded.train.get("corpus") or loaded.corpus
     vectors = load_or_sample(chosen, loaded.context, loaded.split_seed) if measure else None
-    measured = _measure(loaded, rounded, vectors, dtype, progress) if vectors is not None else {}
+    measured, ranking = _measure(loaded, rounded, vectors, dtype, progress) if vectors is not None else ({}, loaded.ranking)
     about = {
         "model": as_dict(loaded.model.config),
         "context": loaded.context,
@@ -101,6 +101,7 @@ def write_model(
         "encoder_card": loaded.card.to_dict() if loaded.card else None,
         "mlx_lvm": __version__,
         **({"imported": loaded.imported} if loaded.imported else {}),
+        **({"ranking": ranking} if ranking else {}),
     }
     data = to_bytes(stored, {"format": "pt", "mlx_lvm": json.dumps(about, sort_keys=True), **golden_pair(loaded, rounded, vectors)})
     write_atomic(folder / WEIGHTS, data)
@@ -136,12 +137,13 @@ def golden_pair(loaded: Loaded, model: VectorModel, corpus: Corpus | None) -> di
     }
 
 
-def _measure(loaded: Loaded, rounded: VectorModel, corpus: Corpus, dtype: str, progress: Progress) -> dict[str, Any]:
-    """The evaluation of the stored weights, and what rounding them cost."""
+def _measure(loaded: Loaded, rounded: VectorModel, corpus: Corpus, dtype: str, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The evaluation of the stored weights and what rounding them cost; and how they rank, fitted on validation documents."""
     subject = replace(loaded, model=rounded, name=rounded.config.variant)
-    measured: dict[str, Any] = {"evaluation": evaluate(subject, corpus, progress=progress)}
+    found = examine(subject, corpus, progress=progress)
+    measured: dict[str, Any] = {"evaluation": found.result}
     if dtype != "float32":
-        found = windows(corpus, split_corpus(corpus, loaded.split_seed).test, loaded.context, "test documents")
+        test = windows(corpus, split_corpus(corpus, loaded.split_seed).test, loaded.context, "test documents")
         sides = {"float32": loaded.model, dtype: rounded}
-        measured["rounding"] = {name: mean_cosine(predictor_of(name, model), found) for name, model in sides.items()}
-    return measured
+        measured["rounding"] = {name: mean_cosine(predictor_of(name, model), test) for name, model in sides.items()}
+    return measured, found.ranking.to_dict() if found.ranking else {}

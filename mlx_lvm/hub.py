@@ -48,6 +48,7 @@ class Loaded:
     train: dict[str, Any] = field(default_factory=dict)
     golden: tuple[np.ndarray, np.ndarray] | None = None
     imported: dict[str, Any] = field(default_factory=dict)  # where the weights come from if not from a run of ours
+    ranking: dict[str, Any] = field(default_factory=dict)  # see `evaluation.ranking`; empty where none came with the file
     notes: list[str] = field(default_factory=list)
 
 
@@ -125,6 +126,7 @@ def load_weights_file(path: Path) -> Loaded:
             folder=path.parent,
             train=dict(metadata.get("train") or {}),
             imported=dict(metadata.get("imported") or {}),
+            ranking=dict(metadata.get("ranking") or {}),
         )
     except (LvmError, TypeError, ValueError, OverflowError) as error:
         raise InvalidFile(f"{path}: its description does not parse ({error})") from None

@@ -12,6 +12,8 @@ from safetensors import safe_open
 from mlx_lvm.backend import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
+from mlx_lvm.evaluation.evaluate import examine
+from mlx_lvm.evaluation.ranking import Ranking
 from mlx_lvm.export import export
 from mlx_lvm.files import open_safetensors, to_bytes
 from mlx_lvm.hub import load_model
@@ -58,6 +60,17 @@ def test_the_same_bytes_again_also_from_the_export(exported: Path, run: Path, tm
         export(source, tmp_path / name, corpus=corpus)
         for file in ("model.safetensors", "config.json", "README.md"):
             assert (tmp_path / name / file).read_bytes() == (exported / file).read_bytes(), (name, file)
+
+
+def test_it_carries_its_ranking(exported: Path, run: Path, small: Corpus, tmp_path: Path) -> None:
+    """The one that an evaluation fits on the validation documents; kept where nothing is measured, checked where it is used."""
+    loaded = load_model(exported)
+    found = Ranking.from_dict(loaded.ranking)
+    assert found == examine(loaded, small).ranking and found.corpus_sha256 == small.sha256
+    assert load_model(run).ranking == {}
+    export(exported, tmp_path / "kept", measure=False)
+    assert load_model(tmp_path / "kept").ranking == loaded.ranking
+    assert "| amn + hybrid |" in (exported / "README.md").read_text()
 
 
 def test_the_card_carries_the_measured_table(exported: Path) -> None:
@@ -168,6 +181,7 @@ def test_a_small_change_of_one_bias_fails_it_too(exported: Path, tmp_path: Path)
         (lambda t, m: m.update(mlx_lvm='{"model": {"model_type": "zzz"}}'), "unknown model"),
         (lambda t, m: m.update(mlx_lvm='{"model": {"model_type": "amn", "dim": -1}}'), "at least 1"),
         (lambda t, m: m.update(mlx_lvm='{"model": 3}'), "'model' is 3"),
+        (lambda t, m: m.update(mlx_lvm=json.dumps({**json.loads(m["mlx_lvm"]), "ranking": 3})), "does not parse"),
         (lambda t, m: m.update(mlx_lvm='{"model": {"model_type": "amn", "dim": 32}, "context": "x"}'), "does not parse"),
     ],
 )

@@ -1,7 +1,9 @@
-"""The next chunk of a document: the predicted vector, the chunks nearest to it, and further steps of a rollout."""
+"""The next chunk of a document: the predicted vector, the chunks that rank first, how sure that is, and a rollout's further steps."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,28 @@ from mlx_lvm.backend import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import UsageError
+from mlx_lvm.evaluation.approximate import shortlist
 from mlx_lvm.evaluation.cases import label
-from mlx_lvm.evaluation.predictor import Predictor
-from mlx_lvm.evaluation.rollout import roll
+from mlx_lvm.evaluation.certainty import cues_of
+from mlx_lvm.evaluation.hybrid import Hybrid, candidate_rows, fuse, fused_terms
+from mlx_lvm.evaluation.predictor import ALL, Predictor
+from mlx_lvm.evaluation.query import Query
+from mlx_lvm.evaluation.ranking import Ranking
 from mlx_lvm.evaluation.stage import stage
 from mlx_lvm.models.base import normalize
 
 BLOCK = 32_768  # chunks scored together
+SHORTLIST = 1_000  # chunks that an approximate search hands to the exact ranking, at least
+
+
+@dataclass(frozen=True, eq=False)
+class Ranker:
+    """How candidates are ranked: by a fitted ranking with its mean [dim] and perhaps a query. `approximate`: from a shortlist."""
+
+    ranking: Ranking
+    mean: np.ndarray
+    query: Query | None = None
+    approximate: bool = False
 
 
 def window_at(corpus: Corpus, document: int, at: int | None, context: int) -> Windows:
@@ -34,40 +51,131 @@ def window_at(corpus: Corpus, document: int, at: int | None, context: int) -> Wi
 
 
 def predict(
-    predictor: Predictor, corpus: Corpus, document: int, at: int | None, context: int, steps: int = 1, top: int = 5
+    predictor: Predictor,
+    corpus: Corpus,
+    document: int,
+    at: int | None,
+    context: int,
+    steps: int = 1,
+    top: int = 5,
+    ranker: Ranker | None = None,
+    coverage: float = 0.9,
 ) -> dict[str, Any]:
-    """`steps`: for each, the unit vector and the chunks of the corpus nearest to it (the context's own left out), best
-    first, with their cosines; and where the document goes on, the true chunk with its cosine and rank.
+    """`steps`: for each, the unit vector and the chunks of the corpus that rank first (the context's own left out), best first,
+    and where the document goes on, the true chunk with its rank. `score` is what is ranked by: the cosine with the prediction
+    or, with a ranker, with its fused query; `cosine` is the former in any case.
+
+    The first step of a ranker also says the `probability` of each chunk, `expected_cosine` of the prediction with the next
+    chunk, and `set`: how many of the first chunks hold the next one with probability `coverage`. No data calibrated later steps.
+    Raises UsageError for a document or place that cannot be predicted, and for a query that is a chunk asked for.
     """
     window = window_at(corpus, document, at, context)
     target, end = int(window.targets[0]), int(corpus.offsets[document + 1])
-    units = np.array(roll(predictor, stage(window, slice(None), predictor), context, steps)[:, 0])
-    scores = cosines_with(corpus, units)
-    read = np.arange(target - context, target)
-    scores[:, read] = -np.inf
+    left_out, query = np.arange(target - context, target), ranker.query if ranker else None
+    if query is not None and query.row is not None:
+        if target <= query.row < min(target + steps, end):
+            raise UsageError(f"--query {query.text}: that is a chunk to predict")
+        left_out = np.union1d(left_out, [query.row])
+    race = Race(corpus, left_out, exact=not (ranker and ranker.approximate))
+    raws, queries = roll_fused(predictor, window, steps, ranker)
     out = []
-    for step, (unit, values) in enumerate(zip(units, scores, strict=True)):
-        order = np.argsort(-values, kind="stable")[: min(top, len(values) - context)]
-        entry: dict[str, Any] = {"step": step + 1, "nearest": [{**label(corpus, int(r)), "score": float(values[r])} for r in order]}
-        if target + step < end:
-            true = float(values[target + step])
-            entry["truth"] = {**label(corpus, target + step), "score": true, "rank": int((values > true).sum()) + 1}
-        out.append({**entry, "vector": [float(x) for x in unit]})
+    for step in range(steps):
+        true = target + step if target + step < end else None
+        entry = race.step(raws[step], queries[step], true, top)
+        if ranker is not None and step == 0:
+            candidates = candidate_rows(len(corpus))
+            nearness = inner(corpus, normalize(raws[:1]), candidates[~np.isin(candidates, left_out)])
+            cues = cues_of(raws[:1], window, ALL, ranker.mean, mx.array(nearness.max(axis=1)))
+            entry["expected_cosine"] = float(ranker.ranking.certainty.expect(cues)[0])
+            race.calibrate(entry, queries[0], ranker.ranking.fusion(query is not None).surprise(coverage), coverage)
+        out.append({"step": step + 1, **entry, "vector": np.array(normalize(raws[step])).tolist()})
     return {
         "model": predictor.name,
         "corpus": corpus.name,
         "document": corpus.names[document],
         "at": target - int(corpus.offsets[document]),
-        "context": [label(corpus, int(row)) for row in read],
-        "candidates": len(corpus) - context,
+        "rank": "hybrid" if ranker else "prediction",
+        **({"query": query.text} if query else {}),
+        "context": [label(corpus, int(row)) for row in range(target - context, target)],
+        "candidates": race.size,
         "steps": out,
     }
 
 
-def cosines_with(corpus: Corpus, units: np.ndarray) -> np.ndarray:
-    """Cosine of unit vectors [n, dim] with every chunk, [n, N]."""
-    queries, parts = mx.array(units), []
-    for low in range(0, len(corpus), BLOCK):
-        rows = mx.arange(low, min(low + BLOCK, len(corpus)))
-        parts.append(np.array(queries @ normalize(corpus.take(rows)).T))
+def roll_fused(predictor: Predictor, window: Windows, steps: int, ranker: Ranker | None) -> tuple[mx.array, mx.array]:
+    """Raw predictions and what ranks candidates, [steps, dim] each; every prediction is read as the next chunk."""
+    reader: Predictor = Hybrid(predictor, (), ranker.mean) if ranker else predictor
+    histories = stage(window, ALL, reader)
+    raws, queries = [], []
+    for _ in range(steps):
+        made = histories.windows(window.context)
+        raw = predictor.predict(made)
+        query = raw
+        if ranker is not None:
+            asked = mx.array(ranker.query.vector)[None] if ranker.query else None
+            query = fuse(fused_terms(raw, made, ALL, ranker.mean, asked), ranker.ranking.fusion(asked is not None).weights)
+        mx.eval(raw, query)
+        raws.append(raw)
+        queries.append(query)
+        histories = histories.extended(normalize(raw))
+    return mx.concatenate(raws), mx.concatenate(queries)
+
+
+class Race:
+    """The candidates of one prediction: every chunk of the corpus but those left out. Not `exact`: those at the top come from an
+    approximate search, and what needs all of them is estimated from evenly spaced ones.
+    """
+
+    def __init__(self, corpus: Corpus, left_out: np.ndarray, exact: bool = True) -> None:
+        self.corpus, self.left_out, self.exact = corpus, left_out, exact
+        rows = np.arange(len(corpus), dtype=np.int32) if exact else candidate_rows(len(corpus))
+        self.rows = rows[~np.isin(rows, left_out)]
+        self.size = len(corpus) - len(left_out)
+
+    def step(self, raw: mx.array, query: mx.array, true: int | None, top: int) -> dict[str, Any]:
+        """`nearest` and, where row `true` is the next chunk, `truth`."""
+        query, unit = normalize(query), normalize(raw)
+        scores = inner(self.corpus, query[None], self.rows)[0]
+        found, values = self.rows, scores
+        if not self.exact:
+            found = shortlist(self.corpus, np.array(query), max(SHORTLIST, 20 * top) + len(self.left_out))
+            found = found[~np.isin(found, self.left_out)]
+            values = inner(self.corpus, query[None], found)[0]
+        order = np.argsort(-values, kind="stable")[:top]
+        entry: dict[str, Any] = {"nearest": self._entries(found[order], values[order], unit)}
+        if true is not None:
+            value = inner(self.corpus, query[None], np.array([true]))[0]
+            rank = 1 + round(float((scores > value[0]).sum() * self.share))
+            entry["truth"] = {**self._entries(np.array([true]), value, unit)[0], "rank": rank}
+        return entry
+
+    @property
+    def share(self) -> float:
+        """How many candidates each of `rows` stands for."""
+        return self.size / len(self.rows)
+
+    def _entries(self, rows: np.ndarray, scores: np.ndarray, unit: mx.array) -> list[dict[str, Any]]:
+        alone = inner(self.corpus, unit[None], rows)[0]
+        triples = zip(rows.tolist(), scores.tolist(), alone.tolist(), strict=True)
+        return [{**label(self.corpus, row), "score": score, "cosine": cosine} for row, score, cosine in triples]
+
+    def calibrate(self, entry: dict[str, Any], query: mx.array, surprise: float, coverage: float) -> None:
+        """Adds probabilities, and the set of those chunks whose -log P is at most `surprise`, to an entry of `step`."""
+        temperature = float(mx.linalg.norm(query))
+        scores = temperature * inner(self.corpus, normalize(query)[None], self.rows)[0].astype(np.float64)
+        highest = float(scores.max())
+        log_z = highest + math.log(float(np.exp(scores - highest).sum()) * self.share)
+        for one in [*entry["nearest"], *([entry["truth"]] if "truth" in entry else [])]:
+            log_p = temperature * one["score"] - log_z
+            one["probability"], one["in_set"] = math.exp(log_p), log_p >= -surprise
+        size = round(float((scores - log_z >= -surprise).sum() * self.share))
+        entry["set"] = {"coverage": coverage, "promised": math.isfinite(surprise), "size": size, "exact": self.exact}
+
+
+def inner(corpus: Corpus, units: mx.array, rows: np.ndarray) -> np.ndarray:
+    """Inner products of vectors [n, dim] with the unit vectors of some chunks [m], float32 [n, m]."""
+    parts = []
+    for low in range(0, len(rows), BLOCK):
+        part = mx.array(rows[low : low + BLOCK].astype(np.int32))
+        parts.append(np.array(units @ normalize(corpus.take(part)).T))
     return np.concatenate(parts, axis=1)

@@ -8,7 +8,10 @@ from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation import predict as predicting
 from mlx_lvm.evaluation.baselines import ContextMean, fit_lag_filter
-from mlx_lvm.evaluation.predict import predict
+from mlx_lvm.evaluation.certainty import Certainty
+from mlx_lvm.evaluation.predict import Race, Ranker, predict
+from mlx_lvm.evaluation.query import Query
+from mlx_lvm.evaluation.ranking import COVERAGES, Fusion, Ranking
 
 
 def test_neighbours_and_truth(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,3 +51,100 @@ def test_what_cannot_be_predicted(uneven: Corpus) -> None:
         predict(ContextMean(), uneven, 5, 41, 5)
     with pytest.raises(UsageError, match="'document 1' has 4 chunks; a context of 5"):
         predict(ContextMean(), uneven, 1, None, 5)
+
+
+RANKING = Ranking(
+    "", 20, 100,
+    Fusion((2.0, 9.0, -1.0, -4.0), (5.0,) * 45 + (float("inf"),) * (len(COVERAGES) - 45)),
+    Fusion((2.0, 8.0, -1.0, -4.0, 6.0), (4.5,) * len(COVERAGES)),
+    Certainty(0.1, (0.5, 0.0, 0.0, 0.0, 0.0)),
+)  # fmt: skip
+
+
+def units(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("asked", [None, 33])
+def test_a_ranking_against_plain_numpy(uneven: Corpus, asked: int | None) -> None:
+    """Order, probabilities, set and expected cosine of chunk 9 of document 5, without and with chunk 33 as query."""
+    x, mean = units(uneven.numpy().astype(np.float64)), uneven.numpy().mean(axis=0)
+    start = int(uneven.offsets[5])
+    raw = uneven.numpy(np.arange(start + 5, start + 9)).astype(np.float64).mean(axis=0)
+    terms = [units(raw), x[start + 8], units(uneven.numpy(np.arange(start, start + 9)).mean(axis=0)), mean]
+    out, query, fusion = list(range(start + 5, start + 9)), None, RANKING.plain
+    if asked is not None:
+        row = start + asked
+        query, fusion = Query(uneven.numpy(np.array([row]))[0], "it", row), RANKING.query
+        terms.append(x[row])
+        out.append(row)
+    q = np.array(fusion.weights) @ np.stack(terms)
+    pool = np.setdiff1d(np.arange(len(uneven)), out)
+    p = np.exp(x[pool] @ q)
+    p /= p.sum()
+    result = predict(ContextMean(), uneven, 5, 9, 4, steps=2, top=len(pool), ranker=Ranker(RANKING, mean, query), coverage=0.9)
+    first, second = result["steps"]
+    assert_allclose([one["probability"] for one in first["nearest"]], np.sort(p)[::-1], rtol=1e-4)
+    assert sum(one["probability"] for one in first["nearest"]) == pytest.approx(1, abs=1e-5)
+    best = int(pool[p.argmax()])
+    document = int(uneven.document_of(np.array([best]))[0])
+    named = first["nearest"][0]
+    assert (named["document"], named["chunk"]) == (uneven.names[document], best - uneven.offsets[document])
+    assert named["score"] == pytest.approx(x[best] @ q / np.linalg.norm(q), abs=1e-6)
+    assert named["cosine"] == pytest.approx(x[best] @ units(raw), abs=1e-6)
+    size = int((-np.log(p) <= fusion.surprise(0.9)).sum())
+    assert first["set"] == {"coverage": 0.9, "promised": True, "size": size, "exact": True} and 0 < size < len(pool)
+    assert [one["in_set"] for one in first["nearest"]] == [True] * size + [False] * (len(pool) - size)
+    true = p[pool == start + 9][0]
+    assert first["truth"]["rank"] == 1 + (p > true * (1 + 1e-9)).sum()
+    assert first["truth"]["probability"] == pytest.approx(true, rel=1e-4)
+    assert first["expected_cosine"] == pytest.approx(0.1 + 0.5 * (x[pool] @ units(raw)).max(), abs=1e-5)
+    assert_allclose(first["vector"], units(raw), atol=1e-6)  # the prediction, not the query
+    assert "set" not in second and "probability" not in second["nearest"][0]
+    assert result["candidates"] == len(pool) and result["rank"] == "hybrid" and ("query" in result) == (asked is not None)
+
+
+def test_a_later_step_reads_the_prediction_as_the_last_chunk(uneven: Corpus) -> None:
+    mean, start = uneven.numpy().mean(axis=0), int(uneven.offsets[5])
+    before = uneven.numpy(np.arange(start, start + 9)).astype(np.float64)
+    first = units(before[-4:].mean(axis=0))
+    grown = np.vstack([before, first])
+    terms = np.stack([units(grown[-4:].mean(axis=0)), first, units(grown.mean(axis=0)), mean])
+    result = predict(ContextMean(), uneven, 5, 9, 4, steps=2, ranker=Ranker(RANKING, mean))
+    q = units(np.array(RANKING.plain.weights) @ terms)
+    scores = units(uneven.numpy().astype(np.float64)) @ q
+    scores[start + 5 : start + 9] = -2
+    assert_allclose([one["score"] for one in result["steps"][1]["nearest"]], np.sort(scores)[::-1][:5], atol=1e-5)
+
+
+def test_more_than_the_documents_can_promise(uneven: Corpus) -> None:
+    ranker = Ranker(RANKING, uneven.numpy().mean(axis=0))
+    found = predict(ContextMean(), uneven, 5, 9, 4, ranker=ranker, coverage=0.97)["steps"][0]["set"]
+    assert not found["promised"] and found["size"] == len(uneven) - 4
+
+
+def test_a_query_that_is_the_answer(uneven: Corpus) -> None:
+    row = int(uneven.offsets[5]) + 9
+    ranker = Ranker(RANKING, uneven.numpy().mean(axis=0), Query(uneven.numpy(np.array([row]))[0], "document 5:9", row))
+    with pytest.raises(UsageError, match="document 5:9: that is a chunk to predict"):
+        predict(ContextMean(), uneven, 5, 9, 4, ranker=ranker)
+
+
+def test_an_approximate_search_is_ranked_exactly(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is proposed comes in exact order; what is not proposed is not shown; the context is never shown."""
+    start = int(uneven.offsets[5])
+    proposed = np.array([*range(start, start + 12), 3, 99])
+    monkeypatch.setattr(predicting, "shortlist", lambda corpus, query, count: proposed)
+    mean = uneven.numpy().mean(axis=0)
+    exact = predict(ContextMean(), uneven, 5, 9, 4, top=300, ranker=Ranker(RANKING, mean))["steps"][0]
+    found = predict(ContextMean(), uneven, 5, 9, 4, top=300, ranker=Ranker(RANKING, mean, approximate=True))["steps"][0]
+    names = [(one["document"], one["chunk"]) for one in found["nearest"]]
+    assert len(set(names)) == len(names) == len(proposed) - 4
+    assert names == [place for one in exact["nearest"] if (place := (one["document"], one["chunk"])) in names]
+    assert found["set"] == {**exact["set"], "exact": False} and found["truth"]["rank"] == exact["truth"]["rank"]
+
+
+def test_estimates_where_some_stand_for_all(sotu: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_lvm.evaluation.hybrid.CANDIDATES", 5000)
+    race = Race(sotu, np.arange(100, 105), exact=False)
+    assert race.size == len(sotu) - 5 and race.share == pytest.approx(len(sotu) / 5000, rel=1e-3)
