@@ -81,13 +81,13 @@ def predict(
     out = []
     for step in range(steps):
         true = target + step if target + step < end else None
-        entry = race.step(raws[step], queries[step], true, top)
+        scores, alone = race.scores(mx.stack([normalize(queries[step]), normalize(raws[step])]))
+        entry = race.step(queries[step], raws[step], scores, true, top)
         if ranker is not None and step == 0:
-            candidates = candidate_rows(len(corpus))
-            nearness = inner(corpus, normalize(raws[:1]), candidates[~np.isin(candidates, left_out)])
-            cues = cues_of(raws[:1], window, ALL, ranker.mean, mx.array(nearness.max(axis=1)))
+            best = float(alone[np.isin(race.rows, candidate_rows(len(corpus)))].max())
+            cues = cues_of(raws[:1], window, ALL, ranker.mean, mx.array([best]))
             entry["expected_cosine"] = float(ranker.ranking.certainty.expect(cues)[0])
-            race.calibrate(entry, queries[0], ranker.ranking.fusion(query is not None).surprise(coverage), coverage)
+            race.calibrate(entry, queries[0], scores, ranker.ranking.fusion(query is not None).surprise(coverage), coverage)
         out.append({"step": step + 1, **entry, "vector": np.array(normalize(raws[step])).tolist()})
     return {
         "model": predictor.name,
@@ -132,10 +132,13 @@ class Race:
         self.rows = rows[~np.isin(rows, left_out)]
         self.size = len(corpus) - len(left_out)
 
-    def step(self, raw: mx.array, query: mx.array, true: int | None, top: int) -> dict[str, Any]:
-        """`nearest` and, where row `true` is the next chunk, `truth`."""
+    def scores(self, units: mx.array) -> np.ndarray:
+        """Inner products [n, m] of vectors [n, dim] with the candidates at hand."""
+        return inner(self.corpus, units, self.rows)
+
+    def step(self, query: mx.array, raw: mx.array, scores: np.ndarray, true: int | None, top: int) -> dict[str, Any]:
+        """`nearest` and, where row `true` is the next chunk, `truth`. scores [m]: of the query, as `scores` gives them."""
         query, unit = normalize(query), normalize(raw)
-        scores = inner(self.corpus, query[None], self.rows)[0]
         found, values = self.rows, scores
         if not self.exact:
             found = shortlist(self.corpus, np.array(query), max(SHORTLIST, 20 * top) + len(self.left_out))
@@ -159,14 +162,14 @@ class Race:
         triples = zip(rows.tolist(), scores.tolist(), alone.tolist(), strict=True)
         return [{**label(self.corpus, row), "score": score, "cosine": cosine} for row, score, cosine in triples]
 
-    def calibrate(self, entry: dict[str, Any], query: mx.array, surprise: float, coverage: float) -> None:
+    def calibrate(self, entry: dict[str, Any], query: mx.array, scores: np.ndarray, surprise: float, coverage: float) -> None:
         """Adds probabilities, and the set of those chunks whose -log P is at most `surprise`, to an entry of `step`."""
-        temperature = float(mx.linalg.norm(query))
-        scores = temperature * inner(self.corpus, normalize(query)[None], self.rows)[0].astype(np.float64)
+        sharpness = float(mx.linalg.norm(query))
+        scores = sharpness * scores.astype(np.float64)
         highest = float(scores.max())
         log_z = highest + math.log(float(np.exp(scores - highest).sum()) * self.share)
         for one in [*entry["nearest"], *([entry["truth"]] if "truth" in entry else [])]:
-            log_p = temperature * one["score"] - log_z
+            log_p = sharpness * one["score"] - log_z
             one["probability"], one["in_set"] = math.exp(log_p), log_p >= -surprise
         size = round(float((scores - log_z >= -surprise).sum() * self.share))
         entry["set"] = {"coverage": coverage, "promised": math.isfinite(surprise), "size": size, "exact": self.exact}

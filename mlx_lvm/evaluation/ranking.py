@@ -197,8 +197,8 @@ def look(
     surprises: tuple[float, ...] = (),
 ) -> dict[str, np.ndarray]:
     """What every window shows under the weights, `plain.` without and `query.` with its simulated query: surprise -log P(truth)
-    and rank of the truth, [n] each; `rank`, that by the prediction alone; `sizes` [n, levels] of the plain sets of the given
-    surprises; cues [n, 5]; cosine of the prediction with the truth [n].
+    and rank of the truth, [n] each; `rank` and `last.rank`, those by the prediction and by the last chunk alone; `sizes`
+    [n, levels] of the plain sets of the given surprises; cues [n, 5]; cosine of the prediction with the truth [n].
 
     In a corpus larger than the candidates, counts are estimates: a candidate counts for all that it stands for.
     """
@@ -208,13 +208,14 @@ def look(
         raw = predictor.predict(chosen, index)
         terms = fused_terms(raw, chosen, index, mean, _rows(chosen, asked[index]))
         fused = [fuse(terms[:, : len(TERMS)], weights["plain"]), fuse(terms, weights["query"])]
-        scores = products(mx.stack([terms[:, 0], *fused], axis=1), chosen, index, candidates)
+        scores = products(mx.stack([terms[:, 0], *fused, terms[:, 1]], axis=1), chosen, index, candidates)
         plain = offsets_of(chosen, index, candidates)
         log_p = _log_p(scores[:, 1], plain)
         sizes = [_count(log_p >= -surprise, plain) for surprise in surprises]
         query = offsets_of(chosen, index, candidates, asked[index])
         found = {
             "rank": _rank(scores[:, 0], plain),
+            "last.rank": _rank(scores[:, 3], plain),
             "plain.rank": _rank(scores[:, 1], plain),
             "query.rank": _rank(scores[:, 2], query),
             "plain.surprise": -log_p[:, -1],
@@ -244,18 +245,23 @@ def _rank(scores: mx.array, offsets: mx.array) -> mx.array:
 def judge(
     ranking: Ranking, predictor: Predictor, chosen: Windows, mean: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-    """Of windows that the ranking was not fitted on, among every chunk of the corpus: MRR and R@5 of the prediction alone, of
-    the fusion and of the fusion with a simulated query, with their paired differences; `sets`: coverage and size at several
-    levels; `reliability`: expected against achieved cosine.
+    """Of windows that the ranking was not fitted on, among every chunk of the corpus: `ranked`, MRR and R@5 of the prediction
+    alone, of the last chunk alone, of the fusion, and of the fusion with a simulated query, the last two with their gain over
+    the one before; `sets`, coverage and size at several levels; `reliability`, expected against achieved cosine.
     """
     candidates = candidates_of(chosen.corpus)
     bootstrap = DocumentBootstrap(chosen.documents, resamples, seed)
     asked = tuple(ranking.plain.surprise(level) for level in SHOWN_COVERAGES)
     seen = look(predictor, chosen, mean, candidates, {"plain": ranking.plain.weights, "query": ranking.query.weights}, asked)
-    rank = {"prediction": seen["rank"], "hybrid": seen["plain.rank"], "hybrid with a query": seen["query.rank"]}
+    rank = {
+        "prediction": seen["rank"],
+        "last chunk": seen["last.rank"],
+        "hybrid": seen["plain.rank"],
+        "hybrid with a query": seen["query.rank"],
+    }
     figures = {f"{name}.mrr": 1 / values for name, values in rank.items()}
     figures |= {f"{name}.recall_at_5": (values <= 5).astype(np.float64) for name, values in rank.items()}
-    for name, base in (("hybrid", "prediction"), ("hybrid with a query", "hybrid")):
+    for name, base in (("hybrid", "last chunk"), ("hybrid with a query", "hybrid")):
         for figure in ("mrr", "recall_at_5"):
             figures[f"{name}.{figure}_gain"] = figures[f"{name}.{figure}"] - figures[f"{base}.{figure}"]
     found = bootstrap.intervals(figures)

