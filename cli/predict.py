@@ -136,6 +136,7 @@ def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
         display.table(title, columns, rows, bold=len(rows) - 1 if "truth" in step else None, left=3)
         if "set" in step:
             display.say(_set(step, result["candidates"]))
+        if "expected_cosine" in step:
             display.say(_sure(step))
     for note in notes:
         display.say(f"note: {note}", style="yellow")

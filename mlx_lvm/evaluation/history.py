@@ -6,7 +6,7 @@ left, which such a model takes for no chunk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -74,3 +74,17 @@ class HistoryPredictor:
             return run
 
         return {field: forward(field) for field in ("raw", "ahead")}
+
+
+def takes_queries(predictor: Predictor) -> HistoryPredictor | None:
+    """The predictor as one that takes queries; None where its model takes none."""
+    return predictor if isinstance(predictor, HistoryPredictor) and getattr(predictor.model.config, "queries", 0) > 0 else None
+
+
+def predict_asked(predictor: Predictor, windows: Windows, index: Index, queries: mx.array) -> mx.array:
+    """Raw predictions [n, dim] of the chosen windows beside a query [n, dim] each; a model that takes none does without."""
+    asked = takes_queries(predictor)
+    if asked is None:
+        return predictor.predict(windows, index)
+    chosen = replace(windows, targets=windows.targets[index], starts=windows.starts[index], documents=windows.documents[index])
+    return asked.asked(chosen, queries)

@@ -15,6 +15,7 @@ from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.approximate import shortlist
 from mlx_lvm.evaluation.cases import label
 from mlx_lvm.evaluation.certainty import cues_of
+from mlx_lvm.evaluation.history import predict_asked, takes_queries
 from mlx_lvm.evaluation.hybrid import Hybrid, candidate_rows, fuse, fused_terms
 from mlx_lvm.evaluation.predictor import ALL, Predictor
 from mlx_lvm.evaluation.query import Query
@@ -84,9 +85,10 @@ def predict(
         scores, alone = race.scores(mx.stack([normalize(queries[step]), normalize(raws[step])]))
         entry = race.step(queries[step], raws[step], scores, true, top)
         if ranker is not None and step == 0:
-            best = float(alone[np.isin(race.rows, candidate_rows(len(corpus)))].max())
-            cues = cues_of(raws[:1], window, ALL, ranker.mean, mx.array([best]))
-            entry["expected_cosine"] = float(ranker.ranking.certainty.expect(cues)[0])
+            if query is None or takes_queries(predictor) is None:  # what is to be expected of an asked model nobody fitted
+                best = float(alone[np.isin(race.rows, candidate_rows(len(corpus)))].max())
+                cues = cues_of(raws[:1], window, ALL, ranker.mean, mx.array([best]))
+                entry["expected_cosine"] = float(ranker.ranking.certainty.expect(cues)[0])
             race.calibrate(entry, queries[0], scores, ranker.ranking.fusion(query is not None).surprise(coverage), coverage)
         out.append({"step": step + 1, **entry, "vector": np.array(normalize(raws[step])).tolist()})
     return {
@@ -109,10 +111,10 @@ def roll_fused(predictor: Predictor, window: Windows, steps: int, ranker: Ranker
     raws, queries = [], []
     for _ in range(steps):
         made = histories.windows(window.context)
-        raw = predictor.predict(made)
+        asked = mx.array(ranker.query.vector)[None] if ranker and ranker.query else None
+        raw = predictor.predict(made) if asked is None else predict_asked(predictor, made, ALL, asked)
         query = raw
         if ranker is not None:
-            asked = mx.array(ranker.query.vector)[None] if ranker.query else None
             query = fuse(fused_terms(raw, made, ALL, ranker.mean, asked), ranker.ranking.fusion(asked is not None).weights)
         mx.eval(raw, query)
         raws.append(raw)

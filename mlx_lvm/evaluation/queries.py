@@ -15,7 +15,6 @@ from mlx_lvm.data.windows import Windows
 from mlx_lvm.evaluation.bootstrap import DocumentBootstrap
 from mlx_lvm.evaluation.history import HistoryPredictor
 from mlx_lvm.evaluation.metrics import cosines
-from mlx_lvm.evaluation.predictor import Predictor
 from mlx_lvm.evaluation.retrieval import Pool, build_pool, ranks
 from mlx_lvm.evaluation.rollout import subset
 from mlx_lvm.training.documents import QUERY_SPAN
@@ -57,8 +56,3 @@ def draw(first: np.ndarray, ends: np.ndarray, documents: np.ndarray, generator: 
     while (same := documents[other] == documents).any():
         other[same] = generator.integers(0, len(own), int(same.sum()))
     return own, own[other]
-
-
-def takes_queries(predictor: Predictor) -> HistoryPredictor | None:
-    """The predictor as one that takes queries; None where its model takes none."""
-    return predictor if isinstance(predictor, HistoryPredictor) and getattr(predictor.model.config, "queries", 0) > 0 else None

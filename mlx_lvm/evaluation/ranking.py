@@ -21,6 +21,7 @@ from mlx_lvm.evaluation.baselines import target_mean
 from mlx_lvm.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
 from mlx_lvm.evaluation.certainty import CUES, Certainty, cues_of, fit_certainty, reliability
 from mlx_lvm.evaluation.conformal import thresholds
+from mlx_lvm.evaluation.history import predict_asked, takes_queries
 from mlx_lvm.evaluation.hybrid import QUERY, TERMS, Candidates, candidates_of, fit_logit, fuse, fused_terms, offsets_of, products
 from mlx_lvm.evaluation.metrics import cosines
 from mlx_lvm.evaluation.predictor import Predictor, sample
@@ -174,18 +175,25 @@ def fit_weights(predictor: Predictor, chosen: Windows, mean: np.ndarray, candida
     features: list[mx.array] = []
     offsets: dict[str, list[mx.array]] = {"plain": [], "query": []}
     for index in chosen.blocks(max(1, LOOK_PAIRS // len(candidates))):
-        terms = fused_terms(predictor.predict(chosen, index), chosen, index, mean, _rows(chosen, asked[index]))
+        _, terms = _read(predictor, chosen, index, mean, asked)
         features.append(products(terms, chosen, index, candidates))
         offsets["plain"].append(offsets_of(chosen, index, candidates))
         offsets["query"].append(offsets_of(chosen, index, candidates, asked[index]))
         mx.eval(features[-1], offsets["plain"][-1], offsets["query"][-1])
     every = mx.concatenate(features)
-    terms_of = {"plain": every[:, : len(TERMS)], "query": every}
+    terms_of = {"plain": every[:, : len(TERMS)], "query": every[:, -len(TERMS) - 1 :]}
     return {name: tuple(fit_logit(terms_of[name], mx.concatenate(added)).round(2).tolist()) for name, added in offsets.items()}
 
 
-def _rows(chosen: Windows, rows: np.ndarray) -> mx.array:
-    return chosen.corpus.take(mx.array(rows.astype(np.int32)))
+def _read(predictor: Predictor, chosen: Windows, index: slice, mean: np.ndarray, asked: np.ndarray) -> tuple[mx.array, mx.array]:
+    """Raw predictions [b, dim] without a query, and terms [b, k, dim]: the first 4 are those without a query, the last 5 those with
+    the query of rows `asked`. They share all they can: only a model that takes queries has a second prediction.
+    """
+    raw, query = predictor.predict(chosen, index), chosen.corpus.take(mx.array(asked[index].astype(np.int32)))
+    if takes_queries(predictor) is None:
+        return raw, fused_terms(raw, chosen, index, mean, query)
+    answered = predict_asked(predictor, chosen, index, query)
+    return raw, mx.concatenate([fused_terms(raw, chosen, index, mean), fused_terms(answered, chosen, index, mean, query)], axis=1)
 
 
 def look(
@@ -205,9 +213,8 @@ def look(
     asked = simulated_queries(chosen)
     parts: dict[str, list[np.ndarray]] = {}
     for index in chosen.blocks(max(1, LOOK_PAIRS // len(candidates))):
-        raw = predictor.predict(chosen, index)
-        terms = fused_terms(raw, chosen, index, mean, _rows(chosen, asked[index]))
-        fused = [fuse(terms[:, : len(TERMS)], weights["plain"]), fuse(terms, weights["query"])]
+        raw, terms = _read(predictor, chosen, index, mean, asked)
+        fused = [fuse(terms[:, : len(TERMS)], weights["plain"]), fuse(terms[:, -len(TERMS) - 1 :], weights["query"])]
         scores = products(mx.stack([terms[:, 0], *fused, terms[:, 1]], axis=1), chosen, index, candidates)
         plain = offsets_of(chosen, index, candidates)
         log_p = _log_p(scores[:, 1], plain)

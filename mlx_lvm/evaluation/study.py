@@ -14,9 +14,10 @@ from mlx_lvm.evaluation.cases import cases
 from mlx_lvm.evaluation.difficulty import difficulty
 from mlx_lvm.evaluation.direction import LAST, direction, explain
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation
+from mlx_lvm.evaluation.history import takes_queries
 from mlx_lvm.evaluation.horizons import direct, horizons
 from mlx_lvm.evaluation.predictor import sample
-from mlx_lvm.evaluation.queries import queries, takes_queries
+from mlx_lvm.evaluation.queries import queries
 from mlx_lvm.evaluation.ranking import judge
 from mlx_lvm.evaluation.rollout import rollout
 

@@ -4,14 +4,23 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from mlx_lvm.backend import mx
 from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation import predict as predicting
 from mlx_lvm.evaluation.baselines import ContextMean, fit_lag_filter
 from mlx_lvm.evaluation.certainty import Certainty
+from mlx_lvm.evaluation.history import HistoryPredictor
+from mlx_lvm.evaluation.hybrid import candidates_of, fused_terms
 from mlx_lvm.evaluation.predict import Race, Ranker, predict
+from mlx_lvm.evaluation.predictor import sample
 from mlx_lvm.evaluation.query import Query
-from mlx_lvm.evaluation.ranking import COVERAGES, Fusion, Ranking
+from mlx_lvm.evaluation.ranking import COVERAGES, Fusion, Ranking, fit_on_validation, look, ranking_mean, simulated_queries
+from mlx_lvm.models import build, config_from_dict
+from mlx_lvm.models.base import normalize
+from mlx_lvm.training.anchor import fit_anchor, start_at_anchor
 
 
 def test_neighbours_and_truth(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +157,33 @@ def test_estimates_where_some_stand_for_all(sotu: Corpus, monkeypatch: pytest.Mo
     monkeypatch.setattr("mlx_lvm.evaluation.hybrid.CANDIDATES", 5000)
     race = Race(sotu, np.arange(100, 105), exact=False)
     assert race.size == len(sotu) - 5 and race.share == pytest.approx(len(sotu) / 5000, rel=1e-3)
+
+
+def test_a_model_that_takes_queries_is_asked(small: Corpus) -> None:
+    """Its own answer to the query is the prediction, and the fit with a query fuses that answer; without one nothing changes."""
+    model = build(config_from_dict({"model_type": "ramn", "dim": small.dim, "rank": 12, "hidden_dim": 16, "queries": 0.5}))
+    start_at_anchor(model, fit_anchor(small, split_corpus(small).train, 5, model.config))
+    predictor = HistoryPredictor("asked", model)
+    parts = split_corpus(small)
+    document, found = int(parts.test[0]), fit_on_validation(predictor, small, parts, 5)
+    row = int(small.offsets[document]) + 15
+    query = Query(small.numpy(np.array([row]))[0], "it", row)
+    mean = ranking_mean(small, parts, 5)
+    plain = predict(predictor, small, document, 12, 5, ranker=Ranker(found, mean))["steps"][0]
+    asked = predict(predictor, small, document, 12, 5, ranker=Ranker(found, mean, query))["steps"][0]
+    window = predicting.window_at(small, document, 12, 5)
+    answer = np.array(normalize(predictor.asked(window, mx.array(query.vector)[None])))[0]
+    assert_allclose(asked["vector"], answer, atol=1e-5)
+    assert_allclose(plain["vector"], np.array(normalize(predictor.predict(window)))[0], atol=1e-5)
+    assert np.abs(np.array(asked["vector"]) - plain["vector"]).max() > 1e-3
+    assert "expected_cosine" in plain and "expected_cosine" not in asked and "set" in asked
+    validation = sample(windows(small, parts.val, 5), 2000)
+    seen = look(predictor, validation, mean, candidates_of(small), {"plain": found.plain.weights, "query": found.query.weights})
+    rows = simulated_queries(validation)
+    given = predictor.asked(validation, small.take(mx.array(rows.astype(np.int32))))
+    terms = np.array(fused_terms(given, validation, slice(None), mean, small.take(mx.array(rows.astype(np.int32)))))
+    scores = np.einsum("k,nkd->nd", found.query.weights, terms) @ units(small.numpy().astype(np.float64)).T
+    for i, t in enumerate(validation.targets):
+        scores[i, [*range(t - 5, t), rows[i]]] = -np.inf
+    log_p = scores[np.arange(len(rows)), validation.targets] - np.log(np.exp(scores).sum(axis=1))
+    assert_allclose(seen["query.surprise"], -log_p, atol=1e-3)
