@@ -8,7 +8,7 @@ import pytest
 
 from mlx_lvm.models import MODELS, amn
 from mlx_lvm.parity import run as parity_run
-from mlx_lvm.parity.faults import config_of
+from mlx_lvm.parity.planting import config_of
 from mlx_lvm.parity.sides import Subject
 
 
