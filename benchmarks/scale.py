@@ -4,7 +4,8 @@
 
 Vectors are drawn at random and stored as the corpora are, I8 with a scale a row: what they say does not matter here, where
 they lie does. Contexts are gathered from anywhere in the corpus, so that a step whose cost grew with it would show.
-Settings take turns, several rounds of each, and the median counts.
+Settings take turns with the usual one, a few steps each; a ratio is the median of those of the rounds, so that a machine that
+is busy for a while spoils a round and not the figure.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.step import TrainStep
 
-BATCH, ROUNDS, CALLS = 32, 7, 20
+BATCH, ROUNDS, CALLS = 32, 30, 5
 DOCUMENT = 200  # chunks of each
 USUAL = {"vectors": 10_000, "context": 5, "dim": 768}
 SERIES = {
@@ -62,49 +63,50 @@ class Setting:
         self.draw, self.vectors, self.context = np.random.default_rng(1), vectors, context
         self.corpus_bytes = corpus.vectors.nbytes + (0 if corpus.scales is None else corpus.scales.nbytes)
         self.work = step_work(config, self.model.parameter_count(), BATCH, context)
-        self.times: list[float] = []
-        self.run(3)
-        self.times.clear()
-        mx.reset_peak_memory()
+        self.rounds: list[float] = []  # median seconds of a step in each
+        self.run()
+        self.rounds.clear()
 
-    def run(self, calls: int) -> None:
-        for _ in range(calls):
+    def run(self) -> None:
+        """One round."""
+        times = []
+        for _ in range(CALLS):
             documents = self.draw.integers(0, self.vectors // DOCUMENT, BATCH)
             targets = documents * DOCUMENT + self.draw.integers(self.context, DOCUMENT, BATCH)
             began = time.perf_counter()
             self.step(targets.astype(np.int32), 1e-4, 0)
             mx.eval(self.step.state())
-            self.times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - began)
+        self.rounds.append(float(np.median(times)))
 
 
 def measure(name: str, rounds: int) -> list[dict[str, Any]]:
-    """The points of one series, in turn. The largest corpora are too large to lie side by side with others, so each is alone."""
-    rows = []
+    """The points of one series, in turn. Corpora of any size do not fit side by side: each of those has the usual one alone."""
     groups = [[value] for value in SERIES[name]] if name == "vectors" else [list(SERIES[name])]
-    for group in groups:
-        settings = [(value, Setting(**{**USUAL, name: value})) for value in group]
-        base = Setting(**USUAL)
-        for _ in range(rounds):
-            for _, setting in settings:
-                setting.run(CALLS)
-            base.run(CALLS)
-        peak = mx.get_peak_memory()
-        for value, setting in settings:
-            median = float(np.median(setting.times))
-            rows.append(
-                {
-                    "series": name,
-                    "value": value,
-                    "step_ms": median * 1e3,
-                    "to_usual": median / float(np.median(base.times)),
-                    "corpus_mb": setting.corpus_bytes / 1e6,
-                    "gflop": setting.work.flops / 1e9,
-                    "peak_mb": peak / 1e6 if len(group) == 1 else None,
-                }
-            )
-            print(json.dumps(rows[-1]), flush=True)
-        del settings, base
-        mx.clear_cache()
+    return [row for group in groups for row in measure_group(name, group, rounds)]
+
+
+def measure_group(name: str, values: list[int], rounds: int) -> list[dict[str, Any]]:
+    settings, usual = [Setting(**{**USUAL, name: value}) for value in values], Setting(**USUAL)
+    mx.reset_peak_memory()
+    for _ in range(rounds):
+        usual.run()
+        for setting in settings:
+            setting.run()
+    rows = []
+    for value, setting in zip(values, settings, strict=True):
+        row = {
+            "series": name,
+            "value": value,
+            "step_ms": float(np.median(setting.rounds)) * 1e3,
+            "to_usual": float(np.median(np.array(setting.rounds) / np.array(usual.rounds))),
+            "gflop": setting.work.flops / 1e9,
+            "corpus_mb": setting.corpus_bytes / 1e6,
+        }
+        if len(values) == 1:  # with the usual setting beside it
+            row["peak_mb"] = mx.get_peak_memory() / 1e6
+        print(json.dumps(row), flush=True)
+        rows.append(row)
     return rows
 
 

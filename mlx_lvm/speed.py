@@ -29,9 +29,14 @@ DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
 class Mlx:
-    """The side of MLX; see `mlx_lvm.timing.Side`. Leaves weights, config, vectors and targets in the folder for the other side."""
+    """The side of MLX; see `mlx_lvm.timing.Side`. Leaves weights, config, vectors and targets in the folder for the other side.
+
+    Raises UsageError where MLX lacks the device.
+    """
 
     def __init__(self, options: Options) -> None:
+        if options.device == "gpu" and not mx.is_available(mx.gpu):
+            raise UsageError("no GPU that MLX can use here; leave --device away or pass --device cpu")
         if options.device:
             mx.set_default_device({"cpu": mx.cpu, "gpu": mx.gpu}[options.device])
         self.options, self.folder = options, Path(options.folder)

@@ -134,8 +134,12 @@ def resident() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-class Failed(Exception):
-    """A side could not do what it was asked; the text is its traceback."""
+class Failed(LvmError):
+    """A side could not do what it was asked: the last line of its traceback, which is at hand whole as `traceback`."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.strip().splitlines()[-1])
+        self.traceback = text
 
 
 class Worker:
@@ -243,8 +247,8 @@ class Bench:
                 try:
                     self.workers[side].ask("prepare", Cell(task, batch, how))
                     programs.append((side, Cell(task, batch, how)))
-                except (Failed, LvmError) as error:
-                    note(f"{side}, {how}: {task} at batch {batch} does not run: {str(error).strip().splitlines()[-1]}")
+                except LvmError as error:
+                    note(f"{side}, {how}: {task} at batch {batch} does not run: {error}")
         timed = {program: Timed() for program in programs}
         began, rounds = time.perf_counter(), 0
         while rounds < FEWEST or (rounds < ROUNDS and time.perf_counter() - began < PATIENCE * seconds * len(programs)):

@@ -1,12 +1,13 @@
 """Turns, refusals and floors of `lvm bench`, against counts made another way."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mlx_lvm.backend import tree_flatten
-from mlx_lvm.errors import SetupInvalid
+from mlx_lvm.backend import mx, tree_flatten
+from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.floor import CHIPS, Work, products, step_work, work
 from mlx_lvm.models import MODELS, build
 from mlx_lvm.timing import FEWEST, Bench, Failed, Options, Worker, require_same_device, row, turn
@@ -56,6 +57,12 @@ def test_other_devices_or_threads_are_refused(theirs: dict) -> None:
     with pytest.raises(SetupInvalid, match="not the same"):
         require_same_device({"mlx": {"device": "cpu", "threads": 2}, "torch": theirs})
     require_same_device({"mlx": {"device": "metal", "threads": 8}, "torch": {"device": "mps", "threads": 4}})
+
+
+@pytest.mark.skipif(mx.is_available(mx.gpu), reason="here is a GPU")
+def test_the_mlx_side_refuses_a_gpu_that_is_not_there(options: Options) -> None:
+    with pytest.raises(UsageError, match="no GPU"):
+        Worker(*MLX, replace(options, device="gpu"))
 
 
 def test_a_side_that_breaks_says_how(options: Options) -> None:
