@@ -81,7 +81,7 @@ def predict(
     Probabilities say: of all chunks of the corpus, this is the next one. They are calibrated on validation documents.
 
     Examples:  lvm predict amn --document 1961_john_f_kennedy_d --at 20
-               lvm predict amn --document 2021_joseph_r_biden_d --query "the war in Ukraine"
+               lvm predict amn --document 2021_joseph_r_biden_d --query "jobs and roads"
                lvm predict amn --document 2021_joseph_r_biden_d --steps 5 --top 3
     """
     from mlx_lvm.data.corpus import load_corpus

@@ -230,7 +230,7 @@ def sets_plot(found: list[dict[str, Any]]) -> Draw:
                 axes.plot([one["asked"]] * 2, one["coverage_ci"], color=SUBJECT, linewidth=1.2, alpha=0.6)
             axes.annotate(f"{one['size']:,.0f} chunks", (one["asked"], one["coverage"]), (6, -10), textcoords="offset points", fontsize=8)
         axes.plot([one["asked"] for one in shown], [one["coverage"] for one in shown], "o-", color=SUBJECT, markersize=4, label="found")
-        axes.set_xlim(0.45, 1.05)
+        axes.set_xlim(0.45, 1.12)
         axes.set_xlabel("coverage asked for")
         axes.set_ylabel("sets that hold the next chunk")
         axes.legend(loc="best")
