@@ -185,7 +185,7 @@ def test_a_relu_kink_is_no_fault() -> None:
 
 
 def test_subjects_and_options() -> None:
-    assert [s.config.model_type for s in find_subjects("all")] == list(MODELS)
+    assert [s.config.variant for s in find_subjects("all")] == [*MODELS, "ramn-retrieve"]  # a released head is a subject too
     assert parse_checks("taps, weights") == ("weights", "taps")
     with pytest.raises(UsageError, match="Did you mean 'gradients'"):
         parse_checks("gradient")
