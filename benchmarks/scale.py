@@ -117,7 +117,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for axis, name in zip(axes, SERIES, strict=True):
         found = [row for row in rows if row["series"] == name]
         axis.plot([row["value"] for row in found], [row["to_usual"] for row in found], "o-", color="#2060a0")
-        axis.set(xlabel=LABELS[name], xscale="log", ylim=(0, None))
+        axis.set(xlabel=LABELS[name], ylim=(0, 1.15 * max(row["to_usual"] for row in found)))
+        if name == "vectors":
+            axis.set_xscale("log")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"time of a step of {BATCH},\nrelative to {USUAL['context']} chunks of {USUAL['dim']}")
     figure.savefig(path)
