@@ -91,7 +91,7 @@ class Chip:
 
 
 def by_clock(cores: int, gigahertz: float) -> float:
-    """FLOP/s of a GPU of Apple's: 128 multiply-adds a core and cycle. Apple does not publish clocks; these are as reported."""
+    """FLOP/s of a GPU of Apple's: 128 multiply-adds a core and cycle. Apple does not publish clocks; these are as hmc-tech.com lists them."""
     return cores * 128 * 2 * gigahertz * 1e9
 
 
@@ -107,12 +107,12 @@ CHIPS = (
     Chip("M2 Pro", 200e9, 6.8e12),
     Chip("M2 Max", 400e9, 13.6e12),
     Chip("M2 Ultra", 800e9, 27.2e12),
-    Chip("M3", 100e9, by_clock(10, 1.38)),
-    Chip("M3 Pro", 150e9, by_clock(18, 1.38)),
-    Chip("M3 Max", 400e9, by_clock(40, 1.38)),
+    Chip("M3", 100e9, by_clock(10, 1.398)),
+    Chip("M3 Pro", 150e9, by_clock(18, 1.398)),
+    Chip("M3 Max", 400e9, by_clock(40, 1.398)),
     Chip("M4", 120e9, by_clock(10, 1.47)),
     Chip("M4 Pro", 273e9, by_clock(20, 1.47)),
     Chip("M4 Max", 546e9, by_clock(40, 1.47)),
-    Chip("M5", 153e9, by_clock(10, 1.5)),
-    Chip("M5 Max", 614e9, by_clock(40, 1.5)),
+    Chip("M5", 153e9, by_clock(10, 1.74)),
+    Chip("M5 Max", 614e9, by_clock(40, 1.74)),
 )

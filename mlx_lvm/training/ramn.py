@@ -44,7 +44,7 @@ from mlx_lvm.training.documents import (
     take_targets,
 )
 from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, only_if, zero_moments
-from mlx_lvm.training.step import NEVER, TrainStep, first_broken
+from mlx_lvm.training.step import NEVER, TrainStep, added
 from mlx_lvm.training.trainer import Trainer
 
 WARMUP = 30  # steps
@@ -115,19 +115,12 @@ class DocumentStep(TrainStep):
             norm = gradient_norm(gradients)
             if config.clip:
                 gradients = clip_gradients(gradients, norm, config.clip)
-            sums, size = captured["sums"], batch.valid.sum()
-            broken = first_broken(sums["broken"], number, loss, norm)
-            sound = broken == NEVER
+            captured["sums"] = added(captured["sums"], number, loss, cosine, norm, batch.valid.sum())
+            sound = captured["sums"]["broken"] == NEVER
             gradients, rates = only_if(sound, gradients, rates)
             weights, captured["moments"] = grouped_adamw(live.trainable_parameters(), gradients, captured["moments"], rates)
             live.update(weights)
             average.update(tree_map(lambda a, b: mx.where(sound, a + (1 - keep) * (b - a), a), average.parameters(), live.parameters()))
-            captured["sums"] = {
-                "loss": sums["loss"] + loss * size,
-                "cosine": sums["cosine"] + cosine,
-                "windows": sums["windows"] + size,
-                "broken": broken,
-            }
 
         self._captured = captured
         return step

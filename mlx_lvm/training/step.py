@@ -80,17 +80,10 @@ class TrainStep:
             norm = gradient_norm(gradients)
             if config.clip:
                 gradients = clip_gradients(gradients, norm, config.clip)
-            sums, size = captured["sums"], targets.size
-            broken = first_broken(sums["broken"], number, loss, norm)
-            gradients, coefs = only_if(broken == NEVER, gradients, coefs)
+            captured["sums"] = added(captured["sums"], number, loss, cosine, norm, targets.size)
+            gradients, coefs = only_if(captured["sums"]["broken"] == NEVER, gradients, coefs)
             weights, captured["moments"] = adamw(model.trainable_parameters(), gradients, captured["moments"], coefs)
             model.update(weights)
-            captured["sums"] = {
-                "loss": sums["loss"] + loss * size,
-                "cosine": sums["cosine"] + cosine,
-                "windows": sums["windows"] + size,
-                "broken": broken,
-            }
 
         self._captured = captured
         return step
@@ -142,9 +135,20 @@ class TrainStep:
         self.count = count
 
 
-def first_broken(before: mx.array, number: mx.array, loss: mx.array, norm: mx.array) -> mx.array:
-    """The first step whose loss or gradient was not finite: `before` if there is one, `number` if it is this one, else NEVER."""
-    return mx.minimum(before, mx.where(mx.isfinite(loss) & mx.isfinite(norm), NEVER, number))
+def added(
+    sums: dict[str, mx.array], number: mx.array, loss: mx.array, cosine: mx.array, norm: mx.array, size: int | mx.array
+) -> dict[str, mx.array]:
+    """The sums after step `number`, whose mean loss, sum of cosines and gradient's norm over `size` windows these are.
+
+    `broken` is the first step whose loss or gradient was not finite: the one there was, this one, or NEVER.
+    """
+    now = mx.where(mx.isfinite(loss) & mx.isfinite(norm), NEVER, number)
+    return {
+        "loss": sums["loss"] + loss * size,
+        "cosine": sums["cosine"] + cosine,
+        "windows": sums["windows"] + size,
+        "broken": mx.minimum(sums["broken"], now),
+    }
 
 
 def share(targets: mx.array, group: Group) -> mx.array:
