@@ -91,7 +91,7 @@ class Chip:
 
 
 def by_clock(cores: int, gigahertz: float) -> float:
-    """FLOP/s of a GPU of Apple's: 128 multiply-adds a core and cycle. Apple does not publish clocks; these are as hmc-tech.com lists them."""
+    """FLOP/s of a GPU of Apple's: 128 multiply-adds a core and cycle. Its clock is not published; here as hmc-tech.com lists it."""
     return cores * 128 * 2 * gigahertz * 1e9
 
 
