@@ -73,6 +73,14 @@ def test_taps_and_weights(name: str) -> None:
     assert expected[name] <= taps
 
 
+def test_training_with_parameters_that_no_window_uses() -> None:
+    """Without a query the filters beside it have a gradient of zero in MLX and none in torch; AdamW must not tell them apart."""
+    one = Subject.drawn(small(MODELS["ramn"][1](horizons=2, queries=0.5)), 0).randomised(0)
+    checks = list(training_checks(one, synthetic_corpus(64), 2))
+    assert checks and not failures(checks)
+    assert {"query_filter", "ahead.0.query_filter"} <= {check.name.rpartition("/")[2] for check in checks}
+
+
 def test_ramn_with_horizons_and_queries(corpora: list) -> None:
     """Forward, taps and gradients of every parameter that only horizons or a query bring in; none is left unobserved."""
     config = small(MODELS["ramn"][1](horizons=3, queries=0.5))
