@@ -176,6 +176,7 @@ def mlx_run(subject: Subject, corpus: Corpus, config: TrainConfig, batches: list
 
 def compare_runs(head: str, mlx: Trained, torch: Trained, truth: Trained, null: set[str], reach: float) -> Iterator[Check]:
     """reach: the farthest that AdamW can have moved a weight, lr times steps."""
+    terms = mlx.probe["raw"].shape[1] * BATCH  # numbers that are added to the loss, or to the gradient of a single number
     yield judge(
         f"{head}/losses",
         mlx.losses,
@@ -183,7 +184,7 @@ def compare_runs(head: str, mlx: Trained, torch: Trained, truth: Trained, null: 
         truth.losses,
         "float32",
         must_observe=True,
-        slack=slack_of_sum(mlx.probe["raw"].shape[1] * BATCH),
+        slack=slack_of_sum(terms),
     )
     for part in ("first", "second", "weights"):
         sides = [getattr(side, part) for side in (mlx, torch, truth)]
@@ -199,7 +200,8 @@ def compare_runs(head: str, mlx: Trained, torch: Trained, truth: Trained, null: 
             else:
                 if part == "weights":
                     mine, other, true = trimmed(mine, other, true)
-                check = judge(f"{head}/{part}/{name}", mine, other, true, "float32", must_observe=True)
+                slack = slack_of_sum(terms) * (2 if part == "second" else 1) if true.size == 1 else 1.0  # a square errs twice as much
+                check = judge(f"{head}/{part}/{name}", mine, other, true, "float32", must_observe=True, slack=slack)
                 yield check if check.passed else replace(check, first_divergence=f"{part}/{name}")
     names = [name for name in truth.weights if name not in null]
     whole = [np.concatenate([side.weights[name].ravel() for name in names]) for side in (mlx, torch, truth)]

@@ -34,7 +34,7 @@ import numpy as np
 from mlx_lvm.backend import mx, nn
 from mlx_lvm.config import option
 from mlx_lvm.errors import Problems, UsageError
-from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize
+from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize, row_sum
 
 LAGS = 8
 DECAYS = (0.5, 0.8, 0.93)
@@ -230,7 +230,7 @@ class RAMN(VectorModel):
 
     def trust(self, mixtures: mx.array) -> mx.array:
         """t: [..., 12, dim] -> [..., 1]."""
-        novelty = (mx.square(mixtures[..., ALL, :]) * mx.exp(self.log_novelty)).sum(axis=-1, keepdims=True)
+        novelty = row_sum(mx.square(mixtures[..., ALL, :]) * mx.exp(self.log_novelty))
         # sigmoid(x), whose gradient MLX takes as t (1 - t): near 1 that keeps no digits.
         return mx.exp(-nn.softplus(self.trust_slope * (mx.log(novelty + 1e-6) - self.trust_limit)))
 
