@@ -167,7 +167,9 @@ class RAMN(VectorModel):
         self.check_context(context)
         length = context.shape[1]
         present = (mx.abs(context).max(axis=-1) != 0).astype(context.dtype)
-        z = (context - self.mean) * present[..., None]
+        # A mean for each window, so that its gradient adds up a window's chunks before windows: MLX adds in order, and many
+        # small numbers after a large one all round the same way.
+        z = (context - mx.broadcast_to(self.mean, (context.shape[0], 1, context.shape[2]))) * present[..., None]
         kernels = self._kernels[:, -length:].astype(context.dtype)
         mixtures = self.basis((kernels @ z) / mx.maximum(present @ kernels.T, 1e-6)[..., None])
         parts, trust = self.parts(mixtures, present.sum(axis=-1), self.asked(query, context[:, 0]))
