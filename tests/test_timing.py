@@ -1,5 +1,8 @@
 """Turns, refusals and floors of `lvm bench`, against counts made another way."""
 
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +48,29 @@ def test_both_sides_run_every_task_on_the_same_weights(options: Options) -> None
         assert all(values["resident"] > 1e7 for values in bench.memory().values())
         found = bench.cell("train", 4, {"mlx": ["eager"]}, 0.01, notes.append)
     assert found == {"mlx": {}} and "train at batch 4" in notes[0], "what a side cannot do is said, not timed"
+
+
+BUSY = "import os, threading, time; from mlx_lvm.timing import end_with; "
+BUSY += "threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start(); print(os.getpid(), flush=True); time.sleep(60)"
+
+
+def test_a_side_ends_with_a_killed_parent() -> None:
+    """Else it would time an epoch for nobody, for minutes, beside whatever is timed next."""
+    command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BUSY!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        time.sleep(0.1)
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            break
+    else:
+        pytest.fail("the side outlived its parent by ten seconds")
+    parent.stdout.close()
 
 
 def test_the_torch_side_refuses_another_device(options: Options) -> None:
