@@ -92,4 +92,5 @@ def test_where_it_comes_from(small: Corpus, fitted: Ranking) -> None:
     nobody = replace(parts, val=np.array([], int))
     found, notes = ranking_for(other, Last(), small, nobody, 5)
     assert found is None and "nothing to fit them on" in notes[0] and "validation documents" in notes[0]
-    assert ranking_mean(small, parts, 5).shape == (small.dim,)
+    rows = np.concatenate([np.arange(small.offsets[d] + 5, small.offsets[d + 1]) for d in parts.train])
+    np.testing.assert_allclose(ranking_mean(small, parts, 5), small.numpy().astype(np.float64)[rows].mean(axis=0), atol=1e-6)

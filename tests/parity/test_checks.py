@@ -73,6 +73,16 @@ def test_taps_and_weights(name: str) -> None:
     assert expected[name] <= taps
 
 
+def test_gradients_at_a_zero_output() -> None:
+    """A filter of zeros is zero: float32 holds the gradient 1 / eps of its normalisation, float16 does not, and says so once."""
+    one = Subject.drawn(small(MODELS["filter"][1]()), 0)
+    zeros = [case for case in adversarial_cases(64) if case.name == "adversarial-zeros"]
+    checks = list(gradient_checks(Sides(one), zeros))
+    assert len(checks) == 4 and not failures(checks) and verdict_of(checks)
+    (check,) = gradient_checks(Sides(one, "float16"), zeros)
+    assert check.verdict == "unobservable" and "beyond the range of float16" in check.note
+
+
 def test_training_with_parameters_that_no_window_uses() -> None:
     """Without a query the filters beside it have a gradient of zero in MLX and none in torch; AdamW must not tell them apart."""
     one = Subject.drawn(small(MODELS["ramn"][1](horizons=2, queries=0.5)), 0).randomised(0)
