@@ -14,8 +14,9 @@ from typing import ClassVar
 
 from mlx_lvm.backend import mx, nn
 from mlx_lvm.config import option
+from mlx_lvm.functions import GELU
 from mlx_lvm.models.base import ModelConfig, Prediction, VectorModel, normalize
-from mlx_lvm.models.layers import mixture, similarity
+from mlx_lvm.models.layers import Linear, mixture, similarity
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,16 @@ class AMN(VectorModel):
     def __init__(self, config: AMNConfig) -> None:
         super().__init__(config)
         half = config.hidden_dim // 2
-        self.context_encoder = nn.Linear(config.dim, config.attention_dim)
-        self.query_encoder = nn.Linear(config.dim, config.attention_dim)
+        self.context_encoder = Linear(config.dim, config.attention_dim)
+        self.query_encoder = Linear(config.dim, config.attention_dim)
         self.residual_net = [
-            nn.Linear(2 * config.dim, config.hidden_dim),
-            nn.GELU(),
+            Linear(2 * config.dim, config.hidden_dim),
+            GELU(),
             nn.LayerNorm(config.hidden_dim),
-            nn.Linear(config.hidden_dim, half),
-            nn.GELU(),
+            Linear(config.hidden_dim, half),
+            GELU(),
             nn.LayerNorm(half),
-            nn.Linear(half, config.dim),
+            Linear(half, config.dim),
         ]
 
     def __call__(self, context: mx.array) -> Prediction:

@@ -47,9 +47,9 @@ class GRU(VectorModel):
 
     def __init__(self, config: GRUConfig) -> None:
         super().__init__(config)
-        self.input_proj = nn.Linear(config.dim, config.hidden_dim)
+        self.input_proj = layers.Linear(config.dim, config.hidden_dim)
         self.blocks = [GRUBlock(config.hidden_dim) for _ in range(config.layers)]
-        self.output_proj = nn.Linear(config.hidden_dim, config.dim)
+        self.output_proj = layers.Linear(config.hidden_dim, config.dim)
 
     def __call__(self, context: mx.array) -> Prediction:
         self.check_context(context)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlx_lvm.backend import mx, nn
+from mlx_lvm.backend import mx
 from mlx_lvm.config import option
 from mlx_lvm.models import layers
 from mlx_lvm.models.base import ModelConfig, Prediction, VectorModel, normalize
@@ -36,7 +36,7 @@ class LSTM(VectorModel):
     def __init__(self, config: LSTMConfig) -> None:
         super().__init__(config)
         self.lstm = layers.LSTM(config.dim, config.hidden_dim, config.layers, config.dropout)
-        self.output_proj = nn.Linear(config.hidden_dim, config.dim)
+        self.output_proj = layers.Linear(config.hidden_dim, config.dim)
 
     def __call__(self, context: mx.array) -> Prediction:
         self.check_context(context)

@@ -34,7 +34,9 @@ import numpy as np
 from mlx_lvm.backend import mx, nn
 from mlx_lvm.config import option
 from mlx_lvm.errors import Problems, UsageError
+from mlx_lvm.functions import GELU
 from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize, row_sum
+from mlx_lvm.models.layers import Linear
 
 LAGS = 8
 DECAYS = (0.5, 0.8, 0.93)
@@ -102,7 +104,7 @@ def add_filters(module: nn.Module, config: RAMNConfig) -> None:
         beside = np.concatenate([steep_mixture(config.dim), np.zeros((1, config.dim), np.float32)])
         module.query_filter, module.query_shift_filter = mx.array(beside), mx.array(beside)
     if config.head == "regress":
-        module.map = nn.Linear(len(MAPPED) * config.width, config.dim, bias=False)
+        module.map = Linear(len(MAPPED) * config.width, config.dim, bias=False)
 
 
 class Further(nn.Module):
@@ -111,7 +113,7 @@ class Further(nn.Module):
     def __init__(self, config: RAMNConfig) -> None:
         super().__init__()
         add_filters(self, config)
-        self.output = nn.Linear(config.hidden_dim, config.width)
+        self.output = Linear(config.hidden_dim, config.width)
 
 
 class RAMN(VectorModel):
@@ -129,7 +131,7 @@ class RAMN(VectorModel):
         dim, width, hidden = config.dim, config.width, config.hidden_dim
         seen = len(SEEN) + bool(config.queries)
         self.mean = mx.zeros((dim,))
-        self.basis = nn.Linear(dim, dim, bias=False)
+        self.basis = Linear(dim, dim, bias=False)
         self.basis.weight = mx.eye(dim)
         self.log_novelty = mx.full((dim,), -math.log(dim))
         self.trust_limit, self.trust_slope = mx.full((1,), 2.0), mx.ones((1,))
@@ -137,13 +139,13 @@ class RAMN(VectorModel):
         self.output_gain = mx.ones((width,))
         self.net = [
             nn.Dropout(config.input_dropout),
-            nn.Linear(seen * width + len(LENGTH_SCALES), hidden),
-            nn.GELU(),
+            Linear(seen * width + len(LENGTH_SCALES), hidden),
+            GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
+            Linear(hidden, hidden),
+            GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(hidden, width),
+            Linear(hidden, width),
         ]
         add_filters(self, config)
         if config.horizons > 1:

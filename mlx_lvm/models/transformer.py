@@ -18,8 +18,9 @@ import numpy as np
 from mlx_lvm.backend import mx, nn
 from mlx_lvm.config import option
 from mlx_lvm.errors import Problems
+from mlx_lvm.functions import GELU
 from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize
-from mlx_lvm.models.layers import MultiheadAttention, causal_mask
+from mlx_lvm.models.layers import Linear, MultiheadAttention, causal_mask
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.self_attn = MultiheadAttention(dim, heads, dropout)
         self.multihead_attn = MultiheadAttention(dim, heads, dropout)
-        self.linear1 = nn.Linear(dim, ffn_dim)
+        self.linear1 = Linear(dim, ffn_dim)
         self.dropout = nn.Dropout(dropout)
-        self.linear2 = nn.Linear(ffn_dim, dim)
+        self.linear2 = Linear(ffn_dim, dim)
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.dropout1, self.dropout2, self.dropout3 = nn.Dropout(dropout), nn.Dropout(dropout), nn.Dropout(dropout)
 
@@ -108,10 +109,10 @@ class Transformer(VectorModel):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
         width = config.hidden_dim
-        self.input_proj = nn.Linear(config.dim, width)
+        self.input_proj = Linear(config.dim, width)
         self.pos_encoder = PositionalEncoding(width)
         self.transformer_decoder = Decoder(config.layers, width, config.heads, config.ffn_dim, config.dropout)
-        self.head = [nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, config.dim)]
+        self.head = [Linear(width, width), GELU(), nn.LayerNorm(width), Linear(width, config.dim)]
 
     def __call__(self, context: mx.array) -> Prediction:
         self.check_context(context)
