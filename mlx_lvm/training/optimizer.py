@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from mlx_lvm.backend import mx, tree_flatten, tree_map
+from mlx_lvm.functions import apart, sqrt
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch's defaults
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
@@ -42,10 +43,10 @@ def adamw(parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.ar
     m = m + (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2;  p = (1 - lr wd) p - (lr / c1) m / (sqrt(v) / sqrt(c2) + eps)
     """
     # Scalars must have no axis: MLX's CPU takes its slow strided kernel for arrays of shape [1].
-    decay, size, root, new1, old2, new2 = (c.squeeze() for c in mx.split(coefs, len(IDLE)))
-    first = tree_map(lambda m, g: m + new1 * (g - m), moments["first"], gradients)
-    second = tree_map(lambda v, g: old2 * v + new2 * (g * g), moments["second"], gradients)
-    updated = tree_map(lambda p, m, v: p * decay - (size * m) / (mx.sqrt(v) / root + EPS), parameters, first, second)
+    decay, size, root, new1, old2, new2 = (apart(c.squeeze()) for c in mx.split(coefs, len(IDLE)))
+    first = tree_map(lambda m, g: apart(m + new1 * (g - m)), moments["first"], gradients)
+    second = tree_map(lambda v, g: apart(old2 * v + new2 * (g * g)), moments["second"], gradients)
+    updated = tree_map(lambda p, m, v: p * decay - (size * m) / (sqrt(v) / root + EPS), parameters, first, second)
     return updated, {"first": first, "second": second}
 
 
@@ -61,5 +62,5 @@ def gradient_norm(gradients: Any) -> mx.array:
 
 def clip_gradients(gradients: Any, norm: mx.array, largest: float) -> Any:
     """Scale by min(1, largest / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_`."""
-    scale = mx.minimum(largest / (norm + CLIP_EPS), 1.0)
+    scale = apart(mx.minimum(largest / (norm + CLIP_EPS), 1.0))  # one number, not one for every weight
     return tree_map(lambda g: g * scale, gradients)
