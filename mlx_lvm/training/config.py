@@ -32,6 +32,12 @@ class TrainConfig(Config):
     plateau_factor: float = option(0.5, "what a plateau multiplies the learning rate by", above=0, below=1, group="Training")
     plateau_patience: int = option(3, "epochs without a better validation loss before that", low=0, group="Training")
     early_stop: int = option(0, "stop after this many epochs without a better validation cosine; 0 never stops", low=0, group="Training")
+    precision: str = option(
+        "float32",
+        "forward and backward pass in float32 or bfloat16; weights, loss and optimiser stay float32",
+        choices=("float32", "bfloat16"),
+        group="Training",
+    )
     residual_init: str = option(
         "zero", "AMN's last layer: zero starts the model at its own baseline, torch draws it", choices=("zero", "torch"), group="Training"
     )
@@ -128,7 +134,7 @@ BEST_OF: dict[str, dict[str, Any]] = {
 
 # Options that mean nothing to an architecture: RAMN's losses follow from its head, its start and schedule are its own.
 UNUSED: dict[str, tuple[str, ...]] = {
-    "ramn": (*(f"loss_{name}" for name in LOSSES), "temperature", "residual_init", "plateau_factor", "plateau_patience"),
+    "ramn": (*(f"loss_{name}" for name in LOSSES), "temperature", "residual_init", "precision", "plateau_factor", "plateau_patience"),
 }
 
 

@@ -62,7 +62,7 @@ class TrainStep:
         state = [model.state, captured, mx.random.state]
 
         def forward(context: mx.array, target: mx.array) -> tuple[mx.array, mx.array]:
-            prediction = model(context)
+            prediction = in_bfloat16(model, context) if config.precision == "bfloat16" else model(context)
             if not group.alone:
                 raw = group.all_rows(prediction.raw, target.shape[0])
                 prediction = Prediction(raw, normalize(raw))
@@ -133,6 +133,19 @@ class TrainStep:
             self.moments[part] = tree_map(lambda _, values=values: next(values), self.moments[part])
         self.sums = {name: saved[f"sums.{name}"] for name in self.sums}
         self.count = count
+
+
+def in_bfloat16(model: VectorModel, context: mx.array) -> Prediction:
+    """The prediction of the model's weights and context [batch, length, dim] rounded to bfloat16, given on in float32.
+
+    Gradients come back through the rounding to the float32 weights, which stay in the model: an update smaller than a
+    bfloat16's last digit adds up in them.
+    """
+    held = model.parameters()
+    model.update(tree_map(lambda weight: weight.astype(mx.bfloat16), held))
+    raw = model(context.astype(mx.bfloat16)).raw.astype(mx.float32)
+    model.update(held)
+    return Prediction(raw, normalize(raw))
 
 
 def added(
