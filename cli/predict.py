@@ -73,6 +73,16 @@ def predict(
             "--approximate", help="Search with faiss, then rank what it finds exactly: for millions of chunks.", rich_help_panel="Ranking"
         ),
     ] = False,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            "--decode",
+            metavar="FOLDER|NAME",
+            help="Write the predicted vector as text too, by a vec2text inverter made for the corpus's encoder: a folder, or an id of the "
+            "Hub (extra 'decode'). Public ones: GTR-base and text-embedding-ada-002; none known for all-mpnet-base-v2.",
+            rich_help_panel="Text",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Predict a document's next chunk and show which chunks of the corpus it is likely to be.
@@ -86,6 +96,7 @@ def predict(
     """
     from mlx_lvm.data.corpus import load_corpus
     from mlx_lvm.data.splits import split_corpus
+    from mlx_lvm.decode import Inverter
     from mlx_lvm.evaluation.predict import Ranker
     from mlx_lvm.evaluation.predict import predict as measure
     from mlx_lvm.evaluation.query import read_query
@@ -97,6 +108,7 @@ def predict(
         raise UsageError(f"{'--query' if query else '--approximate'} belongs with --rank hybrid")
     display = Output(json)
     data = load_corpus(corpus)
+    inverter = Inverter(decode, data) if decode is not None else None
     number = int(document) if document.isdigit() and document not in data.names and int(document) < len(data.names) else None
     chosen = data.document(document) if number is None else number
     subject = load_subject(model, data)
@@ -113,6 +125,12 @@ def predict(
         elif query or approximate:
             raise UsageError(said[0])
     result = measure(subject.predictor, data, chosen, at, subject.context, steps, top, ranker, coverage)
+    if inverter is not None:
+        with display.notes.status("loading the inverter"):
+            texts = inverter.decode([step["vector"] for step in result["steps"]])
+        for step, text in zip(result["steps"], texts, strict=True):
+            step["decoded"] = text
+        notes += inverter.notes
     show(display, result, notes)
     display.result({**result, "notes": notes})
 
@@ -129,6 +147,8 @@ def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
         known = "probability" in step["nearest"][0]
         columns = ["", "chunk", "text", *(["probability"] if known else []), "cosine"]
         rows = [_row(f"{place}", one, known) for place, one in enumerate(step["nearest"], 1)]
+        if "decoded" in step:
+            rows.append(_decoded(step["decoded"], known))
         if "truth" in step:
             rows.append(_row(f"truth, rank {step['truth']['rank']:,}", step["truth"], known))
         display.say()
@@ -145,6 +165,11 @@ def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
 def _row(place: str, one: dict[str, Any], known: bool) -> list[str]:
     likely = [f"{one['probability']:.2%}"] if known else []
     return [place, f"{one['document']}, {one['chunk']}", one.get("text", "")[:90], *likely, f"{one['cosine']:.4f}"]
+
+
+def _decoded(one: dict[str, Any], known: bool) -> list[str]:
+    cosine = "" if one["cosine"] is None else f"{one['cosine']:.4f}"
+    return ["decoded", "", one["text"][:90], *([""] if known else []), cosine]
 
 
 def _set(step: dict[str, Any], candidates: int) -> str:

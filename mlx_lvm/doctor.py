@@ -100,7 +100,13 @@ def _compiler() -> Check:
 
 
 def _extras() -> list[Check]:
-    extras = {"parity": ("torch",), "embed": ("sentence_transformers",), "report": ("matplotlib",), "tune": ("optuna",)}
+    extras = {
+        "parity": ("torch",),
+        "embed": ("sentence_transformers",),
+        "decode": ("vec2text",),
+        "report": ("matplotlib",),
+        "tune": ("optuna",),
+    }
     out = []
     for extra, modules in extras.items():
         missing = [module for module in modules if not _installed(module)]

@@ -45,6 +45,7 @@ def test_only_the_backend_imports_mlx() -> None:
 
 # What typer needs to print help; everything else is loaded by the command that works with it.
 HELP_NEEDS = {"typer", "click", "rich", "pygments", "markdown_it", "mdurl", "shellingham", "annotated_doc", "typing_extensions", "mlx_lvm"}
+HELP_NEEDS |= {"attr"}  # which rich imports where something else has brought it
 STARTED_BY_PYTHON = {"__main__", "sitecustomize", "_distutils_hack", "cmeel_pth", "apport_python_hook"}  # and editable installs' finders
 
 
