@@ -52,8 +52,8 @@ def predict(
         typer.Option(
             "--rank",
             metavar="|".join(WAYS),
-            help="By prediction, last chunk and document so far, weighed by how they did on validation documents; or by the "
-            "prediction's cosine alone.",
+            help="By prediction, last chunk and document so far, weighed by how they did on validation documents (a model made for "
+            "ranking has them inside), or by the prediction's cosine alone.",
             rich_help_panel="Ranking",
         ),
     ] = "hybrid",
@@ -136,13 +136,13 @@ def predict(
 
 
 def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
-    document, hybrid = result["document"], result["rank"] == "hybrid"
-    display.say(f"{result['model']} on {result['corpus']}: {document}, chunk {result['at']} from the {len(result['context'])} before it")
+    document, read = result["document"], len(result["context"])
+    display.say(f"{result['model']} on {result['corpus']}: {document}, chunk {result['at']} from the {read} before it")
     if "text" in result["context"][-1]:
         display.say(f"last read: {result['context'][-1]['text']}", style="dim")
     if "query" in result:
         display.say(f"asked for: {result['query']}", style="dim")
-    by = "prediction, last chunk and document so far" if hybrid else "the prediction alone"
+    by = "prediction, last chunk and document so far" if "last" in result["ranked_by"] else "the prediction alone"
     for step in result["steps"]:
         known = "probability" in step["nearest"][0]
         columns = ["", "chunk", "text", *(["probability"] if known else []), "cosine"]

@@ -108,12 +108,11 @@ def output_faults(model: str) -> Iterator[Fault]:
     def normalised(function: Callable[[mx.array], mx.array]) -> Plant:
         return lambda _: patch(MODULES[model], "normalize", function)
 
-    yield Fault(f"{model}: not normalised", model, ("unit",), normalised(lambda x: x))
+    end = ("unit", "baseline") if model == "ramn" else ("unit",)  # which blends unit vectors before
+    yield Fault(f"{model}: not normalised", model, end, normalised(lambda x: x))
+    yield Fault(f"{model}: normalised by the sum of magnitudes", model, end, normalised(lambda x: x / mx.abs(x).sum(-1, keepdims=True)))
     yield Fault(
-        f"{model}: normalised by the sum of magnitudes", model, ("unit",), normalised(lambda x: x / mx.abs(x).sum(-1, keepdims=True))
-    )
-    yield Fault(
-        f"{model}: normalised with 1e-5 added to the norm", model, ("unit",),
+        f"{model}: normalised with 1e-5 added to the norm", model, end,
         normalised(lambda x: x / (mx.linalg.norm(x, axis=-1, keepdims=True) + 1e-5)),
     )  # fmt: skip
     if model == "filter":  # ends without a layer

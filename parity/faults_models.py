@@ -10,6 +10,7 @@ from mlx_lvm.backend import mx, nn
 from mlx_lvm.models import Prediction
 from mlx_lvm.models import amn as amn_module
 from mlx_lvm.models import filter as filter_module
+from mlx_lvm.models import ramn as ramn_module
 from mlx_lvm.models import transformer as transformer_module
 from mlx_lvm.parity.planting import SIZES, Fault, Plant, call, method, patch
 
@@ -171,8 +172,31 @@ def ramn_faults() -> Iterator[Fault]:
         "number of chunks left out", "net.0 <-", method("", "hidden", lambda self, original, m, n, asked: original(self, m, 0 * n, asked))
     )
     yield fault("filter of the first mixture everywhere", "baseline", method("", "filtered", first_alone))
+
+    def blended(run: Callable[..., mx.array]) -> Plant:
+        return method("", "blended", lambda self, original, *args: run(self, original, *args))
+
+    def plain(self: Any, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
+        return self.blend[0] * ((elsewhere + trust * (here - elsewhere)) @ self.basis.weight) + self.blend[1] * last
+
     yield fault("trusted in every domain", "baseline", method("", "trust", lambda self, original, m: mx.ones_like(original(self, m))))
     yield fault("trust without its slope", "baseline", method("", "trust", lambda self, original, m: original(self, m) ** 0.5))
+    for name, run in {
+        "nothing made a unit vector before it is blended": lambda self, original, h, e, t, last: plain(self, h, e, t, last),
+        "only what is for here made a unit vector": lambda self, original, h, e, t, last: plain(
+            self, ramn_module.normalize(h), e, t, last
+        ),
+        "made a unit vector after it is mixed": lambda self, original, h, e, t, last: plain(
+            self, ramn_module.normalize(e + t * (h - e)), 0 * e, mx.ones_like(t), last
+        ),
+        "the last chunk left out of the blend": lambda self, original, h, e, t, last: original(self, h, e, t, 0 * last),
+        "the last chunk blended where trusted alone": lambda self, original, h, e, t, last: original(self, h, e, t, t * last),
+        "the last chunk less the mean": lambda self, original, h, e, t, last: original(self, h, e, t, last - self.mean),
+        "the blend's weights swapped": lambda self, original, h, e, t, last: self.blend[1] / self.blend[0]
+        * (original(self, h, e, t, 0 * last)) + self.blend[0] * last,
+        "here and elsewhere swapped": lambda self, original, h, e, t, last: original(self, e, h, t, last),
+    }.items():  # fmt: skip
+        yield fault(name, "baseline", blended(run))
     for name, run in {
         "nothing pushed out": lambda self, original, z, q, old: 0 * old,
         "the last five pushed out as well": lambda self, original, z, q, old: original(self, z, q, mx.ones_like(old)),

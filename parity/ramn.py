@@ -3,7 +3,10 @@
 mixture_k = B sum_i k(age_i) z_i / sum_i k(age_i);  t = sigmoid(slope (limit - log sum v mixture_all^2))
 anchor = t (sum_k w_k * mixture_k + W [...]) + (1 - t) sum_k w'_k * mixture_k;  correction = t net([...])
 where there is a query: w and w' are u and u', and mixture_13 = B (query - m);  further horizons: another w, w', u, u', W, last layer
-regress: m + B^T (anchor + correction);  retrieve: B^T (q - t v * B sum_i b softplus(<q, B z_i> - c) z_i)
+regress: m + B^T (anchor + correction)
+retrieve: q = s (sum_k w_k * mixture_k + net([...]))
+          h = q - v * B sum_i b softplus(<q, B z_i> - c) z_i
+          d B^T (t h/|h| + (1 - t) a'/|a'|) + e x_last, a' = sum_k w'_k * mixture_k
 """
 
 from __future__ import annotations
@@ -75,6 +78,7 @@ class RAMN(Twin):
             self.push_strength = nn.Parameter(torch.zeros(1))
             self.push_threshold = nn.Parameter(torch.zeros(1))
             self.push_metric = nn.Parameter(torch.zeros(dim))
+            self.blend = nn.Parameter(torch.zeros(2))
         if self.config.horizons > 1:
             self.ahead = nn.ModuleList([Horizon(self.config, mixtures, width) for _ in range(self.config.horizons - 1)])
 
@@ -95,26 +99,33 @@ class RAMN(Twin):
         trust = 1 / (1 + torch.exp(-self.trust_slope * (self.trust_limit - torch.log(novelty + 1e-6))))
         count = present.sum(dim=1, keepdim=True).to(context.dtype)
         hidden = self.net[:-1](torch.cat([seen * self.input_gain, torch.exp(-count / 6), torch.exp(-count / 30)], dim=1))
-        anchor = self.anchor(self, mixtures, asked, trust)
-        correction = self.correction(self.net[-1](hidden), trust)
         if self.config.head == "regress":
+            anchor, correction = self.anchor(self, mixtures, asked, trust), self.correction(self.net[-1](hidden), trust)
             baseline, residual = self.mean + anchor @ self.basis.weight, correction @ self.basis.weight
+            raw = baseline + residual
         else:
-            query = torch.exp(self.log_scale) * (anchor + correction)
+            one = torch.ones_like(trust)
+            here, elsewhere = self.anchor(self, mixtures, None, one), self.anchor(self, mixtures, None, 0 * one)
+            query = torch.exp(self.log_scale) * (here + self.correction(self.net[-1](hidden), one))
             rotated = z @ self.basis.weight.T
             scores = torch.einsum("bd,bld->bl", query, rotated) - self.push_threshold
             age = torch.arange(context.shape[1], 0, -1)
             strength = torch.exp(self.push_strength) * torch.logaddexp(scores, torch.zeros_like(scores))
             strength = strength * (present & (age > 5)).to(context.dtype)
-            push = trust * torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
-            baseline = torch.exp(self.log_scale) * anchor @ self.basis.weight
-            residual = (torch.exp(self.log_scale) * correction - push) @ self.basis.weight
-        raw, ahead = baseline + residual, None
+            push = torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
+            raw, baseline = (self.blended(one, elsewhere, trust, context[:, -1]) for one in (query - push, here))
+            residual = raw - baseline
+        ahead = None
         if self.config.horizons > 1:
             further: Any = self.ahead
             later = [self.anchor(own, mixtures, asked, trust) + self.correction(own.output(hidden), trust) for own in further]
             ahead = torch.stack([raw, *(self.mean + moved @ self.basis.weight for moved in later)], dim=1)
         return Prediction(raw, normalize(raw, dim=-1), None, baseline, residual, ahead)
+
+    def blended(self, here: Tensor, elsewhere: Tensor, trust: Tensor, last: Tensor) -> Tensor:
+        """What ranks: a unit vector for here, one for elsewhere, and the last chunk as it is."""
+        moved = trust * normalize(here, dim=-1) + (1 - trust) * normalize(elsewhere, dim=-1)
+        return self.blend[0] * (moved @ self.basis.weight) + self.blend[1] * last
 
     def anchor(self, own: Any, mixtures: Tensor, asked: tuple[Tensor, Tensor] | None, trust: Tensor) -> Tensor:
         """t (filter + map) + (1 - t) filter, all of the horizon whose parameters `own` has."""

@@ -21,7 +21,7 @@ from mlx_lvm.evaluation.bench import MAX_WINDOWS, Bench, Measured, set_up
 from mlx_lvm.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
 from mlx_lvm.evaluation.checks import check_controls
 from mlx_lvm.evaluation.history import predictor_of
-from mlx_lvm.evaluation.hybrid import Hybrid
+from mlx_lvm.evaluation.hybrid import Hybrid, fuses
 from mlx_lvm.evaluation.predictor import Predictor
 from mlx_lvm.evaluation.ranking import Ranking, fit_ranking
 from mlx_lvm.evaluation.retrieval import Pool, chance
@@ -85,8 +85,8 @@ def examine(
     """`subject` is a loaded model, any predictor, or the name of a closed form or control. Closed forms are fitted on the
     corpus's training documents and tuned on its validation documents; `split` says which documents everything is scored on.
     `split_seed` and `context` default to those the model was trained with (0 and 5 for what is no model). `beside`: further
-    predictors to score, which are no opponents. A model is scored a second time as it ranks, fused with what it has read; that
-    row is no opponent either.
+    predictors to score, which are no opponents. A model that is not made for ranking is scored a second time as it ranks, fused
+    with what it has read; that row is no opponent either.
 
     Raises UsageError for an unknown name or a split seed that is not the model's, InvalidFile where a part has no window or
     the corpus is of another encoder, CheckFailed where a control fails.
@@ -102,9 +102,10 @@ def examine(
     if predictor:
         progress(f"fitting the ranking of {name}")
         ranking = fit_ranking(predictor, bench.tuning, bench.mean)
-        fused = Hybrid(predictor, ranking.plain.weights, bench.mean)
-        hybrid = fused.name
-        everyone[hybrid] = fused
+        if fuses(predictor):
+            fused = Hybrid(predictor, ranking.plain.weights, bench.mean)
+            hybrid = fused.name
+            everyone[hybrid] = fused
     everyone.update({other.name: other for other in [*bench.closed, *beside, *controls(seed)]})
     measured = measure_all(bench, everyone, progress)
 

@@ -8,6 +8,9 @@ like everything else is a bad guess: e comes out negative, which is what taking 
 inner product, so q is ranked like any prediction, exactly and in one product; its length is the inverse temperature that makes
 the softmax a probability.
 
+A model made for ranking has its own fusion inside: of the four it keeps the prediction alone, whose weight is the inverse
+temperature.
+
 A query of the reader is one term more; its weight is fitted on validation windows whose query is another chunk of the document.
 """
 
@@ -23,7 +26,7 @@ from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.evaluation.lags import centroids
 from mlx_lvm.evaluation.predictor import ALL, Index, Predictor
-from mlx_lvm.models.base import normalize
+from mlx_lvm.models.base import VectorModel, normalize
 
 TERMS = ("prediction", "last", "document", "mean")
 QUERY = "query"  # the fifth term, where there is one
@@ -44,6 +47,11 @@ def fused_terms(raw: mx.array, windows: Windows, index: Index, mean: np.ndarray,
         *([] if query is None else [normalize(query)]),
     ]
     return mx.stack(parts, axis=1)
+
+
+def fuses(predictor: Predictor) -> bool:
+    """Whether anything else is fused with the prediction."""
+    return getattr(getattr(predictor, "model", None), "purpose", VectorModel.purpose) == VectorModel.purpose
 
 
 def fuse(terms: mx.array, weights: Sequence[float]) -> mx.array:

@@ -16,7 +16,7 @@ from mlx_lvm.evaluation.approximate import shortlist
 from mlx_lvm.evaluation.cases import label
 from mlx_lvm.evaluation.certainty import cues_of
 from mlx_lvm.evaluation.history import predict_asked, takes_queries
-from mlx_lvm.evaluation.hybrid import Hybrid, candidate_rows, fuse, fused_terms
+from mlx_lvm.evaluation.hybrid import QUERY, TERMS, Hybrid, candidate_rows, fuse, fused_terms
 from mlx_lvm.evaluation.predictor import ALL, Predictor
 from mlx_lvm.evaluation.query import Query
 from mlx_lvm.evaluation.ranking import Ranking
@@ -97,11 +97,20 @@ def predict(
         "document": corpus.names[document],
         "at": target - int(corpus.offsets[document]),
         "rank": "hybrid" if ranker else "prediction",
+        "ranked_by": ranked_by(ranker),
         **({"query": query.text} if query else {}),
         "context": [label(corpus, int(row)) for row in range(target - context, target)],
         "candidates": race.size,
         "steps": out,
     }
+
+
+def ranked_by(ranker: Ranker | None) -> list[str]:
+    """The terms that have a weight in the ranking."""
+    if ranker is None:
+        return [TERMS[0]]
+    weights = ranker.ranking.fusion(ranker.query is not None).weights
+    return [term for term, weight in zip([*TERMS, QUERY], weights, strict=False) if weight]
 
 
 def roll_fused(predictor: Predictor, window: Windows, steps: int, ranker: Ranker | None) -> tuple[mx.array, mx.array]:

@@ -22,7 +22,18 @@ from mlx_lvm.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
 from mlx_lvm.evaluation.certainty import CUES, Certainty, cues_of, fit_certainty, reliability
 from mlx_lvm.evaluation.conformal import thresholds
 from mlx_lvm.evaluation.history import predict_asked, takes_queries
-from mlx_lvm.evaluation.hybrid import QUERY, TERMS, Candidates, candidates_of, fit_logit, fuse, fused_terms, offsets_of, products
+from mlx_lvm.evaluation.hybrid import (
+    QUERY,
+    TERMS,
+    Candidates,
+    candidates_of,
+    fit_logit,
+    fuse,
+    fused_terms,
+    fuses,
+    offsets_of,
+    products,
+)
 from mlx_lvm.evaluation.metrics import cosines
 from mlx_lvm.evaluation.predictor import Predictor, sample
 
@@ -36,8 +47,8 @@ SHOWN_COVERAGES = (0.5, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class Fusion:
-    """weights: of TERMS, and of the query where it is one. surprises: for each of COVERAGES, the largest -log P that a chunk
-    of the set may have; infinite where the validation documents are too few to promise it.
+    """weights: of TERMS, and of the query where it is one; zero for what is not fused. surprises: for each of COVERAGES, the
+    largest -log P that a chunk of the set may have; infinite where the validation documents are too few to promise it.
     """
 
     weights: tuple[float, ...]
@@ -170,7 +181,7 @@ def simulated_queries(chosen: Windows) -> np.ndarray:
 
 
 def fit_weights(predictor: Predictor, chosen: Windows, mean: np.ndarray, candidates: Candidates) -> dict[str, tuple[float, ...]]:
-    """`plain`: weights of TERMS; `query`: of TERMS and the query."""
+    """`plain`: weights of TERMS; `query`: of TERMS and the query. What is not fused with the prediction has weight 0."""
     asked = simulated_queries(chosen)
     features: list[mx.array] = []
     offsets: dict[str, list[mx.array]] = {"plain": [], "query": []}
@@ -182,7 +193,13 @@ def fit_weights(predictor: Predictor, chosen: Windows, mean: np.ndarray, candida
         mx.eval(features[-1], offsets["plain"][-1], offsets["query"][-1])
     every = mx.concatenate(features)
     terms_of = {"plain": every[:, : len(TERMS)], "query": every[:, -len(TERMS) - 1 :]}
-    return {name: tuple(fit_logit(terms_of[name], mx.concatenate(added)).round(2).tolist()) for name, added in offsets.items()}
+    out = {}
+    for name, added in offsets.items():
+        weights = np.zeros(terms_of[name].shape[1])
+        used = [k for k in range(len(weights)) if fuses(predictor) or k not in range(1, len(TERMS))]
+        weights[used] = fit_logit(terms_of[name][:, mx.array(used)], mx.concatenate(added)).round(2)
+        out[name] = tuple(weights.tolist())
+    return out
 
 
 def _read(predictor: Predictor, chosen: Windows, index: slice, mean: np.ndarray, asked: np.ndarray) -> tuple[mx.array, mx.array]:
@@ -253,22 +270,21 @@ def judge(
     ranking: Ranking, predictor: Predictor, chosen: Windows, mean: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
     """Of windows that the ranking was not fitted on, among every chunk of the corpus: `ranked`, MRR and R@5 of the prediction
-    alone, of the last chunk alone, of the fusion, and of the fusion with a simulated query, the last two with their gain over
-    the one before; `sets`, coverage and size at several levels; `reliability`, expected against achieved cosine.
+    alone, of the last chunk alone, of the fusion where there is one, and with a simulated query, the last two with their gain
+    over the one before; a prediction that nothing is fused with comes after the last chunk. `sets`, coverage and size at
+    several levels; `reliability`, expected against achieved cosine.
     """
     candidates = candidates_of(chosen.corpus)
     bootstrap = DocumentBootstrap(chosen.documents, resamples, seed)
     asked = tuple(ranking.plain.surprise(level) for level in SHOWN_COVERAGES)
     seen = look(predictor, chosen, mean, candidates, {"plain": ranking.plain.weights, "query": ranking.query.weights}, asked)
-    rank = {
-        "prediction": seen["rank"],
-        "last chunk": seen["last.rank"],
-        "hybrid": seen["plain.rank"],
-        "hybrid with a query": seen["query.rank"],
-    }
+    rank, by = {"prediction": seen["rank"], "last chunk": seen["last.rank"], "hybrid": seen["plain.rank"]}, "hybrid"
+    if not fuses(predictor):
+        rank, by = {"last chunk": seen["last.rank"], "prediction": seen["rank"]}, "prediction"
+    rank[f"{by} with a query"] = seen["query.rank"]
     figures = {f"{name}.mrr": 1 / values for name, values in rank.items()}
     figures |= {f"{name}.recall_at_5": (values <= 5).astype(np.float64) for name, values in rank.items()}
-    for name, base in (("hybrid", "last chunk"), ("hybrid with a query", "hybrid")):
+    for name, base in ((by, "last chunk"), (f"{by} with a query", by)):
         for figure in ("mrr", "recall_at_5"):
             figures[f"{name}.{figure}_gain"] = figures[f"{name}.{figure}"] - figures[f"{base}.{figure}"]
     found = bootstrap.intervals(figures)

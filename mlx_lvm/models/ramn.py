@@ -11,9 +11,12 @@ t   = sigmoid(slope (limit - log sum_i v_i f_all,i^2))  trust: near 1 where the 
 
 head regress:   raw = m + B^T (t (a + W [f_1, f_slow, f_all] + r) + (1 - t) a'): the next chunk itself, W a linear map, a' an
                 anchor whose filters sum to 1, so that it needs no m. Before training it is what `training.anchor` fits
-head retrieve:  q = s (t (a + r) + (1 - t) a'),  raw = B^T (q - t v * B sum_i b softplus(<q, B z_i> - c) z_i) over chunks more
-                than 5 back: a direction that ranks the next chunk first. Not a likely chunk: rare directions count for more in
-                it, and what was read long ago is pushed out of the ranking. a' is a steep mixture less 0.3 f_all
+head retrieve:  q = s (a + r),  h = q - v * B sum_i b softplus(<q, B z_i> - c) z_i over chunks more than 5 back,
+                raw = B^T (d (t h/|h| + (1 - t) a'/|a'|)) + e x_last: a direction that ranks the next chunk first. Not a likely
+                chunk: rare directions count for more in h, and what was read long ago is pushed out of the ranking. a' is a
+                steep mixture less 0.3 f_all. The blend d, e is fitted on documents that trained nothing, where the network
+                proves less right than it is where it was trained; |raw| is what makes the softmax over candidates a probability.
+                Both are mixed as unit vectors: far from home h is long, and a trust of 0.05 would let it decide
 
 horizons H:     head regress once more for each of the H - 1 chunks after the next, with w, W, w' and the network's last layer
                 of its own
@@ -107,6 +110,11 @@ def add_filters(module: nn.Module, config: RAMNConfig) -> None:
         module.map = Linear(len(MAPPED) * config.width, config.dim, bias=False)
 
 
+def mixed(here: mx.array, elsewhere: mx.array, trust: mx.array) -> mx.array:
+    """t here + (1 - t) elsewhere; as a difference, so that the gradient of t is not one of two long sums that cancel."""
+    return elsewhere + trust * (here - elsewhere)
+
+
 class Further(nn.Module):
     """The parameters of a horizon after the first."""
 
@@ -120,7 +128,7 @@ class RAMN(VectorModel):
     """Context [batch, length, dim] and, with `queries`, a query [batch, dim] -> Prediction with baseline (the anchor's part)
     and residual [batch, dim], and with `horizons` above 1 `ahead` [batch, horizons, dim].
 
-    2,531,138 (regress) or 2,089,541 (retrieve) parameters at the default sizes. Torch twin: `mlx_lvm.parity.ramn.RAMN`.
+    2,531,138 (regress) or 2,089,543 (retrieve) parameters at the default sizes. Torch twin: `mlx_lvm.parity.ramn.RAMN`.
     """
 
     config: RAMNConfig
@@ -154,6 +162,7 @@ class RAMN(VectorModel):
             self.log_scale = mx.zeros((1,))
             self.push_strength, self.push_threshold = mx.full((1,), -1.0), mx.zeros((1,))
             self.push_metric = mx.zeros((dim,))
+            self.blend = mx.array([1.0, 0.0])
         self._kernels = mx.array(age_kernels()[:, ::-1].copy())  # oldest first, as contexts are
 
     @property
@@ -177,18 +186,22 @@ class RAMN(VectorModel):
         parts, trust = self.parts(mixtures, present.sum(axis=-1), self.asked(query, context[:, 0]))
         basis = self.basis.weight
         if self.config.head == "regress":
-            every = [(self.mean + anchor @ basis, moved @ basis) for anchor, moved in parts]
+            every = [(self.mean + mixed(here, elsewhere, trust) @ basis, (trust * moved) @ basis) for here, elsewhere, moved in parts]
             baseline, residual = every[0]
             ahead = mx.stack([anchor + moved for anchor, moved in every], axis=1) if len(every) > 1 else None
+            raw = baseline + residual
         else:
-            scale = mx.exp(self.log_scale)
-            baseline, residual = (scale * part for part in parts[0])
+            ((here, elsewhere, moved),) = parts
+            found = mx.exp(self.log_scale) * (here + moved)
             old = present * (mx.arange(length) < length - SPARED)
-            weights = self.push_weights(z, (baseline + residual) @ basis, old)
-            push = trust * ((weights[:, None, :] @ z).squeeze(1) @ basis.T) * mx.exp(self.push_metric)
-            baseline, residual, ahead = baseline @ basis, (residual - push) @ basis, None
-        raw = baseline + residual
+            pushed = (self.push_weights(z, found @ basis, old)[:, None, :] @ z).squeeze(1) @ basis.T * mx.exp(self.push_metric)
+            raw, baseline = (self.blended(one, elsewhere, trust, context[:, -1]) for one in (found - pushed, here))
+            residual, ahead = raw - baseline, None
         return Prediction(raw, normalize(raw), None, baseline, residual, ahead)
+
+    def blended(self, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
+        """d (t h/|h| + (1 - t) a'/|a'|) + e x_last: h and a' [batch, dim] in the basis, t [batch, 1], x_last [batch, dim]."""
+        return self.blend[0] * (mixed(normalize(here), normalize(elsewhere), trust) @ self.basis.weight) + self.blend[1] * last
 
     def asked(self, query: mx.array | None, like: mx.array) -> tuple[mx.array, mx.array] | None:
         """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None for a model that takes none.
@@ -208,9 +221,9 @@ class RAMN(VectorModel):
 
     def parts(
         self, mixtures: mx.array, count: mx.array, asked: tuple[mx.array, mx.array] | None = None
-    ) -> tuple[list[tuple[mx.array, mx.array]], mx.array]:
-        """([(t a + (1 - t) a', t r) for each horizon], t) of mixtures [..., 12, dim], the number of chunks read [...] and
-        what `asked` gives; all in the basis.
+    ) -> tuple[list[tuple[mx.array, mx.array, mx.array]], mx.array]:
+        """([(a, a', r) for each horizon], t) of mixtures [..., 12, dim], the number of chunks read [...] and what `asked`
+        gives; all in the basis.
         """
         trust, hidden = self.trust(mixtures), self.hidden(mixtures, count, asked)
         beyond = [(0, 0)] * (hidden.ndim - 1) + [(0, self.config.dim - self.config.width)]
@@ -219,8 +232,7 @@ class RAMN(VectorModel):
             here, elsewhere = self.filtered(own, mixtures, asked)
             if self.config.head == "regress":
                 here = here + own.map(mx.concatenate([mixtures[..., k, : self.config.width] for k in MAPPED], axis=-1))
-            # As a difference, so that the gradient of the trust is not one of two long sums that cancel.
-            out.append((elsewhere + trust * (here - elsewhere), trust * mx.pad(last(hidden) * self.output_gain, beyond)))
+            out.append((here, elsewhere, mx.pad(last(hidden) * self.output_gain, beyond)))
         return out, trust
 
     def filtered(self, own: Any, mixtures: mx.array, asked: tuple[mx.array, mx.array] | None) -> tuple[mx.array, mx.array]:

@@ -5,6 +5,10 @@ retrieve   (1 - p^0.3) / 0.3, p the softmax probability of the true chunk among 
            read before the 5 chunks that no ranking holds. Between cross entropy (power 0) and 1 - p (power 1): windows that
            no query could solve weigh less than in cross entropy, as they do in a mean reciprocal rank.
 
+The blend of head retrieve is no part of its loss: the network overrates itself where it was trained, so after every epoch the
+two weights are fitted on the validation documents, as the likelihood of the true chunk among their chunks. `val_mrr` stays
+honest: each half of these documents is ranked with a blend fitted on the other half.
+
 Weights are averaged over the steps (decay 0.98), and it is the average that is validated and saved. The learning rate rises
 over 30 steps and falls as a half cosine to zero at the last epoch.
 """
@@ -23,11 +27,12 @@ from mlx_lvm.backend import mx, nn, tree_flatten, tree_map, tree_unflatten
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import Split
 from mlx_lvm.evaluation.history import HistoryPredictor
+from mlx_lvm.evaluation.hybrid import Candidates, fit_logit, offsets_of, products
 from mlx_lvm.evaluation.metrics import centred_cosine, mean_cosine
 from mlx_lvm.evaluation.predictor import document_rows, predict_all, sample
-from mlx_lvm.evaluation.retrieval import build_pool, ranks
+from mlx_lvm.evaluation.retrieval import Pool, build_pool, ranks
 from mlx_lvm.models import normalize
-from mlx_lvm.models.ramn import MAX_CONTEXT, RAMN, SPARED
+from mlx_lvm.models.ramn import MAX_CONTEXT, RAMN, SPARED, mixed
 from mlx_lvm.training.anchor import fit_anchor, start_at_anchor
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import ALONE, Group
@@ -54,9 +59,12 @@ CENTRED, SQUARED = 0.3, 0.5  # weights beside the cosine
 OUT_OF_RACE = -1e4
 STRANGERS = 1024  # chunks of all training documents, drawn for each step, that a query is ranked against beside the batch's own
 TUNING_WINDOWS = 2000  # validation windows that are ranked after an epoch
+BLEND_BLOCK = 256  # of them scored together
 # Learning rate beside the network's, and whether weights decay.
 GROUPS = {"net": (1.0, True), "filter": (2.0, False), "scalars": (40.0, False)}
-FROZEN = ["mean", "shift_filter", "log_novelty", "trust_limit", "trust_slope", "input_gain", "output_gain"]  # beside basis and map
+FROZEN = [  # beside basis and map
+    "mean", "shift_filter", "log_novelty", "trust_limit", "trust_slope", "input_gain", "output_gain", "blend",
+]  # fmt: skip
 FILTERS = ("filter", "shift_filter", "query_filter", "query_shift_filter")  # of every horizon, with head regress
 
 
@@ -164,12 +172,12 @@ def regress_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, ce
         query, place = take_queries(centred, batch.table, mx.random.uniform(shape=batch.valid.shape))
         place = mx.where(kept, place, 0)
         asked = ((place > 0)[..., None], query * kept[..., None])
-    parts, _ = model.parts(mixtures_of(batch, kernels), counts_of(batch), asked)
+    parts, trust = model.parts(mixtures_of(batch, kernels), counts_of(batch), asked)
     mean, losses, cosines = model.basis(model.mean), [], []
-    for ahead, (anchor, correction) in enumerate(parts):
+    for ahead, (here, elsewhere, correction) in enumerate(parts):
         target, there = take_targets(centred, batch.table, ahead)
         unseen = (place != ahead) if ahead else True  # a query tells nobody what it is itself
-        moved, valid = anchor + correction, (there & unseen).astype(mx.float32)
+        moved, valid = mixed(here, elsewhere, trust) + trust * correction, (there & unseen).astype(mx.float32)
         unit, truth = normalize(mean + moved), normalize(mean + target)
         cosine = (unit * truth).sum(axis=-1)
         apart = 1 - (normalize(unit - mean) * normalize(truth - mean)).sum(axis=-1)
@@ -180,13 +188,15 @@ def regress_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, ce
 
 
 def retrieve_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, centred: mx.array) -> tuple[mx.array, mx.array]:
-    """(loss per target, sum of cosines of the ranking direction with its target)."""
-    ((anchor, correction),), trust = model.parts(mixtures_of(batch, kernels), counts_of(batch))
-    query = mx.exp(model.log_scale) * (anchor + correction)
+    """(loss per target, sum of cosines of the ranking direction with its target), of what a trusted document is ranked by
+    before the blend.
+    """
+    ((here, _, correction),), _ = model.parts(mixtures_of(batch, kernels), counts_of(batch))
+    query = mx.exp(model.log_scale) * (here + correction)
     read = batch.present[:, None, :] * old
     scores = query @ batch.z.swapaxes(1, 2)
     weights = mx.exp(model.push_strength) * nn.softplus(scores - model.push_threshold) * read
-    query = query - trust * (weights @ batch.z) * mx.exp(model.push_metric)
+    query = query - (weights @ batch.z) * mx.exp(model.push_metric)
 
     before = batch.z[:, :MAX_CONTEXT]
     own = query @ before.swapaxes(1, 2) + mx.where(read[..., :MAX_CONTEXT] > 0, 0.0, OUT_OF_RACE)
@@ -205,6 +215,37 @@ def retrieve_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, c
     kept = valid.astype(mx.float32)
     cosine = (normalize(flat) * normalize(truth)).sum(axis=-1)
     return (loss * kept).sum() / kept.sum(), (cosine * kept).sum()
+
+
+def fit_blend(model: RAMN, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """(d, e of `models.ramn` [2] that give the pool's windows the likeliest true chunks, every chunk of the pool a candidate;
+    rank of each window's truth [n], with the blend that the half of the documents which it is not in would give).
+
+    One document has no other half, and is ranked with its own blend. The model's blend is left at (1, 0).
+    """
+    corpus, read = pool.windows.corpus, pool.windows
+    model.blend = mx.array([1.0, 0.0])
+    rows = mx.array(pool.rows.astype(np.int32))
+    candidates = Candidates(corpus, rows, normalize(corpus.take(rows)))
+    terms = mx.stack([predict_all(HistoryPredictor("ramn", model), read), corpus.take(mx.array(read.targets - 1))], axis=1)
+    scores, offsets = [], []
+    for index in read.blocks(BLEND_BLOCK):
+        scores.append(products(terms[index], read, index, candidates))
+        offsets.append(mx.minimum(offsets_of(read, index, candidates), 0))  # the pool stands for no larger corpus
+        mx.eval(scores[-1], offsets[-1])
+    features, added = mx.concatenate(scores), mx.concatenate(offsets)
+
+    def fitted(where: np.ndarray) -> np.ndarray:
+        chosen = mx.array(np.flatnonzero(where).astype(np.int32))
+        return fit_logit(mx.take(features, chosen, axis=0), mx.take(added, chosen, axis=0))
+
+    half = np.unique(read.documents, return_inverse=True)[1] % 2
+    blend = fitted(half >= 0)
+    used = np.tile(blend, (len(read), 1))
+    if half.any():
+        for one in (0, 1):
+            used[half == one] = fitted(half != one)
+    return blend, ranks(pool, (mx.array(used.astype(np.float32))[:, :, None] * terms).sum(axis=1))
 
 
 class RamnTrainer(Trainer):
@@ -229,7 +270,13 @@ class RamnTrainer(Trainer):
         return "val_score" if self.model.config.head == "regress" else "val_mrr"
 
     def validate(self) -> tuple[float, float, float]:
-        """Mean (1 - cosine, cosine, centred cosine) over the validation windows."""
+        """Mean (1 - cosine, cosine, centred cosine) over the validation windows. Head retrieve gets its blend first."""
+        if self.model.config.head == "retrieve":
+            blend, self._ranks = fit_blend(self.model, self._pool)
+            for one in (self.model, self.train_step.live):
+                one.blend = mx.array(blend.astype(np.float32))
+        else:
+            self._ranks = ranks(self._pool, predict_all(HistoryPredictor("ramn", self.model), self._pool.windows))
         predictor = HistoryPredictor("ramn", self.model)
         cosine, centred = mean_cosine(predictor, self.val_windows), centred_cosine(predictor, self.val_windows, self.mean)
         self._score = cosine + CENTRED * centred
@@ -239,6 +286,4 @@ class RamnTrainer(Trainer):
         """Learning rate of the last step, cosine and centred cosine weighed as in the loss of head regress, and the mean
         reciprocal rank of the true chunk among the validation documents' chunks.
         """
-        predicted = predict_all(HistoryPredictor("ramn", self.model), self._pool.windows)
-        mrr = float((1 / ranks(self._pool, predicted)).mean())
-        return {"lr": self.train_step.rate(self.state.count), "val_score": self._score, "val_mrr": mrr}
+        return {"lr": self.train_step.rate(self.state.count), "val_score": self._score, "val_mrr": float((1 / self._ranks).mean())}

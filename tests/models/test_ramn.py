@@ -110,7 +110,22 @@ def test_an_unfitted_model_is_a_steep_mixture_of_what_was_read():
     model.eval()
     x = contexts(2, 3)
     expected = x[:, 2] + 0.3 * x[:, 1] + 0.09 * x[:, 0]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(np.array(model(mx.array(x)).raw), expected, rtol=1e-5, atol=1e-6)
+    model.blend = mx.array([3.0, -0.5])
+    np.testing.assert_allclose(np.array(model(mx.array(x)).raw), 3 * expected - 0.5 * x[:, 2], rtol=1e-5, atol=1e-5)
+
+
+def test_a_little_trust_gives_little_say_however_long_the_query():
+    """Far from home what is pushed out is long, along rare directions; t = 0.01 moves the direction by about 0.01."""
+    model, x = drawn("retrieve"), mx.array(contexts(3, 20))
+    model.basis.weight, model.blend, model.push_metric = mx.eye(24), mx.array([2.0, 0.0]), mx.full((24,), 5.0)
+    model.trust_slope, model.trust_limit = mx.ones((1,)), mx.full((1,), -100.0)
+    elsewhere = np.array(model(x).raw)
+    model.trust_slope, model.trust_limit = mx.full((1,), 1e-6), mx.full((1,), float(np.log(0.01 / 0.99) * 1e6))
+    a_little = np.array(model(x).raw)
+    moved = np.linalg.norm(a_little - elsewhere, axis=1) / np.linalg.norm(elsewhere, axis=1)
+    assert moved.min() > 0.001 and moved.max() < 0.0201
 
 
 def test_pushing_lowers_the_score_of_what_was_read_long_ago_and_spares_the_last_five():

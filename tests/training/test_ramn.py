@@ -1,22 +1,27 @@
 """RAMN's training: the anchor against NumPy least squares, one pass against window by window, the losses, exact resume."""
 
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx, nn
+from mlx_lvm.backend import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.evaluation.history import HistoryPredictor
+from mlx_lvm.evaluation.hybrid import RIDGE
+from mlx_lvm.evaluation.predictor import document_rows
+from mlx_lvm.evaluation.retrieval import Pairs, Pool, build_pool
 from mlx_lvm.files import sha256
 from mlx_lvm.models import build
-from mlx_lvm.models.ramn import MAPPED, RAMN, RAMNConfig
+from mlx_lvm.models.ramn import MAPPED, RAMN, RAMNConfig, mixed
 from mlx_lvm.training.anchor import PENALTY, SHRINK, bands, fit_anchor, start_at_anchor
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.documents import causal_kernels, centred_rows, counts_of, mixtures_of, old_mask, segments, take_segments
-from mlx_lvm.training.ramn import FILTERS, FROZEN, POWER, RamnTrainer, retrieve_loss
+from mlx_lvm.training.ramn import FILTERS, FROZEN, POWER, RamnTrainer, fit_blend, retrieve_loss
 from mlx_lvm.training.trainer import epoch_order, step_key
 
 SIZES = {"dim": 32, "rank": 12, "hidden_dim": 16}
@@ -163,24 +168,41 @@ def fitted(small: Corpus) -> dict[str, RAMN]:
         last = out[head].net[-1]
         last.weight = 0.3 * mx.random.normal(last.weight.shape)
         out[head].eval()
+    out["retrieve"].blend = mx.array([2.0, 0.5])
+    return out
+
+
+def trusted_queries(model: RAMN, z: np.ndarray) -> np.ndarray:
+    """h of every target of one document with 5 chunks before it, from its centred chunks z [n, dim] in the basis; float64."""
+    targets = np.arange(5, len(z))
+    ((here, _, moved),), _ = model.parts(mx.array(mixtures_by_hand(z).astype(np.float32)), mx.array(np.minimum(targets, 100) * 1.0))
+    scale, strength, threshold = (float(x[0]) for x in (mx.exp(model.log_scale), mx.exp(model.push_strength), model.push_threshold))
+    out = scale * np.array(here + moved).astype(np.float64)
+    for query, t in zip(out, targets, strict=True):
+        read = z[max(0, t - 100) : t - 5]
+        query -= strength * np.logaddexp(0, read @ query - threshold) @ read * np.exp(np.array(model.push_metric))
     return out
 
 
 @pytest.mark.parametrize("head", ["regress", "retrieve"])
 def test_one_pass_over_a_document_equals_window_by_window(fitted: dict[str, RAMN], small: Corpus, head: str) -> None:
     model, documents = fitted[head], split_corpus(small).val
+    model.trust_limit = model.trust_limit - 1.5  # so that some of the windows are half trusted
     parts = segments(small, documents, 5)
     batch = take_segments(centred_rows(parts, np.array(model.mean), model.basis.weight), mx.array(parts.table(parts.targets)))
-    mixtures = mixtures_of(batch, causal_kernels())
-    ((anchor, correction),), trust = model.parts(mixtures, counts_of(batch))
-    moved = anchor + correction
-    if head == "retrieve":
-        moved = mx.exp(model.log_scale) * moved
-        weights = mx.exp(model.push_strength) * nn.softplus(moved @ batch.z.swapaxes(1, 2) - model.push_threshold)
-        moved = moved - trust * (weights * batch.present[:, None] * old_mask() @ batch.z) * mx.exp(model.push_metric)
-    raw = moved @ model.basis.weight + (model.mean if head == "regress" else 0)
-    together = np.array(raw)[np.array(batch.valid)]
-    single = np.array(HistoryPredictor("ramn", model).predict(windows(small, documents, 5)))
+    ((here, elsewhere, moved),), trust = model.parts(mixtures_of(batch, causal_kernels()), counts_of(batch))
+    found, valid = windows(small, documents, 5), np.array(batch.valid)
+    if head == "regress":
+        together = np.array((mixed(here, elsewhere, trust) + trust * moved) @ model.basis.weight + model.mean)[valid]
+    else:
+        z = (small.numpy() - np.array(model.mean)) @ np.array(model.basis.weight).T.astype(np.float64)
+        query = np.concatenate([trusted_queries(model, z[small.offsets[d] : small.offsets[d + 1]]) for d in documents])
+        unit = query / np.linalg.norm(query, axis=1, keepdims=True)
+        other, t = np.array(elsewhere)[valid], np.array(trust)[valid]
+        other /= np.linalg.norm(other, axis=1, keepdims=True)
+        together = 2 * (t * unit + (1 - t) * other) @ np.array(model.basis.weight) + 0.5 * small.numpy(found.targets - 1)
+        assert t.min() < 0.9 < t.max()
+    single = np.array(HistoryPredictor("ramn", model).predict(found))
     assert together.shape == single.shape
     np.testing.assert_allclose(together, single, atol=2e-5 * np.abs(single).max())
 
@@ -209,7 +231,8 @@ def test_retrieve_loss_by_its_formula(fitted: dict[str, RAMN], small: Corpus, mo
     targets = [int(t) + k for t, e in zip(parts.targets[:3], parts.ends[:3], strict=True) for k in range(32) if t + k < e]
     starts = [int(parts.starts[np.searchsorted(parts.targets, t, side="right") - 1]) for t in targets]
     read = windows(small, documents, 5)
-    queries = np.array(HistoryPredictor("ramn", model).predict(read)) @ np.array(model.basis.weight).T
+    edges = np.cumsum([0, *small.lengths[documents]])
+    queries = np.concatenate([trusted_queries(model, z[a:b]) for a, b in pairwise(edges)])
     corpus_row = {int(row): number for number, row in enumerate(read.targets)}
     losses = []
     for target, start in zip(targets, starts, strict=True):
@@ -221,6 +244,52 @@ def test_retrieve_loss_by_its_formula(fitted: dict[str, RAMN], small: Corpus, mo
         p = np.exp(scores[0] - scores.max()) / np.exp(scores - scores.max()).sum()
         losses.append((1 - p**POWER) / POWER)
     assert float(loss) == pytest.approx(np.mean(losses), rel=2e-4)
+
+
+def test_the_blend_makes_the_true_chunk_likeliest_and_is_judged_on_the_other_half(fitted: dict[str, RAMN], small: Corpus) -> None:
+    model, documents = fitted["retrieve"], split_corpus(small).train[:6]
+    read, rows = windows(small, documents, 5), document_rows(small.offsets, documents)
+    pool = build_pool(read, rows)
+    blend, found = fit_blend(model, pool)
+    np.testing.assert_array_equal(np.array(model.blend), [1, 0])
+    unit = np.array(HistoryPredictor("ramn", model).predict(read)).astype(np.float64)
+    x = small.numpy().astype(np.float64)
+    units = x / np.linalg.norm(x, axis=1, keepdims=True)
+    terms = np.stack([unit, x[read.targets - 1]], axis=1)
+    out = (rows >= read.targets[:, None] - 5) & (rows < read.targets[:, None])
+
+    def likelihood(weights: np.ndarray, chosen: np.ndarray) -> float:
+        scores = np.where(out, -np.inf, (terms.transpose(0, 2, 1) @ weights) @ units[rows].T)[chosen]
+        truth = scores[np.arange(len(scores)), np.searchsorted(rows, read.targets[chosen])]
+        return float((truth - np.log(np.exp(scores).sum(axis=1))).mean()) - RIDGE / 2 * float(weights @ weights)
+
+    def is_best(weights: np.ndarray, chosen: np.ndarray) -> bool:
+        return all(likelihood(weights, chosen) > likelihood(weights + np.array(by), chosen) for by in ([2, 0], [-2, 0], [0, 2], [0, -2]))
+
+    half = np.searchsorted(documents, read.documents) % 2
+    assert is_best(blend, half >= 0)
+    for one in (0, 1):
+        chosen, others = np.flatnonzero(half == one), half != one
+        own = fit_blend(model, only(pool, others))[0]
+        assert is_best(own, others) and np.abs(own - blend).max() > 0.05
+        scores = np.where(out, -np.inf, (terms.transpose(0, 2, 1) @ own) @ units[rows].T)[chosen]
+        truth = scores[np.arange(len(chosen)), np.searchsorted(rows, read.targets[chosen])]
+        plain = pool.hit_counts()[chosen] == 1
+        np.testing.assert_allclose(found[chosen][plain], 1 + (scores > truth[:, None] + 1e-6).sum(axis=1)[plain], atol=1)
+        assert np.mean(found[chosen][plain] == 1 + (scores > truth[:, None]).sum(axis=1)[plain]) > 0.99
+    single = only(pool, read.documents == documents[0])
+    blend, found = fit_blend(model, single)
+    assert np.isfinite(blend).all() and len(found) == len(single.windows)
+
+
+def only(pool: Pool, kept: np.ndarray) -> Pool:
+    """Some of a pool's windows against all of its chunks."""
+    place = np.cumsum(kept) - 1
+    pairs = [one.where(kept[one.window]) for one in (pool.hits, pool.context)]
+    hits, context = (Pairs(place[one.window], one.candidate) for one in pairs)
+    read = pool.windows
+    read = replace(read, targets=read.targets[kept], starts=read.starts[kept], documents=read.documents[kept])
+    return Pool(read, pool.rows, hits, context, pool.sizes[kept])
 
 
 def new(folder: Path, corpus: Corpus, head: str, epochs: int = 2, **options: float) -> RamnTrainer:
@@ -247,7 +316,7 @@ def test_training_lowers_the_loss_leaves_the_statistics_and_resumes_to_the_bit(
     history = whole.state.history
     if not options:  # with queries every epoch has other ones, of more or less worth
         assert history[-1]["train_loss"] < history[0]["train_loss"]
-    frozen = FITTED - ({"filter"} if head == "retrieve" else set())
+    frozen = FITTED - ({"filter", "blend"} if head == "retrieve" else set())
     for name, value in whole.model.weights().items():
         assert (np.array(value) == before[name]).all() == (name in frozen), name
 
