@@ -201,7 +201,8 @@ class RAMN(VectorModel):
 
     def blended(self, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
         """d (t h/|h| + (1 - t) a'/|a'|) + e x_last: h and a' [batch, dim] in the basis, t [batch, 1], x_last [batch, dim]."""
-        return self.blend[0] * (mixed(normalize(here), normalize(elsewhere), trust) @ self.basis.weight) + self.blend[1] * last
+        found = mixed(normalize(here), normalize(elsewhere), trust) @ self.basis.weight
+        return self.blend @ mx.stack([found, last], axis=-2)  # a product, whose gradient adds up in many sums what MLX would in one
 
     def asked(self, query: mx.array | None, like: mx.array) -> tuple[mx.array, mx.array] | None:
         """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None for a model that takes none.
