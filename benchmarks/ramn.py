@@ -79,6 +79,8 @@ def without(model: RAMN, part: str) -> Iterator[None]:
         model.trust_limit = mx.full((1,), 100.0)
     elif part == "push":
         model.push_strength = mx.full((1,), -40.0)
+    elif part == "blend":
+        model.blend = mx.array([1.0, 0.0])
     try:
         yield
     finally:
@@ -109,7 +111,7 @@ def main() -> None:
 
     began = time.perf_counter()
     report("the whole", model)
-    for part in ("network", "trust", "map" if head == "regress" else "push"):
+    for part in ("network", "trust", *(["map"] if head == "regress" else ["push", "blend"])):
         with without(model, part):
             report(f"without {part}", model)
     for what, (module, name, value) in UNTRAINED[head].items():

@@ -102,6 +102,7 @@ def test_the_verdict_on_a_model_made_for_ranking_speaks_of_ranking_first(small: 
         assert against["closed_form"] == best == result["best_closed_form"][metric]
         assert against["difference"] == pytest.approx(metrics["ramn"]["centred"][leaf] - metrics[best]["centred"][leaf])
         assert against["ci"][0] <= against["difference"] <= against["ci"][1]
+    assert not any("hybrid" in name for name in metrics) and "hybrid" not in found  # it has its fusion inside
     assert evaluate("last", small, resamples=10)["verdict"]["purpose"] == "cosine"
 
 

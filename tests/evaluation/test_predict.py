@@ -111,6 +111,7 @@ def test_a_ranking_against_plain_numpy(uneven: Corpus, asked: int | None) -> Non
     assert_allclose(first["vector"], units(raw), atol=1e-6)  # the prediction, not the query
     assert "set" not in second and "probability" not in second["nearest"][0]
     assert result["candidates"] == len(pool) and result["rank"] == "hybrid" and ("query" in result) == (asked is not None)
+    assert result["ranked_by"] == ["prediction", "last", "document", "mean", *(["query"] if asked else [])]
 
 
 def test_a_later_step_reads_the_prediction_as_the_last_chunk(uneven: Corpus) -> None:
@@ -120,6 +121,7 @@ def test_a_later_step_reads_the_prediction_as_the_last_chunk(uneven: Corpus) -> 
     grown = np.vstack([before, first])
     terms = np.stack([units(grown[-4:].mean(axis=0)), first, units(grown.mean(axis=0)), mean])
     result = predict(ContextMean(), uneven, 5, 9, 4, steps=2, ranker=Ranker(RANKING, mean))
+    assert predict(ContextMean(), uneven, 5, 9, 4)["ranked_by"] == ["prediction"]
     q = units(np.array(RANKING.plain.weights) @ terms)
     scores = units(uneven.numpy().astype(np.float64)) @ q
     scores[start + 5 : start + 9] = -2

@@ -11,7 +11,10 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.evaluation.baselines import ContextMean, Last
+from mlx_lvm.evaluation.history import predictor_of
+from mlx_lvm.evaluation.predictor import predict_all
 from mlx_lvm.evaluation.ranking import COVERAGES, Ranking, fit_on_validation, fit_ranking, judge, ranking_for, ranking_mean
+from mlx_lvm.models import build, config_from_dict
 
 from .conftest import make_corpus
 
@@ -81,6 +84,33 @@ def test_sets_hold_on_other_documents(sotu: Corpus) -> None:
     assert fused["mrr_gain"] == pytest.approx(fused["mrr"] - alone["mrr"])
     assert judged["reliability"]["correlation"] > 0.2 and len(judged["reliability"]["bins"]) == 10
     json.dumps(judged, allow_nan=False)
+
+
+def test_a_model_made_for_ranking_gets_a_temperature_and_nothing_beside_it(small: Corpus) -> None:
+    model = build(config_from_dict({"model_type": "ramn", "head": "retrieve", "dim": small.dim, "rank": 8}))
+    predictor, parts = predictor_of("ranks", model), split_corpus(small)
+    found, read, mean = fit_on_validation(predictor, small, parts, 5), windows(small, parts.test, 5), ranking_mean(small, parts, 5)
+    assert found.plain.weights[1:] == (0, 0, 0) and found.query.weights[1:4] == (0, 0, 0)
+    assert found.plain.weights[0] > 1 and found.query.weights[0] > 1 and found.query.weights[4] != 0
+    judged = judge(found, predictor, read, mean, 100)["ranked"]
+    assert list(judged) == ["last chunk", "prediction", "prediction with a query"]
+    assert judged["prediction"]["mrr_gain"] == pytest.approx(judged["prediction"]["mrr"] - judged["last chunk"]["mrr"])
+    asked = judged["prediction with a query"]
+    assert asked["mrr_gain"] == pytest.approx(asked["mrr"] - judged["prediction"]["mrr"])
+
+    x = small.numpy() / np.linalg.norm(small.numpy(), axis=1, keepdims=True)
+    validation = windows(small, parts.val, 5)
+    unit = np.array(predict_all(predictor, validation)).astype(np.float64)
+    scores = unit / np.linalg.norm(unit, axis=1, keepdims=True) @ x.T
+    for row, t in zip(scores, validation.targets, strict=True):
+        row[t - 5 : t] = -np.inf
+
+    def likelihood(weight: float) -> float:
+        truth = weight * scores[np.arange(len(scores)), validation.targets]
+        return float((truth - np.log(np.exp(weight * scores).sum(axis=1))).mean())
+
+    best = found.plain.weights[0]
+    assert likelihood(best) > max(likelihood(best - 1), likelihood(best + 1))
 
 
 def test_where_it_comes_from(small: Corpus, fitted: Ranking) -> None:
