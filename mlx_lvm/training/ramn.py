@@ -60,6 +60,7 @@ OUT_OF_RACE = -1e4
 STRANGERS = 1024  # chunks of all training documents, drawn for each step, that a query is ranked against beside the batch's own
 TUNING_WINDOWS = 2000  # validation windows that are ranked after an epoch
 BLEND_BLOCK = 256  # of them scored together
+BLEND_PAIRS = 8_000_000  # (window, candidate) pairs that a blend is fitted on: 130 MB
 # Learning rate beside the network's, and whether weights decay.
 GROUPS = {"net": (1.0, True), "filter": (2.0, False), "scalars": (40.0, False)}
 FROZEN = [  # beside basis and map
@@ -218,14 +219,16 @@ def retrieve_loss(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array, c
 
 
 def fit_blend(model: RAMN, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
-    """(d, e of `models.ramn` [2] that give the pool's windows the likeliest true chunks, every chunk of the pool a candidate;
-    rank of each window's truth [n], with the blend that the half of the documents which it is not in would give).
+    """(d, e of `models.ramn` [2], rank of each window's truth [n]).
 
-    One document has no other half, and is ranked with its own blend. The model's blend is left at (1, 0).
+    d, e give the windows of the pool the likeliest true chunks, every chunk of the pool a candidate, or as many evenly spaced
+    ones as BLEND_PAIRS allows. The ranks are by the blend that the windows of the other half of the documents give; one
+    document has no other half, and is ranked by its own. The model's blend is left at (1, 0).
     """
     corpus, read = pool.windows.corpus, pool.windows
     model.blend = mx.array([1.0, 0.0])
-    rows = mx.array(pool.rows.astype(np.int32))
+    count = min(len(pool.rows), BLEND_PAIRS // len(read))
+    rows = mx.array(pool.rows[np.linspace(0, len(pool.rows) - 1, count).round().astype(np.int64)].astype(np.int32))
     candidates = Candidates(corpus, rows, normalize(corpus.take(rows)))
     terms = mx.stack([predict_all(HistoryPredictor("ramn", model), read), corpus.take(mx.array(read.targets - 1))], axis=1)
     scores, offsets = [], []

@@ -18,6 +18,7 @@ from mlx_lvm.evaluation.retrieval import Pairs, Pool, build_pool
 from mlx_lvm.files import sha256
 from mlx_lvm.models import build
 from mlx_lvm.models.ramn import MAPPED, RAMN, RAMNConfig, mixed
+from mlx_lvm.training import ramn as training
 from mlx_lvm.training.anchor import PENALTY, SHRINK, bands, fit_anchor, start_at_anchor
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.documents import causal_kernels, centred_rows, counts_of, mixtures_of, old_mask, segments, take_segments
@@ -280,6 +281,18 @@ def test_the_blend_makes_the_true_chunk_likeliest_and_is_judged_on_the_other_hal
     single = only(pool, read.documents == documents[0])
     blend, found = fit_blend(model, single)
     assert np.isfinite(blend).all() and len(found) == len(single.windows)
+
+
+def test_a_blend_in_a_large_pool_is_fitted_on_some_of_its_chunks(
+    fitted: dict[str, RAMN], small: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = split_corpus(small).train
+    pool, sizes = build_pool(windows(small, documents, 5), document_rows(small.offsets, documents)), []
+    monkeypatch.setattr(training, "BLEND_PAIRS", 50 * len(pool.windows))
+    monkeypatch.setattr(training, "fit_logit", lambda features, offsets: sizes.append(features.shape) or np.ones(2))
+    _, found = fit_blend(fitted["retrieve"], pool)
+    assert sizes[0] == (len(pool.windows), 2, 51)  # and the truth
+    assert len(pool.rows) > 100 and found.max() > 60  # ranked among all of them still
 
 
 def only(pool: Pool, kept: np.ndarray) -> Pool:
