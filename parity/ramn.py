@@ -114,7 +114,8 @@ class RAMN(Twin):
             strength = strength * (present & (age > 5)).to(context.dtype)
             push = torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
             raw, baseline = (self.blended(one, elsewhere, trust, context[:, -1]) for one in (query - push, here))
-            residual = raw - baseline
+            apart = normalize(query - push, dim=-1) - normalize(here, dim=-1)
+            residual = self.blend[0] * trust * (apart @ self.basis.weight)
         ahead = None
         if self.config.horizons > 1:
             further: Any = self.ahead

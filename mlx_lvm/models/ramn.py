@@ -196,7 +196,8 @@ class RAMN(VectorModel):
             old = present * (mx.arange(length) < length - SPARED)
             pushed = (self.push_weights(z, found @ basis, old)[:, None, :] @ z).squeeze(1) @ basis.T * mx.exp(self.push_metric)
             raw, baseline = (self.blended(one, elsewhere, trust, context[:, -1]) for one in (found - pushed, here))
-            residual, ahead = raw - baseline, None
+            # What they differ in, taken before the last chunk is added: beside a long one it would be lost.
+            residual, ahead = (self.blend[0] * trust * (normalize(found - pushed) - normalize(here))) @ basis, None
         return Prediction(raw, normalize(raw), None, baseline, residual, ahead)
 
     def blended(self, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
