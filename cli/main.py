@@ -42,7 +42,7 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         _, line, panel = COMMANDS[cmd_name]
-        return _stub(cmd_name, line, panel)
+        return _listed(cmd_name, line, panel)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
@@ -54,7 +54,8 @@ class LazyGroup(TyperGroup):
         return name, command, args[1:]
 
 
-def _stub(name: str, line: str, panel: str) -> Any:
+def _listed(name: str, line: str, panel: str) -> Any:
+    """What `--help` shows of a command, whose own module is imported only when it is called."""
     app = typer.Typer(add_completion=False)
     app.command(name, help=line, rich_help_panel=panel)(lambda: None)
     return typer.main.get_command(app)
