@@ -105,7 +105,7 @@ def _cases(display: Output, result: dict[str, Any], found: dict[str, Any]) -> No
 
 
 def _ood(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
-    from mlx_lvm.evaluation.report import transferred_sentences
+    from mlx_lvm.evaluation.report import transferred_sentences, whole_sentences
 
     rows = []
     for row in found["rows"]:
@@ -117,7 +117,7 @@ def _ood(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None
     columns = ["", *(f"cosine {h}" for h in head), *(f"MRR {h}" for h in head)]
     display.table(title, columns, rows, bold=list(result["metrics"]).index(result["model"]))
     display.say(found["verdict"]["sentence"])
-    for sentence in transferred_sentences(result["model"], found):
+    for sentence in [*transferred_sentences(result["model"], found), *whole_sentences(found)]:
         display.say(sentence)
 
 

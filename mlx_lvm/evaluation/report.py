@@ -234,7 +234,7 @@ def _ood(result: dict[str, Any]) -> str:
         rows.append((kind, [row["predictor"], *values, *mrr]))
     head = [f"{found['home']}", f"{found['corpus']}", "carried over"]
     table = _table(["", *(f"cosine, {h}" for h in head), *(f"MRR, {h}" for h in head)], rows)
-    lines = [found["verdict"]["sentence"], *transferred_sentences(result["model"], found)]
+    lines = [found["verdict"]["sentence"], *transferred_sentences(result["model"], found), *whole_sentences(found)]
     return f"<h2>Out of domain: {escape(found['corpus'])}</h2>" + "".join(f"<p>{escape(line)}</p>" for line in lines) + table
 
 
@@ -245,6 +245,16 @@ def transferred_sentences(name: str, found: dict[str, Any]) -> list[str]:
         f"{against['closed_form']} (95% interval {span(against['ci'], '+.4f')}, {found['documents']} documents)."
         for metric, against in found.get("versus_transferred", {}).items()
     ]
+
+
+def whole_sentences(found: dict[str, Any]) -> list[str]:
+    """The same on every document of the other corpus: what travelled has seen none of them."""
+    if "whole" not in found:
+        return []
+    whole = found["whole"]
+    scored = f"All {whole['documents']} documents of {found['corpus']}, {whole['windows']:,} windows among {whole['pool']:,.0f} chunks:"
+    judged = (whole["verdict"][metric]["sentence"] for metric in JUDGED)
+    return [f"{scored} {sentence}" for sentence in judged]
 
 
 def _arrow(result: dict[str, Any]) -> str:

@@ -2,7 +2,9 @@
 that were fitted there.
 
 The transferred forms are fitted on the training documents of the model's own corpus: they are its equals, who saw no more
-than it did. The ones fitted at home on the other corpus are what the model would have to beat to be worth carrying over.
+than it did. The ones fitted at home on the other corpus are what the model would have to beat to be worth carrying over;
+they leave only its test documents to be compared on. What travelled has seen none of its documents, so it is compared on all
+of them as well.
 """
 
 from __future__ import annotations
@@ -14,9 +16,16 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
+from mlx_lvm.evaluation.baselines import target_mean
+from mlx_lvm.evaluation.bench import Measured, best_fraction, score
+from mlx_lvm.evaluation.bootstrap import DocumentBootstrap
+from mlx_lvm.evaluation.direction import offset_cosines
 from mlx_lvm.evaluation.evaluate import Evaluation, examine
-from mlx_lvm.evaluation.predictor import Predictor
+from mlx_lvm.evaluation.predictor import Predictor, document_rows, predict_all, sample
+from mlx_lvm.evaluation.retrieval import build_pool
+from mlx_lvm.evaluation.summary import summarise, verdict
 from mlx_lvm.hub import Loaded
 
 FIGURES = ("cosine", "cosine_ci", "centred_cosine", "centred_cosine_ci", "mrr", "mrr_ci")
@@ -31,7 +40,8 @@ def out_of_domain(
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """`home`: the evaluation at home. `rows`: for every predictor its figures at home, on `corpus`, and transferred.
-    `versus_transferred`: a model's difference to the best closed form that travelled, in cosine and in MRR.
+    `versus_transferred`: a model's difference to the best closed form that travelled, in cosine and in MRR. `whole`: what travelled
+    on all documents of `corpus`, see `on_all_documents`.
 
     Raises UsageError where `corpus` is the home corpus, InvalidFile where it is of another encoder.
     """
@@ -69,7 +79,39 @@ def out_of_domain(
     }
     if found.name not in home.result["metrics"] or home.result["metrics"][found.name]["kind"] != "closed form":
         out["versus_transferred"] = {metric: _against(found, [one.name for one in travelled], metric) for metric in AGAINST}
+        out["whole"] = on_all_documents(home, found, travelled, max_windows, progress)
     return out
+
+
+def on_all_documents(
+    home: Evaluation, found: Evaluation, travelled: list[Predictor], max_windows: int, progress: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """The model and the closed forms that travelled, on every document of the corpus of `found`: nothing here was fitted on one.
+
+    The model is ranked with the share of the mean off that home's validation documents chose, a closed form with the one that
+    ranks it best here: a choice in hindsight, which favours the closed forms. The mean is that of all targets here. Gives
+    `documents`, `windows`, `pool`, `metrics` and `verdict` as an evaluation does.
+    """
+    corpus, context, name = found.bench.corpus, home.windows.context, found.name
+    everything = np.arange(len(corpus.names))
+    scored = sample(windows(corpus, everything, context, "documents"), max_windows)
+    pool, mean = build_pool(scored, document_rows(corpus.offsets, everything)), target_mean(corpus, everything, context)
+    measured = {}
+    for one in [found.predictors[name], *travelled]:
+        progress(f"{corpus.name}, all documents: scoring {one.name}")
+        predicted = predict_all(one, scored)
+        fraction = home.measured[home.name].fraction if one.name == name else best_fraction(predicted, pool, mean)
+        measured[one.name] = Measured(score(predicted, pool, mean, fraction), offset_cosines(predicted, scored), fraction)
+    bootstrap = DocumentBootstrap(scored.documents, home.bootstrap.resamples, home.bootstrap.seed)
+    metrics, _ = summarise(measured, bootstrap, [one.name for one in travelled])
+    purpose = home.result["verdict"]["purpose"]
+    return {
+        "documents": bootstrap.count,
+        "windows": len(scored),
+        "pool": float(pool.sizes.mean()),
+        "metrics": metrics,
+        "verdict": verdict(name, metrics[name], bootstrap.count, purpose),
+    }
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from mlx_lvm.backend import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
@@ -16,6 +17,7 @@ from mlx_lvm.evaluation.arrow import arrow_of_time, reversed_corpus
 from mlx_lvm.evaluation.baselines import fit_lag_filter
 from mlx_lvm.evaluation.evaluate import evaluate, examine
 from mlx_lvm.evaluation.metrics import mean_cosine
+from mlx_lvm.evaluation.retrieval import build_pool, ranks
 from mlx_lvm.evaluation.transfer import out_of_domain
 from mlx_lvm.hub import Loaded
 from mlx_lvm.models import build, config_from_dict
@@ -26,8 +28,6 @@ def away(sotu: Corpus, small: Corpus) -> Corpus:
     """Other addresses, cut to the same dimensions: the same space, other documents."""
     documents = range(2, 232, 5)
     rows = [np.arange(sotu.offsets[d], sotu.offsets[d + 1])[:30] for d in documents]
-    from mlx_lvm.backend import mx
-
     vectors = mx.array(sotu.numpy(np.concatenate(rows))[:, : small.dim])
     names = tuple(sotu.names[d] for d in documents)
     return Corpus("away", vectors, None, np.cumsum([0, *map(len, rows)]), names, small.card, sha256="1" * 64)
@@ -60,6 +60,24 @@ def test_both_domains_and_both_fits(small: Corpus, away: Corpus) -> None:
     assert against["difference"] == pytest.approx(rows["amn"]["there"]["cosine"] - best["transferred"]["cosine"], abs=1e-6)
     assert against["ci"][0] < against["difference"] < against["ci"][1]
     assert " from " not in found["verdict"]["cosine"]["closed_form"]  # the opponents there are those fitted there
+
+
+def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpus) -> None:
+    loaded = network(small)
+    home = examine(loaded, small, resamples=200)
+    whole = out_of_domain(home, loaded, away, 20_000)["whole"]
+    everything = windows(away, np.arange(len(away.names)), 5)
+    assert whole["windows"] == len(everything) and whole["documents"] == len(np.unique(everything.documents)) > 40
+    assert whole["pool"] == len(away) - 5
+    carried = fit_lag_filter(small, split_corpus(small).train, 5)
+    assert whole["metrics"]["lag-filter from small"]["cosine"] == pytest.approx(mean_cosine(carried, everything), abs=1e-6)
+    mean = away.numpy(everything.targets).mean(axis=0)
+    last = away.numpy(everything.targets - 1)
+    pool = build_pool(everything, np.arange(len(away)))
+    best = max((1 / ranks(pool, mx.array(last), mean, share)).mean() for share in (0.0, 0.6, 1.0))
+    assert whole["metrics"]["last from small"]["centred"]["mrr"] == pytest.approx(best, abs=1e-6)  # in hindsight
+    assert whole["metrics"]["amn"]["centred"]["fraction"] == home.measured["amn"].fraction  # from home
+    assert all("from small" in whole["verdict"][metric]["closed_form"] for metric in ("cosine", "centred.mrr"))
 
 
 def test_the_home_corpus_and_other_encoders_are_refused(small: Corpus, away: Corpus) -> None:
@@ -96,8 +114,6 @@ def test_arrow_of_time(small: Corpus) -> None:
 
 def test_time_has_no_arrow_where_documents_are_palindromes(small: Corpus) -> None:
     """Every document followed by its own reverse reads the same both ways: no difference, to the bit."""
-    from mlx_lvm.backend import mx
-
     ends = zip(small.offsets[:-1], small.offsets[1:], strict=True)
     rows = np.concatenate([np.r_[np.arange(a, b), np.arange(a, b)[::-1]] for a, b in ends])
     vectors = mx.take(small.vectors, mx.array(rows.astype(np.int32)), axis=0)
