@@ -119,6 +119,8 @@ def _ood(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None
     display.say(found["verdict"]["sentence"])
     for sentence in [*transferred_sentences(result["model"], found), *whole_sentences(found)]:
         display.say(sentence)
+    for note in found["notes"]:
+        display.say(f"note: {note}")
 
 
 def _ends(ci: list[float | None]) -> str:

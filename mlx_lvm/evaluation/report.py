@@ -234,7 +234,7 @@ def _ood(result: dict[str, Any]) -> str:
         rows.append((kind, [row["predictor"], *values, *mrr]))
     head = [f"{found['home']}", f"{found['corpus']}", "carried over"]
     table = _table(["", *(f"cosine, {h}" for h in head), *(f"MRR, {h}" for h in head)], rows)
-    lines = [found["verdict"]["sentence"], *transferred_sentences(result["model"], found), *whole_sentences(found)]
+    lines = [found["verdict"]["sentence"], *transferred_sentences(result["model"], found), *whole_sentences(found), *found["notes"]]
     return f"<h2>Out of domain: {escape(found['corpus'])}</h2>" + "".join(f"<p>{escape(line)}</p>" for line in lines) + table
 
 

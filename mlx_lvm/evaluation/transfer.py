@@ -3,8 +3,8 @@ that were fitted there.
 
 The transferred forms are fitted on the training documents of the model's own corpus: they are its equals, who saw no more
 than it did. The ones fitted at home on the other corpus are what the model would have to beat to be worth carrying over;
-they leave only its test documents to be compared on. What travelled has seen none of its documents, so it is compared on all
-of them as well.
+they leave only its test documents to be compared on. What travelled from another corpus has seen none of its documents, so it is
+compared on all of them as well.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def out_of_domain(
 ) -> dict[str, Any]:
     """`home`: the evaluation at home. `rows`: for every predictor its figures at home, on `corpus`, and transferred.
     `versus_transferred`: a model's difference to the best closed form that travelled, in cosine and in MRR. `whole`: what travelled
-    on all documents of `corpus`, see `on_all_documents`.
+    on all documents of `corpus`, see `on_all_documents`; not there, and a note says why, where the model may have seen some of them.
 
     Raises UsageError where `corpus` is the home corpus, InvalidFile where it is of another encoder.
     """
@@ -75,12 +75,27 @@ def out_of_domain(
         "rows": rows,
         "metrics": metrics,
         "verdict": found.result["verdict"],
-        "notes": found.result["notes"],
+        "notes": [*found.result["notes"]],
     }
     if found.name not in home.result["metrics"] or home.result["metrics"][found.name]["kind"] != "closed form":
         out["versus_transferred"] = {metric: _against(found, [one.name for one in travelled], metric) for metric in AGAINST}
-        out["whole"] = on_all_documents(home, found, travelled, max_windows, progress)
+        doubt = may_have_seen(subject, corpus)
+        if doubt:
+            out["notes"].append(f"{found.name} is compared on the {home.bench.split} documents of {corpus.name} alone: {doubt}.")
+        else:
+            out["whole"] = on_all_documents(home, found, travelled, max_windows, progress)
     return out
+
+
+def may_have_seen(subject: Loaded | Predictor | str, corpus: Corpus) -> str:
+    """Why the subject may have been trained on documents of `corpus`; empty where it says that it was trained on another one."""
+    if not isinstance(subject, Loaded) or not (subject.corpus_sha256 and corpus.sha256):
+        return "which documents it was trained on is not known"
+    if corpus.sha256 == subject.corpus_sha256:
+        return "it was trained on others of this corpus"
+    if corpus.name == subject.corpus:
+        return "it was trained on another state of this corpus"
+    return ""
 
 
 def on_all_documents(

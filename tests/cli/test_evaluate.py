@@ -51,7 +51,8 @@ def test_another_domain_and_the_arrow(lvm: Callable, small_file: Path, small: Co
     result = json.loads(ran.out)
     assert result["ood"]["rows"][0]["there"]["cosine"] == result["ood"]["metrics"]["run"]["cosine"]
     page = (tmp_path / "e" / "report.html").read_text()
-    for words in (result["ood"]["verdict"]["sentence"], html.escape(result["arrow_of_time"]["sentence"])):
+    whole = [html.escape(result["ood"]["whole"]["verdict"][metric]["sentence"]) for metric in ("cosine", "centred.mrr")]
+    for words in (result["ood"]["verdict"]["sentence"], html.escape(result["arrow_of_time"]["sentence"]), *whole):
         assert words in page and html.unescape(words) in ran.err
     assert "figure-ood" in page
 

@@ -17,6 +17,7 @@ from mlx_lvm.evaluation.arrow import arrow_of_time, reversed_corpus
 from mlx_lvm.evaluation.baselines import fit_lag_filter
 from mlx_lvm.evaluation.evaluate import evaluate, examine
 from mlx_lvm.evaluation.metrics import mean_cosine
+from mlx_lvm.evaluation.report import whole_sentences
 from mlx_lvm.evaluation.retrieval import build_pool, ranks
 from mlx_lvm.evaluation.transfer import out_of_domain
 from mlx_lvm.hub import Loaded
@@ -77,7 +78,26 @@ def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpu
     best = max((1 / ranks(pool, mx.array(last), mean, share)).mean() for share in (0.0, 0.6, 1.0))
     assert whole["metrics"]["last from small"]["centred"]["mrr"] == pytest.approx(best, abs=1e-6)  # in hindsight
     assert whole["metrics"]["amn"]["centred"]["fraction"] == home.measured["amn"].fraction  # from home
+    sentences = whole_sentences({"corpus": "away", "whole": whole})
+    assert len(sentences) == 4 and all(f"All {whole['documents']} documents of away, {len(everything):,} windows" in s for s in sentences)
     assert all("from small" in whole["verdict"][metric]["closed_form"] for metric in ("cosine", "centred.mrr"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"corpus": "away", "corpus_sha256": "1" * 64}, "it was trained on others of this corpus"),
+        ({"corpus": "away", "corpus_sha256": "2" * 64}, "it was trained on another state of this corpus"),
+        ({"corpus": "", "corpus_sha256": ""}, "which documents it was trained on is not known"),
+    ],
+)
+def test_a_model_that_may_have_seen_the_other_corpus_keeps_to_its_test_documents(
+    small: Corpus, away: Corpus, changes: dict[str, str], why: str
+) -> None:
+    loaded = dataclasses.replace(network(small), **changes)
+    found = out_of_domain(examine(loaded, small, resamples=10), loaded, away, 100)
+    assert "whole" not in found and found["notes"][-1] == f"amn is compared on the test documents of away alone: {why}."
+    assert whole_sentences(found) == [] and "versus_transferred" in found
 
 
 def test_the_home_corpus_and_other_encoders_are_refused(small: Corpus, away: Corpus) -> None:
