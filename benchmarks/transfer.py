@@ -1,11 +1,12 @@
 """`ramn-retrieve` on all of Moby Dick, with the choice of its form made inside folds.
 
-    python benchmarks/forms.py --out forms.json
+    python benchmarks/transfer.py --out transfer.json
 
 What the model is where its training domain ends was chosen on 103 of the 114 chapters. Here every form that was tried
 (docs/experiments.md, Another domain) is made from the released weights; in each of five folds of all chapters the one with the
 best MRR on the other four is evaluated. Ranked among the chunks of all chapters, context out, against the last chunk as it
-ranks best there of none, 0.6 and all of moby's own mean or of sotu's off, and as it is. Paired bootstrap over chapters.
+ranks best there of none, 0.6 and all of moby's own mean or of sotu's off, and as it is. Beside them, and not among what is chosen
+from: moby's mean off the prediction, and inside of the model. Paired bootstrap over chapters.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from mlx_lvm.models.ramn import ALL, RAMN, mixed, steep_mixture
 FOLDS = 5
 FIGURES = ("mrr", "recall_at_5")
 RAW = "last, 0.0 of moby's mean off"
+SHARES = (0.0, 0.3, 0.6, 1.0)  # of moby's mean, off what the model predicts
 
 
 def trust_over_raw(self: RAMN, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
@@ -45,21 +47,21 @@ def trust_over_raw(self: RAMN, here: mx.array, elsewhere: mx.array, trust: mx.ar
     return self.blend @ mx.stack([found, last], axis=-2)
 
 
-def apart(model: RAMN, share: float) -> None:
+def take_mean_off(model: RAMN, share: float) -> None:
     """`share` of the document's mean taken off the steep mixture where nothing is trusted."""
     steep = steep_mixture(model.config.dim)
     steep[ALL] = -share * steep.sum(axis=0)
     model.shift_filter = mx.array(steep)
 
 
-def beside(model: RAMN, weight: float) -> None:
+def weigh_last(model: RAMN, weight: float) -> None:
     """The last chunk with this weight to 1 of the direction."""
     model.blend = model.blend[0] * mx.array([1.0, weight])
 
 
-def alone(model: RAMN, share: float) -> None:
-    apart(model, share)
-    beside(model, 0.0)
+def unblended(model: RAMN, share: float) -> None:
+    take_mean_off(model, share)
+    weigh_last(model, 0.0)
 
 
 def no_trust(model: RAMN) -> None:
@@ -72,14 +74,14 @@ def no_push(model: RAMN) -> None:
 
 FORMS: dict[str, tuple[bool, Callable[[RAMN], None]]] = {  # whether the trust is over raw vectors, and what is done to the model
     "as released": (False, lambda model: None),
-    "without blend": (False, lambda model: beside(model, 0.0)),
+    "without blend": (False, lambda model: weigh_last(model, 0.0)),
     "without trust": (False, no_trust),
     "without push": (False, no_push),
-    "trust over raw vectors, without blend: the older form": (True, lambda model: beside(model, 0.0)),
+    "trust over raw vectors, without blend: the older form": (True, lambda model: weigh_last(model, 0.0)),
     "trust over raw vectors": (True, lambda model: None),
-    **{f"without blend, {share} of the document's mean off": (False, lambda model, x=share: alone(model, x)) for share in (0.0, 0.6)},
-    **{f"{share} of the document's mean off": (False, lambda model, x=share: apart(model, x)) for share in (0.15, 0.45, 0.6)},
-    **{f"last chunk {weight} to 1": (False, lambda model, x=weight: beside(model, x)) for weight in (0.2, 0.7, 1.5)},
+    **{f"without blend, {share} of the document's mean off": (False, lambda model, x=share: unblended(model, x)) for share in (0.0, 0.6)},
+    **{f"{share} of the document's mean off": (False, lambda model, x=share: take_mean_off(model, x)) for share in (0.15, 0.45, 0.6)},
+    **{f"last chunk {weight} to 1": (False, lambda model, x=weight: weigh_last(model, x)) for weight in (0.2, 0.7, 1.5)},
 }
 
 
@@ -105,6 +107,14 @@ def main() -> None:
         change(model)
         with patch.object(RAMN, "blended", trust_over_raw) if raw else nullcontext():
             forms[name] = figures(predict_all(HistoryPredictor(name, model), scored))
+    released: Any = load_model("ramn-retrieve").model
+    moby: Any = load_model("ramn-retrieve").model
+    moby.mean = mx.array(means["moby"].astype(np.float32))
+    further = {}
+    for name, model in (("as released", released), ("moby's mean inside", moby)):
+        predicted = predict_all(HistoryPredictor(name, model), scored)
+        for share in SHARES:
+            further[f"{name}, {share} of moby's mean off"] = figures(predicted, means["moby"], share)
     best = max(lasts, key=lambda name: float(lasts[name][:, 0].mean()))
     fold = np.empty(len(chapters), int)
     fold[np.random.RandomState(0).permutation(len(chapters))] = np.arange(len(chapters)) % FOLDS
@@ -119,7 +129,7 @@ def main() -> None:
     print(f"{len(scored):,} windows in {bootstrap.count} chapters, {len(pool.rows):,} chunks; best last chunk: {best}")
     print("chosen:", *chosen, sep="\n  ")
     result: dict[str, Any] = {"best": best, "chosen": chosen}
-    for name, values in {"chosen in folds": crossed, **forms, **lasts}.items():
+    for name, values in {"chosen in folds": crossed, **forms, **further, **lasts}.items():
         result[name] = {}
         for at, key in enumerate(FIGURES):
             less = bootstrap.intervals({other: values[:, at] - lasts[other][:, at] for other in (best, RAW)})
