@@ -105,7 +105,7 @@ def _cases(display: Output, result: dict[str, Any], found: dict[str, Any]) -> No
 
 
 def _ood(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
-    from mlx_lvm.evaluation.report import transferred_sentences, whole_sentences
+    from mlx_lvm.evaluation.transfer import transferred_sentences, whole_sentences
 
     rows = []
     for row in found["rows"]:

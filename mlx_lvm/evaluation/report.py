@@ -12,7 +12,8 @@ from typing import Any
 
 from mlx_lvm.evaluation import plots
 from mlx_lvm.evaluation.plots import svg
-from mlx_lvm.evaluation.summary import JUDGED
+from mlx_lvm.evaluation.summary import span
+from mlx_lvm.evaluation.transfer import transferred_sentences, whole_sentences
 
 STYLE = """
 :root { color-scheme: light; }
@@ -115,11 +116,6 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
     lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
     lines += [f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>" for kind, cells in rows]
     return '<div class="scroll"><table>' + "\n".join(lines) + "</table></div>"
-
-
-def span(ci: Sequence[float | None], form: str = ".4f") -> str:
-    low, high = ci
-    return "-" if low is None or high is None else f"{low:{form}} to {high:{form}}"
 
 
 def _metrics(result: dict[str, Any]) -> str:
@@ -236,25 +232,6 @@ def _ood(result: dict[str, Any]) -> str:
     table = _table(["", *(f"cosine, {h}" for h in head), *(f"MRR, {h}" for h in head)], rows)
     lines = [found["verdict"]["sentence"], *transferred_sentences(result["model"], found), *whole_sentences(found), *found["notes"]]
     return f"<h2>Out of domain: {escape(found['corpus'])}</h2>" + "".join(f"<p>{escape(line)}</p>" for line in lines) + table
-
-
-def transferred_sentences(name: str, found: dict[str, Any]) -> list[str]:
-    """How a model stands to the best closed forms that travelled with it; none for what is itself a closed form."""
-    return [
-        f"Against the best closed form carried over from {found['home']}: {name} {against['difference']:+.4f} in {JUDGED[metric]} to "
-        f"{against['closed_form']} (95% interval {span(against['ci'], '+.4f')}, {found['documents']} documents)."
-        for metric, against in found.get("versus_transferred", {}).items()
-    ]
-
-
-def whole_sentences(found: dict[str, Any]) -> list[str]:
-    """The same on every document of the other corpus: what travelled has seen none of them."""
-    if "whole" not in found:
-        return []
-    whole = found["whole"]
-    scored = f"All {whole['documents']} documents of {found['corpus']}, {whole['windows']:,} windows among {whole['pool']:,.0f} chunks:"
-    judged = (whole["verdict"][metric]["sentence"] for metric in JUDGED)
-    return [f"{scored} {sentence}" for sentence in judged]
 
 
 def _arrow(result: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,5 +105,10 @@ def _outcome(found: dict[str, Any]) -> str:
 def _sentence(name: str, outcome: str, against: str, found: dict[str, Any], documents: int) -> str:
     relation = {"better": "better than", "worse": "worse than", "not distinguishable": "not distinguishable from"}[outcome]
     low, high = found["ci"]
-    span = f"95% interval {low:+.4f} to {high:+.4f}" if low is not None else "no interval from a single document"
-    return f"{name} is {relation} {against} ({span}, {documents} {'document' if documents == 1 else 'documents'})."
+    interval = f"95% interval {low:+.4f} to {high:+.4f}" if low is not None else "no interval from a single document"
+    return f"{name} is {relation} {against} ({interval}, {documents} {'document' if documents == 1 else 'documents'})."
+
+
+def span(ci: Sequence[float | None], form: str = ".4f") -> str:
+    low, high = ci
+    return "-" if low is None or high is None else f"{low:{form}} to {high:{form}}"

@@ -25,7 +25,7 @@ from mlx_lvm.evaluation.direction import offset_cosines
 from mlx_lvm.evaluation.evaluate import Evaluation, examine
 from mlx_lvm.evaluation.predictor import Predictor, document_rows, predict_all, sample
 from mlx_lvm.evaluation.retrieval import build_pool
-from mlx_lvm.evaluation.summary import summarise, verdict
+from mlx_lvm.evaluation.summary import JUDGED, span, summarise, verdict
 from mlx_lvm.hub import Loaded
 
 FIGURES = ("cosine", "cosine_ci", "centred_cosine", "centred_cosine_ci", "mrr", "mrr_ci")
@@ -139,3 +139,22 @@ def _against(found: Evaluation, travelled: list[str], metric: str) -> dict[str, 
     difference = found.measured[found.name].figures[metric] - found.measured[best].figures[metric]
     one = found.bootstrap.intervals({"difference": np.asarray(difference)})["difference"]
     return {"closed_form": best, "difference": one.value, "ci": one.ends(), "p": one.p}
+
+
+def transferred_sentences(name: str, found: dict[str, Any]) -> list[str]:
+    """How a model stands to the best closed forms that travelled with it; none for what is itself a closed form."""
+    return [
+        f"Against the best closed form carried over from {found['home']}: {name} {against['difference']:+.4f} in {JUDGED[metric]} to "
+        f"{against['closed_form']} (95% interval {span(against['ci'], '+.4f')}, {found['documents']} documents)."
+        for metric, against in found.get("versus_transferred", {}).items()
+    ]
+
+
+def whole_sentences(found: dict[str, Any]) -> list[str]:
+    """The same on every document of the other corpus: what travelled has seen none of them."""
+    if "whole" not in found:
+        return []
+    whole = found["whole"]
+    scored = f"All {whole['documents']} documents of {found['corpus']}, {whole['windows']:,} windows among {whole['pool']:,.0f} chunks:"
+    judged = (whole["verdict"][metric]["sentence"] for metric in JUDGED)
+    return [f"{scored} {sentence}" for sentence in judged]

@@ -17,9 +17,8 @@ from mlx_lvm.evaluation.arrow import arrow_of_time, reversed_corpus
 from mlx_lvm.evaluation.baselines import fit_lag_filter
 from mlx_lvm.evaluation.evaluate import evaluate, examine
 from mlx_lvm.evaluation.metrics import mean_cosine
-from mlx_lvm.evaluation.report import whole_sentences
 from mlx_lvm.evaluation.retrieval import build_pool, ranks
-from mlx_lvm.evaluation.transfer import out_of_domain
+from mlx_lvm.evaluation.transfer import out_of_domain, whole_sentences
 from mlx_lvm.hub import Loaded
 from mlx_lvm.models import build, config_from_dict
 
