@@ -63,7 +63,8 @@ class EncoderCard(Config):
     def differences(self, other: EncoderCard) -> list[str]:
         """Why vectors of `other` must not be mixed with ours; empty where they may.
 
-        Probe vectors decide where both cards have them: fields are only what somebody wrote down.
+        Probe vectors decide where both cards have them: fields are only what somebody wrote down. A model's name does not count where
+        both cards give the same checksum of its weights: a local folder of an encoder may be called anything.
         """
         if self.dim != other.dim:
             return [f"dim {self.dim} against {other.dim}"]
@@ -73,7 +74,9 @@ class EncoderCard(Config):
             lowest = float((a * b).sum(axis=1).min())
             return [] if lowest > SAME_SPACE else [f"probe sentences differ: lowest cosine {lowest:.4f}, {SAME_SPACE} asked"]
         mine, theirs = self.to_dict(), other.to_dict()
-        named = [key for key in ("model", "pooling", "dense", "normalised", "prompt") if mine[key] and theirs[key]]
+        same_weights = "sha256" in mine["revision"] and mine["revision"] == theirs["revision"]
+        fields = ("pooling", "dense", "normalised", "prompt") if same_weights else ("model", "pooling", "dense", "normalised", "prompt")
+        named = [key for key in fields if mine[key] and theirs[key]]
         return [f"{key} '{mine[key]}' against '{theirs[key]}'" for key in named if mine[key] != theirs[key]]
 
     def require_same(self, other: EncoderCard, what: str) -> None:
