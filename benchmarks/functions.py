@@ -15,7 +15,7 @@ from scipy.special import erfcx, expit, ndtr
 
 from mlx_lvm import functions
 from mlx_lvm.backend import mx, nn
-from mlx_lvm.timing import fastest
+from mlx_lvm.workers import fastest
 
 NODES, ROUNDS = 4000, 60
 TIMED = 2**17  # numbers

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_module
 import tempfile
 from importlib.util import find_spec
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
@@ -16,15 +13,19 @@ from mlx_lvm.errors import UsageError, nearest
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-MODELS = ("amn", "lstm", "gru", "transformer")
+MODELS = ("amn", "lstm", "gru", "transformer", "ramn")
 FORWARD, TRAIN = (1, 8, 32, 128, 1024), (32, 256, 1024)
-COLUMNS = ("model", "task", "batch", "mlx ms", "p95", "p99", "eager", "torch ms", "p95", "p99", "compiled", "mlx/torch", "floor ms")
+COLUMNS = {
+    "model": 11, "task": 7, "batch": 5, "mlx ms": 7, "p95": 7, "p99": 7, "eager": 7,
+    "torch ms": 8, "torch p95": 9, "torch p99": 9, "compiled": 8, "mlx/torch": 9, "floor ms": 8,
+}  # fmt: skip
+LESS = ("p95", "p99", "eager", "torch p95", "torch p99", "compiled")  # what a narrow terminal goes without
 Panel = "What is timed"
 
 
 @app.command()
 def bench(
-    model: Annotated[str, typer.Argument(help="Architecture at its default sizes: amn, lstm, gru, transformer, or all.")] = "amn",
+    model: Annotated[str, typer.Argument(help="Architecture at its default sizes: amn, lstm, gru, transformer, ramn, or all.")] = "amn",
     against: Annotated[str, typer.Option(metavar="torch|none", help="Whose times stand beside MLX's.", rich_help_panel=Panel)] = "torch",
     tasks: Annotated[
         str, typer.Option(metavar="forward|train|epoch|load", help="What to time; several with commas.", rich_help_panel=Panel)
@@ -35,7 +36,7 @@ def bench(
         str, typer.Option("--corpus", "-c", metavar="NAME|FILE", help="Where windows come from.", rich_help_panel=Panel)
     ] = "sotu",
     dtype: Annotated[
-        str, typer.Option(metavar="float32|bfloat16|float16", help="Precision of the forward pass.", rich_help_panel=Panel)
+        str, typer.Option(metavar="float32|bfloat16|float16", help="Precision; float16 of a forward pass alone.", rich_help_panel=Panel)
     ] = "float32",
     torch_compile: Annotated[
         bool, typer.Option("--torch-compile", help="Also torch.compile (a minute of compiling a model).", rich_help_panel=Panel)
@@ -73,14 +74,21 @@ def bench(
     elif against == "torch":
         sides["torch"] = ("mlx_lvm.parity.speed", "Torch")
     found: dict[str, Any] = {"rows": [], "memory": [], "peaks": {}, "notes": []}
+    table, live = _Table(out, as_markdown), out.console if out.terminal else out.notes
     for name in plan["models"]:
-        with tempfile.TemporaryDirectory() as folder, out.notes.status("") as status:
-            from mlx_lvm.timing import Bench, Options
+        with tempfile.TemporaryDirectory() as folder, live.status("", refresh_per_second=2) as status:
+            from mlx_lvm.timing import Bench, rows
+            from mlx_lvm.workers import Options
 
             options = Options(name, folder, corpus, context, device, threads, dtype, tf32)
             with Bench(sides, options) as timing:
-                _time(timing, plan["tasks"], seconds, torch_compile, found, status.update)
-    _show(out, found, as_markdown)
+                status.update(f"{name}: this machine's peaks")
+                found["about"], found["peaks"] = timing.about, timing.peaks
+                for row in rows(timing, plan["tasks"], seconds, torch_compile, found["notes"].append, status.update):
+                    found["rows"].append(row)
+                    table.add(row)
+                found["memory"].append({"model": name, **timing.memory()})
+    _about(out, found)
     out.result(found)
 
 
@@ -96,8 +104,10 @@ def _plan(model: str, tasks: str, batches: str, against: str, dtype: str, device
     for value, allowed in ((against, ("torch", "none")), (dtype, ("float32", "bfloat16", "float16")), (device, ("", "cpu", "gpu"))):
         if value not in allowed:
             raise UsageError(f"'{value}': expected one of {', '.join(filter(None, allowed))}")
-    if dtype != "float32" and set(chosen) - {"forward"}:
-        raise UsageError(f"--dtype {dtype} is of the forward pass: add --tasks forward")
+    if "load" in chosen and dtype != "float32":
+        raise UsageError(f"--dtype {dtype}: weights are loaded as float32; leave load out of --tasks")
+    if dtype == "float16" and set(chosen) - {"forward"}:
+        raise UsageError("--dtype float16 is of the forward pass: add --tasks forward")
     try:
         sizes = tuple(int(part) for part in batches.split(",")) if batches else None
     except ValueError:
@@ -107,34 +117,34 @@ def _plan(model: str, tasks: str, batches: str, against: str, dtype: str, device
     return {"models": MODELS if model == "all" else (model,), "tasks": [(t, sizes if sizes and t != "load" else known[t]) for t in chosen]}
 
 
-def _time(timing: Any, tasks: list[Any], seconds: float, torch_compile: bool, found: dict[str, Any], say: Any) -> None:
-    """Every task on one model, into `found`."""
-    from mlx_lvm.floor import work
-    from mlx_lvm.timing import CONFIG, row
+class _Table:
+    """Rows as they are measured."""
 
-    shared = json_module.loads((Path(timing.options.folder) / CONFIG).read_text())
-    config, name = SimpleNamespace(**shared["model"]), timing.options.model
-    say(f"{name}: this machine's peaks")
-    found["about"], found["peaks"] = timing.about, timing.peaks()
-    for task, batches in tasks:
-        hows: dict[str, list[str]] = {"mlx": ["compiled", "eager"] if task == "forward" else ["compiled"]}
-        if "torch" in timing.workers:
-            hows["torch"] = ["eager", "compiled"] if torch_compile and task in ("forward", "train") else ["eager"]
-        for batch in batches:
-            say(f"{name}: {task} at batch {batch}")
-            times = timing.cell(task, batch, hows, seconds, found["notes"].append)
-            least = work(config, shared["parameters"], task, batch, timing.options.context, shared["windows"])
-            floor = least.floor(found["peaks"]["flops"], found["peaks"]["bytes"]) * 1e3
-            found["rows"].append(row(name, task, batch, times, floor))
-    found["memory"].append({"model": name, **timing.memory()})
+    def __init__(self, out: Output, as_markdown: bool) -> None:
+        self.out, self.as_markdown, self.headed = out, as_markdown, False
+        narrow = out.terminal and not as_markdown and out.console.width < sum(COLUMNS.values()) + 2 * len(COLUMNS)
+        self.columns = [name for name in COLUMNS if not narrow or name not in LESS]
+
+    def add(self, row: dict[str, Any]) -> None:
+        if not self.headed:
+            self._line(self.columns, style="bold")
+            if self.as_markdown:
+                self.out.say("|" + "---|" * len(self.columns))
+            self.headed = True
+        cells = dict(zip(COLUMNS, _cells(row), strict=True))
+        self._line([cells[name] for name in self.columns])
+
+    def _line(self, cells: list[str], style: str = "") -> None:
+        if self.as_markdown:
+            self.out.say("| " + " | ".join(cells) + " |")
+            return
+        named = list(zip(self.columns, cells, strict=True))
+        set_ = [cell.ljust(COLUMNS[name]) if name in ("model", "task") else cell.rjust(COLUMNS[name]) for name, cell in named]
+        self.out.say("  ".join(set_).rstrip(), style=style)
 
 
-def _show(out: Output, found: dict[str, Any], as_markdown: bool) -> None:
-    rows = [_cells(row) for row in found["rows"]]
-    if as_markdown:
-        out.say("\n".join(["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS), *("| " + " | ".join(r) + " |" for r in rows)]))
-    else:
-        out.table("", COLUMNS, rows, left=2)
+def _about(out: Output, found: dict[str, Any]) -> None:
+    """Devices, versions, peaks, memory and notes."""
     for side, about in found["about"].items():
         out.say(f"{side} {about['version']} on {about['device']} {about['name']}, {about['threads']} threads")
     peaks = found["peaks"]

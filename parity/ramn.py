@@ -109,7 +109,7 @@ class RAMN(Twin):
             query = torch.exp(self.log_scale) * (here + self.correction(self.net[-1](hidden), one))
             rotated = z @ self.basis.weight.T
             scores = torch.einsum("bd,bld->bl", query, rotated) - self.push_threshold
-            age = torch.arange(context.shape[1], 0, -1)
+            age = torch.arange(context.shape[1], 0, -1, device=z.device)
             strength = torch.exp(self.push_strength) * torch.logaddexp(scores, torch.zeros_like(scores))
             strength = strength * (present & (age > 5)).to(context.dtype)
             push = torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
@@ -146,12 +146,8 @@ class RAMN(Twin):
 
     def mixtures(self, z: Tensor, present: Tensor) -> Tensor:
         """[batch, 12, dim]: weighted means of the chunks that are there; zero where none has any weight."""
-        age = torch.arange(z.shape[1], 0, -1)
-        weights = [(age == lag).to(z.dtype) for lag in range(1, LAGS + 1)]
-        weights += [torch.pow(torch.tensor(decay, dtype=torch.float64), age - 1).to(z.dtype) for decay in DECAYS]
-        weights.append(torch.ones(z.shape[1], dtype=z.dtype))
-        out = []
-        for weight in weights:
-            own = weight * present.to(z.dtype)
-            out.append(torch.einsum("bl,bld->bd", own, z) / own.sum(dim=1, keepdim=True).clamp(min=1e-6))
-        return torch.stack(out, dim=1)
+        ages = range(z.shape[1], 0, -1)
+        weights = [[float(age == lag) for age in ages] for lag in range(1, LAGS + 1)]
+        weights += [[decay ** (age - 1) for age in ages] for decay in DECAYS] + [[1.0 for _ in ages]]
+        own = torch.einsum("kl,bl->bkl", torch.tensor(weights, dtype=z.dtype, device=z.device), present.to(z.dtype))
+        return torch.einsum("bkl,bld->bkd", own, z) / own.sum(dim=2, keepdim=True).clamp(min=1e-6)

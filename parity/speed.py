@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from mlx_lvm.errors import SetupInvalid
-from mlx_lvm.parity.base import Twin
+from mlx_lvm.parity.base import Prediction, Twin, normalize
 from mlx_lvm.parity.losses import total
-from mlx_lvm.timing import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
+from mlx_lvm.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
 
-CLASSES = {"amn": "AMN", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer"}
+CLASSES = {"amn": "AMN", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer", "ramn": "RAMN"}
 
 
 class Torch:
-    """The side of torch; see `mlx_lvm.timing.Side`. Raises SetupInvalid where torch lacks the device."""
+    """The side of torch; see `mlx_lvm.workers.Side`. Raises SetupInvalid where torch lacks the device."""
 
     def __init__(self, options: Options) -> None:
         self.options, self.folder = options, Path(options.folder)
@@ -88,7 +88,7 @@ class Torch:
     def forward(self, cell: Cell) -> Callable[[], None]:
         dtype = getattr(torch, self.options.dtype)
         twin = self.twin().to(dtype).eval()
-        run: Any = torch.compile(twin) if cell.how == "compiled" else twin
+        run = program(twin, cell.how)
         inputs = [self.contexts(self.draw.choice(self.targets, cell.batch))[0].to(dtype) for _ in range(INPUTS)]
         turn = count()
 
@@ -103,10 +103,20 @@ class Torch:
         lr, decay = self.train_config["lr"], self.train_config["weight_decay"]
         return torch.optim.AdamW(twin.parameters(), lr=lr, weight_decay=decay, fused=fused or None)
 
+    def loss(self, run: Any, context: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """In float32, of a prediction in the precision that was asked for: see `mlx_lvm.training.step.in_bfloat16`."""
+        if self.options.dtype == "bfloat16":
+            with torch.autocast(self.device.type, torch.bfloat16):
+                raw = run(context).raw
+            prediction = Prediction(raw.float(), normalize(raw.float(), dim=-1))
+        else:
+            prediction = run(context)
+        return total(self.losses, prediction, target, self.train_config["temperature"])
+
     def train(self, cell: Cell) -> Callable[[], None]:
         """Vectors on the device, contexts gathered by index, no host round trip. Compiled: model and fused AdamW."""
         twin = self.twin().train()
-        run: Any = torch.compile(twin) if cell.how == "compiled" else twin
+        run = program(twin, cell.how)
         optimizer = self.optimizer(twin, cell.how == "compiled")
         batches = [self.draw.choice(self.targets, cell.batch) for _ in range(INPUTS)]
         turn = count()
@@ -114,7 +124,7 @@ class Torch:
         def call() -> None:
             context, target = self.contexts(batches[next(turn) % INPUTS])
             optimizer.zero_grad()
-            total(self.losses, run(context), target, self.train_config["temperature"]).backward()
+            self.loss(run, context, target).backward()
             torch.nn.utils.clip_grad_norm_(twin.parameters(), self.train_config["clip"])
             optimizer.step()
             self.wait()
@@ -132,8 +142,7 @@ class Torch:
             running = 0.0
             for context, target in loader:
                 optimizer.zero_grad()
-                prediction = twin(context.to(self.device))
-                loss = total(self.losses, prediction, target.to(self.device), self.train_config["temperature"])
+                loss = self.loss(twin, context.to(self.device), target.to(self.device))
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(twin.parameters(), self.train_config["clip"])
                 optimizer.step()
@@ -152,6 +161,14 @@ class Torch:
             self.wait()
 
         return call
+
+
+def program(twin: Twin, how: str) -> Any:
+    """The twin, or what `torch.compile` makes of it for the one shape that it will see."""
+    if how == "eager":
+        return twin
+    torch.compiler.reset()  # else the shapes of other cells make it compile for shapes that vary
+    return torch.compile(twin, dynamic=False)
 
 
 def device_of(name: str) -> str:

@@ -13,7 +13,8 @@ from mlx_lvm.backend import mx, tree_flatten
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.floor import CHIPS, Work, products, step_work, work
 from mlx_lvm.models import MODELS, build
-from mlx_lvm.timing import FEWEST, Bench, Failed, Options, Worker, require_same_device, row, turn
+from mlx_lvm.timing import FEWEST, Bench, require_same_device, row, rows
+from mlx_lvm.workers import Failed, Options, Worker, turn
 
 TORCH = ("mlx_lvm.parity.speed", "Torch")
 MLX = ("mlx_lvm.speed", "Mlx")
@@ -44,13 +45,20 @@ def test_both_sides_run_every_task_on_the_same_weights(options: Options) -> None
             assert all(
                 times["calls"] >= FEWEST and 0 < times["median"] <= times["p99"] for side in found.values() for times in side.values()
             )
-        assert all(peak > 1e6 for peak in bench.peaks().values())
+        assert all(peak > 1e6 for peak in bench.peaks.values())
         assert all(values["resident"] > 1e7 for values in bench.memory().values())
         found = bench.cell("train", 4, {"mlx": ["eager"]}, 0.01, notes.append)
     assert found == {"mlx": {}} and "train at batch 4" in notes[0], "what a side cannot do is said, not timed"
 
 
-BUSY = "import os, threading, time; from mlx_lvm.timing import end_with; "
+def test_bfloat16_trains_on_both_sides_and_an_epoch_of_ramn_is_not_compared(options: Options) -> None:
+    notes: list[str] = []
+    with Bench({"mlx": MLX, "torch": TORCH}, replace(options, model="ramn", dtype="bfloat16")) as bench:
+        found = list(rows(bench, [("train", [4]), ("epoch", [4])], 0.01, False, notes.append, lambda text: None))
+    assert [row["task"] for row in found] == ["train"] and found[0]["ratio"] > 0 and "no epoch" in notes[0]
+
+
+BUSY = "import os, threading, time; from mlx_lvm.workers import end_with; "
 BUSY += "threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start(); print(os.getpid(), flush=True); time.sleep(60)"
 
 
@@ -112,6 +120,7 @@ USES = {
     "lstm": lambda name, length: 1 if name.startswith("output") else length - ("_hh_" in name),
     "gru": lambda name, length: 1 if name.startswith("output") else length - ("_hh_" in name),
     "amn": lambda name, length: 1,
+    "ramn": lambda name, length: 14 if name.startswith("basis") else 0 if "filter" in name else 1,  # 12 mixtures in, 2 sums out
 }
 
 
@@ -121,7 +130,7 @@ def test_multiplications_follow_from_the_shapes_of_the_weights(model: str, lengt
     config = MODELS[model][1]()
     weights = {name: value for name, value in build(config).weights().items() if value.ndim == 2}
     expected = sum(value.size * USES[model](name, length) for name, value in weights.items())
-    expected += 2 * length * config.dim if model == "amn" else 0  # scores and mixture
+    expected += {"amn": 2, "ramn": 12}.get(model, 0) * length * config.dim  # scores and mixture; mixtures by age
     assert products(config, length)[0] == expected
 
 

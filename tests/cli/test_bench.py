@@ -1,10 +1,17 @@
 """`lvm bench`: its contract, its refusals, and the table of Apple's chips."""
 
+import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from mlx_lvm.cli.bench import _Table
+from mlx_lvm.cli.common import Output
 
 
 def test_json(lvm: Callable, small_file: Path) -> None:
@@ -37,13 +44,36 @@ def test_markdown_alone(lvm: Callable, small_file: Path) -> None:
         (["amm"], "Did you mean 'amn'"),
         (["--tasks", "forwards"], "Did you mean 'forward'"),
         (["--batches", "1,x"], "whole numbers"),
-        (["--dtype", "bfloat16"], "--tasks forward"),
+        (["--dtype", "bfloat16"], "leave load out"),
+        (["--dtype", "float16", "--tasks", "forward,train"], "add --tasks forward"),
         (["--device", "tpu"], "cpu, gpu"),
     ],
 )
 def test_wrong_usage(lvm: Callable, arguments: list[str], said: str) -> None:
     ran = lvm("bench", *arguments)
     assert ran.code == 2 and said in ran.err
+
+
+def test_rows_come_as_they_are_measured(small_file: Path) -> None:
+    arguments = ["bench", "-c", str(small_file), "--against", "none", "--tasks", "forward", "--batches", "1,2", "--seconds", "0.5"]
+    with subprocess.Popen([sys.executable, "-m", "mlx_lvm.cli.main", *arguments], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        first = [running.stdout.readline(), running.stdout.readline()]
+        assert running.poll() is None, "the first row must not wait for the second"
+        rest = running.stdout.read()
+    assert first[0].startswith("model") and first[1].split()[:3] == ["amn", "forward", "1"]
+    assert rest.split()[:3] == ["amn", "forward", "2"] and running.returncode == 0
+
+
+def test_a_narrow_terminal_gets_the_columns_that_fit() -> None:
+    out = Output(as_json=False)
+    out.terminal, out.console = True, Console(width=80, file=io.StringIO())
+    row = {"model": "transformer", "task": "forward", "batch": 1024, "ratio": 0.5, "floor_ms": 12.5}
+    times = {"median": 1234.5, "p95": 1300.0, "p99": 1400.0}
+    _Table(out, as_markdown=False).add({**row, "mlx": {"compiled": times, "eager": times}, "torch": {"eager": times}})
+    head, line = out.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert head.split() == ["model", "task", "batch", "mlx", "ms", "torch", "ms", "mlx/torch", "floor", "ms"]
+    assert line.split() == ["transformer", "forward", "1024", "1,234", "1,234", "0.50", "12.5"] and len(line) <= 80
 
 
 def test_expectations_are_computed(lvm: Callable) -> None:

@@ -9,7 +9,7 @@ import torch
 from mlx_lvm.backend import mx
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import MODELS, build
-from mlx_lvm.parity import bridge
+from mlx_lvm.parity import bridge, losses
 from mlx_lvm.parity.recurrence import steps_of
 from mlx_lvm.parity.sides import Subject
 
@@ -21,6 +21,19 @@ def test_parameter_count_at_the_default_sizes(name: str) -> None:
     with torch.device("meta"):
         twin = bridge.TWINS[name]()
     assert sum(p.numel() for p in twin.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    "config", [{"model_type": name} for name in ("amn", "lstm", "gru", "ramn")] + [{"model_type": "ramn", "head": "retrieve"}]
+)
+def test_twins_and_losses_stay_on_one_device(config: dict) -> None:
+    """torch's meta device refuses tensors of another, as a GPU would. (The transformer's torch layers ask their mask for values.)"""
+    with torch.device("meta"):
+        twin = bridge.TWINS[config["model_type"]](config)
+    context, target = torch.randn(3, 9, 768, device="meta"), torch.randn(3, 768, device="meta")
+    for name in losses.LOSSES:
+        losses.total({name: 1.0}, twin(context), target, 0.07).backward()
+    assert all(p.grad is None or p.grad.device.type == "meta" for p in twin.parameters())
 
 
 def test_amn_against_numpy() -> None:
