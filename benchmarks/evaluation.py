@@ -77,7 +77,7 @@ def retrieval(candidates: int, queries: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("closed-forms", "retrieval"))
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--candidates", type=int, default=200_000)

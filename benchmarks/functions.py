@@ -8,6 +8,7 @@ is about as small as it can be.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 
 import numpy as np
@@ -59,6 +60,7 @@ def shown(coefficients: np.ndarray) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     half = np.log(2) / 2 * 1.001
     p, _ = fit(exp_rest, -half, half, 4, 0, lambda r: np.exp(r) / np.maximum(r * r, 1e-6))
     print(f"EXP = {shown(p)}")

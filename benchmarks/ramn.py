@@ -88,7 +88,7 @@ def without(model: RAMN, part: str) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a released RAMN or a run's folder")
     parser.add_argument("--documents", type=float, nargs="*", default=[], help="also train on these shares of the training documents")
     parser.add_argument("--out", type=Path)
