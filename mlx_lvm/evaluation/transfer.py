@@ -24,8 +24,8 @@ from mlx_lvm.evaluation.bootstrap import DocumentBootstrap
 from mlx_lvm.evaluation.direction import offset_cosines
 from mlx_lvm.evaluation.evaluate import Evaluation, examine
 from mlx_lvm.evaluation.predictor import Predictor, document_rows, predict_all, sample
-from mlx_lvm.evaluation.retrieval import build_pool
-from mlx_lvm.evaluation.summary import JUDGED, span, summarise, verdict
+from mlx_lvm.evaluation.retrieval import build_pool, rank_figures, ranks
+from mlx_lvm.evaluation.summary import JUDGED, claim, span, summarise, verdict
 from mlx_lvm.hub import Loaded
 
 FIGURES = ("cosine", "cosine_ci", "centred_cosine", "centred_cosine_ci", "mrr", "mrr_ci")
@@ -105,17 +105,19 @@ def on_all_documents(
 
     The model is ranked with the share of the mean off that home's validation documents chose, a closed form with the one that
     ranks it best here: a choice in hindsight, which favours the closed forms. The mean is that of all targets here. Gives
-    `documents`, `windows`, `pool`, `metrics` and `verdict` as an evaluation does.
+    `documents`, `windows`, `pool`, `metrics` and `verdict` as an evaluation does, and `as_at_home`: the claims in retrieval with
+    home's own mean and shares of it off, for model and closed forms alike, so that nothing at all is from here.
     """
     corpus, context, name = found.bench.corpus, home.windows.context, found.name
     everything = np.arange(len(corpus.names))
     scored = sample(windows(corpus, everything, context, "documents"), max_windows)
     pool, mean = build_pool(scored, document_rows(corpus.offsets, everything)), target_mean(corpus, everything, context)
-    measured = {}
-    for one in [found.predictors[name], *travelled]:
+    measured, at_home = {}, {}
+    for one, same in zip([found.predictors[name], *travelled], [home.name, *(one.name for one in home.bench.closed)], strict=True):
         progress(f"{corpus.name}, all documents: scoring {one.name}")
-        predicted = predict_all(one, scored)
-        fraction = home.measured[home.name].fraction if one.name == name else best_fraction(predicted, pool, mean)
+        predicted, share = predict_all(one, scored), home.measured[same].fraction
+        at_home[one.name] = rank_figures(ranks(pool, predicted, home.bench.mean, share), pool)
+        fraction = share if one.name == name else best_fraction(predicted, pool, mean)
         measured[one.name] = Measured(score(predicted, pool, mean, fraction), offset_cosines(predicted, scored), fraction)
     bootstrap = DocumentBootstrap(scored.documents, home.bootstrap.resamples, home.bootstrap.seed)
     metrics, _ = summarise(measured, bootstrap, [one.name for one in travelled])
@@ -126,7 +128,16 @@ def on_all_documents(
         "pool": float(pool.sizes.mean()),
         "metrics": metrics,
         "verdict": verdict(name, metrics[name], bootstrap.count, purpose),
+        "as_at_home": {metric: _claim(name, at_home, metric, bootstrap) for metric in ("mrr", "recall_at_5")},
     }
+
+
+def _claim(name: str, figures: dict[str, dict[str, np.ndarray]], metric: str, bootstrap: DocumentBootstrap) -> dict[str, Any]:
+    """Of `name` against the best of the others in `metric`."""
+    best = max((one for one in figures if one != name), key=lambda one: float(figures[one][metric].mean()))
+    less = bootstrap.intervals({metric: figures[name][metric] - figures[best][metric]})[metric]
+    found = {"closed_form": best, "difference": less.value, "ci": less.ends(), "p": less.p}
+    return claim(name, {"versus_best": {metric: found}}, metric, JUDGED[f"centred.{metric}"], bootstrap.count)
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:
@@ -156,5 +167,6 @@ def whole_sentences(found: dict[str, Any]) -> list[str]:
         return []
     whole = found["whole"]
     scored = f"All {whole['documents']} documents of {found['corpus']}, {whole['windows']:,} windows among {whole['pool']:,.0f} chunks:"
-    judged = (whole["verdict"][metric]["sentence"] for metric in JUDGED)
-    return [f"{scored} {sentence}" for sentence in judged]
+    judged = [whole["verdict"][metric]["sentence"] for metric in JUDGED]
+    home = f"everything fitted on {found['home']}, centring too:"
+    return [*(f"{scored} {one}" for one in judged), *(f"{scored} {home} {one['sentence']}" for one in whole["as_at_home"].values())]

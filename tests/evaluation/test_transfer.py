@@ -17,6 +17,7 @@ from mlx_lvm.evaluation.arrow import arrow_of_time, reversed_corpus
 from mlx_lvm.evaluation.baselines import fit_lag_filter
 from mlx_lvm.evaluation.evaluate import evaluate, examine
 from mlx_lvm.evaluation.metrics import mean_cosine
+from mlx_lvm.evaluation.predictor import predict_all
 from mlx_lvm.evaluation.retrieval import build_pool, ranks
 from mlx_lvm.evaluation.transfer import out_of_domain, whole_sentences
 from mlx_lvm.hub import Loaded
@@ -77,8 +78,16 @@ def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpu
     best = max((1 / ranks(pool, mx.array(last), mean, share)).mean() for share in (0.0, 0.6, 1.0))
     assert whole["metrics"]["last from small"]["centred"]["mrr"] == pytest.approx(best, abs=1e-6)  # in hindsight
     assert whole["metrics"]["amn"]["centred"]["fraction"] == home.measured["amn"].fraction  # from home
-    sentences = whole_sentences({"corpus": "away", "whole": whole})
-    assert len(sentences) == 4 and all(f"All {whole['documents']} documents of away, {len(everything):,} windows" in s for s in sentences)
+    against = whole["as_at_home"]["mrr"]
+    assert against["closed_form"].endswith(" from small")
+    mine, theirs = (
+        1 / ranks(pool, predict_all(home.predictors[name], everything), home.bench.mean, home.measured[name].fraction)
+        for name in ("amn", against["closed_form"].removesuffix(" from small"))
+    )
+    assert against["difference"] == pytest.approx((mine - theirs).mean(), abs=1e-6)
+    sentences = whole_sentences({"corpus": "away", "home": "small", "whole": whole})
+    assert [" everything fitted on small, centring too: " in sentence for sentence in sentences] == [False] * 4 + [True] * 2
+    assert all(f"All {whole['documents']} documents of away, {len(everything):,} windows" in s for s in sentences)
     assert all("from small" in whole["verdict"][metric]["closed_form"] for metric in ("cosine", "centred.mrr"))
 
 
