@@ -78,7 +78,24 @@ def open_blas() -> Blas:
     return Blas("mlx", note="; ".join(notes) or "none found; `pip install mkl cmeel-openblas` makes training many times faster")
 
 
+TRIM, MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
+KEPT, MAPPED = 1 << 30, 256 << 20  # bytes: freed memory kept for the next array; an array so large is mapped on its own
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what is freed, and say whether it does. A setting of the user's own is left alone.
+
+    MLX's CPU asks malloc for every result. By default an array of some megabytes comes fresh from the kernel each time, and
+    each of its pages costs a fault and a clearing: more than what is computed in it.
+    """
+    if sys.platform != "linux" or any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    return mallopt is not None and bool(mallopt(TRIM, KEPT) and mallopt(MMAP, MAPPED))
+
+
 BLAS = open_blas()
+keep_freed_memory()
 
 try:
     import mlx.core as mx

@@ -1,5 +1,6 @@
-"""The fast BLAS: found, opened, switched off, and never a reason to fail."""
+"""The fast BLAS: found, opened, switched off, and never a reason to fail. And freed memory, kept for the next array."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -82,3 +83,26 @@ def test_without_a_backend_the_message_names_the_extra() -> None:
     code = "import sys\nsys.modules['mlx.core'] = None\nfrom mlx_lvm.cli.main import main\nsys.argv = ['lvm', 'doctor']\nmain()"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert out.returncode == 3 and "mlx-lvm[cpu]" in out.stderr and "Traceback" not in out.stderr
+
+
+def page_faults(**environment: str) -> float:
+    """Pages that the kernel had to give for ten rounds of four results of 16 MB, each round freed before the next."""
+    code = (
+        "import resource\n"
+        "from mlx_lvm.backend import mx\n"
+        "mx.set_default_device(mx.cpu)\n"
+        "x = mx.zeros((1 << 22,)); mx.eval(x)\n"
+        "def run():\n    for _ in range(10): mx.eval(x + x, x * x, x - x, mx.exp(x))\n"
+        "run(); before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt; run()\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | environment)
+    return float(out.stdout)
+
+
+@linux
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no mallopt")
+def test_freed_memory_is_kept_unless_the_user_said_otherwise() -> None:
+    pages = 4 * (16 << 20) / os.sysconf("SC_PAGESIZE")
+    assert page_faults() < 0.01 * pages
+    assert page_faults(MALLOC_TRIM_THRESHOLD_="131072") > 0.5 * pages
