@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from mlx_lvm.cli.common import Corpus, Json, Output
+from mlx_lvm.cli.common import Corpus, Json, Output, Precision
 from mlx_lvm.cli.study import show_study
 from mlx_lvm.data import corpus as data_corpus
 from mlx_lvm.errors import UsageError
@@ -42,6 +42,7 @@ def evaluate(
     max_windows: Annotated[
         int, typer.Option("--max-windows", min=1, help="Score at most so many windows, evenly spaced.", rich_help_panel="Data")
     ] = 20_000,
+    precision: Precision = "float32",
     quick: Annotated[bool, typer.Option("--quick", help="The table and the verdict alone.", rich_help_panel="Parts")] = False,
     ood: Annotated[
         str | None,
@@ -77,7 +78,7 @@ def evaluate(
     from mlx_lvm.hub import Loaded, load_model
 
     display = Output(json)
-    subject = model if model in NAMES and not Path(model).exists() else load_model(model)
+    subject = model if is_closed_form(model, precision) else load_model(model).compute_in(precision)
     if arrow and not isinstance(subject, Loaded):
         raise UsageError(f"--arrow-of-time trains a model by its recipe; {model} is a closed form and has none")
     with_report = out is not None and plots.available()
@@ -123,17 +124,25 @@ class Named(NamedTuple):
     notes: list[str]
 
 
-def load_subject(name: str, corpus: data_corpus.Corpus) -> Named:
+def is_closed_form(name: str, precision: str) -> bool:
+    """Whether the name is a closed form's and no file's. Raises UsageError for one in another precision than float32."""
+    found = name in NAMES and not Path(name).exists()
+    if found and precision != "float32":
+        raise UsageError(f"--precision {precision}: {name} is a closed form, computed in float32; leave the option away")
+    return found
+
+
+def load_subject(name: str, corpus: data_corpus.Corpus, precision: str = "float32") -> Named:
     """A model, or a closed form fitted on the corpus's training documents."""
     from mlx_lvm.data.splits import split_corpus
     from mlx_lvm.evaluation.baselines import fit_baselines
     from mlx_lvm.evaluation.evaluate import subject_of
     from mlx_lvm.hub import load_model
 
-    if name in NAMES and not Path(name).exists():
+    if is_closed_form(name, precision):
         parts = split_corpus(corpus)
         return Named(fit_baselines(corpus, parts.train, parts.val, 5, only=(name,))[0], 5, 0, {}, "", [])
-    loaded = load_model(name)
+    loaded = load_model(name).compute_in(precision)
     _, predictor, notes = subject_of(loaded, corpus, None)
     return Named(predictor, loaded.context, loaded.split_seed, loaded.ranking, loaded.corpus_sha256, notes)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_lvm.cli.common import Corpus, Json, Output
+from mlx_lvm.cli.common import Corpus, Json, Output, Precision
 from mlx_lvm.cli.evaluate import Subject, load_subject
 from mlx_lvm.errors import UsageError
 
@@ -83,6 +83,7 @@ def predict(
             rich_help_panel="Text",
         ),
     ] = None,
+    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Predict a document's next chunk and show which chunks of the corpus it is likely to be.
@@ -111,7 +112,7 @@ def predict(
     inverter = Inverter(decode, data) if decode is not None else None
     number = int(document) if document.isdigit() and document not in data.names and int(document) < len(data.names) else None
     chosen = data.document(document) if number is None else number
-    subject = load_subject(model, data)
+    subject = load_subject(model, data, precision)
     ranker, notes, parts = None, list(subject.notes), split_corpus(data, subject.split_seed)
     if subject.trained_on and subject.trained_on == data.sha256 and chosen in parts.train:
         notes.append(f"{data.names[chosen]} is a training document: {model} has seen what follows, and does better here than elsewhere.")

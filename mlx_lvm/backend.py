@@ -64,7 +64,7 @@ def open_blas() -> Blas:
     if "mlx.core" in sys.modules:
         return Blas("mlx", note="mlx was imported before mlx_lvm; import mlx_lvm.backend first")
     # A BLAS thread that waits for the next product by spinning takes the core from the thread that prepares it.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # 2^4 cycles in place of 2^26
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "17")  # 2^17 cycles, tens of microseconds, in place of 2^26
     os.environ.setdefault("KMP_BLOCKTIME", "0")  # MKL: no milliseconds in place of 200
     notes = []
     for name, path in [(os.path.basename(wish), wish)] if wish else candidates():

@@ -25,6 +25,7 @@ from mlx_lvm.files import SafeFile, open_safetensors, read_json
 from mlx_lvm.models import MODELS, VectorModel, build, config_from_dict
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+PRECISIONS = ("float32", "bfloat16")  # that a forward pass runs in
 WEIGHTS = "model.safetensors"
 GOLDEN_WINDOWS = 2
 # Largest distance of a unit output from its golden: rounding of the backend (TF32 at worst) and of the stored dtype.
@@ -50,6 +51,15 @@ class Loaded:
     imported: dict[str, Any] = field(default_factory=dict)  # where the weights come from if not from a run of ours
     ranking: dict[str, Any] = field(default_factory=dict)  # see `evaluation.ranking`; empty where none came with the file
     notes: list[str] = field(default_factory=list)
+
+    def compute_in(self, precision: str) -> Loaded:
+        """This model with its weights, and so every prediction, in float32 or bfloat16. Raises UsageError for another precision."""
+        if precision not in PRECISIONS:
+            raise UsageError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
+        if precision != "float32":
+            self.model.set_dtype(DTYPES[precision])
+            self.notes.append(f"{self.name} computes in {precision}: weights, contexts, forward pass; scores are float32.")
+        return self
 
 
 def load_model(reference: str | Path, which: str = "BEST") -> Loaded:

@@ -74,3 +74,21 @@ def test_gpu_rows_are_kept_and_only_what_is_missing_is_measured(small_file: Path
 def test_no_gpu_no_table(tmp_path: Path) -> None:
     ran = run("gpu.py", "--out", str(tmp_path / "gpu.json"))
     assert ran.returncode == 1 and "no GPU" in ran.stderr and not (tmp_path / "gpu.json").exists()
+
+
+def test_the_parts_of_a_step_are_all_timed(small_file: Path) -> None:
+    ran = run("step.py", "lstm", "--corpus", str(small_file), "--epochs", "1", "--batch-size", "8")
+    assert ran.returncode == 0, ran.stderr
+    first, *parts, epoch = ran.stdout.splitlines()
+    assert first.startswith("lstm, batch 8, Device(")
+    assert [line[:22].strip() for line in parts] == ["gather", "forward", "forward and backward", "norm of the gradient", "clip and AdamW"]
+    forward, both = (float(line.split()[-1]) for line in parts[1:3])
+    assert 0 < forward < both
+    clock = float(epoch.split("clock ")[1].split(",")[0])
+    assert clock > 0 and "CPU" in epoch and "faults" in epoch
+
+
+@pytest.mark.skipif(mx.metal.is_available(), reason="here is Metal")
+def test_a_capture_needs_a_mac(tmp_path: Path) -> None:
+    ran = run("step.py", "amn", "--capture", str(tmp_path / "step.gputrace"))
+    assert ran.returncode == 1 and "needs Metal" in ran.stderr

@@ -28,7 +28,7 @@ def predictor_of(name: str, model: VectorModel) -> Predictor:
 
 @dataclass(frozen=True, eq=False)
 class HistoryPredictor:
-    """A network over the document so far, in evaluation mode (no dropout)."""
+    """A network over the document so far, in evaluation mode (no dropout) and in the dtype of its weights."""
 
     name: str
     model: VectorModel
@@ -68,8 +68,9 @@ class HistoryPredictor:
         def forward(field: str) -> Any:
             @partial(mx.compile, inputs=model.state)  # else the weights of the first call would be baked in
             def run(vectors: mx.array, scales: mx.array | None, rows: mx.array, present: mx.array, query: mx.array | None) -> mx.array:
-                read = gather(vectors, scales, rows) * present[..., None]
-                return getattr(model(read) if query is None else model(read, query), field)
+                read = (gather(vectors, scales, rows) * present[..., None]).astype(model.dtype)
+                found: mx.array = getattr(model(read) if query is None else model(read, query.astype(model.dtype)), field)
+                return found.astype(mx.float32)
 
             return run
 

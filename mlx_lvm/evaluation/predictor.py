@@ -29,7 +29,9 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ModelPredictor:
-    """A network behind the interface: gather and forward as one compiled function, in evaluation mode (no dropout)."""
+    """A network behind the interface: gather and forward as one compiled function, in evaluation mode (no dropout) and in the
+    dtype of its weights.
+    """
 
     name: str
     model: VectorModel
@@ -47,7 +49,7 @@ class ModelPredictor:
 
         @partial(mx.compile, inputs=model.state)  # else the weights of the first call would be baked in
         def forward(vectors: mx.array, scales: mx.array | None, rows: mx.array) -> mx.array:
-            return model(gather(vectors, scales, rows)).raw
+            return model(gather(vectors, scales, rows).astype(model.dtype)).raw.astype(mx.float32)
 
         return forward
 

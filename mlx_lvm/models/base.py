@@ -74,6 +74,11 @@ class VectorModel(nn.Module):
         """Every parameter by its torch name."""
         return dict(tree_flatten(self.parameters()))
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Of its weights: float32, or what `set_dtype` made of them."""
+        return next(iter(self.weights().values())).dtype
+
     def parameter_count(self) -> int:
         return sum(int(weight.size) for weight in self.weights().values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import numpy as np
 import pytest
 
 from mlx_lvm.backend import mx, nn, tree_flatten
-from mlx_lvm.models import architecture, build
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.windows import windows
+from mlx_lvm.evaluation.history import predictor_of
+from mlx_lvm.hub import Loaded
+from mlx_lvm.models import architecture, build, normalize
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.losses import cosine, mse
 from mlx_lvm.training.step import in_bfloat16
@@ -95,3 +100,29 @@ def test_training_keeps_updates_smaller_than_a_bfloat16_digit(tmp_path: Path, sm
     assert 0 < np.abs(moved).max() < 1e-3
     assert not np.array_equal(moved, exact)
     assert np.corrcoef(moved, exact)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("name", ["amn", "lstm", "ramn"])
+def test_predictions_in_bfloat16_are_the_model_s_and_close_to_float32(name: str, small: Corpus) -> None:
+    sizes = {"amn": {"attention_dim": 16, "hidden_dim": 32}, "lstm": {"hidden_dim": 32}, "ramn": {"rank": 8, "hidden_dim": 16}}[name]
+    mx.random.seed(1)
+    loaded = Loaded(build(architecture(name)[1].from_dict({"dim": small.dim, **sizes})), name)
+    read = windows(small, np.arange(4), 5)
+    wide = predictor_of(name, loaded.model).predict(read)
+    narrow = predictor_of(name, loaded.compute_in("bfloat16").model).predict(read)
+    assert loaded.model.dtype == mx.bfloat16 and narrow.dtype == mx.float32 and "computes in bfloat16" in loaded.notes[0]
+    assert not np.array_equal(np.array(wide), np.array(narrow)), "rounded weights must show"
+    assert float((normalize(wide) * normalize(narrow)).sum(axis=-1).min()) > 0.999
+    if name != "ramn":  # which reads the document so far
+        loaded.model.eval()
+        raw = loaded.model(read.contexts().astype(mx.bfloat16)).raw
+        assert raw.dtype == mx.bfloat16, "all of the forward pass is in it"
+        np.testing.assert_allclose(np.array(narrow), np.array(raw.astype(mx.float32)), atol=0.02)
+
+
+def test_other_precisions_and_closed_forms_are_refused(lvm: Callable) -> None:
+    for command in (["eval", "amn", "--precision", "float8"], ["predict", "amn", "-d", "0", "--precision", "float8"]):
+        ran = lvm(*command)
+        assert ran.code == 2 and "expected one of float32, bfloat16" in ran.err
+    ran = lvm("eval", "ridge", "--precision", "bfloat16")
+    assert ran.code == 2 and "ridge is a closed form" in ran.err
