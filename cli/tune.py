@@ -18,7 +18,9 @@ from mlx_lvm.training.tune import Search, best_of, open_study, plot, require_opt
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-HELP = """Search over the options of a training by centred cosine on validation documents; test documents are never looked at.
+WORDS = {"centred_cosine": "centred cosine", "mrr": "MRR"}
+HELP = """Search over the options of a training by centred cosine on validation documents, by MRR for head retrieve; test documents are
+never looked at.
 
 Every option that is given is fixed; the others are chosen from the space that the options declare. A trial that lags behind
 the others ends early. Stop at any time: the same command goes on with the same study.
@@ -54,6 +56,7 @@ def tune(
     choose_device(device)
     name, sizes, base = recipe(model, given, None, None)
     search = Search(name, base, sizes, frozenset(given))
+    words = WORDS[search.judged_by]
     folder = out or Path("runs") / f"tune-{name}-{Path(base.corpus).stem}"
     with Lock(folder), StopOnSignal() as signals:
         study = open_study(folder / "study.db", search)
@@ -65,14 +68,14 @@ def tune(
                 trials,
                 seconds,
                 on_epoch=lambda number, record: status.update(
-                    f"trial {number}, epoch {record['epoch']}: centred cosine {record['val_centred_cosine']:.4f}"
+                    f"trial {number}, epoch {record['epoch']}: {words} {record[f'val_{search.judged_by}']:.4f}"
                 ),
                 on_trial=lambda record: display.say(trial_line(record)),
                 stop=lambda: bool(signals.received),
             )
         best = best_of(study)
         if best is not None:
-            show(display, table(study), best)
+            show(display, table(study), best, search.judged_by)
             display.say("pictures: " + ", ".join(str(path) for path in plot(study, folder)))
             chosen = {key: best[key] for key in search.space()}
             display.say(f"train the best: {search.command(chosen)}", style="bold")
@@ -93,14 +96,12 @@ def trial_line(record: dict[str, Any]) -> str:
     return f"trial {record['trial']:>3}  {reached:>8}  {chosen}"
 
 
-def show(display: Output, rows: list[dict[str, Any]], best: dict[str, Any]) -> None:
-    """The ten best trials."""
-    ranked = sorted(
-        (row for row in rows if row["centred_cosine"] is not None and row["state"] == "complete"), key=lambda row: -row["centred_cosine"]
-    )
+def show(display: Output, rows: list[dict[str, Any]], best: dict[str, Any], figure: str) -> None:
+    """The ten trials that are best in the figure."""
+    ranked = sorted((row for row in rows if row[figure] is not None and row["state"] == "complete"), key=lambda row: -row[figure])
     cells = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in ranked[:10]]
     cut = sum(row["state"] == "pruned" for row in rows)
-    display.table(f"{len(ranked)} finished trials, {cut} cut short; centred cosine on validation documents", list(best), cells, bold=0)
+    display.table(f"{len(ranked)} finished trials, {cut} cut short; {WORDS[figure]} on validation documents", list(best), cells, bold=0)
 
 
 def duration(text: str | None) -> float | None:

@@ -1,7 +1,7 @@
 """A search over the options of a training with optuna, judged on validation documents alone.
 
-Every trial trains from the seed and reports its centred validation cosine each epoch; a trial that lags behind the median
-of the earlier ones at that epoch ends there. The study is one sqlite file: a stopped search goes on where it was.
+Every trial trains from the seed and reports its centred validation cosine each epoch, or its mean reciprocal rank where it is
+made to rank; a trial that lags behind the median of the earlier ones at that epoch ends there. The study is one sqlite file: a stopped search goes on where it was.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ class Search:
     base: TrainConfig
     sizes: dict[str, Any]
     fixed: frozenset[str] = frozenset()
+
+    @property
+    def judged_by(self) -> str:
+        """The figure of the validation documents that a trial is as good as."""
+        return "mrr" if self.sizes.get("head") == "retrieve" else "centred_cosine"
 
     def space(self) -> dict[str, Range]:
         known = {field.name for field in fields(architecture(self.model)[1])}
@@ -82,6 +87,7 @@ def open_study(path: Path, search: Search) -> Any:
     if earlier is not None and earlier != [search.model, search.described()]:
         raise UsageError(f"{path}: holds a search over {earlier[0]} with other options; name another --out")
     study.set_user_attr("search", [search.model, search.described()])
+    study.set_user_attr("judged_by", search.judged_by)
     for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):  # its process was killed
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
@@ -141,7 +147,7 @@ def _standing(search: Search) -> dict[str, Any]:
 def _train(
     trial: Any, search: Search, on_epoch: Callable[[int, dict[str, Any]], None], stop: Callable[[], bool]
 ) -> tuple[float | None, int]:
-    """One trial: (best centred cosine, epochs), None for the cosine where it was stopped."""
+    """One trial: (the best that it was judged by, epochs), None for the first where it was stopped."""
     optuna = require_optuna()
     chosen = {name: _suggest(trial, name, allowed) for name, allowed in search.space().items()}
     known = {field.name for field in fields(TrainConfig)}
@@ -153,15 +159,16 @@ def _train(
         trial.set_user_attr("broke", str(error)[:500])
         raise optuna.TrialPruned from None
     trainer.writes = False
+    figure = f"val_{search.judged_by}"
 
     def epoch(record: dict[str, Any]) -> None:
         on_epoch(trial.number, record)
-        trial.report(record["val_centred_cosine"], record["epoch"])
+        trial.report(record[figure], record["epoch"])
         if trial.should_prune():
             raise optuna.TrialPruned
 
     done = trainer.train(on_epoch=epoch, stop=stop)
-    best = max((record["val_centred_cosine"] for record in trainer.state.history), default=None)
+    best = max((record[figure] for record in trainer.state.history), default=None)
     return (best if done else None), trainer.state.epoch
 
 
@@ -177,7 +184,7 @@ def table(study: Any) -> list[dict[str, Any]]:
         {
             "trial": trial.number,
             "state": trial.state.name.lower(),
-            "centred_cosine": trial.value,
+            study.user_attrs["judged_by"]: trial.value,
             "epochs": len(trial.intermediate_values),
             **trial.params,
         }
@@ -188,7 +195,7 @@ def table(study: Any) -> list[dict[str, Any]]:
 def best_of(study: Any) -> dict[str, Any] | None:
     """The record of the best finished trial, None where there is none."""
     finished = [record for record in table(study) if record["state"] == "complete"]
-    return max(finished, key=lambda record: record["centred_cosine"], default=None)
+    return max(finished, key=lambda record: record[study.user_attrs["judged_by"]], default=None)
 
 
 PLOTS = ("optimization_history", "intermediate_values", "param_importances", "slice")

@@ -45,6 +45,15 @@ def test_a_study_ends_with_the_command_that_trains_its_best(lvm: Callable, tmp_p
     assert max(reached) == again["best"]["centred_cosine"], "the command must repeat the trial, to the bit"
 
 
+def test_a_head_that_is_made_to_rank_is_judged_by_how_it_ranks(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    arguments = ("ramn", "--head", "retrieve", "--corpus", small_file, "--epochs", 1, "--rank", 8, "--hidden-dim", 16)
+    said = json.loads(lvm("tune", *arguments, "--trials", 1, "--out", tmp_path / "study", "--json").out)
+    trained = lvm(*shlex.split(said["command"])[1:], "--out", tmp_path / "run", "--json")
+    assert trained.code == 0, trained.err
+    (record,) = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
+    assert said["best"]["mrr"] == record["val_mrr"] != record["val_centred_cosine"] and "centred_cosine" not in said["best"]
+
+
 def test_test_documents_are_never_looked_at(tmp_path: Path, small: Corpus, small_file: Path) -> None:
     """Other vectors in the test documents, the same trials to the bit; other ones in validation change them."""
     split, results = split_corpus(small, 0), []
