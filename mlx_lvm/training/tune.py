@@ -1,7 +1,8 @@
 """A search over the options of a training with optuna, judged on validation documents alone.
 
 Every trial trains from the seed and reports its centred validation cosine each epoch, or its mean reciprocal rank where it is
-made to rank; a trial that lags behind the median of the earlier ones at that epoch ends there. The study is one sqlite file: a stopped search goes on where it was.
+made to rank; a trial that lags behind the median of the earlier ones at that epoch ends there. The study is one sqlite file: a
+stopped search goes on where it was.
 """
 
 from __future__ import annotations
