@@ -73,7 +73,7 @@ def attention(
         rows, labels = result["weights"], [f"chunk {chunk}" for chunk in result["chunks"]]
     show(display, result, rows, labels)
     if out is not None:
-        from mlx_lvm.evaluation.plots import save_heat_map
+        from mlx_lvm.evaluation.heat_map import save_heat_map
 
         save_heat_map(out, rows, labels, result["positions"], f"{name}: attention, {document or data.name}")
         display.say(f"written: {out}")

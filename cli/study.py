@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlx_lvm.cli.common import Output
-from mlx_lvm.evaluation.report import reliability_sentence
+from mlx_lvm.evaluation.report_figures import reliability_sentence
 
 
 def show_study(display: Output, result: dict[str, Any]) -> None:

@@ -6,10 +6,9 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from mlx_lvm.errors import IOFailed, SetupInvalid
+from mlx_lvm.errors import SetupInvalid
 
 SIZE = (4.8, 3.1)  # inches: on a phone's width the text keeps about its size
 SUBJECT, BEST, FILTER, MEAN, ORACLE, OTHER = "#c2410c", "#1d4ed8", "#0f766e", "#6b7280", "#111827", "#cbd5e1"
@@ -118,19 +117,38 @@ def direction_plot(found: dict[str, Any], subject: str, best: str) -> Draw:
     return draw
 
 
-def rollout_plot(found: dict[str, Any], subject: str) -> Draw:
-    styles = {subject: (SUBJECT, "o-"), f"{subject}, first prediction held": (SUBJECT, "o:"), "lag-filter": (FILTER, "o-")}
+def ahead_plot(curves: dict[str, Any], subject: str) -> Draw:
+    """Cosines of t+1, t+2, ... by predictor; what else is the subject's own is dotted."""
+    known = {"lag-filter": FILTER, "lag-filter-centroid": FILTER, "ridge": BEST, "last": OTHER}
 
     def draw(axes: Any) -> None:
-        steps = range(1, found["steps"] + 1)
-        for name, curve in found["curves"].items():
-            colour, line = styles.get(name, (MEAN, "o-"))
+        steps = range(1, len(curves[subject]["cosine"]) + 1)
+        for name, curve in curves.items():
+            own = name.startswith(subject)
+            colour, line = SUBJECT if own else known.get(name.split(",")[0], MEAN), "o:" if own and name != subject else "o-"
             axes.plot(steps, curve["cosine"], line, color=colour, markersize=3.5, label=name)
-        own = found["curves"][subject]
-        if own["ci"][0][0] is not None:
-            axes.fill_between(steps, [low for low, _ in own["ci"]], [high for _, high in own["ci"]], color=SUBJECT, alpha=0.12, linewidth=0)
+        ends = curves[subject]["ci"]
+        if ends[0][0] is not None:
+            axes.fill_between(steps, [low for low, _ in ends], [high for _, high in ends], color=SUBJECT, alpha=0.12, linewidth=0)
         axes.set_xticks(list(steps), [f"t+{step}" for step in steps])
         axes.set_ylabel("cosine with the true chunk")
+        axes.legend(loc="best")
+
+    return draw
+
+
+def queries_plot(found: dict[str, Any]) -> Draw:
+    """What each kind of query gains over none, with its interval. The query ranked by alone loses so much that nothing else would show."""
+    gains = {name: gain for name, gain in found["gains"].items() if name != "query alone"}
+
+    def draw(axes: Any) -> None:
+        for number, (key, label, colour) in enumerate((("cosine", "cosine", SUBJECT), ("mrr", "MRR", BEST))):
+            for place, gain in enumerate(gains.values()):
+                x = place + 0.36 * (number - 0.5)
+                bar(axes, x, (gain[key]["difference"], gain[key]["ci"]), colour, label if place == 0 else None)
+        axes.axhline(0, color="#9ca3af", linewidth=1)
+        axes.set_xticks(range(len(gains)), list(gains))
+        axes.set_ylabel("gain over no query")
         axes.legend(loc="best")
 
     return draw
@@ -149,6 +167,14 @@ def difficulty_plot(found: dict[str, Any], subject: str) -> Draw:
     return draw
 
 
+def bar(axes: Any, x: float, one: tuple[float, list[float | None]], colour: str, label: str | None) -> None:
+    """One difference (value, interval); a label only where it is not yet in the legend."""
+    value, ends = one
+    axes.bar(x, value, 0.32, color=colour, label=label)
+    if ends[0] is not None:
+        axes.plot([x, x], ends, color="#111827", linewidth=1.2)
+
+
 def ablation_plot(found: dict[str, Any], subject: str) -> Draw:
     def draw(axes: Any) -> None:
         names = list(dict.fromkeys([subject, "lag-filter"]))
@@ -156,45 +182,11 @@ def ablation_plot(found: dict[str, Any], subject: str) -> Draw:
             for place, one in enumerate(found.values()):
                 x = place + 0.36 * (number - (len(names) - 1) / 2)
                 colour = SUBJECT if name == subject else FILTER
-                axes.bar(x, one[name]["change"], 0.32, color=colour, label=name if place == 0 else None)
-                if one[name]["ci"][0] is not None:
-                    axes.plot([x, x], one[name]["ci"], color="#111827", linewidth=1.2)
+                bar(axes, x, (one[name]["change"], one[name]["ci"]), colour, name if place == 0 else None)
         axes.axhline(0, color="#9ca3af", linewidth=1)
         axes.set_xticks(range(len(found)), list(found))
         axes.set_ylabel("change of the cosine")
         axes.legend(loc="best")
-
-    return draw
-
-
-def heat_map(rows: list[list[float]], labels: list[str], positions: list[int]) -> Draw:
-    """rows [n, context] of weights, one line each, with the numbers where they are few. The colours begin at 0 and end at
-    twice an even spread or above, so that an even spread looks even.
-    """
-    top = max(2 / len(positions), max(map(max, rows)))
-
-    def draw(axes: Any) -> None:
-        mesh = axes.pcolormesh(rows, cmap="cividis", vmin=0, vmax=top, edgecolors="white", linewidth=0.5 if len(rows) <= 40 else 0)
-        axes.set_xticks([k + 0.5 for k in range(len(positions))], [str(p) for p in positions])
-        every = -(-len(rows) // 24)
-        axes.set_yticks([k + 0.5 for k in range(0, len(rows), every)], labels[::every])
-        axes.invert_yaxis()
-        axes.grid(visible=False)
-        axes.set_xlabel("chunk of the context, -1 the last")
-        if len(rows) * len(positions) <= 60:
-            for y, row in enumerate(rows):
-                for x, value in enumerate(row):
-                    axes.text(
-                        x + 0.5,
-                        y + 0.5,
-                        f"{value:.3f}",
-                        ha="center",
-                        va="center",
-                        color="white" if value < top / 2 else "#111827",
-                        fontsize=8,
-                    )
-        else:
-            axes.figure.colorbar(mesh, ax=axes, label="weight")
 
     return draw
 
@@ -278,16 +270,3 @@ def ood_plot(found: dict[str, Any], subject: str) -> Draw:
         axes.legend(loc="best")
 
     return draw
-
-
-def save_heat_map(path: Path, rows: list[list[float]], labels: list[str], positions: list[int], title: str) -> None:
-    """A heat map as .png or .svg. Raises IOFailed where it cannot be written."""
-    with figure("heat", (5.5, max(2.5, min(12, 0.22 * len(rows) + 1.2)))) as made:
-        axes = made.subplots()
-        heat_map(rows, labels, positions)(axes)
-        axes.set_title(title, fontsize=10)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made.savefig(path, dpi=160)
-        except OSError as error:
-            raise IOFailed(f"{path}: cannot be written ({error.strerror or error})") from error

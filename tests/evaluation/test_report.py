@@ -67,6 +67,18 @@ def test_the_same_evaluation_gives_the_same_page(result: dict) -> None:
     assert render(result, HISTORY) == render(result, HISTORY)
 
 
+def test_several_chunks_ahead_and_a_query_are_drawn_where_a_model_has_them(small: Corpus) -> None:
+    sizes = {"dim": small.dim, "rank": 8, "hidden_dim": 16, "horizons": 3, "queries": 0.5}
+    mx.random.seed(0)
+    evaluation = examine(Loaded(build(config_from_dict({"model_type": "ramn", **sizes})), "ramn", card=small.card), small, resamples=50)
+    result = {**evaluation.result, **study(evaluation)}
+    page = render(result)
+    ahead, own = result["horizons"]["gains"]["the best closed form"], result["queries"]["gains"]["own"]["mrr"]
+    assert 'aria-label="Several chunks ahead, each predicted directly"' in page and 'aria-label="Given a query"' in page
+    assert f"At t+3: {result['horizons']['gains']['its rollout']['difference'][2]:+.4f} (" in page
+    assert f"{ahead['difference'][2]:+.4f} (" in page and f"{own['difference']:+.4f} (" in page
+
+
 def test_a_table_alone_makes_a_page(result: dict) -> None:
     quick = {
         key: value for key, value in result.items() if key not in ("direction", "rollout", "ablations", "difficulty", "attention", "cases")
