@@ -95,7 +95,7 @@ def keep_freed_memory() -> bool:
 
 
 BLAS = open_blas()
-keep_freed_memory()
+FREED_IS_KEPT = keep_freed_memory()
 
 try:
     import mlx.core as mx
@@ -107,4 +107,4 @@ except ImportError as error:
         f"MLX has no backend here ({error}). On Linux install one: pip install 'mlx-lvm[cpu]', or [cuda12] or [cuda13] for an NVIDIA GPU."
     ) from error
 
-__all__ = ["BLAS", "Blas", "mx", "nn", "optim", "tree_flatten", "tree_map", "tree_unflatten"]
+__all__ = ["BLAS", "FREED_IS_KEPT", "Blas", "mx", "nn", "optim", "tree_flatten", "tree_map", "tree_unflatten"]

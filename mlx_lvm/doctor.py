@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm import __version__
-from mlx_lvm.backend import BLAS, mkl_holds_back, mx
+from mlx_lvm.backend import BLAS, FREED_IS_KEPT, KEPT, mkl_holds_back, mx
 
 SLOW_BLAS = 20.0  # GFLOP/s per core pair below which a Linux CPU runs a reference BLAS
 SIDE = 1024
@@ -30,7 +30,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Every check in the order of reading; takes about a second."""
-    return [*_versions(), _device(), _memory(), _blas(), _tf32(), _compiler(), *_extras()]
+    return [*_versions(), _device(), _memory(), *_allocator(), _blas(), _tf32(), _compiler(), *_extras()]
 
 
 def matmul_speed(seconds: float = 0.3) -> float:
@@ -72,6 +72,15 @@ def _device() -> Check:
 def _memory() -> Check:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Check("memory", f"{total / 2**30:.1f} GiB", total)
+
+
+def _allocator() -> list[Check]:
+    """Where MLX's results come from on a Linux CPU."""
+    if sys.platform != "linux" or mx.default_device() != mx.Device(mx.cpu):
+        return []
+    finding = f"up to {KEPT >> 20:,} MB are kept for the next result" if FREED_IS_KEPT else "given back at once"
+    remedy = "" if FREED_IS_KEPT else "large results come fresh from the kernel, page by page: unset MALLOC_TRIM_THRESHOLD_, or use glibc"
+    return [Check("freed memory", finding, FREED_IS_KEPT, remedy)]
 
 
 def _blas() -> Check:

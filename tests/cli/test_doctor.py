@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
+import mlx_lvm.doctor
 from mlx_lvm.backend import mx
 from mlx_lvm.doctor import tf32_active
 
@@ -14,6 +15,15 @@ def test_doctor_says_what_runs(lvm: Callable) -> None:
     assert {"versions", "device", "memory", "blas", "tf32", "compiler"} <= set(checks)
     assert checks["blas"]["value"]["gflops"] > 0.5 and checks["versions"]["value"]["mlx"] == mx.__version__
     assert "GFLOP/s" in lvm("doctor").out
+
+
+def test_doctor_says_what_becomes_of_freed_memory(lvm: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlx_lvm.doctor, "FREED_IS_KEPT", False)
+    monkeypatch.setattr(mlx_lvm.doctor.sys, "platform", "linux")
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.cpu))
+    assert "unset MALLOC_TRIM_THRESHOLD_" in lvm("doctor").out
+    monkeypatch.setattr(mlx_lvm.doctor, "FREED_IS_KEPT", True)
+    assert "1,024 MB are kept" in lvm("doctor").out
 
 
 def test_the_tf32_probe_sees_rounded_products(monkeypatch: pytest.MonkeyPatch) -> None:
