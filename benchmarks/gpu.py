@@ -11,14 +11,13 @@ versions or not at all. --device cpu tries the script where there is no GPU; suc
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from mlx_lvm.errors import LvmError, SetupInvalid
+from mlx_lvm.files import read_json, write_json
 from mlx_lvm.timing import Bench, rows
 from mlx_lvm.workers import Options
 
@@ -70,13 +69,6 @@ def aims(found: dict[str, Any]) -> list[str]:
     return missed
 
 
-def write(path: Path, found: dict[str, Any]) -> None:
-    """Whole or not at all: a run that ends early leaves the rows it had."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(found, indent=1) + "\n")
-    os.replace(unfinished, path)
-
-
 def measure(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
     """What `found` lacks, into it and its file. Raises SetupInvalid where the file is of another device or version."""
     for precision in arguments.precisions:
@@ -102,7 +94,8 @@ def measure(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
 
                     for row in rows(timing, tasks, arguments.seconds, arguments.compile, note, say):
                         found["rows"].append({"precision": precision, **row, "peaks": timing.peaks})
-                        write(arguments.out, found)
+                        write_json(arguments.out, found)
+            write_json(arguments.out, found)  # with what was noted after its last row
 
 
 def main() -> None:
@@ -121,12 +114,14 @@ def main() -> None:
     path = arguments.table or arguments.out
     if arguments.table and not path.exists():
         parser.error(f"no file {path}")
-    found = json.loads(path.read_text()) if path.exists() else {"about": {}, "rows": [], "notes": []}
-    if not arguments.table:
-        try:
+    found: dict[str, Any] = {"about": {}, "rows": [], "notes": []}
+    try:
+        if path.exists():
+            found = read_json(path)
+        if not arguments.table:
             measure(arguments, found)
-        except LvmError as error:
-            sys.exit(f"error: {error}")
+    except LvmError as error:
+        sys.exit(f"error: {error}")
     print(table(found))
     for line in aims(found):
         print(f"missed: {line}", file=sys.stderr)

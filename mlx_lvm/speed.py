@@ -19,13 +19,12 @@ from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
+from mlx_lvm.hub import DTYPES
 from mlx_lvm.models import VectorModel, architecture, as_dict, build
 from mlx_lvm.training.config import Every, TrainConfig
 from mlx_lvm.training.step import TrainStep
 from mlx_lvm.training.trainer import Trainer
 from mlx_lvm.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
-
-DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
 class Mlx:

@@ -30,6 +30,7 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.8,
 }
+WORDS = {"cosine": "cosine", "mrr": "MRR"}  # of what a query gains in
 Draw = Callable[[Any], None]
 
 
@@ -137,21 +138,29 @@ def ahead_plot(curves: dict[str, Any], subject: str) -> Draw:
     return draw
 
 
-def queries_plot(found: dict[str, Any]) -> Draw:
-    """What each kind of query gains over none, with its interval. The query ranked by alone loses so much that nothing else would show."""
-    gains = {name: gain for name, gain in found["gains"].items() if name != "query alone"}
+def bars(groups: dict[str, list[tuple[float, list[float | None]]]], own: dict[str, str], other: str, places: list[str], words: str) -> Draw:
+    """Differences (value, interval) of each group at each of the places, side by side. own: colours by group; other: of the rest."""
 
     def draw(axes: Any) -> None:
-        for number, (key, label, colour) in enumerate((("cosine", "cosine", SUBJECT), ("mrr", "MRR", BEST))):
-            for place, gain in enumerate(gains.values()):
-                x = place + 0.36 * (number - 0.5)
-                bar(axes, x, (gain[key]["difference"], gain[key]["ci"]), colour, label if place == 0 else None)
+        for number, (name, values) in enumerate(groups.items()):
+            x = [place + 0.36 * (number - (len(groups) - 1) / 2) for place in range(len(places))]
+            axes.bar(x, [value for value, _ in values], 0.32, color=own.get(name, other), label=name)
+            for at, (_, ends) in zip(x, values, strict=True):
+                if ends[0] is not None:
+                    axes.plot([at, at], ends, color="#111827", linewidth=1.2)
         axes.axhline(0, color="#9ca3af", linewidth=1)
-        axes.set_xticks(range(len(gains)), list(gains))
-        axes.set_ylabel("gain over no query")
+        axes.set_xticks(range(len(places)), places)
+        axes.set_ylabel(words)
         axes.legend(loc="best")
 
     return draw
+
+
+def queries_plot(found: dict[str, Any]) -> Draw:
+    """What each kind of query gains over none, with its interval. The query ranked by alone loses so much that nothing else would show."""
+    gains = {name: gain for name, gain in found["gains"].items() if name != "query alone"}
+    groups = {words: [(one[key]["difference"], one[key]["ci"]) for one in gains.values()] for key, words in WORDS.items()}
+    return bars(groups, {WORDS["cosine"]: SUBJECT}, BEST, list(gains), "gain over no query")
 
 
 def difficulty_plot(found: dict[str, Any], subject: str) -> Draw:
@@ -167,28 +176,10 @@ def difficulty_plot(found: dict[str, Any], subject: str) -> Draw:
     return draw
 
 
-def bar(axes: Any, x: float, one: tuple[float, list[float | None]], colour: str, label: str | None) -> None:
-    """One difference (value, interval); a label only where it is not yet in the legend."""
-    value, ends = one
-    axes.bar(x, value, 0.32, color=colour, label=label)
-    if ends[0] is not None:
-        axes.plot([x, x], ends, color="#111827", linewidth=1.2)
-
-
 def ablation_plot(found: dict[str, Any], subject: str) -> Draw:
-    def draw(axes: Any) -> None:
-        names = list(dict.fromkeys([subject, "lag-filter"]))
-        for number, name in enumerate(names):
-            for place, one in enumerate(found.values()):
-                x = place + 0.36 * (number - (len(names) - 1) / 2)
-                colour = SUBJECT if name == subject else FILTER
-                bar(axes, x, (one[name]["change"], one[name]["ci"]), colour, name if place == 0 else None)
-        axes.axhline(0, color="#9ca3af", linewidth=1)
-        axes.set_xticks(range(len(found)), list(found))
-        axes.set_ylabel("change of the cosine")
-        axes.legend(loc="best")
-
-    return draw
+    names = dict.fromkeys([subject, "lag-filter"])
+    groups = {name: [(one[name]["change"], one[name]["ci"]) for one in found.values()] for name in names}
+    return bars(groups, {subject: SUBJECT}, FILTER, list(found), "change of the cosine")
 
 
 def reliability_plot(found: dict[str, Any]) -> Draw:

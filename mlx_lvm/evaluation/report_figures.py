@@ -7,10 +7,8 @@ from typing import Any
 
 from mlx_lvm.evaluation import plots
 from mlx_lvm.evaluation.heat_map import heat_map
-from mlx_lvm.evaluation.plots import svg
+from mlx_lvm.evaluation.plots import WORDS, svg
 from mlx_lvm.evaluation.summary import span
-
-WORDS = {"cosine": "cosine", "mrr": "MRR"}
 
 
 def figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[str]:
