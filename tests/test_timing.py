@@ -58,6 +58,25 @@ def test_bfloat16_trains_on_both_sides_and_an_epoch_of_ramn_is_not_compared(opti
     assert [row["task"] for row in found] == ["train"] and found[0]["ratio"] > 0 and "no epoch" in notes[0]
 
 
+def test_the_torch_side_computes_in_the_precision_that_was_asked_for(options: Options) -> None:
+    torch = pytest.importorskip("torch", reason="the side of torch")
+    from mlx_lvm.parity.speed import Torch
+
+    Worker(*MLX, options).close()  # leaves weights and vectors
+    threads, losses = torch.get_num_threads(), {}
+    try:
+        for dtype in ("float32", "bfloat16"):
+            side = Torch(replace(options, dtype=dtype))
+            twin = side.twin().train()
+            losses[dtype] = side.loss(twin, *side.contexts(side.targets[:64]))
+            losses[dtype].backward()
+            assert losses[dtype].dtype == torch.float32 and all(p.grad.dtype == torch.float32 for p in twin.parameters())
+    finally:
+        torch.set_num_threads(threads)
+    wide, narrow = (value.item() for value in losses.values())
+    assert wide != narrow and wide == pytest.approx(narrow, rel=0.02)
+
+
 BUSY = "import os, threading, time; from mlx_lvm.workers import end_with; "
 BUSY += "threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start(); print(os.getpid(), flush=True); time.sleep(60)"
 
