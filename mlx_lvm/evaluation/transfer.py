@@ -4,7 +4,7 @@ that were fitted there.
 The transferred forms are fitted on the training documents of the model's own corpus: they are its equals, who saw no more
 than it did. The ones fitted at home on the other corpus are what the model would have to beat to be worth carrying over;
 they leave only its test documents to be compared on. What travelled from another corpus has seen none of its documents, so it is
-compared on all of them as well.
+compared on all of them as well, but for those that stand in the training documents under whatever name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.backend import mx
+from mlx_lvm.data.audit import COPY
 from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.duplicates import NEAR
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.baselines import target_mean
@@ -27,9 +30,12 @@ from mlx_lvm.evaluation.predictor import Predictor, document_rows, predict_all, 
 from mlx_lvm.evaluation.retrieval import build_pool, rank_figures, ranks
 from mlx_lvm.evaluation.summary import JUDGED, claim, span, summarise, verdict
 from mlx_lvm.hub import Loaded
+from mlx_lvm.models.base import normalize
 
 FIGURES = ("cosine", "cosine_ci", "centred_cosine", "centred_cosine_ci", "mrr", "mrr_ci")
 AGAINST = ("cosine", "centred.mrr")  # what a model is compared in to the closed forms that travelled with it
+LOOKED = 16  # chunks of a document, spread through it, by which a copy of it is known
+BLOCK = 16_384  # chunks of the training documents that these are compared with at a time
 
 
 def out_of_domain(
@@ -79,11 +85,19 @@ def out_of_domain(
     }
     if found.name not in home.result["metrics"] or home.result["metrics"][found.name]["kind"] != "closed form":
         out["versus_transferred"] = {metric: _against(found, [one.name for one in travelled], metric) for metric in AGAINST}
-        doubt = may_have_seen(subject, corpus)
+        doubt, copied = may_have_seen(subject, corpus), copies(corpus, there, home.bench.parts.train)
+        if len(copied):
+            judged = np.isin(copied, found.bench.parts.part(home.bench.split)).sum()
+            out["notes"].append(
+                f"{len(copied)} of {len(corpus.names)} documents of {corpus.name} are training documents of {there.name} as well, "
+                f"'{corpus.names[copied[0]]}' first: no comparison on all documents has them, "
+                f"that on the {home.bench.split} documents has {judged}."
+            )
         if doubt:
             out["notes"].append(f"{found.name} is compared on the {home.bench.split} documents of {corpus.name} alone: {doubt}.")
-        else:
-            out["whole"] = on_all_documents(home, found, travelled, max_windows, progress)
+        elif len(copied) < len(corpus.names):
+            others = np.setdiff1d(np.arange(len(corpus.names)), copied)
+            out["whole"] = on_all_documents(home, found, travelled, others, max_windows, progress)
     return out
 
 
@@ -98,20 +112,45 @@ def may_have_seen(subject: Loaded | Predictor | str, corpus: Corpus) -> str:
     return ""
 
 
+def copies(corpus: Corpus, home: Corpus, documents: np.ndarray) -> np.ndarray:
+    """Documents of `corpus` that are among `documents` of `home` under whatever name, [n]: of LOOKED chunks spread through one,
+    more than COPY have a cosine above NEAR with a chunk there.
+    """
+    ends = zip(corpus.offsets[:-1], corpus.offsets[1:], strict=True)
+    looked = [np.linspace(a, b - 1, min(LOOKED, b - a)).round().astype(np.int32) for a, b in ends]
+    theirs = document_rows(home.offsets, documents).astype(np.int32)
+    nearest = []
+    for rows in np.array_split(np.concatenate(looked), -(-sum(map(len, looked)) // BLOCK)):
+        mine, best = normalize(corpus.take(mx.array(rows))), mx.full((len(rows),), -1.0)
+        for start in range(0, len(theirs), BLOCK):
+            products = mine @ normalize(home.take(mx.array(theirs[start : start + BLOCK]))).T
+            best = mx.maximum(best, products.max(axis=1))
+            mx.eval(best)
+        nearest.append(np.array(best))
+    counts = [len(rows) for rows in looked]
+    same = np.bincount(np.repeat(np.arange(len(counts)), counts), np.concatenate(nearest) > NEAR)
+    return np.flatnonzero(same > COPY * np.array(counts))
+
+
 def on_all_documents(
-    home: Evaluation, found: Evaluation, travelled: list[Predictor], max_windows: int, progress: Callable[[str], None] = lambda line: None
+    home: Evaluation,
+    found: Evaluation,
+    travelled: list[Predictor],
+    documents: np.ndarray,
+    max_windows: int,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """The model and the closed forms that travelled, on every document of the corpus of `found`: nothing here was fitted on one.
+    """The model and the closed forms that travelled, on `documents` of the corpus of `found`, all but copies: nothing here was
+    fitted on one.
 
     The model is ranked with the share of the mean off that home's validation documents chose, a closed form with the one that
     ranks it best here: a choice in hindsight, which favours the closed forms. The mean is that of all targets here. Gives
-    `documents`, `windows`, `pool`, `metrics` and `verdict` as an evaluation does, and `as_at_home`: the claims in retrieval with
-    home's own mean and shares of it off, for model and closed forms alike, so that nothing at all is from here.
+    `documents`, `copies` left out, `windows`, `pool`, `metrics` and `verdict` as an evaluation does, and `as_at_home`: the claims
+    in retrieval with home's own mean and shares of it off, for model and closed forms alike, so that nothing at all is from here.
     """
     corpus, context, name = found.bench.corpus, home.windows.context, found.name
-    everything = np.arange(len(corpus.names))
-    scored = sample(windows(corpus, everything, context, "documents"), max_windows)
-    pool, mean = build_pool(scored, document_rows(corpus.offsets, everything)), target_mean(corpus, everything, context)
+    scored = sample(windows(corpus, documents, context, "documents"), max_windows)
+    pool, mean = build_pool(scored, document_rows(corpus.offsets, documents)), target_mean(corpus, documents, context)
     measured, at_home = {}, {}
     for one, same in zip([found.predictors[name], *travelled], [home.name, *(one.name for one in home.bench.closed)], strict=True):
         progress(f"{corpus.name}, all documents: scoring {one.name}")
@@ -124,6 +163,7 @@ def on_all_documents(
     purpose = home.result["verdict"]["purpose"]
     return {
         "documents": bootstrap.count,
+        "copies": len(corpus.names) - len(documents),
         "windows": len(scored),
         "pool": float(pool.sizes.mean()),
         "metrics": metrics,
@@ -166,7 +206,9 @@ def whole_sentences(found: dict[str, Any]) -> list[str]:
     if "whole" not in found:
         return []
     whole = found["whole"]
-    scored = f"All {whole['documents']} documents of {found['corpus']}, {whole['windows']:,} windows among {whole['pool']:,.0f} chunks:"
+    which = f" that are no training documents of {found['home']}" if whole["copies"] else ""
+    among = f"{whole['windows']:,} windows among {whole['pool']:,.0f} chunks"
+    scored = f"All {whole['documents']} documents of {found['corpus']}{which}, {among}:"
     judged = [whole["verdict"][metric]["sentence"] for metric in JUDGED]
     home = f"everything fitted on {found['home']}, centring too:"
     return [*(f"{scored} {one}" for one in judged), *(f"{scored} {home} {one['sentence']}" for one in whole["as_at_home"].values())]

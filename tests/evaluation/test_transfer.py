@@ -19,7 +19,7 @@ from mlx_lvm.evaluation.evaluate import evaluate, examine
 from mlx_lvm.evaluation.metrics import mean_cosine
 from mlx_lvm.evaluation.predictor import predict_all
 from mlx_lvm.evaluation.retrieval import build_pool, ranks
-from mlx_lvm.evaluation.transfer import out_of_domain, whole_sentences
+from mlx_lvm.evaluation.transfer import copies, out_of_domain, whole_sentences
 from mlx_lvm.hub import Loaded
 from mlx_lvm.models import build, config_from_dict
 
@@ -85,10 +85,40 @@ def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpu
         for name in ("amn", against["closed_form"].removesuffix(" from small"))
     )
     assert against["difference"] == pytest.approx((mine - theirs).mean(), abs=1e-6)
+    assert whole["copies"] == 0
     sentences = whole_sentences({"corpus": "away", "home": "small", "whole": whole})
     assert [" everything fitted on small, centring too: " in sentence for sentence in sentences] == [False] * 4 + [True] * 2
     assert all(f"All {whole['documents']} documents of away, {len(everything):,} windows" in s for s in sentences)
     assert all("from small" in whole["verdict"][metric]["closed_form"] for metric in ("cosine", "centred.mrr"))
+
+
+def test_training_documents_under_other_names_are_found_and_left_out(small: Corpus, away: Corpus) -> None:
+    """Three documents of small's training part in another corpus: one whole and rounded, one with more than half of its chunks, one
+    with less; and one of its test documents, which nothing was fitted on."""
+    parts, rng = split_corpus(small), np.random.default_rng(0)
+    whole, most, some = parts.train[:3]
+    rows = {number: np.arange(small.offsets[number], small.offsets[number + 1]) for number in (whole, most, some, parts.test[0])}
+    strange = rng.normal(size=(64, small.dim)).astype(np.float32)
+    kept = {whole: 1.0, most: 0.7, some: 0.3, parts.test[0]: 1.0}
+    pieces = [away.numpy()]
+    for number, of in rows.items():
+        share = round(kept[number] * len(of))
+        pieces.append(np.concatenate([small.numpy(of)[:share], strange[: len(of) - share]]) + 1e-4 * rng.normal(size=(len(of), small.dim)))
+    names = (*away.names, "whole", "most", "some", "held out")
+    offsets = np.concatenate([away.offsets, away.offsets[-1] + np.cumsum([len(of) for of in rows.values()])])
+    both = Corpus("both", mx.array(np.concatenate(pieces).astype(np.float32)), None, offsets, names, small.card, sha256="3" * 64)
+    assert [names[d] for d in copies(both, small, parts.train)] == ["whole", "most"]
+
+    loaded = network(small)
+    found = out_of_domain(examine(loaded, small, resamples=50), loaded, both, 20_000)
+    others = np.delete(np.arange(len(names)), [names.index("whole"), names.index("most")])
+    assert (found["whole"]["copies"], found["whole"]["windows"]) == (2, len(windows(both, others, 5)))
+    judged = len({"whole", "most"} & {names[d] for d in split_corpus(both).test})
+    assert found["notes"][-1] == (
+        f"2 of {len(names)} documents of both are training documents of small as well, 'whole' first: "
+        f"no comparison on all documents has them, that on the test documents has {judged}."
+    )
+    assert f"All {found['whole']['documents']} documents of both that are no training documents of small, " in whole_sentences(found)[0]
 
 
 @pytest.mark.parametrize(
