@@ -54,7 +54,7 @@ UNTRAINED: dict[str, dict[str, tuple[Any, str, Any]]] = {
 def train(head: str, corpus: Corpus, split: Split, **sizes: Any) -> RAMN:
     """The best epoch's model by the head's recipe, seed 0."""
     config = RAMNConfig(head=head, **sizes)
-    options = TrainConfig.from_dict(preset("best", config.variant))
+    options = TrainConfig.from_dict(preset("best", config.variant)[0])
     model = initial_model(config, options)
     with tempfile.TemporaryDirectory() as folder:
         trainer = ramn.RamnTrainer(model, corpus, options, Path(folder), split)  # type: ignore[arg-type]

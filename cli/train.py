@@ -18,7 +18,7 @@ from mlx_lvm.cli.train_one import resume_locked, run
 from mlx_lvm.config import Config, field_types
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
 from mlx_lvm.models import MODELS, TRAINED, architecture
-from mlx_lvm.training.config import PRESETS, UNUSED, TrainConfig, preset
+from mlx_lvm.training.config import BEST_OF, PRESETS, UNUSED, TrainConfig, preset
 from mlx_lvm.training.distributed import join
 from mlx_lvm.training.reporting import require_reporter
 from mlx_lvm.training.session import start_run, trainable
@@ -45,9 +45,7 @@ def _option_parameters() -> list[inspect.Parameter]:
     """A command-line parameter for every field of TrainConfig and of the models' configs."""
     out = []
     for field, kind in _typed(TrainConfig):
-        values = {name: changed.get(field.name, field.default) for name, changed in PRESETS.items()}
-        shown = ", ".join(f"{name} {value}" for name, value in values.items()) if len(set(values.values())) > 1 else str(field.default)
-        out.append(_parameter(field, kind, field.metadata["help"], shown))
+        out.append(_parameter(field, kind, field.metadata["help"], f"{field.default}{_presets(field.name)}"))
     sizes: dict[str, list[tuple[str, Any, Any]]] = {}
     for name, config in ((name, MODELS[name][1]) for name in TRAINED):
         for field, kind in _typed(config):
@@ -55,8 +53,19 @@ def _option_parameters() -> list[inspect.Parameter]:
                 sizes.setdefault(field.name, []).append((name, field, kind))
     for found in sizes.values():
         helps = dict.fromkeys(field.metadata["help"] for _, field, _ in found)
-        shown = ", ".join(f"{name} {field.default}" for name, field, _ in found)
+        shown = ", ".join(f"{name} {field.default}" for name, field, _ in found) + _presets(found[0][1].name)
         out.append(_parameter(found[0][1], found[0][2], "; or ".join(helps), shown))
+    return out
+
+
+def _presets(option: str) -> str:
+    """What the presets set an option to, for its help: "; best: 5, ramn 0"."""
+    out = ""
+    for name, changed in PRESETS.items():
+        of = BEST_OF if name == "best" else {}
+        values = [str(changed[option])] if option in changed else []
+        values += [f"{variant} {own[option]}" for variant, own in of.items() if option in own]
+        out += f"; {name}: {', '.join(values)}" if values else ""
     return out
 
 
@@ -173,19 +182,20 @@ def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset
     known, unused = {field.name for field in fields(architecture(name)[1])} - {"dim"}, {*UNUSED.get(name, ())}
     train_keys = {field.name for field in fields(TrainConfig)} - unused
     sizes = {**sizes, **{key: value for key, value in given.items() if key in known}}
-    standing = preset(preset_name or "best", architecture(name)[1].from_dict(sizes).variant)
+    standing, standing_sizes = preset(preset_name or "best", architecture(name)[1].from_dict(sizes).variant)
     plain = TrainConfig.from_dict(standing).to_dict()
     idle = {key for key in unused if values.get(key, plain[key]) != plain[key]}  # a run's own config.toml names them all
     misplaced = [f"--{key.replace('_', '-')}" for key in sorted(({*given} - train_keys - known) | idle)]
     if misplaced:
         raise UsageError(f"{', '.join(misplaced)}: not an option of {name}, which has {', '.join(sorted(known))}")
-    return name, sizes, TrainConfig.from_dict({**standing, **values, **{k: v for k, v in given.items() if k in train_keys}})
+    options = TrainConfig.from_dict({**standing, **values, **{k: v for k, v in given.items() if k in train_keys}})
+    return name, {**standing_sizes, **sizes}, options
 
 
 def given_options(model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None) -> dict[str, Any]:
     """Every option that the command line names, by field, for a run that has options already."""
     values, sizes, named = read_toml(config) if config is not None else ({}, {}, None)
-    out = {**(preset(preset_name) if preset_name else {}), **values, **sizes, **given}
+    out = {**({"preset": preset_name} if preset_name else {}), **values, **sizes, **given}
     name = model or named
     return out if name is None else {"model_type": name, **out}
 

@@ -2,10 +2,10 @@ import pytest
 
 from mlx_lvm.config import field_types
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models import config_from_dict
+from mlx_lvm.models import architecture, config_from_dict
 from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.models.ramn import RAMNConfig
-from mlx_lvm.training.config import TrainConfig, preset
+from mlx_lvm.training.config import BEST_OF, TrainConfig, preset
 
 
 def test_unknown_key_names_the_nearest() -> None:
@@ -69,11 +69,21 @@ def test_model_config_needs_a_known_type() -> None:
 
 def test_unknown_preset() -> None:
     with pytest.raises(UsageError, match="Did you mean 'seed'"):
-        preset("sed")
-    assert preset("seed")["residual_init"] == "torch"
+        preset("sed", "amn")
+    assert preset("seed", "amn") == ({"residual_init": "torch"}, {})
 
 
 def test_a_recipe_is_of_the_head() -> None:
-    regress, retrieve = (preset("best", RAMNConfig(head=head).variant) for head in ("regress", "retrieve"))
+    regress, retrieve = (preset("best", RAMNConfig(head=head).variant)[0] for head in ("regress", "retrieve"))
     assert (regress["epochs"], retrieve["epochs"]) == (3, 12) and regress["lr"] < retrieve["lr"]
-    assert preset("best", "amn")["lr"] < preset("best", "lstm")["lr"]
+
+
+def test_a_recipe_holds_options_of_the_training_and_of_the_model() -> None:
+    train, model = preset("best", "transformer")
+    assert (train["lr"], model) == (3e-4, {"dropout": 0.3})
+    assert preset("seed", "transformer")[1] == {}, "the research project's dropout is the default"
+    for variant in BEST_OF:
+        name = variant.partition("-")[0]
+        train, model = preset("best", variant)
+        TrainConfig.from_dict(train)
+        architecture(name)[1].from_dict(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from mlx_lvm.config import Config, option, parse_size
@@ -118,18 +118,18 @@ SEARCH_SIZES: dict[str, Range] = {
 # What a preset sets against the defaults above, which are those of the research project these models come from: `seed`
 # is that recipe. `best`, the default, is the one that measured best on validation documents (see the README).
 PRESETS: dict[str, dict[str, Any]] = {
-    "best": {"lr": 3e-5, "loss_cosine": 1.0, "early_stop": 5},
+    "best": {"loss_cosine": 1.0, "early_stop": 5},
     "seed": {"residual_init": "torch"},
 }
 
 
-# Where a variant of a model measured better with another value under `best`: AMN starts at the mean of its context and
-# leaves it too fast; the others start from nothing. The transformer does a little better (0.6715 to 0.6707) with lr 3e-4 and
-# dropout 0.3, but that is an option of the model, which a preset does not hold. RAMN's batches are segments of 32
-# targets, and its learning rate falls to zero at the last epoch.
+# What else `best` sets for a variant of a model, options of the model among it. AMN starts at the mean of its context and
+# leaves it too fast at the default learning rate. RAMN's batches are segments of 32 targets, and its learning rate falls to
+# zero at the last epoch.
 BEST_OF: dict[str, dict[str, Any]] = {
-    **{name: {"lr": 5e-4} for name in ("lstm", "transformer")},
+    "amn": {"lr": 3e-5},
     "gru": {"lr": 1e-4},
+    "transformer": {"lr": 3e-4, "dropout": 0.3},
     "ramn": {"epochs": 3, "lr": 2e-4, "weight_decay": 0.1, "clip": 5.0, "early_stop": 0},
     "ramn-retrieve": {"epochs": 12, "batch_size": 24, "lr": 5e-4, "weight_decay": 0.1, "clip": 5.0, "early_stop": 0},
 }
@@ -140,8 +140,8 @@ UNUSED: dict[str, tuple[str, ...]] = {
 }
 
 
-def preset(name: str, variant: str = "") -> dict[str, Any]:
-    """What a preset sets, for a variant of a model where one is named (`ModelConfig.variant`).
+def preset(name: str, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(training options, options of the model) that a preset sets for a variant of a model (`ModelConfig.variant`).
 
     Raises UsageError naming the nearest preset, or where the preset is of before there was such a model.
     """
@@ -149,4 +149,6 @@ def preset(name: str, variant: str = "") -> dict[str, Any]:
         raise UsageError(f"unknown preset '{name}'.{nearest(name, list(PRESETS))}")
     if name == "seed" and variant.partition("-")[0] in UNUSED:
         raise UsageError(f"preset 'seed' is no recipe of {variant}, which is not of the project that it comes from; leave --preset away")
-    return {**PRESETS[name], **(BEST_OF.get(variant, {}) if name == "best" else {})}
+    values = {**PRESETS[name], **(BEST_OF.get(variant, {}) if name == "best" else {})}
+    train = {key: values.pop(key) for key in [field.name for field in fields(TrainConfig)] if key in values}
+    return train, values

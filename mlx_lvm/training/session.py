@@ -19,7 +19,7 @@ from mlx_lvm.files import write_json
 from mlx_lvm.hub import load_model
 from mlx_lvm.models import ModelConfig, VectorModel, architecture, as_dict, build, config_from_dict
 from mlx_lvm.training import run as runs
-from mlx_lvm.training.config import CHANGEABLE, TrainConfig
+from mlx_lvm.training.config import CHANGEABLE, TrainConfig, preset
 from mlx_lvm.training.distributed import ALONE, Group
 from mlx_lvm.training.ramn import RamnTrainer
 from mlx_lvm.training.streamed import StreamedTrainer, settle, streams
@@ -79,7 +79,7 @@ def initial_model(model_config: ModelConfig, config: TrainConfig) -> VectorModel
 
 
 def resume_run(folder: Path, given: dict[str, Any] | None = None, force: bool = False, group: Group = ALONE) -> Trainer:
-    """The run in `folder` at its newest intact checkpoint. `given`: options that the caller names, by field.
+    """The run in `folder` at its newest intact checkpoint. `given`: options that the caller names, by field, or a preset.
 
     An option with the value that the run has is fine; another one is refused, as is other code. `force` lets those through
     that leave every number as it is (CHANGEABLE), and other code. Raises InvalidFile where the corpus has changed.
@@ -87,12 +87,14 @@ def resume_run(folder: Path, given: dict[str, Any] | None = None, force: bool = 
     described = runs.read_config(folder) if group.rank == 0 else {}
     described = described if group.alone else json.loads(group.first_text(json.dumps(described)))
     given = dict(given or {})
-    named = given.pop("corpus", None)
+    named, preset_name = given.pop("corpus", None), given.pop("preset", None)
     train, model = described["train"], described["model"]
     try:
         config, model_config = TrainConfig.from_dict(train), config_from_dict(model)
     except (LvmError, TypeError) as error:
         raise InvalidFile(f"{folder / runs.CONFIG}: {error}") from None
+    if preset_name is not None:
+        given = {key: value for options in preset(preset_name, model_config.variant) for key, value in options.items()} | given
     problems = Problems(f"{folder} cannot be continued so")
     changes = _changes({**as_dict(model_config), **config.to_dict()}, given, force, problems)
     if not force:

@@ -50,8 +50,10 @@ class Search:
 
     def command(self, chosen: dict[str, Any]) -> str:
         """The command line that trains with the chosen values; what it leaves away is the preset `best`."""
-        plain = TrainConfig.from_dict(preset("best", architecture(self.model)[1].from_dict(self.sizes).variant)).to_dict()
-        given = {name: value for name, value in self.base.to_dict().items() if value != plain[name]} | self.sizes | chosen
+        options, sizes = preset("best", architecture(self.model)[1].from_dict(self.sizes).variant)
+        plain = {**TrainConfig.from_dict(options).to_dict(), **sizes}
+        values = {**self.base.to_dict(), **self.sizes, **chosen}
+        given = {name: value for name, value in values.items() if name not in plain or value != plain[name]}
         return shlex.join(["lvm", "train", self.model, *(word for key, value in given.items() for word in (_flag(key), str(value)))])
 
 

@@ -16,7 +16,7 @@ import pytest
 from mlx_lvm.cli.progress import StopOnSignal
 from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.files import open_safetensors, to_bytes
-from mlx_lvm.training.config import PRESETS, TrainConfig
+from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.run import Lock
 from mlx_lvm.training.session import start_run
 
@@ -251,7 +251,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
 @pytest.fixture
 def run(tmp_path: Path, small_file: Path) -> Path:
     """A run of one epoch, not yet judged."""
-    options = TrainConfig.from_dict({**PRESETS["best"], "corpus": str(small_file), "epochs": 1})
+    options = TrainConfig.from_dict({**preset("best", "amn")[0], "corpus": str(small_file), "epochs": 1})
     assert start_run("amn", {"attention_dim": 8, "hidden_dim": 16}, options, tmp_path / "run").train()
     return tmp_path / "run"
 
@@ -269,6 +269,20 @@ def run(tmp_path: Path, small_file: Path) -> Path:
 def test_resume_names_the_option_that_is_another(lvm: Callable, run: Path, arguments: list, words: str) -> None:
     out = lvm("train", "--resume", run, *arguments)
     assert out.code == 2 and words in out.err, out.err
+
+
+def test_a_preset_is_the_recipe_of_the_model(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+    sizes = ("--hidden-dim", 16, "--layers", 1, "--heads", 2, "--ffn-dim", 16, "--corpus", small_file, "--epochs", 1)
+    assert lvm("train", "transformer", *sizes, "--out", tmp_path / "best").code == 0
+    assert lvm("train", "transformer", *sizes, "--preset", "seed", "--out", tmp_path / "seed").code == 0
+    best, seed = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("best", "seed"))
+    assert (best["model"]["dropout"], best["train"]["lr"]) == (0.3, 3e-4)
+    assert (seed["model"]["dropout"], seed["train"]["lr"]) == (0.1, 5e-4)
+    assert lvm("train", "--resume", tmp_path / "best", "--preset", "best").code == 0, "not AMN's recipe, its own"
+    other = lvm("train", "--resume", tmp_path / "seed", "--preset", "best")
+    assert other.code == 2 and "--dropout 0.3: the run has 0.1" in other.err, other.err
+    unknown = lvm("train", "--resume", tmp_path / "seed", "--preset", "bets")
+    assert unknown.code == 2 and "Did you mean 'best'?" in unknown.err, unknown.err
 
 
 def test_resume_takes_the_same_options_and_more_epochs_by_force(lvm: Callable, run: Path, tmp_path: Path, small_file: Path) -> None:

@@ -13,7 +13,7 @@ from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import MODELS
-from mlx_lvm.training.config import SEARCH, SEARCH_SIZES, TrainConfig
+from mlx_lvm.training.config import SEARCH, SEARCH_SIZES, TrainConfig, preset
 from mlx_lvm.training.tune import Search, open_study, run_search, table
 
 optuna = pytest.importorskip("optuna", reason="the search is optuna's")
@@ -43,6 +43,13 @@ def test_a_study_ends_with_the_command_that_trains_its_best(lvm: Callable, tmp_p
     assert trained.code == 0, trained.err
     reached = [json.loads(line)["val_centred_cosine"] for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
     assert max(reached) == again["best"]["centred_cosine"], "the command must repeat the trial, to the bit"
+
+
+def test_the_command_leaves_away_what_the_preset_sets() -> None:
+    options, sizes = preset("best", "transformer")
+    made = Search("transformer", TrainConfig.from_dict({**options, "batch_size": 64}), {**sizes, "layers": 2})
+    assert made.command({"lr": 1e-3}) == "lvm train transformer --batch-size 64 --lr 0.001 --layers 2"
+    assert made.command({"dropout": 0.1}) == "lvm train transformer --batch-size 64 --dropout 0.1 --layers 2"
 
 
 def test_a_head_that_is_made_to_rank_is_judged_by_how_it_ranks(lvm: Callable, tmp_path: Path, small_file: Path) -> None:

@@ -17,7 +17,7 @@ from mlx_lvm.backend import mx
 from mlx_lvm.files import open_safetensors
 from mlx_lvm.hub import load_model
 from mlx_lvm.training import distributed
-from mlx_lvm.training.config import PRESETS, TrainConfig
+from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.distributed import ALONE, Group
 from mlx_lvm.training.session import start_run
 from mlx_lvm.training.trainer import step_key
@@ -136,7 +136,7 @@ def test_the_command_line_on_two_ranks(tmp_path: Path, small_file: Path, memory:
     ended = finish(launch(tmp_path, "lvm", "train", "--resume", tmp_path / "two", "--epochs", 2, "--force", "--json"))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert json.loads(ended[0][2])["epochs"] == 2 and ended[1][2] == ""
-    options = TrainConfig.from_dict({**PRESETS["best"], "corpus": str(small_file), "memory": memory, "lr": 1e-3, "epochs": 2})
+    options = TrainConfig.from_dict({**preset("best", "amn")[0], "corpus": str(small_file), "memory": memory, "lr": 1e-3, "epochs": 2})
     assert start_run("amn", {"attention_dim": 8, "hidden_dim": 16}, options, tmp_path / "one").train()
     one, two = (load_model(tmp_path / name).model.weights() for name in ("one", "two"))
     assert max(float(mx.abs(one[name] - two[name]).max()) for name in one if name != "context_encoder.bias") < 1e-5
