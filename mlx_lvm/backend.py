@@ -1,4 +1,4 @@
-"""The one place that imports MLX, after giving it a fast BLAS where its wheel lacks one.
+"""The one place that imports MLX, after giving it what its Linux wheel lacks: a fast BLAS, memory that it keeps, wide kernels.
 
 The Linux CPU wheel of MLX links the reference BLAS, tens of times slower than the machine. The dynamic linker takes
 the first `cblas_*` it finds in the global scope, so a better library opened before MLX wins. macOS needs nothing.
@@ -94,8 +94,27 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and bool(mallopt(TRIM, KEPT) and mallopt(MMAP, MAPPED))
 
 
+COMPILER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compiler")
+
+
+def compile_wide() -> bool:
+    """Have the kernels that MLX fuses on a CPU compiled by `compiler/g++`, and say whether they are.
+
+    It makes the same numbers to the bit with wider vectors. `MLX_LVM_KERNELS=off` switches this off. Kernels that MLX has kept
+    from before stay as they are.
+    """
+    if sys.platform != "linux" or os.environ.get("MLX_LVM_KERNELS", "").lower() in ("off", "0", "none"):
+        return False
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if COMPILER not in folders and os.access(os.path.join(COMPILER, "g++"), os.X_OK):
+        folders = [COMPILER, *folders]
+        os.environ["PATH"] = os.pathsep.join(folders)
+    return COMPILER in folders
+
+
 BLAS = open_blas()
 FREED_IS_KEPT = keep_freed_memory()
+KERNELS_ARE_WIDE = compile_wide()
 
 try:
     import mlx.core as mx
@@ -107,4 +126,4 @@ except ImportError as error:
         f"MLX has no backend here ({error}). On Linux install one: pip install 'mlx-lvm[cpu]', or [cuda12] or [cuda13] for an NVIDIA GPU."
     ) from error
 
-__all__ = ["BLAS", "FREED_IS_KEPT", "Blas", "mx", "nn", "optim", "tree_flatten", "tree_map", "tree_unflatten"]
+__all__ = ["BLAS", "FREED_IS_KEPT", "KERNELS_ARE_WIDE", "Blas", "mx", "nn", "optim", "tree_flatten", "tree_map", "tree_unflatten"]

@@ -6,18 +6,21 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlx_lvm import __version__
-from mlx_lvm.backend import BLAS, FREED_IS_KEPT, KEPT, mkl_holds_back, mx
+from mlx_lvm.backend import BLAS, COMPILER, FREED_IS_KEPT, KEPT, KERNELS_ARE_WIDE, mkl_holds_back, mx
 
 SLOW_BLAS = 20.0  # GFLOP/s per core pair below which a Linux CPU runs a reference BLAS
 SIDE = 1024
+WIDE = b"avx512f"  # in the names of a kernel that `compiler/g++` made for x86-64
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Every check in the order of reading; takes about a second."""
-    return [*_versions(), _device(), _memory(), *_allocator(), _blas(), _tf32(), _compiler(), *_extras()]
+    return [*_versions(), _device(), _memory(), *_allocator(), _blas(), _tf32(), *_compiler(), *_extras()]
 
 
 def matmul_speed(seconds: float = 0.3) -> float:
@@ -100,12 +103,24 @@ def _tf32() -> Check:
     return Check("tf32", "on: matrix products keep 10 bits of mantissa" if active else "off", active)
 
 
-def _compiler() -> Check:
-    """MLX fuses kernels on a Linux CPU by calling a C++ compiler; Metal and CUDA bring theirs."""
+def _compiler() -> list[Check]:
+    """MLX fuses kernels on a Linux CPU by calling g++, and keeps them; Metal and CUDA bring their own compiler."""
     if sys.platform != "linux":
-        return Check("compiler", "the platform's own")
-    path = shutil.which("g++") or shutil.which("c++")
-    return Check("compiler", path or "none", path, "" if path else "mx.compile needs one on Linux CPU: apt-get install g++")
+        return [Check("compiler", "the platform's own")]
+    path = shutil.which("g++", path=os.pathsep.join(folder for folder in os.get_exec_path() if folder != COMPILER))
+    if path is None:
+        return [Check("compiler", "none", None, "mx.compile needs one on Linux CPU: apt-get install g++")]
+    compiler = Check("compiler", f"{path}, {'as wide as the processor' if KERNELS_ARE_WIDE else 'as MLX asks for it'}", path)
+    store = Path(tempfile.gettempdir()) / "mlx" / version("mlx") / "cpu"
+    kernels = [file.read_bytes() for file in store.glob("*.so")]
+    if not kernels or not KERNELS_ARE_WIDE or platform.machine() != "x86_64":
+        return [compiler]
+    narrow = sum(WIDE not in kernel for kernel in kernels)
+    remedy = f"slower ones, from before or from another program; rm -r {store} has them made anew" if narrow else ""
+    return [
+        compiler,
+        Check("kernels", f"{len(kernels) - narrow} wide, {narrow} narrow", {"kernels": len(kernels), "narrow": narrow}, remedy),
+    ]
 
 
 def _extras() -> list[Check]:

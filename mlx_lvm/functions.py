@@ -1,4 +1,4 @@
-"""sigmoid, tanh, GELU and the square root: MLX's own, but for many float32 on a CPU, where MLX calls the C library number by number.
+"""sigmoid, tanh and GELU: MLX's own, but for many float32 on a CPU, where MLX calls the C library number by number.
 
 There they are made of one exponential, and that of polynomials, which a compiler turns into vector instructions: a tenth of the
 time. Value and slope are right to their own last digits, also where a gate is shut, and nothing differentiates a polynomial.
@@ -26,11 +26,6 @@ def sigmoid(x: mx.array) -> mx.array:
 def gelu(x: mx.array) -> mx.array:
     """x Phi(x) = x (1 + erf(x / sqrt(2))) / 2, exact, as `torch.nn.GELU()` (Hendrycks & Gimpel 2016)."""
     return fast_gelu(x) if scalar_library(x) else nn.gelu(x)
-
-
-def sqrt(x: mx.array) -> mx.array:
-    """The root of x >= 0, without a gradient; on a CPU 1e-20 for zero, and NaN for infinity."""
-    return fast_sqrt(apart(x)) if scalar_library(x) else mx.sqrt(x)
 
 
 class GELU(nn.Module):
@@ -126,14 +121,3 @@ def fast_gelu(x: mx.array) -> tuple[mx.array, mx.array]:
     tail = apart(polynomial(MILLS[0], size) / polynomial(MILLS[1], size) * e)  # Phi(-|x|)
     phi = apart(mx.abs(mx.where(x < 0, 0.0, 1.0) - tail))  # choosing between two numbers that must be computed would branch
     return x * phi, phi + x * e * DENSITY
-
-
-HALF_BIAS = 0x1FBB5000  # half of the bits of a float32 plus this are those of its root, within 3.5%
-LESS_THAN_HALF = 0.499844  # Heron's root is never too small: up to 6e-4 too large in the first round, and half of that either way so
-
-
-def fast_sqrt(x: mx.array) -> mx.array:
-    """Heron's method from a guess by the bits: two rounds leave 1.4 units in the last place at most."""
-    root = mx.view(apart((mx.view(x, mx.int32) >> 1) + HALF_BIAS), mx.float32)
-    root = (root + x / root) * LESS_THAN_HALF
-    return (root + x / root) * 0.5

@@ -40,6 +40,7 @@ def test_it_brings_every_module_and_every_shipped_file(wheel: zipfile.ZipFile) -
             expected.add(f"mlx_lvm/{path.relative_to(ROOT).as_posix()}")
     expected |= {"mlx_lvm/py.typed", "mlx_lvm/weights/sotu.safetensors", "mlx_lvm/weights/amn/model.safetensors"}
     assert expected - names == set()
+    assert wheel.getinfo("mlx_lvm/compiler/g++").external_attr >> 16 & 0o111, "a compiler must be executable"
 
 
 def test_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
