@@ -16,12 +16,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mlx_lvm.cli.bench import MODELS
 from mlx_lvm.errors import LvmError, SetupInvalid
 from mlx_lvm.files import read_json, write_json
 from mlx_lvm.timing import Bench, rows
 from mlx_lvm.workers import Options
 
-MODELS = ("amn", "lstm", "gru", "transformer", "ramn")
 PRECISIONS = {"float32": ("float32", False), "tf32": ("float32", True), "bfloat16": ("bfloat16", False)}  # dtype, TF32
 TASKS = {"forward": (1, 8, 32, 128, 1024, 4096), "train": (32, 128, 256, 1024, 4096)}
 SIDES = {"mlx": ("mlx_lvm.speed", "Mlx"), "torch": ("mlx_lvm.parity.speed", "Torch")}

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from mlx_lvm.cli.common import Output
 from mlx_lvm.cli.evaluate import show
-from mlx_lvm.training import trainer as training
+from mlx_lvm.training import state
+from mlx_lvm.training.trainer import Trainer
 
 JUDGED = {"val_cosine": "cosine", "val_mrr": "MRR", "val_score": "cosine + 0.3 centred cosine"}  # what chose the best epoch, in words
 
@@ -22,7 +23,7 @@ JUDGED = {"val_cosine": "cosine", "val_mrr": "MRR", "val_score": "cosine + 0.3 c
 class TrainingDisplay:
     """Follows a Trainer: pass `step` and `epoch` to its `train`."""
 
-    def __init__(self, out: Output, trainer: training.Trainer) -> None:
+    def __init__(self, out: Output, trainer: Trainer) -> None:
         self.out, self.trainer, self.headed = out, trainer, False
         config = trainer.config
         self.progress = Progress(
@@ -69,7 +70,7 @@ class TrainingDisplay:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def step(self, p: training.Progress) -> None:
+    def step(self, p: state.Progress) -> None:
         shown: dict[str, Any] = {"loss": p.loss, "cosine": p.cosine, "rate": p.windows_per_second, "memory": p.peak_memory / 1e6}
         self.progress.update(self.task, completed=(p.epoch - 1) * p.steps + p.step, epoch=p.epoch, **shown)
 

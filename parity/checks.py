@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -15,10 +14,10 @@ from mlx_lvm.parity import bridge
 from mlx_lvm.parity.arbiter import GRADIENT_LIMIT, LARGEST, UNIT, UNOBSERVABLE, Around, Check, exact, failed, judge, rms
 from mlx_lvm.parity.base import Twin
 from mlx_lvm.parity.inputs import Case, random_case
+from mlx_lvm.parity.kinks import NULL, settle_kinks
 from mlx_lvm.parity.sides import Outputs, Sides, Subject, draw_cotangents, twin_gradients, twin_outputs
 from mlx_lvm.parity.taps import first_divergence, tap_case
 
-NULL = 1e-6  # a float64 gradient this small beside the others may be zero by mathematics
 HEADROOM = 16  # gradients this far below the largest number of a format may be summed over a batch in it
 GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "in_proj": ("q", "k", "v")}
 
@@ -208,71 +207,6 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
             where = blame(sides, case) or f"gradient of {failures[-1].name.rpartition('/')[2]}"
             checks = [c if c.passed else replace(c, first_divergence=where, source=(sides.subject, case)) for c in checks]
         yield from checks
-
-
-def settle_kinks(sides: Sides, case: Case, run: Callable, out: Outputs, truth: Outputs) -> tuple[Outputs, int]:
-    """The truth with the sign of some relu inputs flipped that are zero to within rounding, and how many.
-
-    There the gradient jumps and both sides are right. Only units within 16 roundings of zero qualify, and a flip is kept
-    only where it at least halves the distance to MLX: a fault elsewhere cannot hide behind it.
-    """
-    x = sides.context(case.context)[2]
-    candidates = near_kinks(sides.truth, x, 16 * UNIT[sides.dtype])
-    flips: list[tuple[str, int]] = []
-    best, distance = truth, _distance(out, truth)
-    for candidate in candidates[:8]:
-        with flipped(sides.truth, [*flips, candidate]):
-            tried = run(sides.truth, x)
-        if _distance(out, tried) < distance / 2:
-            flips, best, distance = [*flips, candidate], tried, _distance(out, tried)
-    return best, len(flips)
-
-
-def _distance(out: Outputs, truth: Outputs) -> float:
-    sizes = [rms(truth[name]) for name in truth]
-    return sum(rms(out[name] - truth[name]) for name, size in zip(truth, sizes, strict=True) if size > NULL * max(sizes) and name in out)
-
-
-def near_kinks(model: Twin, x: torch.Tensor, margin: float) -> list[tuple[str, int]]:
-    """(layer, flat index) of relu inputs smaller than `margin` times the layer's rms, nearest to zero first."""
-    found: list[tuple[float, str, int]] = []
-
-    def look(name: str) -> Callable:
-        def hook(module: object, inputs: object, output: torch.Tensor) -> None:
-            sizes = output.detach().abs().flatten() / output.detach().square().mean().sqrt()
-            found.extend((float(sizes[i]), name, int(i)) for i in torch.nonzero(sizes < margin).flatten())
-
-        return hook
-
-    handles = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name.endswith("linear1")]
-    try:
-        twin_outputs(model, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [(name, index) for _, name, index in sorted(found)]
-
-
-@contextmanager
-def flipped(model: Twin, units: list[tuple[str, int]]) -> Iterator[None]:
-    """While it lasts, the named relu inputs have the other sign."""
-
-    def flip(name: str) -> Callable:
-        def hook(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
-            sign = torch.ones(output.numel(), dtype=output.dtype)
-            sign[[index for layer, index in units if layer == name]] = -1
-            shifted = output.detach() * (sign.view(output.shape) - 1)
-            return output + shifted
-
-        return hook
-
-    layers = {name for name, _ in units}
-    handles = [module.register_forward_hook(flip(name)) for name, module in model.named_modules() if name in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def split_gates(values: Outputs) -> Outputs:

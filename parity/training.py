@@ -21,8 +21,9 @@ from mlx_lvm.data.windows import windows
 from mlx_lvm.parity import bridge
 from mlx_lvm.parity.arbiter import UNIT, UNOBSERVABLE, Check, failed, judge, rms, slack_of_sum
 from mlx_lvm.parity.base import Twin
-from mlx_lvm.parity.checks import NULL, near_kinks, split_gates
+from mlx_lvm.parity.checks import split_gates
 from mlx_lvm.parity.inputs import random_case
+from mlx_lvm.parity.kinks import NULL, near_kinks
 from mlx_lvm.parity.losses import total
 from mlx_lvm.parity.sides import Outputs, Subject, twin_outputs
 from mlx_lvm.parity.trace import ask

@@ -13,7 +13,7 @@ from mlx_lvm.backend import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
 from mlx_lvm.evaluation.evaluate import examine
-from mlx_lvm.evaluation.ranking import Ranking
+from mlx_lvm.evaluation.fusion import Ranking
 from mlx_lvm.export import export
 from mlx_lvm.files import open_safetensors, to_bytes
 from mlx_lvm.hub import load_model

@@ -20,10 +20,11 @@ from mlx_lvm.evaluation.baselines import NAMES, controls
 from mlx_lvm.evaluation.bench import MAX_WINDOWS, Bench, Measured, set_up
 from mlx_lvm.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
 from mlx_lvm.evaluation.checks import check_controls
+from mlx_lvm.evaluation.fusion import Ranking
 from mlx_lvm.evaluation.history import predictor_of
 from mlx_lvm.evaluation.hybrid import Hybrid, fuses
 from mlx_lvm.evaluation.predictor import Predictor
-from mlx_lvm.evaluation.ranking import Ranking, fit_ranking
+from mlx_lvm.evaluation.ranking import fit_ranking
 from mlx_lvm.evaluation.retrieval import Pool, chance
 from mlx_lvm.evaluation.summary import claim, summarise, verdict
 from mlx_lvm.hub import Loaded

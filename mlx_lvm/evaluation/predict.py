@@ -15,11 +15,11 @@ from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.approximate import shortlist
 from mlx_lvm.evaluation.cases import label
 from mlx_lvm.evaluation.certainty import cues_of
+from mlx_lvm.evaluation.fusion import Ranking
 from mlx_lvm.evaluation.history import predict_asked, takes_queries
 from mlx_lvm.evaluation.hybrid import QUERY, TERMS, Hybrid, candidate_rows, fuse, fused_terms
 from mlx_lvm.evaluation.predictor import ALL, Predictor
 from mlx_lvm.evaluation.query import Query
-from mlx_lvm.evaluation.ranking import Ranking
 from mlx_lvm.evaluation.stage import stage
 from mlx_lvm.models.base import normalize
 

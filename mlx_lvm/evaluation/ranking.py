@@ -7,7 +7,6 @@ judge(ranking, predictor, windows, mean) -> dict      how it does on windows it 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,11 @@ from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.evaluation.baselines import target_mean
 from mlx_lvm.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
-from mlx_lvm.evaluation.certainty import CUES, Certainty, cues_of, fit_certainty, reliability
+from mlx_lvm.evaluation.certainty import cues_of, fit_certainty, reliability
 from mlx_lvm.evaluation.conformal import thresholds
+from mlx_lvm.evaluation.fusion import COVERAGES, Fusion, Ranking
 from mlx_lvm.evaluation.history import predict_asked, takes_queries
 from mlx_lvm.evaluation.hybrid import (
-    QUERY,
     TERMS,
     Candidates,
     candidates_of,
@@ -41,85 +40,7 @@ TUNING_WINDOWS = 2_000  # validation windows that sets and certainty are calibra
 FIT_PAIRS = 8_000_000  # (window, candidate) pairs that weights are fitted on: 130 MB, two seconds
 LOOK_PAIRS = 4_000_000  # pairs looked at together
 AHEAD = 5  # chunks after the target that a simulated query may be
-COVERAGES = tuple(percent / 100 for percent in range(50, 100))
 SHOWN_COVERAGES = (0.5, 0.8, 0.9, 0.95)
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """weights: of TERMS, and of the query where it is one; zero for what is not fused. surprises: for each of COVERAGES, the
-    largest -log P that a chunk of the set may have; infinite where the validation documents are too few to promise it.
-    """
-
-    weights: tuple[float, ...]
-    surprises: tuple[float, ...]
-
-    def surprise(self, coverage: float) -> float:
-        """Of the set that holds the truth with probability `coverage` at least: that of the next of COVERAGES."""
-        found = [value for level, value in zip(COVERAGES, self.surprises, strict=True) if level >= coverage - 1e-9]
-        return found[0] if found else math.inf
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Fitted on `windows` validation windows in `documents` documents of the corpus of that sha256."""
-
-    corpus_sha256: str
-    documents: int
-    windows: int
-    plain: Fusion
-    query: Fusion
-    certainty: Certainty
-
-    def fusion(self, with_query: bool) -> Fusion:
-        return self.query if with_query else self.plain
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: an infinite threshold is null."""
-        fusions = {
-            name: {
-                "weights": dict(zip([*TERMS, QUERY], one.weights, strict=False)),
-                "surprises": [value if math.isfinite(value) else None for value in one.surprises],
-            }
-            for name, one in (("plain", self.plain), ("query", self.query))
-        }
-        certainty = {"intercept": self.certainty.intercept, **dict(zip(CUES, self.certainty.coefficients, strict=True))}
-        return {
-            "corpus_sha256": self.corpus_sha256,
-            "documents": self.documents,
-            "windows": self.windows,
-            **fusions,
-            "certainty": certainty,
-        }
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> Ranking:
-        """Raises InvalidFile where `values` is not what `to_dict` writes."""
-
-        def fusion(entry: dict[str, Any], terms: list[str]) -> Fusion:
-            surprises = tuple(math.inf if value is None else _finite(value) for value in entry["surprises"])
-            if len(surprises) != len(COVERAGES) or list(surprises) != sorted(surprises):
-                raise ValueError(f"{len(surprises)} thresholds; expected {len(COVERAGES)}, never falling")
-            return Fusion(tuple(_finite(entry["weights"][term]) for term in terms), surprises)
-
-        try:
-            certainty = Certainty(_finite(values["certainty"]["intercept"]), tuple(_finite(values["certainty"][cue]) for cue in CUES))
-            return Ranking(
-                str(values["corpus_sha256"]),
-                int(values["documents"]),
-                int(values["windows"]),
-                fusion(values["plain"], [*TERMS]),
-                fusion(values["query"], [*TERMS, QUERY]),
-                certainty,
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InvalidFile(f"the ranking stored with the model does not parse ({type(error).__name__}: {error})") from None
-
-
-def _finite(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)
 
 
 def ranking_mean(corpus: Corpus, parts: Split, context: int) -> np.ndarray:

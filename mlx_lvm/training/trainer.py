@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,38 +32,11 @@ from mlx_lvm.training.checkpoint import Checkpoint
 from mlx_lvm.training.config import Every, TrainConfig
 from mlx_lvm.training.distributed import ALONE, Group
 from mlx_lvm.training.schedule import Plateau
+from mlx_lvm.training.state import LoopState, Progress, epoch_order, step_key
 from mlx_lvm.training.step import NEVER, TrainStep, compile_validation
 
 REPORT_EVERY = 16  # steps
 VALIDATION_BLOCK = 1024
-
-
-@dataclass
-class Progress:
-    """What a display may show while an epoch runs."""
-
-    epoch: int
-    step: int  # in the epoch
-    steps: int
-    loss: float
-    cosine: float
-    windows_per_second: float
-    peak_memory: int  # bytes
-
-
-@dataclass
-class LoopState:
-    """Where the loop stands; all plain values, saved with every checkpoint."""
-
-    epoch: int = 0
-    step: int = 0  # steps done in this epoch
-    count: int = 0  # optimiser steps done
-    best_epoch: int = 0
-    best_cosine: float = -2.0
-    seconds: float = 0.0
-    trained_windows: int = 0
-    plateau: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
@@ -126,25 +99,8 @@ class Trainer:
 
     def _take(self, loaded: Checkpoint, what: str) -> None:
         set_weights(self.model, loaded.weights, what)
-        self.state = self._checked_state(loaded.state, what)
+        self.state = LoopState.checked(loaded.state, self.steps_per_epoch, what)
         self.train_step.load(loaded.optimizer, self.state.count)
-
-    def _checked_state(self, values: Any, what: str) -> LoopState:
-        try:
-            state = LoopState(**values)
-            kinds = {name: type(value) for name, value in asdict(LoopState()).items()}
-            wrong = [name for name, kind in kinds.items() if not isinstance(getattr(state, name), (int, kind) if kind is float else kind)]
-            if wrong:
-                raise ValueError(f"{', '.join(wrong)} of another type")
-            Plateau(**state.plateau)
-        except (TypeError, ValueError) as error:
-            raise InvalidFile(f"{what}: its state does not parse ({error})") from None
-        if state.count != state.epoch * self.steps_per_epoch + state.step or not 0 <= state.step <= self.steps_per_epoch:
-            raise InvalidFile(
-                f"{what}: epoch {state.epoch + 1}, step {state.step} cannot be optimiser step {state.count} "
-                f"with {self.steps_per_epoch} steps an epoch; it belongs to another run"
-            )
-        return state
 
     def train(
         self,
@@ -342,14 +298,3 @@ def _is(folder: Path, descriptor: int) -> bool:
     except OSError:
         return False
     return (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of the training windows that depends on seed and epoch alone."""
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
-
-
-def step_key(seed: int, epoch: int, step: int, rank: int = 0) -> int:
-    """A 64-bit seed for one step's dropout; neighbouring steps, and ranks, get unrelated ones."""
-    low, high = np.random.SeedSequence([seed, epoch, step, *([rank] if rank else [])]).generate_state(2)
-    return int(high) << 32 | int(low)

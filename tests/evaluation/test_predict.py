@@ -12,12 +12,13 @@ from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation import predict as predicting
 from mlx_lvm.evaluation.baselines import ContextMean, fit_lag_filter
 from mlx_lvm.evaluation.certainty import Certainty
+from mlx_lvm.evaluation.fusion import COVERAGES, Fusion, Ranking
 from mlx_lvm.evaluation.history import HistoryPredictor
 from mlx_lvm.evaluation.hybrid import candidates_of, fused_terms
 from mlx_lvm.evaluation.predict import Race, Ranker, predict
 from mlx_lvm.evaluation.predictor import sample
 from mlx_lvm.evaluation.query import Query
-from mlx_lvm.evaluation.ranking import COVERAGES, Fusion, Ranking, fit_on_validation, look, ranking_mean, simulated_queries
+from mlx_lvm.evaluation.ranking import fit_on_validation, look, ranking_mean, simulated_queries
 from mlx_lvm.models import build, config_from_dict
 from mlx_lvm.models.base import normalize
 from mlx_lvm.training.anchor import fit_anchor, start_at_anchor

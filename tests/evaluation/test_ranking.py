@@ -11,9 +11,10 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.evaluation.baselines import ContextMean, Last
+from mlx_lvm.evaluation.fusion import COVERAGES, Ranking
 from mlx_lvm.evaluation.history import predictor_of
 from mlx_lvm.evaluation.predictor import predict_all
-from mlx_lvm.evaluation.ranking import COVERAGES, Ranking, fit_on_validation, fit_ranking, judge, ranking_for, ranking_mean
+from mlx_lvm.evaluation.ranking import fit_on_validation, fit_ranking, judge, ranking_for, ranking_mean
 from mlx_lvm.models import build, config_from_dict
 
 from .conftest import make_corpus

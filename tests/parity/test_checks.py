@@ -11,8 +11,9 @@ from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import MODELS
 from mlx_lvm.parity import setup
 from mlx_lvm.parity.arbiter import verdict_of
-from mlx_lvm.parity.checks import forward_checks, gradient_checks, near_kinks, weights_checks
+from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
 from mlx_lvm.parity.inputs import adversarial_cases, random_case, real_cases
+from mlx_lvm.parity.kinks import near_kinks
 from mlx_lvm.parity.run import Plan, find_subjects, parse_checks, run, small
 from mlx_lvm.parity.sides import Sides, Subject
 from mlx_lvm.parity.taps import first_divergence, tap_case, taps_checks

@@ -21,8 +21,8 @@ from mlx_lvm.models import architecture
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import join
 from mlx_lvm.training.session import initial_model
+from mlx_lvm.training.state import step_key
 from mlx_lvm.training.step import TrainStep
-from mlx_lvm.training.trainer import step_key
 
 SIZES = {"amn": {"attention_dim": 8, "hidden_dim": 16}, "lstm": {"hidden_dim": 8, "dropout": 0.0}}
 BATCHES = (32, 7, 1)  # even, odd, fewer windows than ranks

@@ -14,7 +14,8 @@ from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training import losses
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import start_run
-from mlx_lvm.training.trainer import Trainer, epoch_order
+from mlx_lvm.training.state import epoch_order
+from mlx_lvm.training.trainer import Trainer
 
 BATCH = 64
 

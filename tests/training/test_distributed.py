@@ -20,7 +20,7 @@ from mlx_lvm.training import distributed
 from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.distributed import ALONE, Group
 from mlx_lvm.training.session import start_run
-from mlx_lvm.training.trainer import step_key
+from mlx_lvm.training.state import step_key
 
 DRIVER = Path(__file__).with_name("distributed_driver.py")
 

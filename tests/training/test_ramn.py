@@ -23,7 +23,7 @@ from mlx_lvm.training.anchor import PENALTY, SHRINK, bands, fit_anchor, start_at
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.documents import causal_kernels, centred_rows, counts_of, mixtures_of, old_mask, segments, take_segments
 from mlx_lvm.training.ramn import FILTERS, FROZEN, POWER, RamnTrainer, fit_blend, retrieve_loss
-from mlx_lvm.training.trainer import epoch_order, step_key
+from mlx_lvm.training.state import epoch_order, step_key
 
 SIZES = {"dim": 32, "rank": 12, "hidden_dim": 16}
 

@@ -27,9 +27,9 @@ from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training import streamed
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import initial_model, resume_run, start_run
+from mlx_lvm.training.state import step_key
 from mlx_lvm.training.step import TrainStep
 from mlx_lvm.training.streamed import StreamedTrainer, settle, streams
-from mlx_lvm.training.trainer import step_key
 
 SIZES = {"attention_dim": 8, "hidden_dim": 16}
 OPTIONS = {"epochs": 3, "batch_size": 20, "lr": 0.002, "memory": "100K"}  # of 123 KB: four blocks of some eight documents

@@ -13,7 +13,8 @@ from mlx_lvm.files import sha256
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import resume_run, start_run
-from mlx_lvm.training.trainer import Trainer, epoch_order, step_key
+from mlx_lvm.training.state import epoch_order, step_key
+from mlx_lvm.training.trainer import Trainer
 
 SIZES = {"attention_dim": 8, "hidden_dim": 16}
 
