@@ -45,7 +45,7 @@ def _option_parameters() -> list[inspect.Parameter]:
     """A command-line parameter for every field of TrainConfig and of the models' configs."""
     out = []
     for field, kind in _typed(TrainConfig):
-        out.append(_parameter(field, kind, field.metadata["help"], f"{field.default}{_presets(field.name)}"))
+        out.append(_parameter(field, kind, field.metadata["help"], f"{field.default}{presets_of(field.name)}"))
     sizes: dict[str, list[tuple[str, Any, Any]]] = {}
     for name, config in ((name, MODELS[name][1]) for name in TRAINED):
         for field, kind in _typed(config):
@@ -53,12 +53,12 @@ def _option_parameters() -> list[inspect.Parameter]:
                 sizes.setdefault(field.name, []).append((name, field, kind))
     for found in sizes.values():
         helps = dict.fromkeys(field.metadata["help"] for _, field, _ in found)
-        shown = ", ".join(f"{name} {field.default}" for name, field, _ in found) + _presets(found[0][1].name)
+        shown = ", ".join(f"{name} {field.default}" for name, field, _ in found) + presets_of(found[0][1].name)
         out.append(_parameter(found[0][1], found[0][2], "; or ".join(helps), shown))
     return out
 
 
-def _presets(option: str) -> str:
+def presets_of(option: str) -> str:
     """What the presets set an option to, for its help: "; best: 5, ramn 0"."""
     out = ""
     for name, changed in PRESETS.items():

@@ -52,7 +52,7 @@ def test_wide_kernels_give_the_same_bits(tmp_path: Path) -> None:
 
 
 def gxx(arguments: list[str], path: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([f"{COMPILER}/g++", *arguments], capture_output=True, text=True, env={"PATH": path})
+    return subprocess.run([f"{COMPILER}/g++", *arguments], capture_output=True, text=True, env={"PATH": path}, timeout=60)
 
 
 @pytest.mark.parametrize("path", [REAL, f"{COMPILER}:{REAL}", f"{REAL.split(':')[0]}:{COMPILER}:{REAL}:{COMPILER}"])

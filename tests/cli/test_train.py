@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mlx_lvm.cli.progress import StopOnSignal
+from mlx_lvm.cli.train import presets_of
 from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.files import open_safetensors, to_bytes
 from mlx_lvm.training.config import TrainConfig, preset
@@ -279,10 +280,18 @@ def test_a_preset_is_the_recipe_of_the_model(lvm: Callable, tmp_path: Path, smal
     assert (best["model"]["dropout"], best["train"]["lr"]) == (0.3, 3e-4)
     assert (seed["model"]["dropout"], seed["train"]["lr"]) == (0.1, 5e-4)
     assert lvm("train", "--resume", tmp_path / "best", "--preset", "best").code == 0, "not AMN's recipe, its own"
+    given = lvm("train", "--resume", tmp_path / "best", "--preset", "seed", "--lr", 0.9, "--dropout", 0.3)
+    assert given.code == 2 and "--lr 0.9: the run has 0.0003" in given.err and "--dropout" not in given.err, given.err
     other = lvm("train", "--resume", tmp_path / "seed", "--preset", "best")
     assert other.code == 2 and "--dropout 0.3: the run has 0.1" in other.err, other.err
     unknown = lvm("train", "--resume", tmp_path / "seed", "--preset", "bets")
     assert unknown.code == 2 and "Did you mean 'best'?" in unknown.err, unknown.err
+
+
+def test_the_help_of_an_option_shows_what_each_preset_sets() -> None:
+    assert presets_of("dropout") == "; best: transformer 0.3"
+    assert presets_of("early_stop") == "; best: 5, ramn 0, ramn-retrieve 0"
+    assert presets_of("residual_init") == "; seed: torch" and presets_of("context") == ""
 
 
 def test_resume_takes_the_same_options_and_more_epochs_by_force(lvm: Callable, run: Path, tmp_path: Path, small_file: Path) -> None:
