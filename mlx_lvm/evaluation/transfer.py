@@ -85,6 +85,7 @@ def out_of_domain(
     }
     if found.name not in home.result["metrics"] or home.result["metrics"][found.name]["kind"] != "closed form":
         out["versus_transferred"] = {metric: _against(found, [one.name for one in travelled], metric) for metric in AGAINST}
+        progress(f"{corpus.name}: looking for training documents of {there.name}")
         doubt, copied = may_have_seen(subject, corpus), copies(corpus, there, home.bench.parts.train)
         if len(copied):
             judged = np.isin(copied, found.bench.parts.part(home.bench.split)).sum()
