@@ -16,14 +16,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus, quantise
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
-from mlx_lvm.evaluation.baselines import NAMES, fit_baselines
-from mlx_lvm.evaluation.predictor import document_rows, sample
-from mlx_lvm.evaluation.retrieval import build_pool, ranks
+from mlx_lvm.metrics.retrieval import build_pool, ranks
+from mlx_lvm.predictors.base import document_rows, sample
+from mlx_lvm.predictors.baselines import NAMES, fit_baselines
 
 DIM = 768
 
@@ -42,7 +42,9 @@ def drawn_corpus(count: int, seed: int = 0) -> Corpus:
         x = topic + 1.2 * rng.standard_normal((stop - start, DIM), np.float32)
         vectors[start:stop], scales[start:stop] = quantise(x / np.linalg.norm(x, axis=1, keepdims=True))
     names = tuple(f"document-{d}" for d in range(len(lengths)))
-    return Corpus("drawn", mx.array(vectors), mx.array(scales), offsets, names, EncoderCard(model="drawn", dim=DIM))
+    return Corpus(
+        "drawn", mx.array(vectors), mx.array(scales), offsets, names, EncoderCard(model="drawn", dim=DIM)
+    )
 
 
 def peak() -> str:
@@ -52,7 +54,9 @@ def peak() -> str:
 def closed_forms(count: int) -> None:
     corpus = drawn_corpus(count)
     parts = split_corpus(corpus, 0)
-    print(f"{count:,} x {DIM} I8, {len(parts.train):,} training documents; {peak()} resident with the corpus made")
+    print(
+        f"{count:,} x {DIM} I8, {len(parts.train):,} training documents; {peak()} resident with the corpus made"
+    )
     fit_baselines(corpus, parts.train[:20], parts.val[:20], 5)  # kernels are compiled
     began = time.perf_counter()
     for name in NAMES:
@@ -61,7 +65,9 @@ def closed_forms(count: int) -> None:
         print(f"{name:22} {time.perf_counter() - at:7.1f} s alone", flush=True)
     at = time.perf_counter()
     fit_baselines(corpus, parts.train, parts.val, 5)
-    print(f"{'all together':22} {time.perf_counter() - at:7.1f} s, {peak()} at most; {time.perf_counter() - began:.0f} s in all")
+    print(
+        f"{'all together':22} {time.perf_counter() - at:7.1f} s, {peak()} at most; {time.perf_counter() - began:.0f} s in all"
+    )
 
 
 def retrieval(candidates: int, queries: int) -> None:
@@ -73,17 +79,23 @@ def retrieval(candidates: int, queries: int) -> None:
     at = time.perf_counter()
     found = ranks(pool, scored.truth())
     assert (found == 1).all()  # the truth itself as the query
-    print(f"{queries:,} queries in {candidates:,} candidates: {time.perf_counter() - at:.1f} s, {before} before, {peak()} at most")
+    print(
+        f"{queries:,} queries in {candidates:,} candidates: {time.perf_counter() - at:.1f} s, {before} before, {peak()} at most"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("closed-forms", "retrieval"))
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--candidates", type=int, default=200_000)
     parser.add_argument("--queries", type=int, default=10_000)
     given = parser.parse_args()
-    closed_forms(given.vectors) if given.what == "closed-forms" else retrieval(given.candidates, given.queries)
+    closed_forms(given.vectors) if given.what == "closed-forms" else retrieval(
+        given.candidates, given.queries
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The coefficients in `mlx_lvm/functions.py`, fitted here in float64; how far off the functions are in float32, and how fast.
+"""The coefficients in `mlx_lvm/core/activations.py`, fitted here in float64; how far off the functions are in float32, and how fast.
 
 Lawson's method: least squares on Chebyshev nodes, the weights raised where the error is large until the largest relative error
 is about as small as it can be.
@@ -14,9 +14,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import erfcx, expit, ndtr
 
-from mlx_lvm import functions
-from mlx_lvm.backend import mx, nn
-from mlx_lvm.workers import fastest
+from mlx_lvm.bench.workers import fastest
+from mlx_lvm.core import activations as functions
+from mlx_lvm.core.mlx import mx, nn
 
 NODES, ROUNDS = 4000, 60
 TIMED = 2**17  # numbers
@@ -35,7 +35,12 @@ def exp_rest(r: np.ndarray) -> np.ndarray:
 
 
 def fit(
-    f: Callable[[np.ndarray], np.ndarray], low: float, high: float, above: int, below: int, size: Callable[[np.ndarray], np.ndarray]
+    f: Callable[[np.ndarray], np.ndarray],
+    low: float,
+    high: float,
+    above: int,
+    below: int,
+    size: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """P [above + 1] and Q [below + 1] with Q(0) = 1 on [low, high], of least largest error against size(x)."""
     x = (low + high) / 2 - (high - low) / 2 * np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)
@@ -43,7 +48,9 @@ def fit(
     t, y = x / scale, f(x)
     importance, denominator = np.ones_like(x), np.ones_like(x)
     for _ in range(ROUNDS):
-        columns = np.hstack([t[:, None] ** np.arange(above + 1), -y[:, None] * t[:, None] ** np.arange(1, below + 1)])
+        columns = np.hstack(
+            [t[:, None] ** np.arange(above + 1), -y[:, None] * t[:, None] ** np.arange(1, below + 1)]
+        )
         weight = np.sqrt(importance) / (size(x) * denominator)
         solution = np.linalg.lstsq(columns * weight[:, None], y * weight, rcond=None)[0]
         p, q = solution[: above + 1], np.concatenate([[1.0], solution[above + 1 :]])
@@ -60,7 +67,9 @@ def shown(coefficients: np.ndarray) -> str:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     half = np.log(2) / 2 * 1.001
     p, _ = fit(exp_rest, -half, half, 4, 0, lambda r: np.exp(r) / np.maximum(r * r, 1e-6))
     print(f"EXP = {shown(p)}")
@@ -75,7 +84,9 @@ def main() -> None:
         ("gelu", functions.gelu, wide * ndtr(wide), np.maximum(np.abs(wide), 1)),
     ):
         off = np.abs(np.array(function(mx.array(x))) - truth) / size
-        print(f"{name}: off by {off.max():.1e} at most, {off.mean():.1e} in the middle; half a unit in the last place is 6e-8 or less")
+        print(
+            f"{name}: off by {off.max():.1e} at most, {off.mean():.1e} in the middle; half a unit in the last place is 6e-8 or less"
+        )
 
     x = mx.random.normal((TIMED,))
     mx.eval(x)

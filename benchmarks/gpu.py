@@ -16,15 +16,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mlx_lvm.bench.timing import Bench, rows
+from mlx_lvm.bench.workers import Options
 from mlx_lvm.cli.bench import MODELS
+from mlx_lvm.core.files import read_json, write_json
 from mlx_lvm.errors import LvmError, SetupInvalid
-from mlx_lvm.files import read_json, write_json
-from mlx_lvm.timing import Bench, rows
-from mlx_lvm.workers import Options
 
-PRECISIONS = {"float32": ("float32", False), "tf32": ("float32", True), "bfloat16": ("bfloat16", False)}  # dtype, TF32
+PRECISIONS = {
+    "float32": ("float32", False),
+    "tf32": ("float32", True),
+    "bfloat16": ("bfloat16", False),
+}  # dtype, TF32
 TASKS = {"forward": (1, 8, 32, 128, 1024, 4096), "train": (32, 128, 256, 1024, 4096)}
-SIDES = {"mlx": ("mlx_lvm.speed", "Mlx"), "torch": ("mlx_lvm.parity.speed", "Torch")}
+SIDES = {"mlx": ("mlx_lvm.bench.speed", "Mlx"), "torch": ("mlx_lvm.parity.speed", "Torch")}
 AIMS = {("forward", 1), ("train", 256)}  # no slower than torch eager there, and at most 1.3 of torch.compile
 EAGER, COMPILED = 1.0, 1.3
 
@@ -41,7 +45,10 @@ def ratio(row: dict[str, Any], how: str) -> float | None:
 
 def table(found: dict[str, Any]) -> str:
     """Markdown: what ran where, then a row for each measurement; the aims are marked where they are met."""
-    lines = [f"{side}: {' '.join(str(about[key]) for key in ('version', 'device', 'name'))}" for side, about in found["about"].items()]
+    lines = [
+        f"{side}: {' '.join(str(about[key]) for key in ('version', 'device', 'name'))}"
+        for side, about in found["about"].items()
+    ]
     lines += [
         "",
         "| model | precision | task | batch | MLX ms | torch eager ms | torch.compile ms | MLX / eager | MLX / compile |",
@@ -52,8 +59,14 @@ def table(found: dict[str, Any]) -> str:
         cells = [f"{time['median']:.3f}" if time else "" for time in times]
         for how, limit in (("eager", EAGER), ("compiled", COMPILED)):
             value, aimed = ratio(row, how), (row["task"], row["batch"]) in AIMS
-            cells.append("" if value is None else f"**{value:.2f}**" if aimed and value <= limit else f"{value:.2f}")
-        lines.append(f"| {row['model']} | {row['precision']} | {row['task']} | {row['batch']} | " + " | ".join(cells) + " |")
+            cells.append(
+                "" if value is None else f"**{value:.2f}**" if aimed and value <= limit else f"{value:.2f}"
+            )
+        lines.append(
+            f"| {row['model']} | {row['precision']} | {row['task']} | {row['batch']} | "
+            + " | ".join(cells)
+            + " |"
+        )
     lines += [f"\nnot run: {note}" for note in found["notes"]]
     return "\n".join(lines)
 
@@ -76,14 +89,20 @@ def measure(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
         for model in arguments.models:
             have = {key(row) for row in found["rows"]}
             sizes = {"forward": arguments.forward, "train": arguments.train}
-            tasks = [(task, [n for n in sizes[task] if (model, precision, task, n) not in have]) for task in TASKS]
+            tasks = [
+                (task, [n for n in sizes[task] if (model, precision, task, n) not in have]) for task in TASKS
+            ]
             if not any(batches for _, batches in tasks):
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                options = Options(model, folder, arguments.corpus, device=arguments.device, dtype=dtype, tf32=tf32)
+                options = Options(
+                    model, folder, arguments.corpus, device=arguments.device, dtype=dtype, tf32=tf32
+                )
                 with Bench(SIDES, options) as timing:
                     if found["about"] not in ({}, timing.about):
-                        raise SetupInvalid(f"{arguments.out} is of {found['about']}, this is {timing.about}: choose another --out")
+                        raise SetupInvalid(
+                            f"{arguments.out} is of {found['about']}, this is {timing.about}: choose another --out"
+                        )
                     found["about"] = timing.about
 
                     def say(text: str, precision: str = precision) -> None:
@@ -99,11 +118,17 @@ def measure(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--forward", nargs="*", type=int, default=TASKS["forward"], help="batch sizes of the forward pass")
-    parser.add_argument("--train", nargs="*", type=int, default=TASKS["train"], help="batch sizes of the training step")
+    parser.add_argument(
+        "--forward", nargs="*", type=int, default=TASKS["forward"], help="batch sizes of the forward pass"
+    )
+    parser.add_argument(
+        "--train", nargs="*", type=int, default=TASKS["train"], help="batch sizes of the training step"
+    )
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
     parser.add_argument("--corpus", default="sotu")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")

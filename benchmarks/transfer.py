@@ -22,19 +22,19 @@ from unittest.mock import patch
 
 import numpy as np
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
-from mlx_lvm.evaluation.baselines import Last, target_mean
-from mlx_lvm.evaluation.bench import FRACTIONS, best_fraction
-from mlx_lvm.evaluation.bootstrap import DocumentBootstrap
-from mlx_lvm.evaluation.history import HistoryPredictor
-from mlx_lvm.evaluation.predictor import document_rows, predict_all
-from mlx_lvm.evaluation.retrieval import build_pool, rank_figures, ranks
-from mlx_lvm.hub import load_model
+from mlx_lvm.evaluation.setup import FRACTIONS, best_fraction
+from mlx_lvm.hub.load import load_model
+from mlx_lvm.metrics.retrieval import build_pool, rank_figures, ranks
 from mlx_lvm.models.base import normalize
 from mlx_lvm.models.ramn import ALL, RAMN, mixed, steep_mixture
+from mlx_lvm.predictors.base import document_rows, predict_all
+from mlx_lvm.predictors.baselines import Last, target_mean
+from mlx_lvm.predictors.history import HistoryPredictor
 
 FOLDS = 5
 FIGURES = ("mrr", "recall_at_5")
@@ -42,7 +42,9 @@ RAW = "last, 0.0 of moby's mean off"
 SHARES = (0.0, 0.3, 0.6, 1.0)  # of moby's mean, off what the model predicts
 
 
-def trust_over_raw(self: RAMN, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
+def trust_over_raw(
+    self: RAMN, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array
+) -> mx.array:
     """`RAMN.blended` with the trust over vectors as long as they are, as it was before it mixed unit ones."""
     found = normalize(mixed(here, mx.exp(self.log_scale) * elsewhere, trust)) @ self.basis.weight
     return self.blend @ mx.stack([found, last], axis=-2)
@@ -73,21 +75,37 @@ def no_push(model: RAMN) -> None:
     model.push_strength = mx.full((1,), -40.0)
 
 
-FORMS: dict[str, tuple[bool, Callable[[RAMN], None]]] = {  # whether the trust is over raw vectors, and what is done to the model
+FORMS: dict[
+    str, tuple[bool, Callable[[RAMN], None]]
+] = {  # whether the trust is over raw vectors, and what is done to the model
     "as released": (False, lambda model: None),
     "without blend": (False, lambda model: weigh_last(model, 0.0)),
     "without trust": (False, no_trust),
     "without push": (False, no_push),
     "trust over raw vectors, without blend: the older form": (True, lambda model: weigh_last(model, 0.0)),
     "trust over raw vectors": (True, lambda model: None),
-    **{f"without blend, {share} of the document's mean off": (False, lambda model, x=share: unblended(model, x)) for share in (0.0, 0.6)},
-    **{f"{share} of the document's mean off": (False, lambda model, x=share: take_mean_off(model, x)) for share in (0.15, 0.45, 0.6)},
-    **{f"last chunk {weight} to 1": (False, lambda model, x=weight: weigh_last(model, x)) for weight in (0.2, 0.7, 1.5)},
+    **{
+        f"without blend, {share} of the document's mean off": (
+            False,
+            lambda model, x=share: unblended(model, x),
+        )
+        for share in (0.0, 0.6)
+    },
+    **{
+        f"{share} of the document's mean off": (False, lambda model, x=share: take_mean_off(model, x))
+        for share in (0.15, 0.45, 0.6)
+    },
+    **{
+        f"last chunk {weight} to 1": (False, lambda model, x=weight: weigh_last(model, x))
+        for weight in (0.2, 0.7, 1.5)
+    },
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     home, corpus = load_corpus("sotu"), load_corpus("moby")
@@ -101,7 +119,11 @@ def main() -> None:
 
     last = predict_all(Last(), scored)
     means = {"moby": target_mean(corpus, chapters, 5), "sotu": target_mean(home, split_corpus(home).train, 5)}
-    lasts = {f"last, {share} of {name}'s mean off": figures(last, mean, share) for name, mean in means.items() for share in FRACTIONS}
+    lasts = {
+        f"last, {share} of {name}'s mean off": figures(last, mean, share)
+        for name, mean in means.items()
+        for share in FRACTIONS
+    }
     forms = {}
     for name, (raw, change) in FORMS.items():
         model: Any = load_model("ramn-retrieve").model
@@ -118,7 +140,9 @@ def main() -> None:
             further[f"{name}, {share} of moby's mean off"] = figures(predicted, means["moby"], share)
     val = split_corpus(home).val
     tuning = windows(home, val, 5)
-    share = best_fraction(predict_all(Last(), tuning), build_pool(tuning, document_rows(home.offsets, val)), means["sotu"])
+    share = best_fraction(
+        predict_all(Last(), tuning), build_pool(tuning, document_rows(home.offsets, val)), means["sotu"]
+    )
     travelled = f"last, {share} of sotu's mean off"
     best = max(lasts, key=lambda name: float(lasts[name][:, 0].mean()))
     fold = np.empty(len(chapters), int)
@@ -138,9 +162,17 @@ def main() -> None:
     for name, values in {"chosen in folds": crossed, **forms, **further, **lasts}.items():
         result[name] = {}
         for at, key in enumerate(FIGURES):
-            less = bootstrap.intervals({other: values[:, at] - lasts[other][:, at] for other in (best, RAW, travelled)})
-            result[name][key] = {"value": float(values[:, at].mean()), "less": {other: [x.value, *x.ends()] for other, x in less.items()}}
-            cells = (f"{value:+.4f} [{low:+.4f} {high:+.4f}]" for value, low, high in result[name][key]["less"].values())
+            less = bootstrap.intervals(
+                {other: values[:, at] - lasts[other][:, at] for other in (best, RAW, travelled)}
+            )
+            result[name][key] = {
+                "value": float(values[:, at].mean()),
+                "less": {other: [x.value, *x.ends()] for other, x in less.items()},
+            }
+            cells = (
+                f"{value:+.4f} [{low:+.4f} {high:+.4f}]"
+                for value, low, high in result[name][key]["less"].values()
+            )
             print(f"{name:60} {key:12} {result[name][key]['value']:.4f} ", *cells, sep="  ")
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")

@@ -1,0 +1,1 @@
+"""The command line `lvm`: options, rendering, one file a command."""

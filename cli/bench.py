@@ -25,32 +25,75 @@ Panel = "What is timed"
 
 @app.command()
 def bench(
-    model: Annotated[str, typer.Argument(help="Architecture at its default sizes: amn, lstm, gru, transformer, ramn, or all.")] = "amn",
-    against: Annotated[str, typer.Option(metavar="torch|none", help="Whose times stand beside MLX's.", rich_help_panel=Panel)] = "torch",
+    model: Annotated[
+        str,
+        typer.Argument(help="Architecture at its default sizes: amn, lstm, gru, transformer, ramn, or all."),
+    ] = "amn",
+    against: Annotated[
+        str, typer.Option(metavar="torch|none", help="Whose times stand beside MLX's.", rich_help_panel=Panel)
+    ] = "torch",
     tasks: Annotated[
-        str, typer.Option(metavar="forward|train|epoch|load", help="What to time; several with commas.", rich_help_panel=Panel)
+        str,
+        typer.Option(
+            metavar="forward|train|epoch|load",
+            help="What to time; several with commas.",
+            rich_help_panel=Panel,
+        ),
     ] = "forward,train,epoch,load",
-    batches: Annotated[str, typer.Option(help="Batch sizes, with commas, in place of the usual ones.", rich_help_panel=Panel)] = "",
-    context: Annotated[int, typer.Option(min=1, max=100, help="Chunks that a window reads.", rich_help_panel=Panel)] = 5,
+    batches: Annotated[
+        str, typer.Option(help="Batch sizes, with commas, in place of the usual ones.", rich_help_panel=Panel)
+    ] = "",
+    context: Annotated[
+        int, typer.Option(min=1, max=100, help="Chunks that a window reads.", rich_help_panel=Panel)
+    ] = 5,
     corpus: Annotated[
-        str, typer.Option("--corpus", "-c", metavar="NAME|FILE", help="Where windows come from.", rich_help_panel=Panel)
+        str,
+        typer.Option(
+            "--corpus", "-c", metavar="NAME|FILE", help="Where windows come from.", rich_help_panel=Panel
+        ),
     ] = "sotu",
     dtype: Annotated[
-        str, typer.Option(metavar="float32|bfloat16|float16", help="Precision; float16 of a forward pass alone.", rich_help_panel=Panel)
+        str,
+        typer.Option(
+            metavar="float32|bfloat16|float16",
+            help="Precision; float16 of a forward pass alone.",
+            rich_help_panel=Panel,
+        ),
     ] = "float32",
     torch_compile: Annotated[
-        bool, typer.Option("--torch-compile", help="Also torch.compile (a minute of compiling a model).", rich_help_panel=Panel)
+        bool,
+        typer.Option(
+            "--torch-compile",
+            help="Also torch.compile (a minute of compiling a model).",
+            rich_help_panel=Panel,
+        ),
     ] = False,
-    device: Annotated[str, typer.Option(metavar="cpu|gpu", help="Default: the GPU where MLX has one.", rich_help_panel="How")] = "",
-    threads: Annotated[int, typer.Option(min=0, help="Threads of both sides on a CPU; 0 takes all cores.", rich_help_panel="How")] = 0,
+    device: Annotated[
+        str,
+        typer.Option(metavar="cpu|gpu", help="Default: the GPU where MLX has one.", rich_help_panel="How"),
+    ] = "",
+    threads: Annotated[
+        int,
+        typer.Option(min=0, help="Threads of both sides on a CPU; 0 takes all cores.", rich_help_panel="How"),
+    ] = 0,
     tf32: Annotated[
-        bool, typer.Option("--tf32", help="Let a GPU round the inputs of products, on both sides.", rich_help_panel="How")
+        bool,
+        typer.Option(
+            "--tf32", help="Let a GPU round the inputs of products, on both sides.", rich_help_panel="How"
+        ),
     ] = False,
-    seconds: Annotated[float, typer.Option(min=0.01, help="To spend on each program and cell.", rich_help_panel="How")] = 1.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="To spend on each program and cell.", rich_help_panel="How")
+    ] = 1.0,
     expect: Annotated[
-        bool, typer.Option("--expect", help="Print what Apple's chips need at least, from public figures; times nothing.")
+        bool,
+        typer.Option(
+            "--expect", help="Print what Apple's chips need at least, from public figures; times nothing."
+        ),
     ] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel="Output")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel="Output")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Time MLX and torch in turn, each in its own process, on the same class of device; refuses to compare across devices.
@@ -68,7 +111,7 @@ def bench(
         _expect(out, as_markdown)
         return
     plan = _plan(model, tasks, batches, against, dtype, device)
-    sides = {"mlx": ("mlx_lvm.speed", "Mlx")}
+    sides = {"mlx": ("mlx_lvm.bench.speed", "Mlx")}
     if against == "torch" and find_spec("torch") is None:
         out.notes.print("note: torch is not installed, so MLX stands alone; pip install 'mlx-lvm[parity]'")
     elif against == "torch":
@@ -77,14 +120,16 @@ def bench(
     table, live = _Table(out, as_markdown), out.console if out.terminal else out.notes
     for name in plan["models"]:
         with tempfile.TemporaryDirectory() as folder, live.status("", refresh_per_second=2) as status:
-            from mlx_lvm.timing import Bench, rows
-            from mlx_lvm.workers import Options
+            from mlx_lvm.bench.timing import Bench, rows
+            from mlx_lvm.bench.workers import Options
 
             options = Options(name, folder, corpus, context, device, threads, dtype, tf32)
             with Bench(sides, options) as timing:
                 status.update(f"{name}: this machine's peaks")
                 found["about"], found["peaks"] = timing.about, timing.peaks
-                for row in rows(timing, plan["tasks"], seconds, torch_compile, found["notes"].append, status.update):
+                for row in rows(
+                    timing, plan["tasks"], seconds, torch_compile, found["notes"].append, status.update
+                ):
                     found["rows"].append(row)
                     table.add(row)
                 found["memory"].append({"model": name, **timing.memory()})
@@ -101,7 +146,11 @@ def _plan(model: str, tasks: str, batches: str, against: str, dtype: str, device
     for task in chosen:
         if task not in known:
             raise UsageError(f"unknown task '{task}'.{nearest(task, list(known))}")
-    for value, allowed in ((against, ("torch", "none")), (dtype, ("float32", "bfloat16", "float16")), (device, ("", "cpu", "gpu"))):
+    for value, allowed in (
+        (against, ("torch", "none")),
+        (dtype, ("float32", "bfloat16", "float16")),
+        (device, ("", "cpu", "gpu")),
+    ):
         if value not in allowed:
             raise UsageError(f"'{value}': expected one of {', '.join(filter(None, allowed))}")
     if "load" in chosen and dtype != "float32":
@@ -114,7 +163,10 @@ def _plan(model: str, tasks: str, batches: str, against: str, dtype: str, device
         sizes = (0,)
     if sizes is not None and min(sizes) < 1:
         raise UsageError(f"--batches {batches}: expected whole numbers above 0 with commas between them")
-    return {"models": MODELS if model == "all" else (model,), "tasks": [(t, sizes if sizes and t != "load" else known[t]) for t in chosen]}
+    return {
+        "models": MODELS if model == "all" else (model,),
+        "tasks": [(t, sizes if sizes and t != "load" else known[t]) for t in chosen],
+    }
 
 
 class _Table:
@@ -122,7 +174,9 @@ class _Table:
 
     def __init__(self, out: Output, as_markdown: bool) -> None:
         self.out, self.as_markdown, self.headed = out, as_markdown, False
-        narrow = out.terminal and not as_markdown and out.console.width < sum(COLUMNS.values()) + 2 * len(COLUMNS)
+        narrow = (
+            out.terminal and not as_markdown and out.console.width < sum(COLUMNS.values()) + 2 * len(COLUMNS)
+        )
         self.columns = [name for name in COLUMNS if not narrow or name not in LESS]
 
     def add(self, row: dict[str, Any]) -> None:
@@ -139,7 +193,10 @@ class _Table:
             self.out.say("| " + " | ".join(cells) + " |")
             return
         named = list(zip(self.columns, cells, strict=True))
-        set_ = [cell.ljust(COLUMNS[name]) if name in ("model", "task") else cell.rjust(COLUMNS[name]) for name, cell in named]
+        set_ = [
+            cell.ljust(COLUMNS[name]) if name in ("model", "task") else cell.rjust(COLUMNS[name])
+            for name, cell in named
+        ]
         self.out.say("  ".join(set_).rstrip(), style=style)
 
 
@@ -148,11 +205,14 @@ def _about(out: Output, found: dict[str, Any]) -> None:
     for side, about in found["about"].items():
         out.say(f"{side} {about['version']} on {about['device']} {about['name']}, {about['threads']} threads")
     peaks = found["peaks"]
-    out.say(f"peaks measured here: {peaks['flops'] / 1e9:,.0f} GFLOP/s in a product, {peaks['bytes'] / 1e9:,.1f} GB/s in a copy")
+    out.say(
+        f"peaks measured here: {peaks['flops'] / 1e9:,.0f} GFLOP/s in a product, {peaks['bytes'] / 1e9:,.1f} GB/s in a copy"
+    )
     for entry in found["memory"]:
         sides = {side: values for side, values in entry.items() if side != "model"}
         out.say(
-            f"{entry['model']}: peak memory " + ", ".join(f"{side} {values['resident'] / 1e6:,.0f} MB" for side, values in sides.items())
+            f"{entry['model']}: peak memory "
+            + ", ".join(f"{side} {values['resident'] / 1e6:,.0f} MB" for side, values in sides.items())
         )
     for note in dict.fromkeys(found["notes"]):
         out.say(f"note: {note}", style="yellow")
@@ -178,7 +238,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _expect(out: Output, as_markdown: bool) -> None:
     """Floors of Apple's chips, computed from public figures."""
-    from mlx_lvm.floor import CHIPS, forward_work, step_work
+    from mlx_lvm.bench.roofline import CHIPS, forward_work, step_work
     from mlx_lvm.models import MODELS as ARCHITECTURES
     from mlx_lvm.models import build
 
@@ -187,18 +247,38 @@ def _expect(out: Output, as_markdown: bool) -> None:
     for name in MODELS:
         config = ARCHITECTURES[name][1]()
         parameters = build(config).parameter_count()
-        works += [(name, "forward", 1, forward_work(config, parameters, 1)), (name, "train", 32, step_work(config, parameters, 32))]
+        works += [
+            (name, "forward", 1, forward_work(config, parameters, 1)),
+            (name, "train", 32, step_work(config, parameters, 32)),
+        ]
     columns += [f"{name} {task} {batch}" for name, task, batch, _ in works]
     for chip in CHIPS:
         least = [found.floor(chip.flops, chip.bandwidth) * 1e3 for *_, found in works]
-        rows.append([chip.name, f"{chip.bandwidth / 1e9:.0f}", f"{chip.flops / 1e12:.1f}", *(f"{value:.3f}" for value in least)])
+        rows.append(
+            [
+                chip.name,
+                f"{chip.bandwidth / 1e9:.0f}",
+                f"{chip.flops / 1e12:.1f}",
+                *(f"{value:.3f}" for value in least),
+            ]
+        )
         floors += [
             {"chip": chip.name, "model": name, "task": task, "batch": batch, "floor_ms": value}
             for (name, task, batch, _), value in zip(works, least, strict=True)
         ]
     if as_markdown:
-        out.say("\n".join(["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *("| " + " | ".join(r) + " |" for r in rows)]))
+        out.say(
+            "\n".join(
+                [
+                    "| " + " | ".join(columns) + " |",
+                    "|" + "---|" * len(columns),
+                    *("| " + " | ".join(r) + " |" for r in rows),
+                ]
+            )
+        )
     else:
         out.table("Least milliseconds, computed from public figures, not measured", columns, rows)
-    out.say("A real program adds what it costs to start each kernel, some tenths of a millisecond a forward pass, and reaches no peak.")
+    out.say(
+        "A real program adds what it costs to start each kernel, some tenths of a millisecond a forward pass, and reaches no peak."
+    )
     out.result({"computed": True, "rows": floors})

@@ -14,10 +14,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel="Output")]
-Model = Annotated[str, typer.Argument(help="Architecture (released weights), run folder, exported folder or .safetensors file.")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel="Output"
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Argument(help="Architecture (released weights), run folder, exported folder or .safetensors file."),
+]
 Corpus = Annotated[
-    str, typer.Option("--corpus", "-c", metavar="NAME|FILE", help="Shipped corpus by name (sotu, moby) or a file.", rich_help_panel="Data")
+    str,
+    typer.Option(
+        "--corpus",
+        "-c",
+        metavar="NAME|FILE",
+        help="Shipped corpus by name (sotu, moby) or a file.",
+        rich_help_panel="Data",
+    ),
 ]
 Precision = Annotated[
     str,
@@ -43,13 +58,22 @@ class Output:
         self.terminal = stream.isatty()
         # No markup: brackets stand for themselves, as in pip install 'mlx-lvm[report]'.
         width = None if self.terminal else PLAIN_WIDTH
-        self.console = Console(file=stream, width=width, soft_wrap=not self.terminal, highlight=False, markup=False)
+        self.console = Console(
+            file=stream, width=width, soft_wrap=not self.terminal, highlight=False, markup=False
+        )
         self.notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
     def say(self, text: str = "", style: str = "") -> None:
         self.console.print(Text(text, style=style))
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], bold: int | None = None, left: int = 1) -> None:
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        bold: int | None = None,
+        left: int = 1,
+    ) -> None:
         """The first `left` columns are set left, the others right. `bold` marks one row.
 
         What a terminal is too narrow for goes on below, beside the first columns again: no number is ever cut off.
@@ -58,9 +82,13 @@ class Output:
             self._plain(title, columns, rows, left)
             return
         for part in panels(columns, rows, left, self.console.width):
-            table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", padding=(0, 1))
+            table = Table(
+                title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", padding=(0, 1)
+            )
             for k in part:
-                table.add_column(columns[k], justify="left" if k < left else "right", no_wrap=k >= left or left == 1)
+                table.add_column(
+                    columns[k], justify="left" if k < left else "right", no_wrap=k >= left or left == 1
+                )
             for number, row in enumerate(rows):
                 table.add_row(*(row[k] for k in part), style="bold" if number == bold else "")
             self.console.print(table)
@@ -72,7 +100,10 @@ class Output:
         if title:
             self.say(title)
         for row in cells:
-            set_ = [cell.ljust(width) if k < left else cell.rjust(width) for k, (cell, width) in enumerate(zip(row, widths, strict=True))]
+            set_ = [
+                cell.ljust(width) if k < left else cell.rjust(width)
+                for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
             self.say("  ".join(set_).rstrip())
 
     def result(self, value: dict[str, Any]) -> None:

@@ -17,17 +17,29 @@ def compare(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN|MODEL]...", help="Runs, exported folders, .safetensors files or architectures. Default: every run under runs/."
+            metavar="[RUN|MODEL]...",
+            help="Runs, exported folders, .safetensors files or architectures. Default: every run under runs/.",
         ),
     ] = None,
     corpus: Corpus = "",
     split: Annotated[
-        str, typer.Option("--split", metavar="train|val|test|all", help="Documents to score on.", rich_help_panel="Data")
+        str,
+        typer.Option(
+            "--split", metavar="train|val|test|all", help="Documents to score on.", rich_help_panel="Data"
+        ),
     ] = "test",
     max_windows: Annotated[
-        int, typer.Option("--max-windows", min=1, help="Score at most so many windows, evenly spaced.", rich_help_panel="Data")
+        int,
+        typer.Option(
+            "--max-windows",
+            min=1,
+            help="Score at most so many windows, evenly spaced.",
+            rich_help_panel="Data",
+        ),
     ] = 20_000,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel="Output")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel="Output")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Rank models by cosine on held-out documents: gain over the best closed form, retrieval, training time and latency.
@@ -38,18 +50,22 @@ def compare(
                lvm compare runs/amn-sotu-1 runs/gru-sotu-1 amn --markdown
     """
     from mlx_lvm.data.sampling import load_or_sample
-    from mlx_lvm.evaluation.compare import compare as measure
-    from mlx_lvm.evaluation.compare import markdown, runs_under
-    from mlx_lvm.hub import load_model
+    from mlx_lvm.evaluation.leaderboard import compare as measure
+    from mlx_lvm.evaluation.leaderboard import markdown, runs_under
+    from mlx_lvm.hub.load import load_model
 
     display = Output(json)
     loaded = [load_model(name) for name in models or runs_under(Path("runs"))]
     first = loaded[0]
     data = load_or_sample(
-        corpus or first.train.get("corpus") or first.corpus or "sotu", max(one.context for one in loaded), first.split_seed
+        corpus or first.train.get("corpus") or first.corpus or "sotu",
+        max(one.context for one in loaded),
+        first.split_seed,
     )
     with display.notes.status("") as status:
-        result = measure(loaded, data, split, max_windows=max_windows, progress=lambda line: status.update(line))
+        result = measure(
+            loaded, data, split, max_windows=max_windows, progress=lambda line: status.update(line)
+        )
     if as_markdown:
         display.say(markdown(result))
     else:
@@ -59,7 +75,7 @@ def compare(
 
 def show(display: Output, result: dict[str, Any]) -> None:
     """The leaderboard, the best closed forms under it, and what was scored."""
-    from mlx_lvm.evaluation.compare import MARKDOWN, sentence, table
+    from mlx_lvm.evaluation.leaderboard import MARKDOWN, sentence, table
 
     display.table("", MARKDOWN, table(result))
     display.say(sentence(result))

@@ -8,27 +8,41 @@ import typer
 
 from mlx_lvm.cli import data_make
 from mlx_lvm.cli.common import Json, Output
-from mlx_lvm.data.approximate import require_faiss
-from mlx_lvm.data.audit import MAX_LEAKAGE, check, describe, find_duplicates
-from mlx_lvm.data.reader import find_corpus, open_corpus
+from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, describe, find_duplicates
+from mlx_lvm.data.quality.likely import require_faiss
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
 CorpusArgument = Annotated[
-    str, typer.Argument(metavar="CORPUS", help="Shipped corpus by name (sotu, moby), a file, or a folder of shards.")
+    str,
+    typer.Argument(
+        metavar="CORPUS", help="Shipped corpus by name (sotu, moby), a file, or a folder of shards."
+    ),
 ]
-Context = Annotated[int, typer.Option("--context", min=1, help="Chunks a window reads.", rich_help_panel="Data")]
-Seed = Annotated[int, typer.Option("--split-seed", help="Seed of the split by document name.", rich_help_panel="Data")]
+Context = Annotated[
+    int, typer.Option("--context", min=1, help="Chunks a window reads.", rich_help_panel="Data")
+]
+Seed = Annotated[
+    int, typer.Option("--split-seed", help="Seed of the split by document name.", rich_help_panel="Data")
+]
 Near = Annotated[
     bool | None,
     typer.Option(
-        "--near/--no-near", help="Search near duplicates. Default: up to 100,000 vectors.", rich_help_panel="Data", show_default=False
+        "--near/--no-near",
+        help="Search near duplicates. Default: up to 100,000 vectors.",
+        rich_help_panel="Data",
+        show_default=False,
     ),
 ]
 Approximate = Annotated[
     bool,
-    typer.Option("--approximate", help="Search near duplicates through faiss: fast on millions, may miss some.", rich_help_panel="Data"),
+    typer.Option(
+        "--approximate",
+        help="Search near duplicates through faiss: fast on millions, may miss some.",
+        rich_help_panel="Data",
+    ),
 ]
 
 
@@ -55,7 +69,9 @@ def info(
     mapped = open_corpus(find_corpus(corpus))
     problems = mapped.verify()
     if problems:
-        raise InvalidFile(f"corpus {mapped.path}: " + "\n  ".join(problems) + "\nlvm data check lists everything.")
+        raise InvalidFile(
+            f"corpus {mapped.path}: " + "\n  ".join(problems) + "\nlvm data check lists everything."
+        )
     found = describe(mapped, context, split_seed)
     duplicates = find_duplicates(mapped, split_seed, near, approximate=approximate)
     leakage = duplicates.leakage
@@ -63,12 +79,20 @@ def info(
     searched = duplicates.near >= 0
     rows = [
         ["vectors that repeat another exactly", f"{duplicates.exact:,}"],
-        [f"near pairs (cosine above 0.97{', approximate' * approximate})", f"{duplicates.near:,}" if searched else "not searched; --near"],
+        [
+            f"near pairs (cosine above 0.97{', approximate' * approximate})",
+            f"{duplicates.near:,}" if searched else "not searched; --near",
+        ],
         ["near pairs within one document", f"{duplicates.near_within:,}" if searched else ""],
-        ["held-out chunks in another part", f"{max(leakage.exact, leakage.near):,} of {leakage.held_out:,} ({leakage.share:.2%})"],
+        [
+            "held-out chunks in another part",
+            f"{max(leakage.exact, leakage.near):,} of {leakage.held_out:,} ({leakage.share:.2%})",
+        ],
     ]
     out.table("Duplicates", ["", ""], rows)
-    out.result({**found, "duplicates": {**_duplicates(duplicates), "approximate": approximate}, "problems": []})
+    out.result(
+        {**found, "duplicates": {**_duplicates(duplicates), "approximate": approximate}, "problems": []}
+    )
 
 
 @app.command("check")
@@ -81,7 +105,11 @@ def check_(
     max_leakage: Annotated[
         float,
         typer.Option(
-            "--max-leakage", min=0, max=1, help="Share of held-out chunks that may stand in another part.", rich_help_panel="Data"
+            "--max-leakage",
+            min=0,
+            max=1,
+            help="Share of held-out chunks that may stand in another part.",
+            rich_help_panel="Data",
         ),
     ] = MAX_LEAKAGE,
     json: Json = False,
@@ -97,7 +125,13 @@ def check_(
     path = find_corpus(corpus)
     if not path.exists():
         raise InvalidFile(f"{path}: no such file or folder")
-    result: dict[str, Any] = {"path": str(path), "documents": None, "vectors": None, "dim": None, "windows": None}
+    result: dict[str, Any] = {
+        "path": str(path),
+        "documents": None,
+        "vectors": None,
+        "dim": None,
+        "windows": None,
+    }
     try:
         mapped = open_corpus(path)
     except InvalidFile as error:
@@ -107,7 +141,12 @@ def check_(
         found, duplicates = check(mapped, context, split_seed, near, max_leakage, approximate)
         problems, warnings = found.problems, found.warnings
         windows = int((mapped.lengths - context).clip(0).sum())
-        result |= {"documents": len(mapped.names), "vectors": len(mapped), "dim": mapped.dim, "windows": windows}
+        result |= {
+            "documents": len(mapped.names),
+            "vectors": len(mapped),
+            "dim": mapped.dim,
+            "windows": windows,
+        }
         out.say(
             f"{path}: {len(mapped.names):,} documents, {len(mapped):,} vectors of {mapped.dim} dimensions, {windows:,} windows of {context}"
         )
@@ -115,7 +154,10 @@ def check_(
         out.say(f"problem: {problem}", style="red")
     for warning in warnings:
         out.say(f"warning: {warning}", style="yellow")
-    out.say("No problems." if not problems else f"{len(problems)} problem{'s' * (len(problems) > 1)}.", style="bold")
+    out.say(
+        "No problems." if not problems else f"{len(problems)} problem{'s' * (len(problems) > 1)}.",
+        style="bold",
+    )
     found_twice = {**_duplicates(duplicates), "approximate": approximate} if duplicates else None
     out.result({**result, "problems": problems, "warnings": warnings, "duplicates": found_twice})
     if problems:
@@ -153,15 +195,27 @@ def _show(out: Output, found: dict[str, Any]) -> None:
     out.say(f"{found['corpus']}: {found['path']}", style="bold")
     shards = f" in {found['shards']} shards" if found["shards"] > 1 else ""
     facts = [
-        ["documents", f"{found['documents']:,} of {lengths['min']} to {lengths['max']:,} chunks, median {lengths['median']:g}"],
-        ["vectors", f"{found['vectors']:,} of {found['dim']} dimensions, {found['dtype']}, {found['bytes'] / 2**20:,.1f} MiB{shards}"],
-        ["windows", f"{found['windows']:,} of {found['context']} + 1 chunks; {found['too_short']} documents too short"],
+        [
+            "documents",
+            f"{found['documents']:,} of {lengths['min']} to {lengths['max']:,} chunks, median {lengths['median']:g}",
+        ],
+        [
+            "vectors",
+            f"{found['vectors']:,} of {found['dim']} dimensions, {found['dtype']}, {found['bytes'] / 2**20:,.1f} MiB{shards}",
+        ],
+        [
+            "windows",
+            f"{found['windows']:,} of {found['context']} + 1 chunks; {found['too_short']} documents too short",
+        ],
         ["texts", "beside the vectors" if found["texts"] else "none"],
         ["sha256", found["sha256"]],
         *[[key, value or "not recorded"] for key, value in found["provenance"].items()],
     ]
     out.table("", ["", ""], facts, left=2)
-    parts = [[name, *(f"{part[key]:,}" for key in ("documents", "vectors", "windows"))] for name, part in found["splits"].items()]
+    parts = [
+        [name, *(f"{part[key]:,}" for key in ("documents", "vectors", "windows"))]
+        for name, part in found["splits"].items()
+    ]
     out.table(f"Split {found['split']}", ["", "documents", "vectors", "windows"], parts)
     profile = found["lag_profile"]
     out.table(

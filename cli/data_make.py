@@ -13,29 +13,50 @@ from mlx_lvm.cli.common import Json, Output
 from mlx_lvm.cli.embed import Licence, Overwrite, RateBar, ShardSize, Source, stored_dtype
 from mlx_lvm.config import parse_size
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.convert import Target
-from mlx_lvm.data.convert import convert as convert_file
-from mlx_lvm.data.mapped import MappedCorpus
-from mlx_lvm.data.reader import VECTOR_DTYPES, find_corpus, open_corpus
+from mlx_lvm.data.ingest.convert import Target
+from mlx_lvm.data.ingest.convert import convert as convert_file
+from mlx_lvm.data.ingest.synthetic import Process
+from mlx_lvm.data.ingest.transform import (
+    assign_together,
+    choose,
+    parse_fractions,
+    read_assignment,
+    resplit,
+    synthesise,
+)
+from mlx_lvm.data.ingest.transform import merge as merge_corpora
+from mlx_lvm.data.ingest.transform import subset as take_subset
 from mlx_lvm.data.splits import SPLITS, assign
-from mlx_lvm.data.synthetic import Process
-from mlx_lvm.data.transform import assign_together, choose, parse_fractions, read_assignment, resplit, synthesise
-from mlx_lvm.data.transform import merge as merge_corpora
-from mlx_lvm.data.transform import subset as take_subset
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.data.storage.reader import VECTOR_DTYPES, find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError
 
 CorpusArgument = Annotated[
-    str, typer.Argument(metavar="CORPUS", help="Shipped corpus by name (sotu, moby), a file, or a folder of shards.")
+    str,
+    typer.Argument(
+        metavar="CORPUS", help="Shipped corpus by name (sotu, moby), a file, or a folder of shards."
+    ),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="CORPUS", help="Corpus to write.", rich_help_panel="Output")]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="CORPUS", help="Corpus to write.", rich_help_panel="Output")
+]
 Dtype = Annotated[
-    str, typer.Option("--dtype", metavar="i8|f16|bf16|f32", help="How vectors are stored. Default: as they are.", rich_help_panel="Output")
+    str,
+    typer.Option(
+        "--dtype",
+        metavar="i8|f16|bf16|f32",
+        help="How vectors are stored. Default: as they are.",
+        rich_help_panel="Output",
+    ),
 ]
 CONTEXT = 5  # of the windows that a summary counts
 
 
 def convert(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help=".npz, .npy, .parquet or .safetensors of vectors or windows.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help=".npz, .npy, .parquet or .safetensors of vectors or windows."),
+    ],
     out: Out,
     ids: Annotated[
         Path | None,
@@ -56,7 +77,10 @@ def convert(
         ),
     ] = None,
     encoder: Annotated[
-        str, typer.Option("--encoder", metavar="NAME", help="What made the vectors; recorded.", rich_help_panel="Provenance")
+        str,
+        typer.Option(
+            "--encoder", metavar="NAME", help="What made the vectors; recorded.", rich_help_panel="Provenance"
+        ),
     ] = "",
     source: Source = "",
     licence: Licence = "",
@@ -79,7 +103,14 @@ def convert(
     if encoder:
         card = EncoderCard(model=encoder, dim=_dim(path))
     provenance = {"source": source or path.name, "licence": licence}
-    target = Target(out, stored_dtype(dtype, VECTOR_DTYPES) if dtype else "", card, provenance, _size(shard_size), overwrite)
+    target = Target(
+        out,
+        stored_dtype(dtype, VECTOR_DTYPES) if dtype else "",
+        card,
+        provenance,
+        _size(shard_size),
+        overwrite,
+    )
     with RateBar(display, "converting", scale=1e6, unit="MB") as bar:
         report = convert_file(path, target, ids, bar)
     written = _written(display, out)
@@ -94,27 +125,49 @@ def convert(
 
 
 def _dim(path: Path) -> int:
-    from mlx_lvm.data.arrays import open_arrays
+    from mlx_lvm.data.ingest.arrays import open_arrays
 
     widths = {array.shape[-1] for array in open_arrays(path).arrays.values() if len(array.shape) > 1}
     if len(widths) != 1:
-        raise InvalidFile(f"{path}: arrays of widths {sorted(widths)}; --encoder needs one. Convert without it")
+        raise InvalidFile(
+            f"{path}: arrays of widths {sorted(widths)}; --encoder needs one. Convert without it"
+        )
     return widths.pop()
 
 
 def synth(
     out: Out,
-    documents: Annotated[int, typer.Option("--documents", help="Documents to draw.", rich_help_panel="Process")] = 1000,
-    least: Annotated[int, typer.Option("--min-chunks", help="Chunks of the shortest document.", rich_help_panel="Process")] = 20,
-    most: Annotated[int, typer.Option("--max-chunks", help="Chunks of the longest.", rich_help_panel="Process")] = 60,
+    documents: Annotated[
+        int, typer.Option("--documents", help="Documents to draw.", rich_help_panel="Process")
+    ] = 1000,
+    least: Annotated[
+        int, typer.Option("--min-chunks", help="Chunks of the shortest document.", rich_help_panel="Process")
+    ] = 20,
+    most: Annotated[
+        int, typer.Option("--max-chunks", help="Chunks of the longest.", rich_help_panel="Process")
+    ] = 60,
     dim: Annotated[int, typer.Option("--dim", help="Width of the vectors.", rich_help_panel="Process")] = 64,
-    topic: Annotated[float, typer.Option("--topic", help="Variance share of the document's topic.", rich_help_panel="Process")] = 0.25,
+    topic: Annotated[
+        float,
+        typer.Option("--topic", help="Variance share of the document's topic.", rich_help_panel="Process"),
+    ] = 0.25,
     drift: Annotated[
-        float, typer.Option("--drift", help="Variance share of the drifting topic; the rest is noise.", rich_help_panel="Process")
+        float,
+        typer.Option(
+            "--drift",
+            help="Variance share of the drifting topic; the rest is noise.",
+            rich_help_panel="Process",
+        ),
     ] = 0.45,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything.", rich_help_panel="Process")] = 0,
     context: Annotated[
-        int, typer.Option("--context", min=1, help="Chunks of the window the optimum is told for.", rich_help_panel="Process")
+        int,
+        typer.Option(
+            "--context",
+            min=1,
+            help="Chunks of the window the optimum is told for.",
+            rich_help_panel="Process",
+        ),
     ] = CONTEXT,
     dtype: Dtype = "f32",
     shard_size: ShardSize = None,
@@ -128,14 +181,20 @@ def synth(
     Example:  lvm data synth --out synthetic.safetensors --documents 200 --dim 32
     """
     display = Output(json)
-    process = Process(documents=documents, least=least, most=most, dim=dim, topic=topic, drift=drift, seed=seed)
-    synthesise(process, out, stored_dtype(dtype, VECTOR_DTYPES), shard_bytes=_size(shard_size), overwrite=overwrite)
+    process = Process(
+        documents=documents, least=least, most=most, dim=dim, topic=topic, drift=drift, seed=seed
+    )
+    synthesise(
+        process, out, stored_dtype(dtype, VECTOR_DTYPES), shard_bytes=_size(shard_size), overwrite=overwrite
+    )
     written = _written(display, out)
     best = process.least_error(context)
     result = {**written, "context": context, "bayes_squared_error": best, **_optimum(out, process, context)}
     measured = f"{result['bayes_measured']:.6f} on {result['windows_measured']:,} windows of it"
     display.say(f"best possible with {context} chunks: squared error {best:.6f} expected, {measured}")
-    display.say(f"cosine of that predictor {result['bayes_cosine']:.4f}, of the mean of the window {result['mean_cosine']:.4f}")
+    display.say(
+        f"cosine of that predictor {result['bayes_cosine']:.4f}, of the mean of the window {result['mean_cosine']:.4f}"
+    )
     display.result(result)
 
 
@@ -144,12 +203,26 @@ def _optimum(path: Path, process: Process, context: int, most: int = 20_000) -> 
     corpus = open_corpus(path)
     kept = max(1, int(np.searchsorted(corpus.offsets, most, side="right")) - 1)
     rows = corpus.read(0, int(corpus.offsets[kept]))
-    targets = np.concatenate([np.arange(a + context, b) for a, b in zip(corpus.offsets[:kept], corpus.offsets[1 : kept + 1], strict=True)])
+    targets = np.concatenate(
+        [
+            np.arange(a + context, b)
+            for a, b in zip(corpus.offsets[:kept], corpus.offsets[1 : kept + 1], strict=True)
+        ]
+    )
     if not len(targets):
-        raise UsageError(f"no window of {context} + 1 chunks in documents of {process.least} to {process.most}")
+        raise UsageError(
+            f"no window of {context} + 1 chunks in documents of {process.least} to {process.most}"
+        )
     contexts, truth = rows[targets[:, None] + np.arange(-context, 0)], rows[targets]
     best, mean = process.predict(contexts), contexts.mean(axis=1)
-    cosine = lambda a: float((np.einsum("ij,ij->i", a, truth) / np.linalg.norm(a, axis=1) / np.linalg.norm(truth, axis=1)).mean())  # noqa: E731
+
+    def cosine(a):  # type: ignore[no-untyped-def]
+        return float(
+            (
+                np.einsum("ij,ij->i", a, truth) / np.linalg.norm(a, axis=1) / np.linalg.norm(truth, axis=1)
+            ).mean()
+        )
+
     return {
         "bayes_measured": float(((best - truth) ** 2).sum(axis=1).mean()),
         "bayes_cosine": cosine(best),
@@ -162,7 +235,10 @@ def merge(
     corpora: Annotated[list[str], typer.Argument(metavar="CORPUS CORPUS...", help="Corpora of one encoder.")],
     out: Out,
     prefix: Annotated[
-        bool, typer.Option("--prefix", help="Put the corpus's name before every document's.", rich_help_panel="Data")
+        bool,
+        typer.Option(
+            "--prefix", help="Put the corpus's name before every document's.", rich_help_panel="Data"
+        ),
     ] = False,
     dtype: Dtype = "",
     shard_size: ShardSize = None,
@@ -177,7 +253,9 @@ def merge(
         raise UsageError("merge needs two corpora or more")
     display = Output(json)
     opened = [open_corpus(find_corpus(corpus)) for corpus in corpora]
-    merge_corpora(opened, out, _kind(dtype), prefix=prefix, shard_bytes=_size(shard_size), overwrite=overwrite)
+    merge_corpora(
+        opened, out, _kind(dtype), prefix=prefix, shard_bytes=_size(shard_size), overwrite=overwrite
+    )
     display.result(_written(display, out))
 
 
@@ -187,13 +265,20 @@ def subset(
     documents: Annotated[
         list[str] | None,
         typer.Option(
-            "--documents", "-d", metavar="PATTERN", help="Names to take, with * and ?; may be given again.", rich_help_panel="Data"
+            "--documents",
+            "-d",
+            metavar="PATTERN",
+            help="Names to take, with * and ?; may be given again.",
+            rich_help_panel="Data",
         ),
     ] = None,
     names: Annotated[
-        Path | None, typer.Option("--names", metavar="FILE", help="Names to take, a line each.", rich_help_panel="Data")
+        Path | None,
+        typer.Option("--names", metavar="FILE", help="Names to take, a line each.", rich_help_panel="Data"),
     ] = None,
-    least: Annotated[int, typer.Option("--min-chunks", help="Leave shorter documents out.", rich_help_panel="Data")] = 0,
+    least: Annotated[
+        int, typer.Option("--min-chunks", help="Leave shorter documents out.", rich_help_panel="Data")
+    ] = 0,
     dtype: Dtype = "",
     shard_size: ShardSize = None,
     overwrite: Overwrite = False,
@@ -206,7 +291,12 @@ def subset(
     display = Output(json)
     mapped = open_corpus(find_corpus(corpus))
     take_subset(
-        mapped, choose(mapped, documents or [], names, least), out, _kind(dtype), shard_bytes=_size(shard_size), overwrite=overwrite
+        mapped,
+        choose(mapped, documents or [], names, least),
+        out,
+        _kind(dtype),
+        shard_bytes=_size(shard_size),
+        overwrite=overwrite,
     )
     display.result(_written(display, out))
 
@@ -214,15 +304,31 @@ def subset(
 def split(
     corpus: CorpusArgument,
     out: Out,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the split by name.", rich_help_panel="Data")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Seed of the split by name.", rich_help_panel="Data")
+    ] = 0,
     fractions: Annotated[
-        str, typer.Option("--fractions", metavar="TRAIN,VAL,TEST", help="Shares of documents.", rich_help_panel="Data")
+        str,
+        typer.Option(
+            "--fractions", metavar="TRAIN,VAL,TEST", help="Shares of documents.", rich_help_panel="Data"
+        ),
     ] = "0.8,0.1,0.1",
     assignment: Annotated[
-        Path | None, typer.Option("--assign", metavar="FILE", help="JSON {name: part} or lines of name, tab, part.", rich_help_panel="Data")
+        Path | None,
+        typer.Option(
+            "--assign",
+            metavar="FILE",
+            help="JSON {name: part} or lines of name, tab, part.",
+            rich_help_panel="Data",
+        ),
     ] = None,
     together: Annotated[
-        bool, typer.Option("--together", help="Keep documents that share chunks (cosine above 0.97) in one part.", rich_help_panel="Data")
+        bool,
+        typer.Option(
+            "--together",
+            help="Keep documents that share chunks (cosine above 0.97) in one part.",
+            rich_help_panel="Data",
+        ),
     ] = False,
     shard_size: ShardSize = None,
     overwrite: Overwrite = False,
@@ -244,12 +350,18 @@ def split(
     resplit(mapped, parts, out, shard_bytes=_size(shard_size), overwrite=overwrite)
     written = _written(display, out)
     rows = [
-        [name, f"{(parts == k).sum():,}", f"{mapped.lengths[parts == k].sum():,}", f"{_windows(mapped.lengths[parts == k]):,}"]
+        [
+            name,
+            f"{(parts == k).sum():,}",
+            f"{mapped.lengths[parts == k].sum():,}",
+            f"{_windows(mapped.lengths[parts == k]):,}",
+        ]
         for k, name in enumerate(SPLITS)
     ]
     display.table("", ["", "documents", "vectors", "windows"], rows)
     counts = {
-        name: {"documents": int((parts == k).sum()), "windows": _windows(mapped.lengths[parts == k])} for k, name in enumerate(SPLITS)
+        name: {"documents": int((parts == k).sum()), "windows": _windows(mapped.lengths[parts == k])}
+        for k, name in enumerate(SPLITS)
     }
     display.result({**written, "splits": counts})
 
@@ -271,7 +383,9 @@ def _written(display: Output, path: Path) -> dict[str, Any]:
     corpus: MappedCorpus = open_corpus(path)
     windows = _windows(corpus.lengths)
     shards = f" in {len(corpus.shards)} shards" if len(corpus.shards) > 1 else ""
-    display.say(f"{path}: {len(corpus.names):,} documents, {len(corpus):,} vectors of {corpus.dim} dimensions, {corpus.dtype}{shards}")
+    display.say(
+        f"{path}: {len(corpus.names):,} documents, {len(corpus):,} vectors of {corpus.dim} dimensions, {corpus.dtype}{shards}"
+    )
     return {
         "path": str(path),
         "documents": len(corpus.names),

@@ -15,7 +15,7 @@ def doctor(json: Json = False) -> None:
 
     Example:  lvm doctor
     """
-    from mlx_lvm.doctor import examine
+    from mlx_lvm.bench.doctor import examine
 
     out = Output(json)
     found = examine()
@@ -25,4 +25,11 @@ def doctor(json: Json = False) -> None:
         out.say(f"! {check.name}: {check.remedy}", style="yellow")
     if not remedies:
         out.say("Nothing is missing.", style="green")
-    out.result({"checks": {check.name: {"finding": check.finding, "value": check.value, "remedy": check.remedy} for check in found}})
+    out.result(
+        {
+            "checks": {
+                check.name: {"finding": check.finding, "value": check.value, "remedy": check.remedy}
+                for check in found
+            }
+        }
+    )

@@ -10,21 +10,35 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mlx_lvm.cli.common import Json, Output
 from mlx_lvm.config import parse_size
-from mlx_lvm.data.chunking import Chunking
-from mlx_lvm.data.encoder import DEFAULT, SentenceEncoder
-from mlx_lvm.data.writer import require_free
+from mlx_lvm.data.ingest.chunking import Chunking
+from mlx_lvm.data.ingest.encoder import DEFAULT, SentenceEncoder
+from mlx_lvm.data.storage.writer import require_free
 from mlx_lvm.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-Dtype = Annotated[str, typer.Option("--dtype", metavar="i8|f16|f32", help="How vectors are stored.", rich_help_panel="Output")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there.", rich_help_panel="Output")]
+Dtype = Annotated[
+    str,
+    typer.Option("--dtype", metavar="i8|f16|f32", help="How vectors are stored.", rich_help_panel="Output"),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a corpus that is there.", rich_help_panel="Output")
+]
 ShardSize = Annotated[
     str | None,
-    typer.Option("--shard-size", metavar="SIZE", help="Write a folder of files of about this size, such as 2G.", rich_help_panel="Output"),
+    typer.Option(
+        "--shard-size",
+        metavar="SIZE",
+        help="Write a folder of files of about this size, such as 2G.",
+        rich_help_panel="Output",
+    ),
 ]
-Source = Annotated[str, typer.Option("--source", help="Where the data come from; recorded.", rich_help_panel="Provenance")]
-Licence = Annotated[str, typer.Option("--licence", help="Their licence; recorded.", rich_help_panel="Provenance")]
+Source = Annotated[
+    str, typer.Option("--source", help="Where the data come from; recorded.", rich_help_panel="Provenance")
+]
+Licence = Annotated[
+    str, typer.Option("--licence", help="Their licence; recorded.", rich_help_panel="Provenance")
+]
 
 
 def stored_dtype(name: str, allowed: tuple[str, ...]) -> str:
@@ -62,28 +76,61 @@ class RateBar:
     def __call__(self, done: int, total: int) -> None:
         task = self.progress.tasks[self.task]
         rate = f"{task.speed or 0:,.0f} {self.unit}/s"
-        self.progress.update(self.task, completed=int(done / self.scale), total=int(total / self.scale), rate=rate)
+        self.progress.update(
+            self.task, completed=int(done / self.scale), total=int(total / self.scale), rate=rate
+        )
 
 
 @app.command()
 def embed(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files (.txt, .md, .jsonl of id and text) or folders of them.")],
-    out: Annotated[Path, typer.Option("--out", metavar="CORPUS", help="Corpus to write: a .safetensors file.", rich_help_panel="Output")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Files (.txt, .md, .jsonl of id and text) or folders of them."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="CORPUS", help="Corpus to write: a .safetensors file.", rich_help_panel="Output"
+        ),
+    ],
     encoder: Annotated[
         str,
         typer.Option(
-            "--encoder", metavar="NAME|FOLDER", help="Hub id or local folder of a sentence-transformers model.", rich_help_panel="Encoder"
+            "--encoder",
+            metavar="NAME|FOLDER",
+            help="Hub id or local folder of a sentence-transformers model.",
+            rich_help_panel="Encoder",
         ),
     ] = DEFAULT,
     device: Annotated[
-        str | None, typer.Option("--device", metavar="cpu|cuda|mps", help="Default: the fastest there is.", rich_help_panel="Encoder")
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="cpu|cuda|mps",
+            help="Default: the fastest there is.",
+            rich_help_panel="Encoder",
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Chunks encoded at a time.", rich_help_panel="Encoder")] = 32,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Chunks encoded at a time.", rich_help_panel="Encoder")
+    ] = 32,
     chunk_min: Annotated[
-        int, typer.Option("--chunk-min", help="A chunk is closed once it has this many characters.", rich_help_panel="Chunks")
+        int,
+        typer.Option(
+            "--chunk-min",
+            help="A chunk is closed once it has this many characters.",
+            rich_help_panel="Chunks",
+        ),
     ] = 500,
     chunk_max: Annotated[
-        int, typer.Option("--chunk-max", help="A sentence that would take it past this many begins the next.", rich_help_panel="Chunks")
+        int,
+        typer.Option(
+            "--chunk-max",
+            help="A sentence that would take it past this many begins the next.",
+            rich_help_panel="Chunks",
+        ),
     ] = 1000,
     sentences: Annotated[
         str,
@@ -96,11 +143,16 @@ def embed(
     ] = "careful",
     dtype: Dtype = "i8",
     text: Annotated[
-        bool, typer.Option("--text/--no-text", help="Keep the chunks' text beside the vectors.", rich_help_panel="Output")
+        bool,
+        typer.Option(
+            "--text/--no-text", help="Keep the chunks' text beside the vectors.", rich_help_panel="Output"
+        ),
     ] = True,
     shard_size: ShardSize = None,
     overwrite: Overwrite = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away.", rich_help_panel="Output")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw unfinished work away.", rich_help_panel="Output")
+    ] = False,
     source: Source = "",
     licence: Licence = "",
     json: Json = False,
@@ -109,7 +161,7 @@ def embed(
 
     Example:  lvm embed notes/ --out notes.safetensors --encoder sentence-transformers/all-mpnet-base-v2
     """
-    from mlx_lvm.data.embedding import EMBED_DTYPES, embed
+    from mlx_lvm.data.ingest.embedding import EMBED_DTYPES, embed
 
     display = Output(json)
     kind, chunking = stored_dtype(dtype, EMBED_DTYPES), Chunking(chunk_min, chunk_max, sentences)
@@ -138,7 +190,9 @@ def embed(
     except KeyboardInterrupt:
         display.notes.print("stopped; the same command goes on from the last finished part")
         raise typer.Exit(130) from None
-    display.say(f"{out}: {done.documents:,} documents, {done.chunks:,} chunks of {done.dim} dimensions in {done.seconds:.1f} s")
+    display.say(
+        f"{out}: {done.documents:,} documents, {done.chunks:,} chunks of {done.dim} dimensions in {done.seconds:.1f} s"
+    )
     if done.resumed:
         display.say(f"{done.resumed:,} chunks were embedded by an earlier run")
     notes = [
@@ -147,7 +201,11 @@ def embed(
             f"{done.too_long:,} chunks are longer than the encoder reads; so their ends are lost. A smaller --chunk-max mends it",
         ),
         (len(done.blank), f"{len(done.blank)} documents without text left out: {', '.join(done.blank[:5])}"),
-        (len(done.left_out), "other files left out: " + ", ".join(f"{count} {ending}" for ending, count in sorted(done.left_out.items()))),
+        (
+            len(done.left_out),
+            "other files left out: "
+            + ", ".join(f"{count} {ending}" for ending, count in sorted(done.left_out.items())),
+        ),
     ]
     for count, note in notes:
         if count:

@@ -14,15 +14,36 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.", rich_help_panel="Output")]
 Dtype = Annotated[
-    str, typer.Option("--dtype", metavar="float32|float16|bfloat16", help="Type the weights are stored in.", rich_help_panel="Output")
+    str,
+    typer.Option(
+        "--dtype",
+        metavar="float32|float16|bfloat16",
+        help="Type the weights are stored in.",
+        rich_help_panel="Output",
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.", rich_help_panel="Output")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a model that is there.", rich_help_panel="Output")
+]
 Corpus = Annotated[
     str | None,
-    typer.Option("--corpus", "-c", metavar="NAME|FILE", help="Measure on this one, not the model's own.", rich_help_panel="Data"),
+    typer.Option(
+        "--corpus",
+        "-c",
+        metavar="NAME|FILE",
+        help="Measure on this one, not the model's own.",
+        rich_help_panel="Data",
+    ),
 ]
-Context = Annotated[int, typer.Option("--context", min=1, max=100, help="Chunks that a closed form reads.", rich_help_panel="Data")]
-Bare = Annotated[bool, typer.Option("--no-measure", help="Write a card without numbers.", rich_help_panel="Data")]
+Context = Annotated[
+    int,
+    typer.Option(
+        "--context", min=1, max=100, help="Chunks that a closed form reads.", rich_help_panel="Data"
+    ),
+]
+Bare = Annotated[
+    bool, typer.Option("--no-measure", help="Write a card without numbers.", rich_help_panel="Data")
+]
 
 
 @app.command()
@@ -46,10 +67,10 @@ def export(
                lvm export lag-filter --corpus moby --out exported/lag-filter
     """
     section = None if no_measure else _parity()
-    from mlx_lvm.evaluation.baselines import NAMES
-    from mlx_lvm.export import export as write
-    from mlx_lvm.export import fit_filter, require_free
-    from mlx_lvm.hub import load_model
+    from mlx_lvm.hub.export import export as write
+    from mlx_lvm.hub.export import fit_filter, require_free
+    from mlx_lvm.hub.load import load_model
+    from mlx_lvm.predictors.baselines import NAMES
 
     display = Output(json)
     require_free(out, overwrite)
@@ -57,8 +78,19 @@ def export(
     loaded = fit_filter(model, corpus or "sotu", context) if closed_form else load_model(model)
     parity = section(loaded) if section else None
     progress = lambda line: display.notes.print(line)  # noqa: E731
-    written = write(loaded, out, dtype=dtype, overwrite=overwrite, corpus=corpus, measure=not no_measure, parity=parity, progress=progress)
-    display.say(f"{written['path']}: {written['parameters']:,} parameters in {written['dtype']}, sha256 {written['sha256']}")
+    written = write(
+        loaded,
+        out,
+        dtype=dtype,
+        overwrite=overwrite,
+        corpus=corpus,
+        measure=not no_measure,
+        parity=parity,
+        progress=progress,
+    )
+    display.say(
+        f"{written['path']}: {written['parameters']:,} parameters in {written['dtype']}, sha256 {written['sha256']}"
+    )
     if "evaluation" in written:
         display.say(written["evaluation"]["verdict"]["sentence"])
     display.result({key: written[key] for key in ("path", "sha256", "dtype", "parameters")})

@@ -13,25 +13,38 @@ from mlx_lvm.models import MODELS
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-File = Annotated[Path, typer.Argument(help="A .pt, .pth or .safetensors file: a bare state dict or a whole checkpoint.")]
-Name = Annotated[str | None, typer.Option("--model", metavar="|".join(MODELS), help="Where names and shapes fit several.")]
-Heads = Annotated[int | None, typer.Option("--heads", min=1, help="Attention heads of a transformer, which no shape tells.")]
+File = Annotated[
+    Path, typer.Argument(help="A .pt, .pth or .safetensors file: a bare state dict or a whole checkpoint.")
+]
+Name = Annotated[
+    str | None, typer.Option("--model", metavar="|".join(MODELS), help="Where names and shapes fit several.")
+]
+Heads = Annotated[
+    int | None, typer.Option("--heads", min=1, help="Attention heads of a transformer, which no shape tells.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write, in the layout of an export.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")]
 
 
 @app.command("import")
-def import_(file: File, out: Out, model: Name = None, heads: Heads = None, overwrite: Overwrite = False, json: Json = False) -> None:
+def import_(
+    file: File,
+    out: Out,
+    model: Name = None,
+    heads: Heads = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
     """Read a torch state dict or checkpoint, infer architecture and sizes, and write a model folder.
 
     Nothing in the file is executed. What does not fit is listed, all of it, and nothing is written then.
 
     Example:  lvm import best_amn.pt --out models/amn
     """
-    from mlx_lvm.export import require_free, write_model
-    from mlx_lvm.files import open_safetensors, sha256
-    from mlx_lvm.hub import load_weights_file
-    from mlx_lvm.importing import to_model
+    from mlx_lvm.core.files import open_safetensors, sha256
+    from mlx_lvm.hub.export import require_free, write_model
+    from mlx_lvm.hub.importing import to_model
+    from mlx_lvm.hub.load import load_weights_file
 
     display = Output(json)
     require_free(out, overwrite)
@@ -47,12 +60,21 @@ def import_(file: File, out: Out, model: Name = None, heads: Heads = None, overw
     for note in loaded.notes:
         display.say(f"note: {note}", style="yellow")
     display.say(f"next: lvm parity {out}   lvm eval {out} --corpus NAME|FILE")
-    display.result({"path": str(out), "model": kind, "parameters": written["parameters"], "config": loaded.model.config.to_dict()})
+    display.result(
+        {
+            "path": str(out),
+            "model": kind,
+            "parameters": written["parameters"],
+            "config": loaded.model.config.to_dict(),
+        }
+    )
 
 
 def _read_torch(file: Path) -> tuple[Any, Any]:
     try:
         from mlx_lvm.parity.checkpoint import read_checkpoint
     except ImportError as error:
-        raise SetupInvalid(f"{file}: reading torch files needs torch ({error}): pip install 'mlx-lvm[parity]'") from None
+        raise SetupInvalid(
+            f"{file}: reading torch files needs torch ({error}): pip install 'mlx-lvm[parity]'"
+        ) from None
     return read_checkpoint(file)

@@ -20,9 +20,17 @@ COMMANDS = {
     "compare": ("compare", "Rank models on the same held-out documents.", "Work"),
     "predict": ("predict", "Predict a document's next chunk and show the chunks nearest to it.", "Work"),
     "attention": ("attention", "Show what a model looks at in its context.", "Work"),
-    "tune": ("tune", "Search over the options of a training; ends with the command that trains the best.", "Work"),
+    "tune": (
+        "tune",
+        "Search over the options of a training; ends with the command that trains the best.",
+        "Work",
+    ),
     "parity": ("parity", "Prove that MLX and PyTorch compute the same from one file.", "Trust"),
-    "export": ("export", "Write a model as a Hub folder whose safetensors PyTorch loads as it is.", "Exchange"),
+    "export": (
+        "export",
+        "Write a model as a Hub folder whose safetensors PyTorch loads as it is.",
+        "Exchange",
+    ),
     "embed": ("embed", "Turn documents into a corpus of chunk embeddings.", "Corpora"),
     "data": ("data", "Inspect, check, convert, make, merge and split corpora.", "Corpora"),
     "import": ("importing", "Turn a torch checkpoint or state dict into a model of ours.", "Exchange"),
@@ -67,11 +75,17 @@ def _version(show: bool) -> None:
         raise typer.Exit()
 
 
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode="rich", epilog=EPILOG)
+app = typer.Typer(
+    cls=LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode="rich", epilog=EPILOG
+)
 
 
 @app.callback()
-def root(version: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True)) -> None:
+def root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=_version, is_eager=True
+    ),
+) -> None:
     """Latent vector models: predict the embedding of a document's next chunk. Trained in MLX, proven against PyTorch."""
 
 

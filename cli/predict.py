@@ -20,12 +20,23 @@ def predict(
     model: Subject,
     document: Annotated[
         str,
-        typer.Option("--document", "-d", metavar="NAME", help="Document of the corpus, by name or number.", rich_help_panel="Data"),
+        typer.Option(
+            "--document",
+            "-d",
+            metavar="NAME",
+            help="Document of the corpus, by name or number.",
+            rich_help_panel="Data",
+        ),
     ],
     corpus: Corpus = "sotu",
     at: Annotated[
         int | None,
-        typer.Option("--at", min=0, help="Chunk to predict, from 0. Default: the one after the last.", rich_help_panel="Data"),
+        typer.Option(
+            "--at",
+            min=0,
+            help="Chunk to predict, from 0. Default: the one after the last.",
+            rich_help_panel="Data",
+        ),
     ] = None,
     query: Annotated[
         str | None,
@@ -40,13 +51,21 @@ def predict(
     encoder: Annotated[
         str | None,
         typer.Option(
-            "--encoder", metavar="NAME|FOLDER", help="Encoder of a text query. Default: the one the corpus names.", rich_help_panel="Data"
+            "--encoder",
+            metavar="NAME|FOLDER",
+            help="Encoder of a text query. Default: the one the corpus names.",
+            rich_help_panel="Data",
         ),
     ] = None,
     steps: Annotated[
-        int, typer.Option("--steps", min=1, max=1000, help="Predict so many chunks, each from the ones predicted before.")
+        int,
+        typer.Option(
+            "--steps", min=1, max=1000, help="Predict so many chunks, each from the ones predicted before."
+        ),
     ] = 1,
-    top: Annotated[int, typer.Option("--top", min=1, help="Show so many chunks.", rich_help_panel="Ranking")] = 5,
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="Show so many chunks.", rich_help_panel="Ranking")
+    ] = 5,
     rank: Annotated[
         str,
         typer.Option(
@@ -70,7 +89,9 @@ def predict(
     approximate: Annotated[
         bool,
         typer.Option(
-            "--approximate", help="Search with faiss, then rank what it finds exactly: for millions of chunks.", rich_help_panel="Ranking"
+            "--approximate",
+            help="Search with faiss, then rank what it finds exactly: for millions of chunks.",
+            rich_help_panel="Ranking",
         ),
     ] = False,
     decode: Annotated[
@@ -97,11 +118,11 @@ def predict(
     """
     from mlx_lvm.data.corpus import load_corpus
     from mlx_lvm.data.splits import split_corpus
-    from mlx_lvm.decode import Inverter
-    from mlx_lvm.evaluation.predict import Ranker
-    from mlx_lvm.evaluation.predict import predict as measure
-    from mlx_lvm.evaluation.query import read_query
-    from mlx_lvm.evaluation.ranking import ranking_for, ranking_mean
+    from mlx_lvm.ranking.decode import Inverter
+    from mlx_lvm.ranking.predict import Ranker
+    from mlx_lvm.ranking.predict import predict as measure
+    from mlx_lvm.ranking.query import read_query
+    from mlx_lvm.ranking.ranking import ranking_for, ranking_mean
 
     if rank not in WAYS:
         raise UsageError(f"--rank {rank}: expected one of {', '.join(WAYS)}")
@@ -110,12 +131,18 @@ def predict(
     display = Output(json)
     data = load_corpus(corpus)
     inverter = Inverter(decode, data) if decode is not None else None
-    number = int(document) if document.isdigit() and document not in data.names and int(document) < len(data.names) else None
+    number = (
+        int(document)
+        if document.isdigit() and document not in data.names and int(document) < len(data.names)
+        else None
+    )
     chosen = data.document(document) if number is None else number
     subject = load_subject(model, data, precision)
     ranker, notes, parts = None, list(subject.notes), split_corpus(data, subject.split_seed)
     if subject.trained_on and subject.trained_on == data.sha256 and chosen in parts.train:
-        notes.append(f"{data.names[chosen]} is a training document: {model} has seen what follows, and does better here than elsewhere.")
+        notes.append(
+            f"{data.names[chosen]} is a training document: {model} has seen what follows, and does better here than elsewhere."
+        )
     if rank == "hybrid":
         asked = read_query(query, data, encoder) if query is not None else None
         with display.notes.status("fitting the ranking on validation documents"):
@@ -138,12 +165,18 @@ def predict(
 
 def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
     document, read = result["document"], len(result["context"])
-    display.say(f"{result['model']} on {result['corpus']}: {document}, chunk {result['at']} from the {read} before it")
+    display.say(
+        f"{result['model']} on {result['corpus']}: {document}, chunk {result['at']} from the {read} before it"
+    )
     if "text" in result["context"][-1]:
         display.say(f"last read: {result['context'][-1]['text']}", style="dim")
     if "query" in result:
         display.say(f"asked for: {result['query']}", style="dim")
-    by = "prediction, last chunk and document so far" if "last" in result["ranked_by"] else "the prediction alone"
+    by = (
+        "prediction, last chunk and document so far"
+        if "last" in result["ranked_by"]
+        else "the prediction alone"
+    )
     for step in result["steps"]:
         known = "probability" in step["nearest"][0]
         columns = ["", "chunk", "text", *(["probability"] if known else []), "cosine"]
@@ -165,7 +198,13 @@ def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
 
 def _row(place: str, one: dict[str, Any], known: bool) -> list[str]:
     likely = [f"{one['probability']:.2%}"] if known else []
-    return [place, f"{one['document']}, {one['chunk']}", one.get("text", "")[:90], *likely, f"{one['cosine']:.4f}"]
+    return [
+        place,
+        f"{one['document']}, {one['chunk']}",
+        one.get("text", "")[:90],
+        *likely,
+        f"{one['cosine']:.4f}",
+    ]
 
 
 def _decoded(one: dict[str, Any], known: bool) -> list[str]:

@@ -17,7 +17,11 @@ from mlx_lvm.cli.evaluate import show
 from mlx_lvm.training import state
 from mlx_lvm.training.trainer import Trainer
 
-JUDGED = {"val_cosine": "cosine", "val_mrr": "MRR", "val_score": "cosine + 0.3 centred cosine"}  # what chose the best epoch, in words
+JUDGED = {
+    "val_cosine": "cosine",
+    "val_mrr": "MRR",
+    "val_score": "cosine + 0.3 centred cosine",
+}  # what chose the best epoch, in words
 
 
 class TrainingDisplay:
@@ -46,13 +50,18 @@ class TrainingDisplay:
         done = trainer.state.epoch * trainer.steps_per_epoch + trainer.state.step
         say(f"{model.config.model_type}: {model.parameter_count():,} parameters, run folder {trainer.folder}")
         train, val = trainer.train_windows, trainer.val_windows
-        count = getattr(train, "windows", len(train))  # RAMN's batches are stretches of documents, with many windows each
+        count = getattr(
+            train, "windows", len(train)
+        )  # RAMN's batches are stretches of documents, with many windows each
         say(
             f"corpus {trainer.corpus.name}: {count:,} training windows of {config.context} in {len(trainer.split.train)} documents, "
             f"{len(val):,} validation windows in {len(trainer.split.val)}"
             + (f"; {train.skipped + val.skipped} documents too short" if train.skipped + val.skipped else "")
         )
-        say("validation cosine without training: " + ", ".join(f"{name} {value:.4f}" for name, value in trainer.baselines.items()))
+        say(
+            "validation cosine without training: "
+            + ", ".join(f"{name} {value:.4f}" for name, value in trainer.baselines.items())
+        )
         one, most = trainer.checkpoint_bytes()
         say(f"checkpoints: {one / 1e6:,.1f} MB each, at most {most / 1e6:,.1f} MB of disk")
         if not trainer.group.alone:
@@ -60,10 +69,19 @@ class TrainingDisplay:
         for note in trainer.notes:
             self.out.notes.print(Text(note, style="yellow"))
         if done:
-            say(f"resumed at epoch {trainer.state.epoch + 1}, step {trainer.state.step} of {trainer.steps_per_epoch}")
+            say(
+                f"resumed at epoch {trainer.state.epoch + 1}, step {trainer.state.step} of {trainer.steps_per_epoch}"
+            )
         self.progress.start()
         self.task = self.progress.add_task(
-            "", total=total, completed=done, epoch=trainer.state.epoch + 1, loss=0.0, cosine=0.0, rate=0.0, memory=0.0
+            "",
+            total=total,
+            completed=done,
+            epoch=trainer.state.epoch + 1,
+            loss=0.0,
+            cosine=0.0,
+            rate=0.0,
+            memory=0.0,
         )
         return self
 
@@ -71,13 +89,21 @@ class TrainingDisplay:
         self.progress.stop()
 
     def step(self, p: state.Progress) -> None:
-        shown: dict[str, Any] = {"loss": p.loss, "cosine": p.cosine, "rate": p.windows_per_second, "memory": p.peak_memory / 1e6}
+        shown: dict[str, Any] = {
+            "loss": p.loss,
+            "cosine": p.cosine,
+            "rate": p.windows_per_second,
+            "memory": p.peak_memory / 1e6,
+        }
         self.progress.update(self.task, completed=(p.epoch - 1) * p.steps + p.step, epoch=p.epoch, **shown)
 
     def epoch(self, r: dict[str, Any]) -> None:
         ranks = "val_mrr" in r
         if not self.headed:
-            head = f"{'epoch':>6} {'lr':>7} {'loss':>9} {'val loss':>9} {'cosine':>8} {'centred':>8}" + f" {'MRR':>7}" * ranks
+            head = (
+                f"{'epoch':>6} {'lr':>7} {'loss':>9} {'val loss':>9} {'cosine':>8} {'centred':>8}"
+                + f" {'MRR':>7}" * ranks
+            )
             self.out.say(f"{head} {'seconds':>7} {'MB':>6}", style="bold")
             self.headed = True
         epoch = f"{r['epoch']:>3}/{self.trainer.config.epochs:<2} {r['lr']:>7.2g} {r['train_loss']:>9.6f}"
@@ -90,7 +116,9 @@ class TrainingDisplay:
         """How the best checkpoint stands on the test documents, and what to do with it."""
         state = self.trainer.state
         judged = JUDGED.get(self.trainer.judged_by, self.trainer.judged_by)
-        self.out.say(f"best validation {judged} {state.best_cosine:.4f} at epoch {state.best_epoch}; {state.seconds:.0f} s of training")
+        self.out.say(
+            f"best validation {judged} {state.best_cosine:.4f} at epoch {state.best_epoch}; {state.seconds:.0f} s of training"
+        )
         self.out.say()
         show(self.out, result)
         self.out.say(f"next: lvm parity {folder}   lvm export {folder} --out exported")
@@ -117,7 +145,9 @@ class StopOnSignal:
         self.at_once = ""
 
     def __enter__(self) -> StopOnSignal:
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def _note(self, number: int, frame: Any) -> None:

@@ -45,7 +45,9 @@ def _option_parameters() -> list[inspect.Parameter]:
     """A command-line parameter for every field of TrainConfig and of the models' configs."""
     out = []
     for field, kind in _typed(TrainConfig):
-        out.append(_parameter(field, kind, field.metadata["help"], f"{field.default}{presets_of(field.name)}"))
+        out.append(
+            _parameter(field, kind, field.metadata["help"], f"{field.default}{presets_of(field.name)}")
+        )
     sizes: dict[str, list[tuple[str, Any, Any]]] = {}
     for name, config in ((name, MODELS[name][1]) for name in TRAINED):
         for field, kind in _typed(config):
@@ -53,7 +55,9 @@ def _option_parameters() -> list[inspect.Parameter]:
                 sizes.setdefault(field.name, []).append((name, field, kind))
     for found in sizes.values():
         helps = dict.fromkeys(field.metadata["help"] for _, field, _ in found)
-        shown = ", ".join(f"{name} {field.default}" for name, field, _ in found) + presets_of(found[0][1].name)
+        shown = ", ".join(f"{name} {field.default}" for name, field, _ in found) + presets_of(
+            found[0][1].name
+        )
         out.append(_parameter(found[0][1], found[0][2], "; or ".join(helps), shown))
     return out
 
@@ -77,15 +81,22 @@ def _typed(config: type[Config]) -> list[tuple[Any, Any]]:
 def _parameter(field: Any, kind: Any, text: str, shown: str) -> inspect.Parameter:
     flags = [f"--{field.name.replace('_', '-')}"] + (["-c"] if field.name == "corpus" else [])
     metavar = "|".join(field.metadata.get("choices") or ()) or None
-    info = typer.Option(*flags, help=text, rich_help_panel=field.metadata["group"], show_default=shown, metavar=metavar)
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info])
+    info = typer.Option(
+        *flags, help=text, rich_help_panel=field.metadata["group"], show_default=shown, metavar=metavar
+    )
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info]
+    )
 
 
 def train(
     model: Annotated[str | None, typer.Argument(help=ARCHITECTURES, show_default=False)] = None,
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Run folder. Default: runs/<model>-<corpus>-<n>.", rich_help_panel="Output")
+        Path | None,
+        typer.Option(
+            "--out", help="Run folder. Default: runs/<model>-<corpus>-<n>.", rich_help_panel="Output"
+        ),
     ] = None,
     preset_name: Annotated[
         str | None,
@@ -96,9 +107,15 @@ def train(
             rich_help_panel="Recipe",
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file with any of these options.", rich_help_panel="Recipe")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML file with any of these options.", rich_help_panel="Recipe"),
+    ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Continue this run from its last checkpoint.", rich_help_panel="Recipe")
+        Path | None,
+        typer.Option(
+            "--resume", help="Continue this run from its last checkpoint.", rich_help_panel="Recipe"
+        ),
     ] = None,
     force: Annotated[
         bool,
@@ -109,17 +126,37 @@ def train(
         ),
     ] = False,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Train so many runs, seed by seed; mean and spread at the end.", rich_help_panel="Recipe")
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="Train so many runs, seed by seed; mean and spread at the end.",
+            rich_help_panel="Recipe",
+        ),
     ] = 1,
     report_to: Annotated[
         str | None,
-        typer.Option("--report-to", metavar="tensorboard|wandb", help="Send each epoch's record there too.", rich_help_panel="Output"),
+        typer.Option(
+            "--report-to",
+            metavar="tensorboard|wandb",
+            help="Send each epoch's record there too.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", metavar="cpu|gpu", help="Default: the GPU where MLX has one.", rich_help_panel="Output")
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="cpu|gpu",
+            help="Default: the GPU where MLX has one.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel="Output")
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel="Output"
+        ),
     ] = False,
     **options: Any,
 ) -> None:
@@ -136,7 +173,9 @@ def train(
         named = given_options(model, given, config, preset_name)
         if group.any((resume / PLAN).exists()):
             if named or force:
-                raise UsageError(f"--resume {resume} goes on with several runs as they were begun; leave other options away")
+                raise UsageError(
+                    f"--resume {resume} goes on with several runs as they were begun; leave other options away"
+                )
             out_.result(resume_many(resume, group, out_, report_to))
         else:
             out_.result(run(resume_locked(resume, named, force, group), out_, report_to=report_to))
@@ -149,14 +188,19 @@ def train(
         recipes = every_recipe(given, config, preset_name)
         planned = {name: one for name, one in recipes.items() if trainable(name, one[2])}
         for name in [name for name in recipes if name not in planned]:
-            out_.say(f"{name}: left out, for it is trained on a corpus in memory and this one is streamed; --memory gives it more")
+            out_.say(
+                f"{name}: left out, for it is trained on a corpus in memory and this one is streamed; --memory gives it more"
+            )
         out_.result(train_many(planned, "all", out, group, out_, report_to))
         return
     name, sizes, chosen = recipe(model, given, config, preset_name)
     if seeds == 1:
         out_.result(run(start_run(name, sizes, chosen, out, group), out_, report_to=report_to))
     else:
-        planned = {f"seed-{seed}": (name, sizes, chosen.replace(seed=seed)) for seed in range(chosen.seed, chosen.seed + seeds)}
+        planned = {
+            f"seed-{seed}": (name, sizes, chosen.replace(seed=seed))
+            for seed in range(chosen.seed, chosen.seed + seeds)
+        }
         out_.result(train_many(planned, "seeds", out, group, out_, report_to))
 
 
@@ -166,8 +210,12 @@ def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | 
     for name in TRAINED:
         if preset_name == "seed" and name in UNUSED:
             continue
-        own = {field.name for of in (architecture(name)[1], TrainConfig) for field in fields(of)} - {*UNUSED.get(name, ())}
-        out[name] = recipe(name, {key: value for key, value in given.items() if key in own}, config, preset_name)
+        own = {field.name for of in (architecture(name)[1], TrainConfig) for field in fields(of)} - {
+            *UNUSED.get(name, ())
+        }
+        out[name] = recipe(
+            name, {key: value for key, value in given.items() if key in own}, config, preset_name
+        )
     return out
 
 
@@ -178,21 +226,31 @@ def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset
     if name is None:
         raise UsageError(f"which model? lvm train MODEL, one of {', '.join(TRAINED)}")
     if name in MODELS and name not in TRAINED:
-        raise UsageError(f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, or lvm eval lag-filter")
+        raise UsageError(
+            f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, or lvm eval lag-filter"
+        )
     known, unused = {field.name for field in fields(architecture(name)[1])} - {"dim"}, {*UNUSED.get(name, ())}
     train_keys = {field.name for field in fields(TrainConfig)} - unused
     sizes = {**sizes, **{key: value for key, value in given.items() if key in known}}
     standing, standing_sizes = preset(preset_name or "best", architecture(name)[1].from_dict(sizes).variant)
     plain = TrainConfig.from_dict(standing).to_dict()
-    idle = {key for key in unused if values.get(key, plain[key]) != plain[key]}  # a run's own config.toml names them all
+    idle = {
+        key for key in unused if values.get(key, plain[key]) != plain[key]
+    }  # a run's own config.toml names them all
     misplaced = [f"--{key.replace('_', '-')}" for key in sorted(({*given} - train_keys - known) | idle)]
     if misplaced:
-        raise UsageError(f"{', '.join(misplaced)}: not an option of {name}, which has {', '.join(sorted(known))}")
-    options = TrainConfig.from_dict({**standing, **values, **{k: v for k, v in given.items() if k in train_keys}})
+        raise UsageError(
+            f"{', '.join(misplaced)}: not an option of {name}, which has {', '.join(sorted(known))}"
+        )
+    options = TrainConfig.from_dict(
+        {**standing, **values, **{k: v for k, v in given.items() if k in train_keys}}
+    )
     return name, {**standing_sizes, **sizes}, options
 
 
-def given_options(model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None) -> dict[str, Any]:
+def given_options(
+    model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None
+) -> dict[str, Any]:
     """Every option that the command line names, by field, for a run that has options already."""
     values, sizes, named = read_toml(config) if config is not None else ({}, {}, None)
     out = {**({"preset": preset_name} if preset_name else {}), **values, **sizes, **given}
@@ -227,7 +285,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
 
 def choose_device(name: str | None) -> None:
     """Raises UsageError for an unknown device or one that is not here."""
-    from mlx_lvm.backend import mx
+    from mlx_lvm.core.mlx import mx
 
     if name is None:
         return
@@ -241,7 +299,11 @@ def choose_device(name: str | None) -> None:
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with one parameter per declared option in place of **options."""
-    kept = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    kept = [
+        p
+        for p in inspect.signature(command, eval_str=True).parameters.values()
+        if p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
     parameters = kept[:1] + _option_parameters() + kept[1:]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -14,11 +14,11 @@ import numpy as np
 from mlx_lvm.cli.common import Output
 from mlx_lvm.cli.compare import show
 from mlx_lvm.cli.train_one import resume_locked, run
+from mlx_lvm.core.files import read_json, write_json
 from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError
-from mlx_lvm.evaluation.compare import compare
-from mlx_lvm.files import read_json, write_json
-from mlx_lvm.hub import load_model
+from mlx_lvm.evaluation.leaderboard import compare
+from mlx_lvm.hub.load import load_model
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import Group
 from mlx_lvm.training.run import CONFIG, claim
@@ -29,7 +29,12 @@ Recipe = tuple[str, dict[str, Any], TrainConfig]  # architecture, sizes, options
 
 
 def train_many(
-    recipes: dict[str, Recipe], kind: str, folder: Path | None, group: Group, out: Output, report_to: str | None
+    recipes: dict[str, Recipe],
+    kind: str,
+    folder: Path | None,
+    group: Group,
+    out: Output,
+    report_to: str | None,
 ) -> dict[str, Any]:
     """The runs in folders of their names, then what they say together. `kind`: "all" or "seeds".
 
@@ -37,11 +42,20 @@ def train_many(
     """
     name, _, shared = next(iter(recipes.values()))
     if folder is None:
-        folder = claim("all" if kind == "all" else name, Path(shared.corpus).stem) if group.rank == 0 else Path("runs")
+        folder = (
+            claim("all" if kind == "all" else name, Path(shared.corpus).stem)
+            if group.rank == 0
+            else Path("runs")
+        )
     if group.rank == 0:
         if (folder / PLAN).exists() or (folder / CONFIG).exists():
-            raise IOFailed(f"{folder}: already holds runs. Go on with `lvm train --resume {folder}`, or name another --out.")
-        runs = {key: {"model": model, "sizes": sizes, "train": config.to_dict()} for key, (model, sizes, config) in recipes.items()}
+            raise IOFailed(
+                f"{folder}: already holds runs. Go on with `lvm train --resume {folder}`, or name another --out."
+            )
+        runs = {
+            key: {"model": model, "sizes": sizes, "train": config.to_dict()}
+            for key, (model, sizes, config) in recipes.items()
+        }
         write_json(folder / PLAN, {"kind": kind, "runs": runs})
     return _train(recipes, kind, folder, group, out, report_to)
 
@@ -51,7 +65,10 @@ def resume_many(folder: Path, group: Group, out: Output, report_to: str | None) 
     text = json.dumps(read_json(folder / PLAN)) if group.rank == 0 else ""
     try:
         plan = json.loads(group.first_text(text))
-        recipes = {key: (one["model"], one["sizes"], TrainConfig.from_dict(one["train"])) for key, one in plan["runs"].items()}
+        recipes = {
+            key: (one["model"], one["sizes"], TrainConfig.from_dict(one["train"]))
+            for key, one in plan["runs"].items()
+        }
         return _train(recipes, plan["kind"], folder, group, out, report_to)
     except (LvmError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, LvmError) and not isinstance(error, InvalidFile):
@@ -59,7 +76,9 @@ def resume_many(folder: Path, group: Group, out: Output, report_to: str | None) 
         raise InvalidFile(f"{folder / PLAN}: {error}") from None
 
 
-def _train(recipes: dict[str, Recipe], kind: str, folder: Path, group: Group, out: Output, report_to: str | None) -> dict[str, Any]:
+def _train(
+    recipes: dict[str, Recipe], kind: str, folder: Path, group: Group, out: Output, report_to: str | None
+) -> dict[str, Any]:
     summaries = {}
     for key, recipe in recipes.items():
         done = (folder / key / SUMMARY).exists() if group.rank == 0 else False
@@ -68,7 +87,11 @@ def _train(recipes: dict[str, Recipe], kind: str, folder: Path, group: Group, ou
             out.say(f"{key}: finished before, {folder / key}")
             continue
         begun = group.any((folder / key / CONFIG).exists() if group.rank == 0 else False)
-        trainer = resume_locked(folder / key, {}, False, group) if begun else start_run(*recipe, folder / key, group)
+        trainer = (
+            resume_locked(folder / key, {}, False, group)
+            if begun
+            else start_run(*recipe, folder / key, group)
+        )
         summaries[key] = run(trainer, out, report_to=report_to, again=folder)
     if group.rank:
         return {}
@@ -79,7 +102,9 @@ def _train(recipes: dict[str, Recipe], kind: str, folder: Path, group: Group, ou
 def _leaderboard(folder: Path, summaries: dict[str, Any], config: TrainConfig, out: Output) -> dict[str, Any]:
     with out.notes.status("") as status:
         data = load_or_sample(config.corpus, config.context, config.split_seed)
-        result = compare([load_model(folder / name) for name in summaries], data, progress=lambda line: status.update(line))
+        result = compare(
+            [load_model(folder / name) for name in summaries], data, progress=lambda line: status.update(line)
+        )
     out.say()
     show(out, result)
     return {"runs": list(summaries.values()), "comparison": result}
@@ -92,7 +117,10 @@ def _spread(folder: Path, summaries: dict[str, Any], out: Output) -> dict[str, A
     table = np.array([list(row.values()) for row in rows.values()])
     columns = list(next(iter(rows.values())))
     mean, spread = table.mean(axis=0), table.std(axis=0, ddof=1)
-    cells = [[label, *(f"{value:.4f}" for value in row)] for label, row in zip([*rows, "mean", "std"], [*table, mean, spread], strict=True)]
+    cells = [
+        [label, *(f"{value:.4f}" for value in row)]
+        for label, row in zip([*rows, "mean", "std"], [*table, mean, spread], strict=True)
+    ]
     out.table(f"{len(rows)} seeds of {name}", ["", *columns], cells, bold=len(rows))
     return {
         "run": str(folder),

@@ -26,7 +26,9 @@ def resume_locked(folder: Path, named: dict[str, Any], force: bool, group: Group
         return resume_run(folder, named, force, group)
 
 
-def run(trainer: Trainer, out: Output, report_to: str | None = None, again: Path | None = None) -> dict[str, Any]:
+def run(
+    trainer: Trainer, out: Output, report_to: str | None = None, again: Path | None = None
+) -> dict[str, Any]:
     """Train with a display, then judge the best checkpoint on the test documents; the run's summary.
 
     `again`: the folder to resume where a stop was asked for, the trainer's own by default.
@@ -48,11 +50,17 @@ def run(trainer: Trainer, out: Output, report_to: str | None = None, again: Path
         with display:
             done = trainer.train(display.step, epoch, lambda: bool(signals.received))
         if not done:
-            out.say(f"stopped at epoch {trainer.state.epoch + 1}, step {trainer.state.step}; continue: lvm train --resume {again}")
-            raise typer.Exit(128 + (signals.received or signal.SIGTERM))  # another rank's signal counts as SIGTERM here
+            out.say(
+                f"stopped at epoch {trainer.state.epoch + 1}, step {trainer.state.step}; continue: lvm train --resume {again}"
+            )
+            raise typer.Exit(
+                128 + (signals.received or signal.SIGTERM)
+            )  # another rank's signal counts as SIGTERM here
         if not speaks:
             return {}
-        signals.at_once = f"training is done, the test documents are not: lvm train --resume {again} judges them"
+        signals.at_once = (
+            f"training is done, the test documents are not: lvm train --resume {again} judges them"
+        )
         with out.notes.status("") as status:
             verdict = judge(trainer.folder, lambda line: status.update(f"test documents: {line}"))
         display.verdict(verdict, trainer.folder)

@@ -34,17 +34,31 @@ def tune(
     model: Annotated[str, typer.Argument(help=f"Architecture: {', '.join(TRAINED)}.", show_default=False)],
     *,
     trials: Annotated[
-        int, typer.Option("--trials", min=1, help="Finished trials that the study shall have.", rich_help_panel="Search")
+        int,
+        typer.Option(
+            "--trials", min=1, help="Finished trials that the study shall have.", rich_help_panel="Search"
+        ),
     ] = 20,
     time: Annotated[
-        str | None, typer.Option("--time", help="End the search after so long (30s, 10m, 2h).", rich_help_panel="Search")
+        str | None,
+        typer.Option("--time", help="End the search after so long (30s, 10m, 2h).", rich_help_panel="Search"),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder of the study and its pictures. Default: runs/tune-<model>-<corpus>.", rich_help_panel="Output"),
+        typer.Option(
+            "--out",
+            help="Folder of the study and its pictures. Default: runs/tune-<model>-<corpus>.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", metavar="cpu|gpu", help="Default: the GPU where MLX has one.", rich_help_panel="Output")
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="cpu|gpu",
+            help="Default: the GPU where MLX has one.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     as_json: Json = False,
     **options: Any,
@@ -60,7 +74,9 @@ def tune(
     folder = out or Path("runs") / f"tune-{name}-{Path(base.corpus).stem}"
     with Lock(folder), StopOnSignal() as signals:
         study = open_study(folder / "study.db", search)
-        display.say(f"study {folder / 'study.db'}: {len(study.trials)} trials so far; searching {', '.join(search.space())}")
+        display.say(
+            f"study {folder / 'study.db'}: {len(study.trials)} trials so far; searching {', '.join(search.space())}"
+        )
         with display.notes.status("") as status:
             whole = run_search(
                 study,
@@ -82,7 +98,12 @@ def tune(
         else:
             display.say("no trial has finished yet; the same command goes on")
         display.result(
-            {"study": str(folder / "study.db"), "best": best, "command": search.command(chosen) if best else None, "trials": table(study)}
+            {
+                "study": str(folder / "study.db"),
+                "best": best,
+                "command": search.command(chosen) if best else None,
+                "trials": table(study),
+            }
         )
     if not whole:
         raise typer.Exit(128 + signals.received)
@@ -91,17 +112,30 @@ def tune(
 def trial_line(record: dict[str, Any]) -> str:
     reached = f"{record['value']:.4f}" if record["value"] is not None else record["state"]
     chosen = "  ".join(
-        f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items() if k not in ("trial", "state", "value")
+        f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+        for k, v in record.items()
+        if k not in ("trial", "state", "value")
     )
     return f"trial {record['trial']:>3}  {reached:>8}  {chosen}"
 
 
 def show(display: Output, rows: list[dict[str, Any]], best: dict[str, Any], figure: str) -> None:
     """The ten trials that are best in the figure."""
-    ranked = sorted((row for row in rows if row[figure] is not None and row["state"] == "complete"), key=lambda row: -row[figure])
-    cells = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in ranked[:10]]
+    ranked = sorted(
+        (row for row in rows if row[figure] is not None and row["state"] == "complete"),
+        key=lambda row: -row[figure],
+    )
+    cells = [
+        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()]
+        for row in ranked[:10]
+    ]
     cut = sum(row["state"] == "pruned" for row in rows)
-    display.table(f"{len(ranked)} finished trials, {cut} cut short; {WORDS[figure]} on validation documents", list(best), cells, bold=0)
+    display.table(
+        f"{len(ranked)} finished trials, {cut} cut short; {WORDS[figure]} on validation documents",
+        list(best),
+        cells,
+        bold=0,
+    )
 
 
 def duration(text: str | None) -> float | None:

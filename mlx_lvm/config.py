@@ -92,7 +92,11 @@ def _problem(value: Any, kind: Any, limits: Any) -> str:
     if kind is str and not isinstance(value, str):
         return "must be text"
     if kind in (int, float):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or (kind is int and not isinstance(value, int)):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or (kind is int and not isinstance(value, int))
+        ):
             return "must be a whole number" if kind is int else "must be a number"
         if not math.isfinite(value):
             return "must be finite"

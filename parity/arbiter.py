@@ -20,7 +20,11 @@ import numpy as np
 
 UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # unit roundoff
 LARGEST = {"float32": 3.4e38, "bfloat16": 3.38e38, "float16": 65504.0}  # finite numbers of each dtype
-LIMIT = {"float32": 8.0, "bfloat16": 2.0, "float16": 2.0}  # largest ratio of an honest port; measured 3.6 and 1.2
+LIMIT = {
+    "float32": 8.0,
+    "bfloat16": 2.0,
+    "float16": 2.0,
+}  # largest ratio of an honest port; measured 3.6 and 1.2
 # Backward, torch's half-precision kernels hold float32 inside and MLX composes rounded operations: up to 3.4 measured.
 GRADIENT_LIMIT = {"float32": 8.0, "bfloat16": 5.0, "float16": 5.0}
 ILL = 64.0  # roundings of its size by which the truth must move before conditioning may explain an error
@@ -56,7 +60,9 @@ class Check:
     limit: float = 0.0  # largest ratio that passes
     first_divergence: str = ""
     note: str = ""
-    source: Any = field(default=None, repr=False, compare=False)  # (subject, case) of a failure, from which a bundle is made
+    source: Any = field(
+        default=None, repr=False, compare=False
+    )  # (subject, case) of a failure, from which a bundle is made
 
     @property
     def group(self) -> str:
@@ -71,12 +77,28 @@ class Check:
 
 def failed(name: str, note: str, where: str = "", verdict: str = MLX_INACCURATE, compared: int = 0) -> Check:
     """A check that fails for a reason that is no number."""
-    return Check(name, verdict, False, math.inf, math.inf, 0.0, math.inf, 0.0, compared, first_divergence=where, note=note)
+    return Check(
+        name,
+        verdict,
+        False,
+        math.inf,
+        math.inf,
+        0.0,
+        math.inf,
+        0.0,
+        compared,
+        first_divergence=where,
+        note=note,
+    )
 
 
 def exact(name: str, same: bool, note: str = "", where: str = "", compared: int = 1) -> Check:
     """A check that allows no difference at all."""
-    return Check(name, BITWISE, True, compared=compared, note=note) if same else failed(name, note, where, compared=compared)
+    return (
+        Check(name, BITWISE, True, compared=compared, note=note)
+        if same
+        else failed(name, note, where, compared=compared)
+    )
 
 
 def rms(values: np.ndarray) -> float:
@@ -129,16 +151,37 @@ def judge(
     unit, limit = UNIT[dtype], limit or LIMIT[dtype]
     known, there = np.isfinite(truth), np.isfinite(torch)
     if not must_observe and _lost(torch, truth):
-        return Check(name, UNOBSERVABLE, True, note=f"beyond the range of {dtype}: torch itself loses the value")
-    kept = known & ~there & np.isfinite(mlx)  # torch lost what MLX did not: float16 divides 0 by 0 in `F.normalize`
+        return Check(
+            name, UNOBSERVABLE, True, note=f"beyond the range of {dtype}: torch itself loses the value"
+        )
+    kept = (
+        known & ~there & np.isfinite(mlx)
+    )  # torch lost what MLX did not: float16 divides 0 by 0 in `F.normalize`
     if kept.any() and np.array_equal(np.isfinite(mlx), known):
-        error, floor, largest = rms((mlx - truth)[known]), unit * rms(truth[known]) * slack, float(np.abs(mlx - truth)[known].max())
+        error, floor, largest = (
+            rms((mlx - truth)[known]),
+            unit * rms(truth[known]) * slack,
+            float(np.abs(mlx - truth)[known].max()),
+        )
         verdict = TORCH_INACCURATE if error <= limit * floor else MLX_INACCURATE
         ratio = error / floor if floor else (0.0 if error == 0 else math.inf)
-        return Check(name, verdict, verdict in PASSING, ratio, error, math.inf, largest, limit * floor, int(known.sum()), limit)
+        return Check(
+            name,
+            verdict,
+            verdict in PASSING,
+            ratio,
+            error,
+            math.inf,
+            largest,
+            limit * floor,
+            int(known.sum()),
+            limit,
+        )
     wrong = int(((np.isfinite(mlx) != there) | (there & ~known) | (must_observe & known & ~there)).sum())
     if wrong:
-        return failed(name, f"{wrong} of {truth.size} values are not finite on every side", compared=truth.size)
+        return failed(
+            name, f"{wrong} of {truth.size} values are not finite on every side", compared=truth.size
+        )
     both = there & known
     if not both.any():
         if must_observe:
@@ -152,12 +195,27 @@ def judge(
 
     def check(verdict: str, floor: float = floor, note: str = "") -> Check:
         ratio = error / floor if floor > 0 else (0.0 if error == 0 else math.inf)
-        return Check(name, verdict, verdict in PASSING, ratio, error, torch_error, largest, limit * floor, m.size, limit, note=note)
+        return Check(
+            name,
+            verdict,
+            verdict in PASSING,
+            ratio,
+            error,
+            torch_error,
+            largest,
+            limit * floor,
+            m.size,
+            limit,
+            note=note,
+        )
 
     if np.array_equal(m, t):
         return check(BITWISE)
     if scale:
-        return check(UNOBSERVABLE if ratio <= limit else MLX_INACCURATE, note="zero by mathematics, or below what float64 resolves")
+        return check(
+            UNOBSERVABLE if ratio <= limit else MLX_INACCURATE,
+            note="zero by mathematics, or below what float64 resolves",
+        )
     if ratio <= limit:
         gross = torch_error > GROSS * unit * size and torch_error > 8 * error
         if gross:
@@ -173,7 +231,11 @@ def judge(
     if error <= 2 * limit * usual and mlx_usual <= limit * usual:
         return check(EQUIVALENT, error / limit, "MLX is unluckier here than on neighbouring inputs")
     if moved > ILL * unit * size and error <= limit * max(moved, floor):
-        return check(ILL_CONDITIONED, max(moved, floor), f"the backward error of one product moves the truth by {moved:.1e}")
+        return check(
+            ILL_CONDITIONED,
+            max(moved, floor),
+            f"the backward error of one product moves the truth by {moved:.1e}",
+        )
     return check(MLX_INACCURATE)
 
 
@@ -181,7 +243,9 @@ def _lost(torch: np.ndarray, truth: np.ndarray) -> bool:
     """Torch overflowed: most of what is finite in truth is not in torch, or is wrong in its first digit."""
     known = np.isfinite(truth)
     there = known & np.isfinite(torch)
-    return bool(known.any()) and (2 * there.sum() < known.sum() or rms(torch[there] - truth[there]) > 0.5 * rms(truth[there]))
+    return bool(known.any()) and (
+        2 * there.sum() < known.sum() or rms(torch[there] - truth[there]) > 0.5 * rms(truth[there])
+    )
 
 
 def slack_of_sum(terms: int, dtype: str = "float32") -> float:
@@ -208,4 +272,8 @@ def gamma(terms: int, unit: float) -> float:
 
 def verdict_of(checks: list[Check]) -> bool:
     """All passed, and at least one of them compared something."""
-    return bool(checks) and all(check.passed for check in checks) and any(c.compared and c.verdict != UNOBSERVABLE for c in checks)
+    return (
+        bool(checks)
+        and all(check.passed for check in checks)
+        and any(c.compared and c.verdict != UNOBSERVABLE for c in checks)
+    )

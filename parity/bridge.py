@@ -8,18 +8,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import SetupInvalid, UsageError, nearest
-from mlx_lvm.parity.amn import AMN
-from mlx_lvm.parity.base import Twin
-from mlx_lvm.parity.filter import Filter
-from mlx_lvm.parity.gru import GRU
-from mlx_lvm.parity.lstm import LSTM
-from mlx_lvm.parity.ramn import RAMN
-from mlx_lvm.parity.transformer import Transformer
+from mlx_lvm.parity.twins.amn import AMN
+from mlx_lvm.parity.twins.base import Twin
+from mlx_lvm.parity.twins.filter import Filter
+from mlx_lvm.parity.twins.gru import GRU
+from mlx_lvm.parity.twins.lstm import LSTM
+from mlx_lvm.parity.twins.ramn import RAMN
+from mlx_lvm.parity.twins.transformer import Transformer
 
 TWINS: dict[str, type[Twin]] = {twin.model_type: twin for twin in (AMN, LSTM, GRU, Transformer, RAMN, Filter)}
-TORCH = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TORCH = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 MLX = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
@@ -55,7 +60,11 @@ def twin(config: Any, weights: Mapping[str, mx.array], dtype: str = "float32") -
     with torch.device("meta"):  # sizes only: the weights come from the file
         out = TWINS[kind](config)
     try:
-        out.load_state_dict({name: to_torch(value).to(TORCH[dtype]) for name, value in weights.items()}, strict=True, assign=True)
+        out.load_state_dict(
+            {name: to_torch(value).to(TORCH[dtype]) for name, value in weights.items()},
+            strict=True,
+            assign=True,
+        )
     except RuntimeError as error:
         raise SetupInvalid(f"torch's {kind} does not hold these weights: {error}") from None
     return out.eval()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.files import write_json
+from mlx_lvm.core.files import write_json
 from mlx_lvm.parity.arbiter import Check
 from mlx_lvm.parity.checks import forward_checks
 from mlx_lvm.parity.goldens import write_goldens
@@ -37,7 +37,9 @@ def smallest(subject: Subject, case: Case, dtype: str, check: Check) -> Case:
     """One window of the batch where one alone fails too; else the whole batch."""
     sides = Sides(subject, dtype)
     for row in range(min(len(case.context), 8)):
-        alone = replace(case, context=np.ascontiguousarray(case.context[row : row + 1]), name=f"{case.name}-window{row}")
+        alone = replace(
+            case, context=np.ascontiguousarray(case.context[row : row + 1]), name=f"{case.name}-window{row}"
+        )
         if any(not c.passed for c in forward_checks(sides, [alone])):
             return alone
     return case

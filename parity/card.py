@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_lvm.hub import Loaded
+from mlx_lvm.hub.load import Loaded
 from mlx_lvm.parity.report import COLUMNS, rows, setting
 from mlx_lvm.parity.run import Plan, run, subject_of
 

@@ -11,13 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import InvalidFile, IOFailed
 from mlx_lvm.parity.bridge import to_mlx
 
 STATES = ("model_state_dict", "state_dict", "model")  # where a checkpoint may hold the weights
 # Plain data that training scripts leave in checkpoints; none of it runs code when it is rebuilt.
-HARMLESS = [argparse.Namespace, np.dtype, np.ndarray, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
+HARMLESS = [
+    argparse.Namespace,
+    np.dtype,
+    np.ndarray,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    np.dtypes.Int64DType,
+]
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
@@ -39,14 +46,23 @@ def read_checkpoint(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidFile(f"{path}: not a torch checkpoint, or damaged ({_first_line(error)})") from None
     if not isinstance(loaded, Mapping):
-        raise InvalidFile(f"{path}: holds {type(loaded).__name__}, expected a state dict or a checkpoint with one of {', '.join(STATES)}")
+        raise InvalidFile(
+            f"{path}: holds {type(loaded).__name__}, expected a state dict or a checkpoint with one of {', '.join(STATES)}"
+        )
     key = next((key for key in STATES if isinstance(loaded.get(key), Mapping)), None)
     state, rest = (loaded[key], {k: v for k, v in loaded.items() if k != key}) if key else (loaded, {})
-    wrong = [str(name) for name, value in state.items() if not isinstance(name, str) or not isinstance(value, torch.Tensor)]
+    wrong = [
+        str(name)
+        for name, value in state.items()
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor)
+    ]
     if wrong or not state:
         found = f"entries that are no tensors: {', '.join(wrong[:5])}" if wrong else "no tensors"
         raise InvalidFile(f"{path}: its state dict has {found}")
-    return {name: to_mlx(value.float() if value.dtype == torch.float64 else value) for name, value in state.items()}, rest
+    return {
+        name: to_mlx(value.float() if value.dtype == torch.float64 else value)
+        for name, value in state.items()
+    }, rest
 
 
 def _first_line(error: Exception) -> str:

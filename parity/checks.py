@@ -9,14 +9,25 @@ from functools import partial
 import numpy as np
 import torch
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.parity import bridge
-from mlx_lvm.parity.arbiter import GRADIENT_LIMIT, LARGEST, UNIT, UNOBSERVABLE, Around, Check, exact, failed, judge, rms
-from mlx_lvm.parity.base import Twin
+from mlx_lvm.parity.arbiter import (
+    GRADIENT_LIMIT,
+    LARGEST,
+    UNIT,
+    UNOBSERVABLE,
+    Around,
+    Check,
+    exact,
+    failed,
+    judge,
+    rms,
+)
 from mlx_lvm.parity.inputs import Case, random_case
 from mlx_lvm.parity.kinks import NULL, settle_kinks
 from mlx_lvm.parity.sides import Outputs, Sides, Subject, draw_cotangents, twin_gradients, twin_outputs
 from mlx_lvm.parity.taps import first_divergence, tap_case
+from mlx_lvm.parity.twins.base import Twin
 
 HEADROOM = 16  # gradients this far below the largest number of a format may be summed over a batch in it
 GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "in_proj": ("q", "k", "v")}
@@ -40,21 +51,37 @@ def weights_checks(sides: Sides) -> Iterator[Check]:
     expected = set(held) | set(buffers)
     state = set(twin.state_dict())
     yield exact(
-        f"{head}/state-dict", state == expected, f"differ: {sorted(state ^ expected)}" if state != expected else "", compared=len(state)
+        f"{head}/state-dict",
+        state == expected,
+        f"differ: {sorted(state ^ expected)}" if state != expected else "",
+        compared=len(state),
     )
     count = sum(p.numel() for p in held.values())
-    yield exact(f"{head}/count", count == model.parameter_count(), f"{count:,} parameters in torch, {model.parameter_count():,} in MLX")
+    yield exact(
+        f"{head}/count",
+        count == model.parameter_count(),
+        f"{count:,} parameters in torch, {model.parameter_count():,} in MLX",
+    )
     for name in sorted(set(held) & set(mine)):
-        yield same_bits(f"{head}/{name}", name, mine[name], held[name], subject.weights[name].astype(bridge.MLX[dtype]))
+        yield same_bits(
+            f"{head}/{name}", name, mine[name], held[name], subject.weights[name].astype(bridge.MLX[dtype])
+        )
     for name, value in buffers.items():
         yield from buffer_checks(f"{head}/{name}", name, value, subject)
 
 
 def same_bits(name: str, parameter: str, mlx: mx.array, tensor: torch.Tensor, source: mx.array) -> Check:
     """One parameter: MLX, torch and the file hold the same shape, dtype and bits, and a round trip changes none."""
-    if tuple(mlx.shape) != tuple(tensor.shape) or bridge.TORCH[str(mlx.dtype).removeprefix("mlx.core.")] != tensor.dtype:
-        return failed(name, f"MLX {mlx.shape} {mlx.dtype}, torch {tuple(tensor.shape)} {tensor.dtype}", parameter)
-    bits = [_bits(value) for value in (mlx, bridge.to_mlx(tensor), source, bridge.to_mlx(bridge.to_torch(mlx)))]
+    if (
+        tuple(mlx.shape) != tuple(tensor.shape)
+        or bridge.TORCH[str(mlx.dtype).removeprefix("mlx.core.")] != tensor.dtype
+    ):
+        return failed(
+            name, f"MLX {mlx.shape} {mlx.dtype}, torch {tuple(tensor.shape)} {tensor.dtype}", parameter
+        )
+    bits = [
+        _bits(value) for value in (mlx, bridge.to_mlx(tensor), source, bridge.to_mlx(bridge.to_torch(mlx)))
+    ]
     differ = [int((other != bits[0]).sum()) for other in bits[1:]]
     note = f"{max(differ)} of {bits[0].size} elements differ in their bits" if any(differ) else ""
     return exact(name, not any(differ), note, "" if not any(differ) else parameter, compared=bits[0].size)
@@ -90,7 +117,9 @@ def buffer_checks(head: str, name: str, value: mx.array, subject: Subject) -> It
     )
 
 
-def forward_checks(sides: Sides, cases: Iterable[Case], modes: tuple[str, ...] = ("eager",)) -> Iterator[Check]:
+def forward_checks(
+    sides: Sides, cases: Iterable[Case], modes: tuple[str, ...] = ("eager",)
+) -> Iterator[Check]:
     """Every field of the prediction on every case."""
     sides.require_evaluation()
     subject = sides.subject
@@ -104,7 +133,12 @@ def forward_checks(sides: Sides, cases: Iterable[Case], modes: tuple[str, ...] =
                 found = list(compare(head, out, torch_out, truth, sides.dtype, around, case.finite))
                 if not all(check.passed for check in found):
                     where = blame(sides, case)
-                    found = [check if check.passed else replace(check, first_divergence=where, source=(subject, case)) for check in found]
+                    found = [
+                        check
+                        if check.passed
+                        else replace(check, first_divergence=where, source=(subject, case))
+                        for check in found
+                    ]
                 yield from found
 
 
@@ -128,7 +162,15 @@ def compare(
         yield failed(f"{head}/fields", f"only one side has: {', '.join(sorted(set(mlx) ^ set(truth)))}")
     for name in truth:
         if name in mlx:
-            yield judge(f"{head}/{name}", mlx[name], torch[name], truth[name], dtype, around=around(name), must_observe=must_observe)
+            yield judge(
+                f"{head}/{name}",
+                mlx[name],
+                torch[name],
+                truth[name],
+                dtype,
+                around=around(name),
+                must_observe=must_observe,
+            )
 
 
 def _once(measure: Callable[[], dict[str, Around]]) -> Callable[[str], Callable[[], Around]]:
@@ -146,7 +188,9 @@ def _once(measure: Callable[[], dict[str, Around]]) -> Callable[[str], Callable[
     return of
 
 
-def gradient_checks(sides: Sides, cases: Iterable[Case], modes: tuple[str, ...] = ("eager",)) -> Iterator[Check]:
+def gradient_checks(
+    sides: Sides, cases: Iterable[Case], modes: tuple[str, ...] = ("eager",)
+) -> Iterator[Check]:
     """The gradient of every parameter and of the input; stacked gates are judged one by one.
 
     Cases with NaN, Inf or overflow are left out: one bad window makes every gradient of its batch NaN.
@@ -172,7 +216,12 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
     if any(np.abs(g).max(initial=0) > LARGEST[sides.dtype] / HEADROOM for g in truth.values()):
         # The gradient of normalising a vector of zeros is 1 / eps: float16 cannot hold it, nor sums of what follows from it.
         head = f"{sides.subject.name}/gradients/{sides.subject.parameters}"
-        yield Check(f"{head}/eager/{case.name}/all", UNOBSERVABLE, True, note=f"a gradient beyond the range of {sides.dtype}")
+        yield Check(
+            f"{head}/eager/{case.name}/all",
+            UNOBSERVABLE,
+            True,
+            note=f"a gradient beyond the range of {sides.dtype}",
+        )
         return
     null = null_gradients(sides, case, truth, run)
     largest = max((rms(g) for name, g in truth.items() if name != "input"), default=0.0)
@@ -187,25 +236,49 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
             around = _once(lambda: sides.around(run, mlx_run, case.context, truth))
             found = []
             for name in truth.keys() & out.keys():
-                if name in null and denormal:  # a BLAS may flush such inputs to zero, and nothing else is left of these
-                    found.append(Check(f"{head}/{name}", UNOBSERVABLE, True, note="zero by mathematics, of denormal inputs"))
+                if (
+                    name in null and denormal
+                ):  # a BLAS may flush such inputs to zero, and nothing else is left of these
+                    found.append(
+                        Check(
+                            f"{head}/{name}",
+                            UNOBSERVABLE,
+                            True,
+                            note="zero by mathematics, of denormal inputs",
+                        )
+                    )
                     continue
                 scale = largest if name in null else 0.0
-                options = {"around": around(name), "must_observe": True, "scale": scale, "limit": GRADIENT_LIMIT[sides.dtype]}
-                found.append(judge(f"{head}/{name}", out[name], torch_out[name], truth[name], sides.dtype, **options))  # type: ignore[arg-type]
+                options = {
+                    "around": around(name),
+                    "must_observe": True,
+                    "scale": scale,
+                    "limit": GRADIENT_LIMIT[sides.dtype],
+                }
+                found.append(
+                    judge(f"{head}/{name}", out[name], torch_out[name], truth[name], sides.dtype, **options)  # type: ignore[arg-type]
+                )
             return [replace(check, note=check.note or note) for check in found]
 
         checks = verdicts(truth)
         if not all(check.passed for check in checks):
             other, flipped = settle_kinks(sides, case, run, out, truth)
             if flipped:
-                checks = verdicts(other, f"{flipped} relu units lie within rounding of their kink; the truth takes MLX's side there")
+                checks = verdicts(
+                    other,
+                    f"{flipped} relu units lie within rounding of their kink; the truth takes MLX's side there",
+                )
         order = list(truth)
         checks.sort(key=lambda check: order.index(check.name.rpartition("/")[2]))
         failures = [check for check in checks if not check.passed]
-        if failures:  # in the forward pass, or else in the backward pass, which meets the last parameter first
+        if (
+            failures
+        ):  # in the forward pass, or else in the backward pass, which meets the last parameter first
             where = blame(sides, case) or f"gradient of {failures[-1].name.rpartition('/')[2]}"
-            checks = [c if c.passed else replace(c, first_divergence=where, source=(sides.subject, case)) for c in checks]
+            checks = [
+                c if c.passed else replace(c, first_divergence=where, source=(sides.subject, case))
+                for c in checks
+            ]
         yield from checks
 
 
@@ -215,7 +288,12 @@ def split_gates(values: Outputs) -> Outputs:
     for name, value in values.items():
         parts = gates_of(name)
         if parts:
-            out.update({f"{name}[{part}]": piece for part, piece in zip(parts, np.split(value, len(parts)), strict=True)})
+            out.update(
+                {
+                    f"{name}[{part}]": piece
+                    for part, piece in zip(parts, np.split(value, len(parts)), strict=True)
+                }
+            )
         else:
             out[name] = value
     return out

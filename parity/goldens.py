@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.files import open_safetensors, to_bytes, write_atomic
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import InvalidFile
-from mlx_lvm.files import open_safetensors, to_bytes, write_atomic
-from mlx_lvm.hub import set_weights
 from mlx_lvm.models import as_dict, build, config_from_dict
+from mlx_lvm.models.weights import set_weights
 from mlx_lvm.parity.arbiter import LIMIT, Check, failed, judge
 from mlx_lvm.parity.inputs import Case
 from mlx_lvm.parity.setup import require_evaluation
@@ -41,7 +41,9 @@ def write_goldens(path: Path, subject: Any, cases: Iterable[Case], dtype: str = 
     from mlx_lvm.parity.taps import rounded, torch_trace
 
     sides = Sides(subject, dtype)
-    tensors: dict[str, Any] = {f"weights/{name}": value.astype(DTYPES[dtype]) for name, value in subject.weights.items()}
+    tensors: dict[str, Any] = {
+        f"weights/{name}": value.astype(DTYPES[dtype]) for name, value in subject.weights.items()
+    }
 
     def keep(head: str, truth: dict[str, np.ndarray], torch: dict[str, np.ndarray]) -> None:
         for name, value in truth.items():
@@ -56,9 +58,16 @@ def write_goldens(path: Path, subject: Any, cases: Iterable[Case], dtype: str = 
         keep(f"{case.name}/inherited", free, torch_trace(sides.torch, torch_x).values)
         forced = {tap: rounded(value, dtype) for tap, value in free.items() if tap not in FIELDS}
         tensors.update(
-            {f"{case.name}/forced/{tap}": mx.array(value.astype(np.float32)).astype(DTYPES[dtype]) for tap, value in forced.items()}
+            {
+                f"{case.name}/forced/{tap}": mx.array(value.astype(np.float32)).astype(DTYPES[dtype])
+                for tap, value in forced.items()
+            }
         )
-        keep(f"{case.name}/own", torch_trace(sides.truth, truth_x, forced).values, torch_trace(sides.torch, torch_x, forced).values)
+        keep(
+            f"{case.name}/own",
+            torch_trace(sides.truth, truth_x, forced).values,
+            torch_trace(sides.torch, torch_x, forced).values,
+        )
     metadata = {
         "format": FORMAT,
         "format_version": VERSION,
@@ -76,17 +85,25 @@ def verify_goldens(path: Path) -> tuple[list[Check], dict[str, str]]:
     file = open_safetensors(path)
     about = file.metadata
     if about.get("format") != FORMAT or about.get("format_version") != VERSION:
-        raise InvalidFile(f"{path}: not a file of goldens (format {about.get('format')!r}, version {about.get('format_version')!r})")
+        raise InvalidFile(
+            f"{path}: not a file of goldens (format {about.get('format')!r}, version {about.get('format_version')!r})"
+        )
     dtype = about.get("dtype", "")
     if dtype not in LIMIT:
         raise InvalidFile(f"{path}: goldens of dtype {dtype!r}; expected one of {', '.join(LIMIT)}")
     model = build(config_from_dict(json.loads(about["model"])))
-    set_weights(model, {n.removeprefix("weights/"): file.array(n) for n in file.tensors if n.startswith("weights/")}, str(path))
+    set_weights(
+        model,
+        {n.removeprefix("weights/"): file.array(n) for n in file.tensors if n.startswith("weights/")},
+        str(path),
+    )
     model.set_dtype(DTYPES[dtype])
     require_evaluation(model.training, "MLX")
     found = []
     for case in sorted({name.split("/")[0] for name in file.tensors if not name.startswith("weights/")}):
-        values = {n.removeprefix(f"{case}/"): _float64(file, n) for n in file.tensors if n.startswith(f"{case}/")}
+        values = {
+            n.removeprefix(f"{case}/"): _float64(file, n) for n in file.tensors if n.startswith(f"{case}/")
+        }
         found += _verify_case(model, f"{about.get('name')}/goldens", case, values, dtype)
     return found, about
 
@@ -101,7 +118,11 @@ def _verify_case(model: Any, head: str, case: str, values: dict[str, np.ndarray]
     forced = {n.removeprefix("forced/"): v for n, v in values.items() if n.startswith("forced/")}
     found = []
     for kind, force in (("forward", None), ("own", forced), ("inherited", None)):
-        truth = {n[len(kind) + 1 : -6]: v for n, v in values.items() if n.startswith(f"{kind}/") and n.endswith("/truth")}
+        truth = {
+            n[len(kind) + 1 : -6]: v
+            for n, v in values.items()
+            if n.startswith(f"{kind}/") and n.endswith("/truth")
+        }
         if kind == "forward":
             mine = {name: float64(v) for name, v in ask(model, context)._asdict().items() if v is not None}
         else:
@@ -110,7 +131,9 @@ def _verify_case(model: Any, head: str, case: str, values: dict[str, np.ndarray]
             name = f"{head}/{kind}/{case}/{tap}"
             if tap in mine:
                 last = slice(-mine[tap].shape[1], None) if mine[tap].ndim == 3 else slice(None)
-                other, target = [v[:, last] if mine[tap].ndim == 3 else v for v in (values[f"{kind}/{tap}/torch"], true)]
+                other, target = [
+                    v[:, last] if mine[tap].ndim == 3 else v for v in (values[f"{kind}/{tap}/torch"], true)
+                ]
                 found.append(judge(name, mine[tap], other, target, dtype, slack=slack_of(model, tap, dtype)))
             elif kind == "forward":
                 found.append(failed(name, "MLX gives no such field"))

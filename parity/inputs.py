@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 REAL_SHAPES = ((33, 5), (1, 5), (2, 1), (3, 32))  # batch, context
-LARGEST = {"float32": 1e30, "bfloat16": 1e30, "float16": 100.0}  # norm up to which no product of two vectors overflows on purpose
+LARGEST = {
+    "float32": 1e30,
+    "bfloat16": 1e30,
+    "float16": 100.0,
+}  # norm up to which no product of two vectors overflows on purpose
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,9 @@ class Case:
         return self.name.split("-")[0]
 
 
-def real_cases(corpora: list[object], dim: int, shapes: tuple[tuple[int, int], ...] = REAL_SHAPES) -> Iterator[Case]:
+def real_cases(
+    corpora: list[object], dim: int, shapes: tuple[tuple[int, int], ...] = REAL_SHAPES
+) -> Iterator[Case]:
     """Windows of corpora whose vectors have `dim` dimensions, evenly spaced over all their documents."""
     from mlx_lvm.data.windows import windows
 
@@ -41,7 +47,9 @@ def random_case(dim: int, batch: int, length: int, seed: int) -> Case:
     """Unit vectors around a common direction, as embeddings lie."""
     draw = np.random.default_rng([seed, batch, length, dim])
     x = draw.standard_normal((batch, length, dim)) + draw.standard_normal(dim)
-    return Case(f"random-{batch}x{length}-{seed}", (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32))
+    return Case(
+        f"random-{batch}x{length}-{seed}", (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+    )
 
 
 def random_cases(dim: int, seeds: int = 3, lengths: tuple[int, ...] = (1, 5, 32)) -> Iterator[Case]:
@@ -68,7 +76,9 @@ def adversarial_cases(dim: int, dtype: str = "float32") -> Iterator[Case]:
     yield case("last-chunk-zero", changed((slice(None), -1), 0))
     yield case("constant", np.full_like(base, 1 / np.sqrt(dim)))
     yield case("identical-chunks", np.repeat(base[:, :1], 5, axis=1))
-    yield case("one-chunk-repeated", np.concatenate([base[:, :1], np.repeat(base[:, 1:2], 4, axis=1)], axis=1))
+    yield case(
+        "one-chunk-repeated", np.concatenate([base[:, :1], np.repeat(base[:, 1:2], 4, axis=1)], axis=1)
+    )
     yield case("identical-rows", np.repeat(base[:1], 3, axis=0))
     cancelling = base[:, :1] * signs[None, :, None]
     yield case("cancelling", cancelling)

@@ -8,14 +8,16 @@ from contextlib import contextmanager
 import torch
 
 from mlx_lvm.parity.arbiter import UNIT, rms
-from mlx_lvm.parity.base import Twin
 from mlx_lvm.parity.inputs import Case
 from mlx_lvm.parity.sides import Outputs, Sides, twin_outputs
+from mlx_lvm.parity.twins.base import Twin
 
 NULL = 1e-6  # a float64 gradient this small beside the others may be zero by mathematics
 
 
-def settle_kinks(sides: Sides, case: Case, run: Callable, out: Outputs, truth: Outputs) -> tuple[Outputs, int]:
+def settle_kinks(
+    sides: Sides, case: Case, run: Callable, out: Outputs, truth: Outputs
+) -> tuple[Outputs, int]:
     """The truth with the sign of some relu inputs flipped that are zero to within rounding, and how many.
 
     There the gradient jumps and both sides are right. Only units within 16 roundings of zero qualify, and a flip is kept
@@ -35,7 +37,11 @@ def settle_kinks(sides: Sides, case: Case, run: Callable, out: Outputs, truth: O
 
 def _distance(out: Outputs, truth: Outputs) -> float:
     sizes = [rms(truth[name]) for name in truth]
-    return sum(rms(out[name] - truth[name]) for name, size in zip(truth, sizes, strict=True) if size > NULL * max(sizes) and name in out)
+    return sum(
+        rms(out[name] - truth[name])
+        for name, size in zip(truth, sizes, strict=True)
+        if size > NULL * max(sizes) and name in out
+    )
 
 
 def near_kinks(model: Twin, x: torch.Tensor, margin: float) -> list[tuple[str, int]]:
@@ -49,7 +55,11 @@ def near_kinks(model: Twin, x: torch.Tensor, margin: float) -> list[tuple[str, i
 
         return hook
 
-    handles = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name.endswith("linear1")]
+    handles = [
+        module.register_forward_hook(look(name))
+        for name, module in model.named_modules()
+        if name.endswith("linear1")
+    ]
     try:
         twin_outputs(model, x)
     finally:
@@ -72,7 +82,9 @@ def flipped(model: Twin, units: list[tuple[str, int]]) -> Iterator[None]:
         return hook
 
     layers = {name for name, _ in units}
-    handles = [module.register_forward_hook(flip(name)) for name, module in model.named_modules() if name in layers]
+    handles = [
+        module.register_forward_hook(flip(name)) for name, module in model.named_modules() if name in layers
+    ]
     try:
         yield
     finally:

@@ -17,7 +17,9 @@ def steps_of(module: nn.LSTM | nn.GRU, x: Tensor, tap: Tap) -> Tensor:
     Taps: l<layer>.t<step>.<gate>; what `tap` returns goes on. The result is the module's output where tap returns its argument.
     """
     for layer in range(module.num_layers):
-        weights: list[Any] = [getattr(module, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        weights: list[Any] = [
+            getattr(module, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ]
         run: Callable[..., Tensor] = _lstm if isinstance(module, nn.LSTM) else _gru
         x = run(x, *weights, lambda at, value, layer=layer: tap(f"l{layer}.{at}", value))
     return x
@@ -28,7 +30,9 @@ def _lstm(x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, tap
     steps = []
     for t in range(x.shape[1]):
         gates = x[:, t] @ w_ih.T + b_ih + hidden @ w_hh.T + b_hh
-        i, f, g, o = (tap(f"t{t}.{name}", gate) for name, gate in zip("ifgo", gates.chunk(4, dim=-1), strict=True))
+        i, f, g, o = (
+            tap(f"t{t}.{name}", gate) for name, gate in zip("ifgo", gates.chunk(4, dim=-1), strict=True)
+        )
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         hidden = torch.sigmoid(o) * torch.tanh(cell)
         cell = tap(f"t{t}.c", cell)

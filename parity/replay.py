@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import normalize
 from mlx_lvm.models.base import Prediction as MlxPrediction
 from mlx_lvm.parity import bridge
-from mlx_lvm.parity import losses as torch_losses
 from mlx_lvm.parity.arbiter import UNIT, Around, Check, exact, judge, rms, slack_of_sum
-from mlx_lvm.parity.base import Prediction
+from mlx_lvm.parity.twins import losses as torch_losses
+from mlx_lvm.parity.twins.base import Prediction
 from mlx_lvm.training import losses as mlx_losses
 from mlx_lvm.training import optimizer
 from mlx_lvm.training.schedule import Plateau
@@ -30,7 +30,9 @@ def recorded_gradients(steps: int, seed: int = 0) -> Iterator[dict[str, np.ndarr
         scale = np.float32(10.0 ** draw.uniform(-3, 1))
         if step % 97 == 13:
             scale = np.float32(draw.choice([0.0, 1e-30, 1e-12, 1e6, 1e15]))
-        yield {name: (draw.standard_normal(shape) * scale).astype(np.float32) for name, shape in SHAPES.items()}
+        yield {
+            name: (draw.standard_normal(shape) * scale).astype(np.float32) for name, shape in SHAPES.items()
+        }
 
 
 def replay_checks(steps: int = STEPS) -> Iterator[Check]:
@@ -42,12 +44,20 @@ def replay_checks(steps: int = STEPS) -> Iterator[Check]:
 
 def optimizer_checks(steps: int = STEPS) -> Iterator[Check]:
     """Clip and AdamW with a changing learning rate: weights and moments after `steps` steps, and every norm on the way."""
-    start = {name: np.random.default_rng(3).standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+    start = {
+        name: np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+        for name, shape in SHAPES.items()
+    }
     mine = _mlx_optimizer(start, steps)
     float32, float64 = (_torch_optimizer(start, steps, dtype) for dtype in (torch.float32, torch.float64))
     for name in float64:
         yield judge(
-            f"optimiser/replay/alone/{steps:,} steps/{name}", mine[name], float32[name], float64[name], "float32", must_observe=True
+            f"optimiser/replay/alone/{steps:,} steps/{name}",
+            mine[name],
+            float32[name],
+            float64[name],
+            "float32",
+            must_observe=True,
         )
 
 
@@ -62,12 +72,17 @@ def _mlx_optimizer(start: dict[str, np.ndarray], steps: int) -> dict[str, np.nda
     @mx.compile
     def step(weights: dict, moments: dict, gradients: dict, coefs: mx.array) -> tuple:
         norm = optimizer.gradient_norm(gradients)
-        return (*optimizer.adamw(weights, optimizer.clip_gradients(gradients, norm, CLIP), moments, coefs), norm)
+        return (
+            *optimizer.adamw(weights, optimizer.clip_gradients(gradients, norm, CLIP), moments, coefs),
+            norm,
+        )
 
     norms = []
     for number, gradients in enumerate(recorded_gradients(steps)):
         given = {name: mx.array(value) for name, value in gradients.items()}
-        weights, moments, norm = step(weights, moments, given, optimizer.coefficients(_rate(number), DECAY, number + 1))
+        weights, moments, norm = step(
+            weights, moments, given, optimizer.coefficients(_rate(number), DECAY, number + 1)
+        )
         mx.eval(weights, moments, norm)
         norms.append(norm)
     out = {f"weights/{name}": bridge.to_float64(value) for name, value in weights.items()}
@@ -77,7 +92,10 @@ def _mlx_optimizer(start: dict[str, np.ndarray], steps: int) -> dict[str, np.nda
 
 
 def _torch_optimizer(start: dict[str, np.ndarray], steps: int, dtype: torch.dtype) -> dict[str, np.ndarray]:
-    weights = {name: torch.nn.Parameter(torch.from_numpy(value).to(dtype, copy=True)) for name, value in start.items()}
+    weights = {
+        name: torch.nn.Parameter(torch.from_numpy(value).to(dtype, copy=True))
+        for name, value in start.items()
+    }
     adamw = torch.optim.AdamW(weights.values(), lr=LR, weight_decay=DECAY)
     norms = []
     for number, gradients in enumerate(recorded_gradients(steps)):
@@ -88,7 +106,9 @@ def _torch_optimizer(start: dict[str, np.ndarray], steps: int, dtype: torch.dtyp
         adamw.step()
     out = {f"weights/{name}": bridge.to_float64(value) for name, value in weights.items()}
     for part, key in (("first", "exp_avg"), ("second", "exp_avg_sq")):
-        out.update({f"{part}/{name}": bridge.to_float64(adamw.state[value][key]) for name, value in weights.items()})
+        out.update(
+            {f"{part}/{name}": bridge.to_float64(adamw.state[value][key]) for name, value in weights.items()}
+        )
     return {**out, "log norms": np.log(np.maximum(bridge.to_float64(torch.stack(norms)), 1e-37))}
 
 
@@ -132,7 +152,12 @@ def loss_checks(seeds: int = 3) -> Iterator[Check]:
         }
         for case, (raw, target) in pairs.items():
             for name in mlx_losses.LOSS_FUNCTIONS:
-                yield from _loss_case(f"losses/replay/alone/each/{case}-{seed}", name, raw.astype(np.float32), target.astype(np.float32))
+                yield from _loss_case(
+                    f"losses/replay/alone/each/{case}-{seed}",
+                    name,
+                    raw.astype(np.float32),
+                    target.astype(np.float32),
+                )
 
 
 def _loss_case(head: str, name: str, raw: np.ndarray, target: np.ndarray) -> Iterator[Check]:
@@ -140,7 +165,10 @@ def _loss_case(head: str, name: str, raw: np.ndarray, target: np.ndarray) -> Ite
         return mlx_losses.total_loss({name: 0.5}, 0.07)(MlxPrediction(raw, normalize(raw)), mx.array(target))
 
     found = [bridge.to_float64(part).reshape(-1) for part in mx.value_and_grad(mine)(mx.array(raw))]
-    truth, other = _torch_loss(name, raw, target, torch.float64), _torch_loss(name, raw, target, torch.float32)
+    truth, other = (
+        _torch_loss(name, raw, target, torch.float64),
+        _torch_loss(name, raw, target, torch.float32),
+    )
     for k, part in enumerate(("value", "gradient")):
         flat = float(np.abs(truth[k]).max()) < 1e-13  # one window has no spread, and no other to tell it from
         yield judge(
@@ -156,7 +184,9 @@ def _loss_case(head: str, name: str, raw: np.ndarray, target: np.ndarray) -> Ite
         )
 
 
-def _torch_loss(name: str, raw: np.ndarray, target: np.ndarray, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+def _torch_loss(
+    name: str, raw: np.ndarray, target: np.ndarray, dtype: torch.dtype
+) -> tuple[np.ndarray, np.ndarray]:
     """Value and gradient."""
     x = torch.from_numpy(raw).to(dtype).requires_grad_()
     prediction = Prediction(x, torch.nn.functional.normalize(x, dim=-1))
@@ -175,7 +205,15 @@ def _around(name: str, raw: np.ndarray, target: np.ndarray, truth: np.ndarray, k
     moved = error = 0.0
     for _ in range(4):
         reach = float(np.sqrt(raw.shape[1]))
-        moved = max(moved, rms(_torch_loss(name, shaken(raw, reach), shaken(target, reach), torch.float64)[k] - truth))
+        moved = max(
+            moved, rms(_torch_loss(name, shaken(raw, reach), shaken(target, reach), torch.float64)[k] - truth)
+        )
         near = shaken(raw, 4).astype(np.float32)
-        error = max(error, rms(_torch_loss(name, near, target, torch.float32)[k] - _torch_loss(name, near, target, torch.float64)[k]))
+        error = max(
+            error,
+            rms(
+                _torch_loss(name, near, target, torch.float32)[k]
+                - _torch_loss(name, near, target, torch.float64)[k]
+            ),
+        )
     return Around(moved, error)

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm.backend import BLAS, mx
-from mlx_lvm.files import write_atomic, write_json
+from mlx_lvm.core.files import write_atomic, write_json
+from mlx_lvm.core.mlx import BLAS, mx
 from mlx_lvm.parity.arbiter import LIMIT, UNIT
 from mlx_lvm.parity.run import Report
 from mlx_lvm.parity.table import COLUMNS, describe, rows
@@ -35,7 +35,9 @@ def setting(report: Report) -> dict[str, Any]:
         "checks": list(plan.checks),
         "steps": plan.steps,
         "seed": plan.seed,
-        "subjects": [{"name": s.name, "origin": s.origin, "config": s.config.to_dict()} for s in report.subjects],
+        "subjects": [
+            {"name": s.name, "origin": s.origin, "config": s.config.to_dict()} for s in report.subjects
+        ],
     }
 
 
@@ -71,7 +73,11 @@ def markdown(report: Report) -> str:
         "|---|" + "---:|" * (len(COLUMNS) - 1),
         *("| " + " | ".join(row.cells(limit)) + " |" for row in rows(report.checks)),
         "",
-        "Verdicts: " + ", ".join(f"{count:,} {name}" for name, count in Counter(c.verdict for c in report.checks).most_common()) + ".",
+        "Verdicts: "
+        + ", ".join(
+            f"{count:,} {name}" for name, count in Counter(c.verdict for c in report.checks).most_common()
+        )
+        + ".",
         "",
     ]
     measured = [check for check in report.checks if check.verdict not in ("bitwise", "unobservable")]

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import UsageError, nearest
-from mlx_lvm.hub import Loaded
+from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import MAX_CONTEXT, MODELS, ModelConfig
 from mlx_lvm.parity.arbiter import LIMIT, Check, verdict_of
 from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
@@ -65,10 +65,12 @@ def parse_checks(text: str) -> tuple[str, ...]:
 def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
     """`all`, an architecture (released weights, else drawn by seed), a run folder, an exported folder or a file."""
     from mlx_lvm import weights
-    from mlx_lvm.hub import load_model
+    from mlx_lvm.hub.load import load_model
 
     if reference == "all":
-        names = dict.fromkeys([*MODELS, *weights.released()])  # a released head of an architecture is a subject of its own
+        names = dict.fromkeys(
+            [*MODELS, *weights.released()]
+        )  # a released head of an architecture is a subject of its own
         return [subject for name in names for subject in find_subjects(name, seed)]
     if reference in MODELS and reference not in weights.released() and not Path(reference).exists():
         return [Subject.drawn(MODELS[reference][1](), seed)]
@@ -118,7 +120,11 @@ def run(subjects: list[Subject], plan: Plan, progress: Callable[[str], None] = l
         for device in backends() if plan.thorough else [before]:
             mx.set_default_device(device)
             for subject in subjects:
-                given = subject if device == before else replace(subject, name=f"{subject.name}@{device.type.name}")
+                given = (
+                    subject
+                    if device == before
+                    else replace(subject, name=f"{subject.name}@{device.type.name}")
+                )
                 for name in plan.checks:
                     progress(f"{given.name}: {name}")
                     report.checks.extend(STAGES[name](given, plan, corpora))
@@ -135,7 +141,10 @@ def run(subjects: list[Subject], plan: Plan, progress: Callable[[str], None] = l
 def backends() -> list[mx.Device]:
     """The device that MLX uses by default, then the other kinds that it has here."""
     first = mx.default_device()
-    return [first, *(d for kind in (mx.gpu, mx.cpu) if (d := mx.Device(kind)) != first and mx.is_available(d))]
+    return [
+        first,
+        *(d for kind in (mx.gpu, mx.cpu) if (d := mx.Device(kind)) != first and mx.is_available(d)),
+    ]
 
 
 def _corpora() -> list[Any]:
@@ -153,7 +162,9 @@ def _variants(subject: Subject, plan: Plan, seeds: int = 1) -> Iterator[Subject]
 
 def _small_variants(subject: Subject, plan: Plan) -> Iterator[Subject]:
     for seed in range(plan.seeds):
-        drawn = replace(Subject.drawn(small(subject.config), plan.seed + seed), name=f"{subject.name}-small{seed}")
+        drawn = replace(
+            Subject.drawn(small(subject.config), plan.seed + seed), name=f"{subject.name}-small{seed}"
+        )
         yield from _variants(drawn, plan)
 
 
@@ -190,7 +201,9 @@ def _gradients(subject: Subject, plan: Plan, corpora: list[Any]) -> Iterator[Che
         yield from gradient_checks(sides, [random_case(dim, 2, 1, 1)], ("compiled",))
     for variant in _small_variants(subject, plan if plan.thorough else replace(plan, seeds=1)):
         dim = variant.config.dim
-        yield from gradient_checks(Sides(variant, plan.dtype), [*random_cases(dim, 1), *adversarial_cases(dim, plan.dtype)])
+        yield from gradient_checks(
+            Sides(variant, plan.dtype), [*random_cases(dim, 1), *adversarial_cases(dim, plan.dtype)]
+        )
         yield from gradient_checks(Sides(variant, plan.dtype), random_cases(dim, 1), ("compiled",))
 
 
@@ -207,7 +220,9 @@ def _taps(subject: Subject, plan: Plan, corpora: list[Any]) -> Iterator[Check]:
 def _training(subject: Subject, plan: Plan, corpora: list[Any]) -> Iterator[Check]:
     yield from training_checks(subject, corpora[0], plan.steps, plan.dtype, plan.seed)
     for seed in range(plan.seeds):
-        drawn = replace(Subject.drawn(small(subject.config), plan.seed + seed), name=f"{subject.name}-small{seed}")
+        drawn = replace(
+            Subject.drawn(small(subject.config), plan.seed + seed), name=f"{subject.name}-small{seed}"
+        )
         yield from training_checks(drawn, corpora[0], plan.steps, plan.dtype, plan.seed + seed, **ALL_LOSSES)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from mlx_lvm.parity.arbiter import Check
 from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
-from mlx_lvm.parity.faults import all_faults
+from mlx_lvm.parity.faults.every import all_faults
+from mlx_lvm.parity.faults.planting import Fault, config_of
 from mlx_lvm.parity.inputs import Case, random_case
-from mlx_lvm.parity.planting import Fault, config_of
 from mlx_lvm.parity.setup import require_valid
 from mlx_lvm.parity.sides import Sides, Subject
 from mlx_lvm.parity.taps import taps_checks
@@ -56,7 +56,9 @@ class Outcome:
         return {**out, "equivalent": self.fault.equivalent} if self.fault.equivalent else out
 
 
-def self_test(faults: Iterable[Fault] | None = None, progress: Callable[[str], None] = lambda text: None) -> list[Outcome]:
+def self_test(
+    faults: Iterable[Fault] | None = None, progress: Callable[[str], None] = lambda text: None
+) -> list[Outcome]:
     """Plant each fault alone and examine."""
     require_valid()
     outcomes = []
@@ -71,9 +73,17 @@ def examine(fault: Fault) -> list[Check]:
     subject, sides = _honest(fault.model)
     if fault.stage == "training":
         with fault.plant(sides.mlx):
-            return [c for c in training_checks(subject, synthetic_corpus(subject.config.dim), STEPS, **ALL_LOSSES) if not c.passed]  # type: ignore[arg-type]
+            return [
+                c
+                for c in training_checks(subject, synthetic_corpus(subject.config.dim), STEPS, **ALL_LOSSES)  # type: ignore[arg-type]
+                if not c.passed
+            ]
     with fault.plant(sides.mlx):
-        for stage in (lambda: weights_checks(sides), lambda: taps_checks(sides, _cases(fault.model)), lambda: _outputs(sides, fault.model)):
+        for stage in (
+            lambda: weights_checks(sides),
+            lambda: taps_checks(sides, _cases(fault.model)),
+            lambda: _outputs(sides, fault.model),
+        ):
             failures = [check for check in stage() if not check.passed]
             if failures:
                 return failures

@@ -24,12 +24,17 @@ def require_valid() -> None:
     """Raises SetupInvalid where products of MLX or torch are not full float32. Matrices, because a vector hides TF32."""
     import torch
 
-    from mlx_lvm.backend import mx
+    from mlx_lvm.core.mlx import mx
 
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused inference kernel is another program than training's
+    torch.backends.mha.set_fastpath_enabled(
+        False
+    )  # the fused inference kernel is another program than training's
     probe = np.eye(64, dtype=np.float32) * np.float32(PROBE)
     ones = np.ones((64, 64), dtype=np.float32)
-    products = {"MLX": np.array(mx.array(probe) @ mx.array(ones)), "torch": (torch.from_numpy(probe) @ torch.from_numpy(ones)).numpy()}
+    products = {
+        "MLX": np.array(mx.array(probe) @ mx.array(ones)),
+        "torch": (torch.from_numpy(probe) @ torch.from_numpy(ones)).numpy(),
+    }
     for side, product in products.items():
         if not np.array_equal(product, ones * np.float32(PROBE)):
             raise SetupInvalid(
@@ -41,4 +46,6 @@ def require_valid() -> None:
 def require_evaluation(training: bool, side: str) -> None:
     """Raises SetupInvalid for a model in training mode: dropout would differ on the two sides."""
     if training:
-        raise SetupInvalid(f"the {side} model is in training mode, where dropout makes every comparison worthless; call .eval() first")
+        raise SetupInvalid(
+            f"the {side} model is in training mode, where dropout makes every comparison worthless; call .eval() first"
+        )

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlx_lvm.backend import mx, tree_flatten, tree_unflatten
+from mlx_lvm.core.mlx import mx, tree_flatten, tree_unflatten
 from mlx_lvm.models import ModelConfig, VectorModel, build
 from mlx_lvm.parity import bridge
 from mlx_lvm.parity.arbiter import UNIT, Around, rms
-from mlx_lvm.parity.base import Twin
 from mlx_lvm.parity.setup import require_evaluation
 from mlx_lvm.parity.trace import FIELDS, ask
+from mlx_lvm.parity.twins.base import Twin
 
 Outputs = dict[str, np.ndarray]
 Run = Callable[[Twin, torch.Tensor], Outputs]
@@ -54,19 +54,26 @@ class Subject:
         for name, old in self.weights.items():
             draw = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(old.shape)
             vector = 1 + 0.3 * draw if name.endswith(".weight") else 0.1 * draw
-            weights[name] = mx.array((draw / np.sqrt(old.shape[-1]) if old.ndim > 1 else vector).astype(np.float32))
+            weights[name] = mx.array(
+                (draw / np.sqrt(old.shape[-1]) if old.ndim > 1 else vector).astype(np.float32)
+            )
         return replace(self, weights=weights, parameters="randomised", seed=seed)
 
     def model(self, dtype: str = "float32") -> VectorModel:
         """The MLX model with these weights rounded to `dtype`, in evaluation mode."""
         model = build(self.config)
-        model.load_weights([(name, value.astype(bridge.MLX[dtype])) for name, value in self.weights.items()], strict=True)
+        model.load_weights(
+            [(name, value.astype(bridge.MLX[dtype])) for name, value in self.weights.items()], strict=True
+        )
         model.eval()
         return model
 
     def twin(self, dtype: str = "float32", held: str = "") -> Twin:
         """The torch twin with these weights rounded to `dtype` and held in `held` (default: the same)."""
-        rounded = {name: value.astype(bridge.MLX[dtype]) for name, value in {**self.weights, **build_buffers(self.config)}.items()}
+        rounded = {
+            name: value.astype(bridge.MLX[dtype])
+            for name, value in {**self.weights, **build_buffers(self.config)}.items()
+        }
         return bridge.twin(self.config, rounded, held or dtype)
 
 
@@ -80,7 +87,10 @@ class Sides:
 
     def __init__(self, subject: Subject, dtype: str = "float32", keep: bool = False) -> None:
         self.subject, self.dtype = subject, dtype
-        self.keep, self.kept = keep, dict[str, Any]()  # what torch said of a case, for comparisons that come again
+        self.keep, self.kept = (
+            keep,
+            dict[str, Any](),
+        )  # what torch said of a case, for comparisons that come again
         self.torch = subject.twin(dtype)
         self._compiled: Any = None
         self.parts_at: str | None = None  # first place that parts on an ordinary input, once anything failed
@@ -135,7 +145,10 @@ class Sides:
         function: Callable = mx.grad(value, argnums=(0, 1))
         by_weight, by_input = (mx.compile(function) if compiled else function)(weights, x)
         model.update(tree_unflatten(list(weights.items())))
-        return {**{name: bridge.to_float64(g) for name, g in by_weight.items()}, "input": bridge.to_float64(by_input)}
+        return {
+            **{name: bridge.to_float64(g) for name, g in by_weight.items()},
+            "input": bridge.to_float64(by_input),
+        }
 
     def torch_gradients(self, context: np.ndarray, cotangents: Cotangents) -> Outputs:
         return twin_gradients(self.torch, self.context(context)[1], self.rounded(cotangents))
@@ -146,7 +159,9 @@ class Sides:
     def rounded(self, cotangents: Cotangents) -> list[torch.Tensor]:
         return [bridge.to_torch(mx.array(c).astype(bridge.MLX[self.dtype])) for c in cotangents]
 
-    def around(self, run: Run, mlx_run: MlxRun, context: np.ndarray, truth: Outputs, draws: int = 4) -> dict[str, Around]:
+    def around(
+        self, run: Run, mlx_run: MlxRun, context: np.ndarray, truth: Outputs, draws: int = 4
+    ) -> dict[str, Around]:
         """What happens near a case to each output of `run`, in several draws.
 
         moved: every weight and input of the float64 twin off by up to sqrt(dim) u, the backward error of one product of
@@ -166,7 +181,9 @@ class Sides:
                 true, other, mine = run(near_truth, truth_x), run(near, torch_x), mlx_run(beside)
             for name, old in found.items():
                 error, mlx_error = _distance(other[name], true[name]), _distance(mine[name], true[name])
-                found[name] = Around(max(old.moved, away[name]), max(old.torch_error, error), max(old.mlx_error, mlx_error))
+                found[name] = Around(
+                    max(old.moved, away[name]), max(old.torch_error, error), max(old.mlx_error, mlx_error)
+                )
         return found
 
     @contextmanager
@@ -176,17 +193,25 @@ class Sides:
         MLX's own weights are moved, not replaced, so that a fault in them stays.
         """
         factors = {
-            name: shake(torch.ones(value.shape, dtype=torch.float64), unit, generator) for name, value in self.subject.weights.items()
+            name: shake(torch.ones(value.shape, dtype=torch.float64), unit, generator)
+            for name, value in self.subject.weights.items()
         }
         kind = bridge.TORCH[self.dtype]
 
         def moved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             return {
-                name: (value.double() * factors[name]).to(kind) if name in factors else value.to(kind) for name, value in weights.items()
+                name: (value.double() * factors[name]).to(kind) if name in factors else value.to(kind)
+                for name, value in weights.items()
             }
 
-        near = bridge.twin(self.subject.config, {k: bridge.to_mlx(v) for k, v in moved(self.torch.state_dict()).items()}, self.dtype)
-        truth = bridge.twin(self.subject.config, {k: bridge.to_mlx(v) for k, v in near.state_dict().items()}, "float64")
+        near = bridge.twin(
+            self.subject.config,
+            {k: bridge.to_mlx(v) for k, v in moved(self.torch.state_dict()).items()},
+            self.dtype,
+        )
+        truth = bridge.twin(
+            self.subject.config, {k: bridge.to_mlx(v) for k, v in near.state_dict().items()}, "float64"
+        )
         held = self.mlx.weights()
         shaken = moved({name: bridge.to_torch(value) for name, value in held.items()})
         self.mlx.load_weights([(name, bridge.to_mlx(value)) for name, value in shaken.items()])
@@ -199,7 +224,9 @@ class Sides:
         """Rms change of each output of the float64 twin when everything moves by float64's own rounding."""
         return self._moved(run, context, truth, 1e-15, torch.Generator().manual_seed(0))
 
-    def _moved(self, run: Run, context: np.ndarray, truth: Outputs, unit: float, generator: torch.Generator) -> dict[str, float]:
+    def _moved(
+        self, run: Run, context: np.ndarray, truth: Outputs, unit: float, generator: torch.Generator
+    ) -> dict[str, float]:
         shaken = self.subject.twin(self.dtype, held="float64")
         with torch.no_grad():
             for parameter in shaken.parameters():
@@ -230,7 +257,11 @@ def draw_cotangents(shape: tuple[int, ...], seed: int = 0) -> Cotangents:
 def twin_outputs(model: Twin, context: torch.Tensor) -> Outputs:
     with torch.no_grad():
         prediction = ask(model, context)
-    return {name: bridge.to_float64(getattr(prediction, name)) for name in FIELDS if getattr(prediction, name) is not None}
+    return {
+        name: bridge.to_float64(getattr(prediction, name))
+        for name in FIELDS
+        if getattr(prediction, name) is not None
+    }
 
 
 def twin_gradients(model: Twin, context: torch.Tensor, cotangents: list[torch.Tensor]) -> Outputs:

@@ -1,4 +1,4 @@
-"""What is timed of torch: the same tasks as in `mlx_lvm/speed.py`, written as people write them. MLX stays out of this process."""
+"""What is timed of torch: the same tasks as in `mlx_lvm/bench/speed.py`, written as people write them. MLX stays out of this process."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from mlx_lvm.bench.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
 from mlx_lvm.errors import SetupInvalid
-from mlx_lvm.parity.base import Prediction, Twin, normalize
-from mlx_lvm.parity.losses import total
-from mlx_lvm.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
+from mlx_lvm.parity.twins.base import Prediction, Twin, normalize
+from mlx_lvm.parity.twins.losses import total
 
 CLASSES = {"amn": "AMN", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer", "ramn": "RAMN"}
 
 
 class Torch:
-    """The side of torch; see `mlx_lvm.workers.Side`. Raises SetupInvalid where torch lacks the device."""
+    """The side of torch; see `mlx_lvm.bench.workers.Side`. Raises SetupInvalid where torch lacks the device."""
 
     def __init__(self, options: Options) -> None:
         self.options, self.folder = options, Path(options.folder)
@@ -32,16 +32,22 @@ class Torch:
         torch.backends.cudnn.allow_tf32 = options.tf32
         shared = json.loads((self.folder / CONFIG).read_text())
         self.config, self.train_config = shared["model"], shared["train"]
-        self.losses = {name.removeprefix("loss_"): weight for name, weight in self.train_config.items() if name.startswith("loss_")}
+        self.losses = {
+            name.removeprefix("loss_"): weight
+            for name, weight in self.train_config.items()
+            if name.startswith("loss_")
+        }
         self.vectors = torch.from_numpy(np.load(self.folder / VECTORS)).to(self.device)
         self.targets = np.load(self.folder / TARGETS)
         self.draw = np.random.default_rng(options.seed)
 
     def twin(self) -> Twin:
         with torch.device("meta"):
-            module: Any = import_module(f"mlx_lvm.parity.{self.options.model}")
+            module: Any = import_module(f"mlx_lvm.parity.twins.{self.options.model}")
             twin: Twin = getattr(module, CLASSES[self.options.model])(self.config)
-        twin.load_state_dict(load_file(self.folder / WEIGHTS, device=str(self.device)), strict=True, assign=True)
+        twin.load_state_dict(
+            load_file(self.folder / WEIGHTS, device=str(self.device)), strict=True, assign=True
+        )
         return twin
 
     def wait(self) -> None:
@@ -52,7 +58,12 @@ class Torch:
 
     def about(self) -> dict[str, Any]:
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else ""
-        return {"device": self.device.type, "name": name, "threads": torch.get_num_threads(), "version": torch.__version__}
+        return {
+            "device": self.device.type,
+            "name": name,
+            "threads": torch.get_num_threads(),
+            "version": torch.__version__,
+        }
 
     def peaks(self) -> dict[str, float]:
         """As on MLX's side."""
@@ -63,7 +74,10 @@ class Torch:
         for megabytes in (1, 4, 16, 256):
             x = torch.zeros(megabytes * 2**18, device=self.device)
             out = torch.empty_like(x)
-            bytes_ = max(bytes_, 2 * 4 * x.numel() / self.fastest(lambda x=x, out=out: torch.add(x, 1, out=out)))  # type: ignore[misc]
+            bytes_ = max(
+                bytes_,
+                2 * 4 * x.numel() / self.fastest(lambda x=x, out=out: torch.add(x, 1, out=out)),  # type: ignore[misc]
+            )
         return {"flops": flops, "bytes": bytes_}
 
     def fastest(self, call: Callable[[], object]) -> float:
@@ -78,18 +92,24 @@ class Torch:
         return {"resident": resident(), "device": device}
 
     def call(self, cell: Cell) -> Callable[[], None]:
-        return {"forward": self.forward, "train": self.train, "epoch": self.epoch, "load": self.load}[cell.task](cell)
+        return {"forward": self.forward, "train": self.train, "epoch": self.epoch, "load": self.load}[
+            cell.task
+        ](cell)
 
     def contexts(self, targets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Contexts and targets gathered from the vectors on the device."""
         rows = torch.from_numpy(targets).to(self.device, torch.long)
-        return self.vectors[rows[:, None] + torch.arange(-self.options.context, 0, device=self.device)], self.vectors[rows]
+        return self.vectors[
+            rows[:, None] + torch.arange(-self.options.context, 0, device=self.device)
+        ], self.vectors[rows]
 
     def forward(self, cell: Cell) -> Callable[[], None]:
         dtype = getattr(torch, self.options.dtype)
         twin = self.twin().to(dtype).eval()
         run = program(twin, cell.how)
-        inputs = [self.contexts(self.draw.choice(self.targets, cell.batch))[0].to(dtype) for _ in range(INPUTS)]
+        inputs = [
+            self.contexts(self.draw.choice(self.targets, cell.batch))[0].to(dtype) for _ in range(INPUTS)
+        ]
         turn = count()
 
         def call() -> None:
@@ -176,5 +196,7 @@ def device_of(name: str) -> str:
     wanted = {"": "cpu", "cpu": "cpu", "metal": "mps", "cuda": "cuda"}[name]
     there = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}[wanted]
     if not there:
-        raise SetupInvalid(f"MLX runs on {name}, but torch has no {wanted} here: times on two devices do not compare. Pass --device cpu")
+        raise SetupInvalid(
+            f"MLX runs on {name}, but torch has no {wanted} here: times on two devices do not compare. Pass --device cpu"
+        )
     return wanted

@@ -31,7 +31,10 @@ class Row:
     @property
     def worst(self) -> Check:
         failures = [check for check in self.checks if not check.passed]
-        return max(failures or [c for c in self.checks if c.verdict != "unobservable"] or self.checks, key=lambda check: check.ratio)
+        return max(
+            failures or [c for c in self.checks if c.verdict != "unobservable"] or self.checks,
+            key=lambda check: check.ratio,
+        )
 
     def cells(self, limit: float) -> list[str]:
         counts = Counter(check.verdict for check in self.checks)
@@ -39,8 +42,22 @@ class Row:
         worst = self.worst
         verdict = "equivalent" if passed == len(self.checks) else worst.verdict
         if counts["bitwise"] == len(self.checks):
-            return [self.name, f"{passed}/{len(self.checks)}", str(counts["bitwise"]), "0", "0", "0", "0", "0", "bitwise"]
-        usual = [c.max_abs_error for c in self.checks if "/adversarial-" not in c.name and math.isfinite(c.max_abs_error)]
+            return [
+                self.name,
+                f"{passed}/{len(self.checks)}",
+                str(counts["bitwise"]),
+                "0",
+                "0",
+                "0",
+                "0",
+                "0",
+                "bitwise",
+            ]
+        usual = [
+            c.max_abs_error
+            for c in self.checks
+            if "/adversarial-" not in c.name and math.isfinite(c.max_abs_error)
+        ]
         largest = max(usual, default=0.0)
         numbers = [
             f"{worst.ratio:.2f}",

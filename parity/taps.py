@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn as torch_nn
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.parity import bridge
 from mlx_lvm.parity.arbiter import UNIT, Check, failed, gamma, judge, rms
 from mlx_lvm.parity.inputs import Case
@@ -28,7 +28,9 @@ from mlx_lvm.parity.sides import Sides
 from mlx_lvm.parity.trace import FIELDS, INPUT, Trace, again, ask, mlx_trace, slack_of
 
 
-def torch_trace(model: torch_nn.Module, context: torch.Tensor, forced: dict[str, np.ndarray] | None = None) -> Trace:
+def torch_trace(
+    model: torch_nn.Module, context: torch.Tensor, forced: dict[str, np.ndarray] | None = None
+) -> Trace:
     """A run of a twin with all taps."""
     trace = Trace(forced)
     calls: dict[str, int] = {}
@@ -67,7 +69,11 @@ def torch_trace(model: torch_nn.Module, context: torch.Tensor, forced: dict[str,
     with ExitStack() as stack, torch.no_grad():
         for name, module in model.named_modules():
             attention = isinstance(module, torch_nn.MultiheadAttention)
-            inside = any(name.startswith(f"{n}.") for n, m in model.named_modules() if isinstance(m, torch_nn.MultiheadAttention))
+            inside = any(
+                name.startswith(f"{n}.")
+                for n, m in model.named_modules()
+                if isinstance(m, torch_nn.MultiheadAttention)
+            )
             if not name or inside or (name in containers and not attention):
                 continue
             stack.callback(module.register_forward_pre_hook(before(name)).remove)
@@ -97,7 +103,11 @@ def taps_checks(sides: Sides, cases: Iterable[Case]) -> Iterator[Check]:
         found = tap_case(sides, case)
         where = first_divergence(found)
         for check in found:
-            yield check if check.passed else replace(check, first_divergence=where, source=(sides.subject, case))
+            yield (
+                check
+                if check.passed
+                else replace(check, first_divergence=where, source=(sides.subject, case))
+            )
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,10 @@ def reference(sides: Sides, case: Case) -> Reference:
     out = Reference(
         forced,
         {"own": torch_trace(sides.truth, truth_x, forced).values, "inherited": free},
-        {"own": torch_trace(sides.torch, torch_x, forced).values, "inherited": torch_trace(sides.torch, torch_x).values},
+        {
+            "own": torch_trace(sides.torch, torch_x, forced).values,
+            "inherited": torch_trace(sides.torch, torch_x).values,
+        },
     )
     if sides.keep:
         sides.kept[case.name] = out
@@ -141,9 +154,15 @@ def tap_case(sides: Sides, case: Case) -> list[Check]:
                 found.append(failed(name, f"shapes differ: {trace.shapes[tap]}"))
             elif tap in trace.values:
                 mine = trace.values[tap]
-                cut = slice(-mine.shape[1], None) if mine.ndim == 3 else slice(None)  # MLX may make the last position alone
-                theirs, target = [value[:, cut] if mine.ndim == 3 else value for value in (other[tap], truth[tap])]
-                check = judge(name, mine, theirs, target, sides.dtype, slack=slack_of(sides.mlx, tap, sides.dtype))
+                cut = (
+                    slice(-mine.shape[1], None) if mine.ndim == 3 else slice(None)
+                )  # MLX may make the last position alone
+                theirs, target = [
+                    value[:, cut] if mine.ndim == 3 else value for value in (other[tap], truth[tap])
+                ]
+                check = judge(
+                    name, mine, theirs, target, sides.dtype, slack=slack_of(sides.mlx, tap, sides.dtype)
+                )
                 found.append(within_bound(check, sides, tap, mine, target, force) if force else check)
     return found
 
@@ -164,7 +183,9 @@ def alone(sides: Sides, trace: Trace, forced: dict[str, np.ndarray]) -> dict[str
     return out
 
 
-def within_bound(check: Check, sides: Sides, tap: str, mlx: np.ndarray, truth: np.ndarray, forced: dict[str, np.ndarray]) -> Check:
+def within_bound(
+    check: Check, sides: Sides, tap: str, mlx: np.ndarray, truth: np.ndarray, forced: dict[str, np.ndarray]
+) -> Check:
     """A linear layer's error is at most gamma_(n+1) (|W| |x| + |b|), element by element, in whatever order it sums. More is a bug."""
     layer = dict(sides.truth.named_modules()).get(tap)
     if not isinstance(layer, torch_nn.Linear):
@@ -175,11 +196,16 @@ def within_bound(check: Check, sides: Sides, tap: str, mlx: np.ndarray, truth: n
     x = np.abs(forced[f"{tap}{INPUT}"])
     if mlx.ndim == 3:
         x = x[:, -mlx.shape[1] :]
-    sizes = x @ np.abs(layer.weight.detach().numpy()).T + (0 if layer.bias is None else np.abs(layer.bias.detach().numpy()))
+    sizes = x @ np.abs(layer.weight.detach().numpy()).T + (
+        0 if layer.bias is None else np.abs(layer.bias.detach().numpy())
+    )
     excess = np.abs(mlx - truth) - factor * sizes
     if (excess > 0).any():
         return replace(
-            check, verdict="MLX inaccurate", passed=False, note=f"outside the bound gamma_n (|W||x| + |b|) by {excess.max():.1e}: a bug"
+            check,
+            verdict="MLX inaccurate",
+            passed=False,
+            note=f"outside the bound gamma_n (|W||x| + |b|) by {excess.max():.1e}: a bug",
         )
     return replace(check, bound=min(check.bound, factor * rms(sizes)))
 

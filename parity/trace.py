@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.backend import mx, nn
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import layers as mlx_layers
 from mlx_lvm.parity.arbiter import slack_of_norm
 
@@ -33,7 +33,11 @@ def ask(model: Any, context: Any) -> Any:
     if not getattr(model.config, "queries", 0):
         return model(context)
     every_other = (1.0 - np.arange(context.shape[0]) % 2)[:, None].astype(np.float32)
-    mask = mx.array(every_other).astype(context.dtype) if isinstance(context, mx.array) else context.new_tensor(every_other)
+    mask = (
+        mx.array(every_other).astype(context.dtype)
+        if isinstance(context, mx.array)
+        else context.new_tensor(every_other)
+    )
     return model(context, context[:, 0] * mask)
 
 
@@ -64,7 +68,9 @@ class Trace:
         return None if self.forced is None else self.forced.get(tap)
 
 
-def mlx_trace(model: Any, context: mx.array, like: dict[str, np.ndarray], forced: dict[str, np.ndarray] | None = None) -> Trace:
+def mlx_trace(
+    model: Any, context: mx.array, like: dict[str, np.ndarray], forced: dict[str, np.ndarray] | None = None
+) -> Trace:
     """A run of the MLX model with the taps that `like`, a trace of torch, has; values in torch's layout."""
     trace = Trace(forced)
     calls: dict[str, int] = {}
@@ -79,7 +85,9 @@ def mlx_trace(model: Any, context: mx.array, like: dict[str, np.ndarray], forced
             trace.shapes[tap] = f"MLX {found.shape}, torch {like[tap].shape}"
             return value
         other = trace.see(tap, layout.back(found))
-        return value if other is None else mx.array(layout.there(other).astype(np.float32)).astype(value.dtype)
+        return (
+            value if other is None else mx.array(layout.there(other).astype(np.float32)).astype(value.dtype)
+        )
 
     def call(name: str, original: Callable, module: Any, args: tuple) -> Any:
         if again(calls, name):
@@ -97,7 +105,10 @@ def mlx_trace(model: Any, context: mx.array, like: dict[str, np.ndarray], forced
             running.pop()
         return see(name, output)
 
-    with watched(model, call), watched_cells(lambda tap, value: see(f"{running[-1]}.{tap}", value), lambda: running[-1], like):
+    with (
+        watched(model, call),
+        watched_cells(lambda tap, value: see(f"{running[-1]}.{tap}", value), lambda: running[-1], like),
+    ):
         prediction = ask(model, context)
     for name in FIELDS:
         value = getattr(prediction, name)
@@ -112,7 +123,9 @@ def watched(model: Any, call: Callable) -> Iterator[None]:
     before = [(module, type(module)) for name, module in model.named_modules() if name]
 
     def watching(name: str, kind: type) -> type:
-        return type(kind.__name__, (kind,), {"__call__": lambda self, *args: call(name, kind.__call__, self, args)})
+        return type(
+            kind.__name__, (kind,), {"__call__": lambda self, *args: call(name, kind.__call__, self, args)}
+        )
 
     try:
         for name, module in model.named_modules():

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.parity import bridge
 from mlx_lvm.parity.arbiter import UNIT, UNOBSERVABLE, Check, failed, judge, rms, slack_of_sum
-from mlx_lvm.parity.base import Twin
 from mlx_lvm.parity.checks import split_gates
 from mlx_lvm.parity.inputs import random_case
 from mlx_lvm.parity.kinks import NULL, near_kinks
-from mlx_lvm.parity.losses import total
 from mlx_lvm.parity.sides import Outputs, Subject, twin_outputs
 from mlx_lvm.parity.trace import ask
+from mlx_lvm.parity.twins.base import Twin
+from mlx_lvm.parity.twins.losses import total
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.schedule import Plateau
 from mlx_lvm.training.step import TrainStep
@@ -34,7 +34,13 @@ from mlx_lvm.training.step import TrainStep
 BATCH, PROBE = 8, 16  # windows
 TRIM = 0.01  # share of the elements of a tensor whose steps may be undetermined
 KINK = 32.0  # roundings from its kink within which a relu input makes a batch unfit
-ALL_LOSSES = {"loss_mse": 1.0, "loss_cosine": 0.5, "loss_infonce": 0.3, "loss_moment": 0.7, "loss_variance": 0.9}
+ALL_LOSSES = {
+    "loss_mse": 1.0,
+    "loss_cosine": 0.5,
+    "loss_infonce": 0.3,
+    "loss_moment": 0.7,
+    "loss_variance": 0.9,
+}
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,16 @@ class Trained:
     probe: Outputs
 
 
-def training_checks(subject: Subject, corpus: Corpus, steps: int, dtype: str = "float32", seed: int = 0, **options: Any) -> Iterator[Check]:
+def training_checks(
+    subject: Subject, corpus: Corpus, steps: int, dtype: str = "float32", seed: int = 0, **options: Any
+) -> Iterator[Check]:
     """Every quantity of K steps. `options` are fields of TrainConfig; clipping is set so that it acts."""
     if dtype != "float32":
         yield Check(
-            f"{subject.name}/training/{subject.parameters}/{steps} steps/all", UNOBSERVABLE, True, note="models train in float32 only"
+            f"{subject.name}/training/{subject.parameters}/{steps} steps/all",
+            UNOBSERVABLE,
+            True,
+            note="models train in float32 only",
         )
         return
     found = list(train_both(subject, corpus, steps, seed, **options))
@@ -66,7 +77,12 @@ def training_checks(subject: Subject, corpus: Corpus, steps: int, dtype: str = "
 def part_to_blame(first_step: list[Check]) -> str:
     """Which part of a training step parts first, from what one step leaves behind."""
     failures = [check.name.split("/")[4] for check in first_step if not check.passed]
-    for part, name in (("losses", "loss"), ("first", "gradient or clipping"), ("second", "optimiser"), ("weights", "optimiser")):
+    for part, name in (
+        ("losses", "loss"),
+        ("first", "gradient or clipping"),
+        ("second", "optimiser"),
+        ("weights", "optimiser"),
+    ):
         if part in failures:
             return name
     return "optimiser" if failures else "schedule, or state between steps"
@@ -84,7 +100,14 @@ def train_both(subject: Subject, corpus: Corpus, steps: int, seed: int, **option
     torch_run = Torch(subject, corpus, truth_run.config, "float32")
     for number, batch in enumerate(batches):
         torch_run.step(batch, number)
-    yield from compare_runs(head, mlx_run(subject, corpus, truth_run.config, batches), torch_run.result(), truth, null, config.lr * steps)
+    yield from compare_runs(
+        head,
+        mlx_run(subject, corpus, truth_run.config, batches),
+        torch_run.result(),
+        truth,
+        null,
+        config.lr * steps,
+    )
 
 
 def recorded_metric(step: int) -> float:
@@ -98,7 +121,9 @@ class Torch:
     def __init__(self, subject: Subject, corpus: Corpus, config: TrainConfig, dtype: str) -> None:
         self.corpus, self.config, self.dtype = corpus, config, bridge.TORCH[dtype]
         self.model: Twin = subject.twin("float32", held=dtype)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=config.plateau_factor, patience=config.plateau_patience
         )
@@ -114,7 +139,9 @@ class Torch:
         self.optimizer.zero_grad()
         loss = total(self.config.loss_weights(), self.model(context), target, self.config.temperature)
         loss.backward()
-        for parameter in self.model.parameters():  # what a batch does not use has a gradient of zero in MLX, and none in torch
+        for parameter in (
+            self.model.parameters()
+        ):  # what a batch does not use has a gradient of zero in MLX, and none in torch
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         if number == 0 and self.dtype == torch.float64:
@@ -126,7 +153,9 @@ class Torch:
 
     def _first_step(self) -> None:
         """Set the clip to half of the first norm, so that it acts; note which gradients are rounding noise."""
-        gradients = {name: bridge.to_float64(p.grad) for name, p in self.model.named_parameters() if p.grad is not None}
+        gradients = {
+            name: bridge.to_float64(p.grad) for name, p in self.model.named_parameters() if p.grad is not None
+        }
         norm = float(np.sqrt(sum(np.square(g).sum() for g in gradients.values())))
         self.config = self.config.replace(clip=norm / 2)
         sizes = {name: rms(g) for name, g in split_gates(gradients).items()}
@@ -148,15 +177,27 @@ class Torch:
     def result(self) -> Trained:
         states = {name: self.optimizer.state[p] for name, p in self.model.named_parameters()}
         weights = {name: bridge.to_float64(p) for name, p in self.model.named_parameters()}
-        moments = [{name: bridge.to_float64(state[key]) for name, state in states.items()} for key in ("exp_avg", "exp_avg_sq")]
+        moments = [
+            {name: bridge.to_float64(state[key]) for name, state in states.items()}
+            for key in ("exp_avg", "exp_avg_sq")
+        ]
         probe = twin_outputs(self.model, bridge.to_torch(probe_of(self.corpus, self.config)).to(self.dtype))
-        return Trained(split_gates(weights), split_gates(moments[0]), split_gates(moments[1]), np.array(self.losses), probe)
+        return Trained(
+            split_gates(weights),
+            split_gates(moments[0]),
+            split_gates(moments[1]),
+            np.array(self.losses),
+            probe,
+        )
 
 
 def mlx_run(subject: Subject, corpus: Corpus, config: TrainConfig, batches: list[np.ndarray]) -> Trained:
     """The same steps by the project's own compiled training step and schedule."""
     model = subject.model()
-    step, schedule = TrainStep(model, corpus, config), Plateau(config.lr, config.plateau_factor, config.plateau_patience)
+    step, schedule = (
+        TrainStep(model, corpus, config),
+        Plateau(config.lr, config.plateau_factor, config.plateau_patience),
+    )
     losses = []
     for number, batch in enumerate(batches):
         step(batch, schedule.lr, key=number)
@@ -166,18 +207,28 @@ def mlx_run(subject: Subject, corpus: Corpus, config: TrainConfig, batches: list
         schedule.observe(recorded_metric(number))
     saved = step.saved()
     moments = [
-        {name.removeprefix(f"{part}."): bridge.to_float64(v) for name, v in saved.items() if name.startswith(f"{part}.")}
+        {
+            name.removeprefix(f"{part}."): bridge.to_float64(v)
+            for name, v in saved.items()
+            if name.startswith(f"{part}.")
+        }
         for part in ("first", "second")
     ]
     weights = {name: bridge.to_float64(value) for name, value in model.weights().items()}
     out = ask(model, probe_of(corpus, config))._asdict()
     probe = {name: bridge.to_float64(value) for name, value in out.items() if value is not None}
-    return Trained(split_gates(weights), split_gates(moments[0]), split_gates(moments[1]), np.array(losses), probe)
+    return Trained(
+        split_gates(weights), split_gates(moments[0]), split_gates(moments[1]), np.array(losses), probe
+    )
 
 
-def compare_runs(head: str, mlx: Trained, torch: Trained, truth: Trained, null: set[str], reach: float) -> Iterator[Check]:
+def compare_runs(
+    head: str, mlx: Trained, torch: Trained, truth: Trained, null: set[str], reach: float
+) -> Iterator[Check]:
     """reach: the farthest that AdamW can have moved a weight, lr times steps."""
-    terms = mlx.probe["raw"].shape[1] * BATCH  # numbers that are added to the loss, or to the gradient of a single number
+    terms = (
+        mlx.probe["raw"].shape[1] * BATCH
+    )  # numbers that are added to the loss, or to the gradient of a single number
     yield judge(
         f"{head}/losses",
         mlx.losses,
@@ -197,21 +248,35 @@ def compare_runs(head: str, mlx: Trained, torch: Trained, truth: Trained, null: 
             if name in null:
                 passed = part != "weights" or float(np.abs(mine - true).max()) <= 2.5 * reach
                 note = "gradient zero by mathematics: AdamW turns its rounding noise into steps"
-                yield replace(failed(f"{head}/{part}/{name}", note, name), verdict=UNOBSERVABLE, passed=passed, ratio=0.0, mlx_error=0.0)
+                yield replace(
+                    failed(f"{head}/{part}/{name}", note, name),
+                    verdict=UNOBSERVABLE,
+                    passed=passed,
+                    ratio=0.0,
+                    mlx_error=0.0,
+                )
             else:
                 if part == "weights":
                     mine, other, true = trimmed(mine, other, true)
-                slack = slack_of_sum(terms) * (2 if part == "second" else 1) if true.size == 1 else 1.0  # a square errs twice as much
-                check = judge(f"{head}/{part}/{name}", mine, other, true, "float32", must_observe=True, slack=slack)
+                slack = (
+                    slack_of_sum(terms) * (2 if part == "second" else 1) if true.size == 1 else 1.0
+                )  # a square errs twice as much
+                check = judge(
+                    f"{head}/{part}/{name}", mine, other, true, "float32", must_observe=True, slack=slack
+                )
                 yield check if check.passed else replace(check, first_divergence=f"{part}/{name}")
     names = [name for name in truth.weights if name not in null]
     whole = [np.concatenate([side.weights[name].ravel() for name in names]) for side in (mlx, torch, truth)]
     yield judge(f"{head}/trajectory", *trimmed(*whole), "float32", must_observe=True)
     for name, value in truth.probe.items():
-        yield judge(f"{head}/probe/{name}", mlx.probe[name], torch.probe[name], value, "float32", must_observe=True)
+        yield judge(
+            f"{head}/probe/{name}", mlx.probe[name], torch.probe[name], value, "float32", must_observe=True
+        )
 
 
-def trimmed(mlx: np.ndarray, torch: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def trimmed(
+    mlx: np.ndarray, torch: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Without the elements farthest off: each side loses its own hundredth, which is then put back as true."""
     out = []
     for side in (mlx, torch):

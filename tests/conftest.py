@@ -11,6 +11,8 @@ import pytest
 from mlx_lvm.cli.main import main
 from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
 
+from .helpers import LENGTHS, make_corpus
+
 
 @pytest.fixture(scope="session")
 def sotu() -> Corpus:
@@ -25,13 +27,27 @@ def small_file(sotu: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     vectors = sotu.numpy(np.concatenate(rows))[:, :32]
     path = tmp_path_factory.mktemp("corpus") / "small.safetensors"
     names = [sotu.names[d] for d in documents]
-    write_corpus(path, vectors, np.cumsum([0, *map(len, rows)]), names, type(sotu.card)(model="cut", dim=32), {}, "F32")
+    write_corpus(
+        path, vectors, np.cumsum([0, *map(len, rows)]), names, type(sotu.card)(model="cut", dim=32), {}, "F32"
+    )
     return path
 
 
 @pytest.fixture(scope="session")
 def small(small_file: Path) -> Corpus:
     return load_corpus(small_file)
+
+
+@pytest.fixture(scope="session")
+def uneven(sotu: Corpus) -> Corpus:
+    """Documents that differ in length, some too short for a window."""
+    rows = np.concatenate(
+        [
+            np.arange(sotu.offsets[d], sotu.offsets[d] + n)
+            for d, n in zip(range(0, 160, 10), LENGTHS, strict=True)
+        ]
+    )
+    return make_corpus(sotu.numpy(rows)[:, :12], LENGTHS)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mlx_lvm.data.mapped import MappedCorpus
+from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.errors import InvalidFile, UsageError
 
 STRETCHES = 64  # in a block, at least, where documents are short enough
@@ -71,13 +71,17 @@ class Block:
     first: int
 
 
-def lay_out(corpus: MappedCorpus, documents: np.ndarray, context: int, batch_size: int, block_rows: int) -> Layout:
+def lay_out(
+    corpus: MappedCorpus, documents: np.ndarray, context: int, batch_size: int, block_rows: int
+) -> Layout:
     """Cut the documents for blocks of `block_rows` rows. Raises UsageError where a block is too small to shuffle in,
     InvalidFile where no document is long enough for a window.
     """
     stretch = max(block_rows // STRETCHES, 4 * (context + 1))
     if block_rows < LEAST_STRETCHES * stretch or block_rows < 2 * batch_size:
-        raise UsageError(f"blocks of {block_rows:,} vectors are too small to shuffle windows of {context} in; give more --memory")
+        raise UsageError(
+            f"blocks of {block_rows:,} vectors are too small to shuffle windows of {context} in; give more --memory"
+        )
     firsts, lengths = corpus.offsets[:-1][documents], corpus.lengths[documents]
     kept = lengths > context
     if not kept.any():
@@ -113,7 +117,9 @@ class Epoch:
         self.layout, self.seed, self.epoch = layout, seed, epoch
         self.drawn = self._random(DRAW).permutation(len(layout.stretch_rows))
         self.edges = pack(layout.stretch_rows[self.drawn], layout.block_rows)
-        self.ends = np.cumsum(np.add.reduceat(layout.stretch_windows[self.drawn], self.edges[:-1]))  # windows up to each block's end
+        self.ends = np.cumsum(
+            np.add.reduceat(layout.stretch_windows[self.drawn], self.edges[:-1])
+        )  # windows up to each block's end
 
     def __len__(self) -> int:
         """Blocks."""
@@ -141,7 +147,9 @@ class Epoch:
         spots = margin + size * np.arange(len(carried))
         here, stop = np.concatenate([carried, rows]), self._stop(number)
         local = np.concatenate([spots + self.layout.context, rows - shift[order]])
-        apart = np.flatnonzero(np.concatenate([[True], starts[1:] != stops[:-1]]))  # neighbours are read in one go
+        apart = np.flatnonzero(
+            np.concatenate([[True], starts[1:] != stops[:-1]])
+        )  # neighbours are read in one go
         return Block(
             starts=np.concatenate([starts[apart], carried - self.layout.context]),
             stops=np.concatenate([stops[np.append(apart[1:], len(stops)) - 1], carried + 1]),

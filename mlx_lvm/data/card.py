@@ -72,10 +72,18 @@ class EncoderCard(Config):
             a = self.probes / np.linalg.norm(self.probes, axis=1, keepdims=True)
             b = other.probes / np.linalg.norm(other.probes, axis=1, keepdims=True)
             lowest = float((a * b).sum(axis=1).min())
-            return [] if lowest > SAME_SPACE else [f"probe sentences differ: lowest cosine {lowest:.4f}, {SAME_SPACE} asked"]
+            return (
+                []
+                if lowest > SAME_SPACE
+                else [f"probe sentences differ: lowest cosine {lowest:.4f}, {SAME_SPACE} asked"]
+            )
         mine, theirs = self.to_dict(), other.to_dict()
         same_weights = "sha256" in mine["revision"] and mine["revision"] == theirs["revision"]
-        fields = ("pooling", "dense", "normalised", "prompt") if same_weights else ("model", "pooling", "dense", "normalised", "prompt")
+        fields = (
+            ("pooling", "dense", "normalised", "prompt")
+            if same_weights
+            else ("model", "pooling", "dense", "normalised", "prompt")
+        )
         named = [key for key in fields if mine[key] and theirs[key]]
         return [f"{key} '{mine[key]}' against '{theirs[key]}'" for key in named if mine[key] != theirs[key]]
 

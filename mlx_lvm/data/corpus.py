@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.corpus_file import quantise
-from mlx_lvm.data.mapped import MappedCorpus, RowCheck
 from mlx_lvm.data.memory import machine_memory
-from mlx_lvm.data.reader import check_documents, find_corpus, open_corpus
-from mlx_lvm.data.texts import read_texts, texts_file
-from mlx_lvm.data.writer import CorpusWriter
+from mlx_lvm.data.storage.corpus_file import quantise
+from mlx_lvm.data.storage.mapped import MappedCorpus, RowCheck
+from mlx_lvm.data.storage.reader import check_documents, find_corpus, open_corpus
+from mlx_lvm.data.storage.texts import read_texts, texts_file
+from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.errors import InvalidFile, Problems, SetupInvalid, UsageError, nearest
 
 __all__ = [
@@ -59,7 +59,9 @@ class Corpus:
     provenance: dict[str, str] = field(default_factory=dict)
     sha256: str = ""
     path: Path | None = None
-    assigned: np.ndarray | None = None  # [D] 0, 1, 2 for train, val, test, where the corpus brings its own split
+    assigned: np.ndarray | None = (
+        None  # [D] 0, 1, 2 for train, val, test, where the corpus brings its own split
+    )
     sampled: str = ""  # what this is a part of, in words, where the whole did not fit in memory
 
     @property
@@ -90,7 +92,9 @@ class Corpus:
     def document(self, name: str) -> int:
         """Raises UsageError naming the nearest document where there is none of that name."""
         if name not in self.names:
-            raise UsageError(f"corpus {self.name}: no document '{name}'.{nearest(name, list(self.names))[:500]}")
+            raise UsageError(
+                f"corpus {self.name}: no document '{name}'.{nearest(name, list(self.names))[:500]}"
+            )
         return self.names.index(name)
 
     @cached_property

@@ -12,14 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm.data.corpus import Corpus, to_memory
-from mlx_lvm.data.mapped import MappedCorpus
 from mlx_lvm.data.memory import roomy
-from mlx_lvm.data.reader import find_corpus, open_corpus
 from mlx_lvm.data.splits import SPLITS, Split, split_corpus
-from mlx_lvm.data.stream import RowReader, to_device
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
+from mlx_lvm.data.storage.stream import RowReader, to_device
 from mlx_lvm.errors import InvalidFile
 
-WINDOWS = {"train": 20_000, "val": 5_000, "test": 5_000}  # at most, of each part: what an evaluation takes grows with them
+WINDOWS = {
+    "train": 20_000,
+    "val": 5_000,
+    "test": 5_000,
+}  # at most, of each part: what an evaluation takes grows with them
 SHARES = {"train": 0.5, "val": 0.25, "test": 0.25}  # of the memory that a sample may take
 SAMPLE = 4  # a sample takes this part of the memory that a corpus may
 SEED = 0
@@ -34,16 +38,24 @@ class Sampled:
     whole: Split
 
 
-def load_or_sample(reference: str | Path, context: int = 5, seed: int = 0, memory: int | None = None) -> Corpus:
+def load_or_sample(
+    reference: str | Path, context: int = 5, seed: int = 0, memory: int | None = None
+) -> Corpus:
     """A corpus in memory, or documents of each part of it where its vectors have more than `memory` bytes (half the machine's).
 
     Raises as `load_corpus` and `sample_documents`.
     """
     mapped, allowed = open_corpus(find_corpus(reference)), roomy() if memory is None else memory
-    return to_memory(mapped) if mapped.nbytes <= allowed else sample_documents(mapped, context, seed, allowed // SAMPLE).corpus
+    return (
+        to_memory(mapped)
+        if mapped.nbytes <= allowed
+        else sample_documents(mapped, context, seed, allowed // SAMPLE).corpus
+    )
 
 
-def sample_documents(corpus: MappedCorpus, context: int, seed: int, memory: int, parts: tuple[str, ...] = SPLITS) -> Sampled:
+def sample_documents(
+    corpus: MappedCorpus, context: int, seed: int, memory: int, parts: tuple[str, ...] = SPLITS
+) -> Sampled:
     """Documents of the named parts, at most WINDOWS of each and `memory` bytes in all, read and checked.
 
     `seed` is that of the split. Raises InvalidFile where a part has no window or a row is unfit, IOFailed where reading fails.
@@ -77,7 +89,9 @@ def sample_documents(corpus: MappedCorpus, context: int, seed: int, memory: int,
     return Sampled(made, taken, split)
 
 
-def _draw(corpus: MappedCorpus, documents: np.ndarray, context: int, most: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _draw(
+    corpus: MappedCorpus, documents: np.ndarray, context: int, most: int, name: str
+) -> tuple[np.ndarray, np.ndarray]:
     """(documents in ascending order, rows to take of each): drawn until they have `most` windows."""
     long = documents[corpus.lengths[documents] > context]
     if not len(long):

@@ -77,7 +77,10 @@ def duplicates_across(corpus: Corpus, split: Split) -> int:
     """How many vectors of val and test stand, to the bit, in train as well (or test in val)."""
     part = split.numbers()[corpus.document_of(np.arange(len(corpus)))]
     vectors = np.ascontiguousarray(corpus.numpy())
-    _, inverse = np.unique(vectors.view(np.dtype((np.void, vectors.dtype.itemsize * vectors.shape[1]))).ravel(), return_inverse=True)
+    _, inverse = np.unique(
+        vectors.view(np.dtype((np.void, vectors.dtype.itemsize * vectors.shape[1]))).ravel(),
+        return_inverse=True,
+    )
     earliest = np.full(inverse.max() + 1, len(SPLITS), dtype=np.uint8)
     np.minimum.at(earliest, inverse, part)
     return int((part > earliest[inverse]).sum())

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from mlx_lvm.errors import CheckFailed, Problems
-from mlx_lvm.evaluation.retrieval import Pool, chance
+from mlx_lvm.metrics.retrieval import Pool, chance
 
 SIGMAS = 5.0  # standard errors of chance that a random vector may be away: 1 in 1.7 million
 SHARE = 0.25  # of chance, beside it: in a space that is not isotropic some chunks lie nearer to everything
@@ -23,26 +23,44 @@ def check_controls(figures: dict[str, dict[str, np.ndarray]], pool: Pool, dim: i
     problems = Problems("the evaluation's own controls failed, so none of its numbers can be trusted")
     n = len(pool.windows)
     oracle, random, span = figures["oracle"], figures["random"], figures["best-in-span"]
-    for name in ("cosine", "centred_cosine", "recall_at_1", "mrr", "centred.mrr", "in_document.mrr", "contrastive_at_100"):
+    for name in (
+        "cosine",
+        "centred_cosine",
+        "recall_at_1",
+        "mrr",
+        "centred.mrr",
+        "in_document.mrr",
+        "contrastive_at_100",
+    ):
         worst = float(oracle[name].min())
         if not worst >= 1 - ROUNDING:
-            problems.add(f"the oracle's {name} is {worst:.6f} in window {int(oracle[name].argmin())}, expected 1")
+            problems.add(
+                f"the oracle's {name} is {worst:.6f} in window {int(oracle[name].argmin())}, expected 1"
+            )
     for name in IN_SPAN:
         excess = figures[name]["cosine"] - span["cosine"] if name in figures else np.zeros(1)
         if not excess.max() <= 1e-3:
-            problems.add(f"{name} beats the best mixture of its own context by {excess.max():.5f} in window {int(excess.argmax())}")
+            problems.add(
+                f"{name} beats the best mixture of its own context by {excess.max():.5f} in window {int(excess.argmax())}"
+            )
     error = 1 / math.sqrt(dim * n)
     if not abs(random["cosine"].mean()) <= SIGMAS * error:
-        problems.add(f"the random vector's cosine is {random['cosine'].mean():.5f}, expected 0 within {SIGMAS * error:.5f}")
+        problems.add(
+            f"the random vector's cosine is {random['cosine'].mean():.5f}, expected 0 within {SIGMAS * error:.5f}"
+        )
     # For any two chunks a random direction prefers either with probability 1/2, so this holds whatever the space.
     alone = pool.hit_counts() == 1
     if alone.any():
         place = float(((random["rank"] - 1) / np.maximum(pool.sizes - 1, 1))[alone].mean())
         error = math.sqrt(1 / 12 / alone.sum())
         if pool.sizes[alone].min() > 2 and not abs(place - 0.5) <= SIGMAS * error:
-            problems.add(f"the random vector's truth lies at {place:.4f} of the ranking, expected 0.5 within {SIGMAS * error:.4f}")
+            problems.add(
+                f"the random vector's truth lies at {place:.4f} of the ranking, expected 0.5 within {SIGMAS * error:.4f}"
+            )
     expected = chance(pool)
     allowed = SIGMAS * math.sqrt(expected["mrr_variance"] / n) + SHARE * expected["mrr"]
     if not abs(random["mrr"].mean() - expected["mrr"]) <= allowed:
-        problems.add(f"the random vector's MRR is {random['mrr'].mean():.5f}, expected {expected['mrr']:.5f} within {allowed:.5f}")
+        problems.add(
+            f"the random vector's MRR is {random['mrr'].mean():.5f}, expected {expected['mrr']:.5f} within {allowed:.5f}"
+        )
     problems.raise_if_any(CheckFailed)

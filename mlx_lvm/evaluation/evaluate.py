@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
-from mlx_lvm.evaluation.baselines import NAMES, controls
-from mlx_lvm.evaluation.bench import MAX_WINDOWS, Bench, Measured, set_up
-from mlx_lvm.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
 from mlx_lvm.evaluation.checks import check_controls
-from mlx_lvm.evaluation.fusion import Ranking
-from mlx_lvm.evaluation.history import predictor_of
-from mlx_lvm.evaluation.hybrid import Hybrid, fuses
-from mlx_lvm.evaluation.predictor import Predictor
-from mlx_lvm.evaluation.ranking import fit_ranking
-from mlx_lvm.evaluation.retrieval import Pool, chance
+from mlx_lvm.evaluation.setup import MAX_WINDOWS, Bench, Measured, set_up
 from mlx_lvm.evaluation.summary import claim, summarise, verdict
-from mlx_lvm.hub import Loaded
+from mlx_lvm.hub.load import Loaded
+from mlx_lvm.metrics.retrieval import Pool, chance
 from mlx_lvm.models.base import VectorModel
+from mlx_lvm.predictors.base import Predictor
+from mlx_lvm.predictors.baselines import NAMES, controls
+from mlx_lvm.predictors.history import predictor_of
+from mlx_lvm.ranking.fusion import Ranking
+from mlx_lvm.ranking.hybrid import Hybrid, fuses
+from mlx_lvm.ranking.ranking import fit_ranking
 
 CONTROL_NAMES = ("oracle", "best-in-span", "random")
 
@@ -65,7 +65,9 @@ class Evaluation:
         return self.bench.mean
 
 
-def evaluate(subject: Loaded | Predictor | str, corpus: Corpus, split: str = "test", **options: Any) -> dict[str, Any]:
+def evaluate(
+    subject: Loaded | Predictor | str, corpus: Corpus, split: str = "test", **options: Any
+) -> dict[str, Any]:
     """The result of `examine`, which says what the arguments are."""
     return examine(subject, corpus, split, **options).result
 
@@ -129,7 +131,15 @@ def examine(
         "notes": [*notes, *_notes(bench)],
         "seconds": round(time.perf_counter() - began, 2),
     }
-    return Evaluation(result, measured, everyone, bench, bootstrap, subject if isinstance(subject, Loaded) else None, ranking)
+    return Evaluation(
+        result,
+        measured,
+        everyone,
+        bench,
+        bootstrap,
+        subject if isinstance(subject, Loaded) else None,
+        ranking,
+    )
 
 
 def purpose_of(subject: Loaded | Predictor | str) -> str:
@@ -137,7 +147,9 @@ def purpose_of(subject: Loaded | Predictor | str) -> str:
     return subject.model.purpose if isinstance(subject, Loaded) else VectorModel.purpose
 
 
-def measure_all(bench: Bench, everyone: dict[str, Predictor], progress: Callable[[str], None]) -> dict[str, Measured]:
+def measure_all(
+    bench: Bench, everyone: dict[str, Predictor], progress: Callable[[str], None]
+) -> dict[str, Measured]:
     """Every predictor's figures, once the controls among them have passed."""
     measured = {}
     for key, one in everyone.items():
@@ -169,7 +181,9 @@ def describe(bench: Bench, bootstrap: DocumentBootstrap) -> dict[str, Any]:
     }
 
 
-def subject_of(subject: Loaded | Predictor | str, corpus: Corpus, split_seed: int | None) -> tuple[str, Predictor | None, list[str]]:
+def subject_of(
+    subject: Loaded | Predictor | str, corpus: Corpus, split_seed: int | None
+) -> tuple[str, Predictor | None, list[str]]:
     """(name, predictor unless it is a closed form or control, notes)."""
     known = [*NAMES, *CONTROL_NAMES]
     if isinstance(subject, str):
@@ -187,20 +201,28 @@ def subject_of(subject: Loaded | Predictor | str, corpus: Corpus, split_seed: in
     if subject.card is not None:
         subject.card.require_same(corpus.card, f"{name} on corpus {corpus.name}")
     elif subject.model.config.dim != corpus.dim:
-        raise InvalidFile(f"{name} reads vectors of {subject.model.config.dim} dimensions, corpus {corpus.name} has {corpus.dim}")
+        raise InvalidFile(
+            f"{name} reads vectors of {subject.model.config.dim} dimensions, corpus {corpus.name} has {corpus.dim}"
+        )
     notes = list(subject.notes)
     if subject.card is None:
-        notes.append(f"{name} does not say which encoder it was trained on; that it is the corpus's is not checked.")
+        notes.append(
+            f"{name} does not say which encoder it was trained on; that it is the corpus's is not checked."
+        )
     if subject.corpus_sha256 and subject.corpus_sha256 != corpus.sha256:
         where = (
-            f"another state of {corpus.name} (its sha256 differs)" if subject.corpus == corpus.name else subject.corpus or "another corpus"
+            f"another state of {corpus.name} (its sha256 differs)"
+            if subject.corpus == corpus.name
+            else subject.corpus or "another corpus"
         )
         notes.append(
             f"{name} was trained on {where}, not on {corpus.name} as it is here; the closed forms are fitted on the training documents "
             f"of {corpus.name} itself."
         )
     elif not subject.corpus_sha256:
-        notes.append(f"{name} does not say which corpus it was trained on; that it never saw these documents is not checked.")
+        notes.append(
+            f"{name} does not say which corpus it was trained on; that it never saw these documents is not checked."
+        )
     return name, predictor_of(name, subject.model), notes
 
 
@@ -222,7 +244,9 @@ def hyper_parameters(closed: list[Predictor]) -> dict[str, Any]:
         for key in ("decay", "penalty", "neighbours", "weights", "mean_weight", "centroid_weight"):
             value = getattr(predictor, key, None)
             if isinstance(value, (int, float)) or (key == "weights" and isinstance(value, np.ndarray)):
-                out.setdefault(predictor.name, {})[key] = value.tolist() if isinstance(value, np.ndarray) else value
+                out.setdefault(predictor.name, {})[key] = (
+                    value.tolist() if isinstance(value, np.ndarray) else value
+                )
     return out
 
 
@@ -230,14 +254,20 @@ def sample_notes(corpus: Corpus) -> list[str]:
     """That the figures are those of a part of the corpus, where they are."""
     if not corpus.sampled:
         return []
-    return [f"{corpus.name} is larger than the memory it may take: everything here, fitted or scored, is of {corpus.sampled}."]
+    return [
+        f"{corpus.name} is larger than the memory it may take: everything here, fitted or scored, is of {corpus.sampled}."
+    ]
 
 
 def _notes(bench: Bench) -> list[str]:
     notes, scored = [], len(bench.windows)
     notes += sample_notes(bench.corpus)
     if bench.split != "test":
-        seen = {"train": "closed forms were fitted", "val": "hyper-parameters were chosen", "all": "closed forms were fitted and tuned"}
+        seen = {
+            "train": "closed forms were fitted",
+            "val": "hyper-parameters were chosen",
+            "all": "closed forms were fitted and tuned",
+        }
         notes.append(
             f"Split '{bench.split}': {seen[bench.split]} on these documents, and a model was trained or selected on them. "
             "No verdict on new text."

@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.evaluation.bench import Measured
-from mlx_lvm.evaluation.bootstrap import DocumentBootstrap, Interval, intervals
-from mlx_lvm.evaluation.metrics import skill
-from mlx_lvm.evaluation.retrieval import CUTS
+from mlx_lvm.core.stats import DocumentBootstrap, Interval, intervals
+from mlx_lvm.evaluation.setup import Measured
+from mlx_lvm.metrics.figures import skill
+from mlx_lvm.metrics.retrieval import CUTS
 
 COMPARED = (
     *("cosine", "centred_cosine", *(f"recall_at_{cut}" for cut in CUTS), "mrr"),
     *("centred.recall_at_5", "centred.mrr", "in_document.mrr"),
 )
 # What a verdict speaks of, in words. Retrieval as each ranks best, with the share of the mean off that validation chose.
-JUDGED = {"cosine": "cosine", "centred_cosine": "centred cosine", "centred.mrr": "MRR", "centred.recall_at_5": "R@5"}
+JUDGED = {
+    "cosine": "cosine",
+    "centred_cosine": "centred cosine",
+    "centred.mrr": "MRR",
+    "centred.recall_at_5": "R@5",
+}
 
 
 def summarise(
@@ -50,16 +55,25 @@ def summarise(
         entry["context_ratio"], entry["context_ratio_ci"] = ratio, interval(ratio, draws).ends()
         entry["centred"]["fraction"] = measured[key].fraction
         entry["skill"] = {
-            metric: skill(values[key][metric], values[best[metric]][metric]) for metric in ("cosine", "centred_cosine", "mrr")
+            metric: skill(values[key][metric], values[best[metric]][metric])
+            for metric in ("cosine", "centred_cosine", "mrr")
         }
         entry["versus_best"] = {}
         for metric, other in best.items():
             if key != other:
                 difference = values[key][metric] - values[other][metric]
                 found = interval(difference, resampled[key][metric] - resampled[other][metric])
-                entry["versus_best"][metric] = {"closed_form": other, "difference": difference, "ci": found.ends(), "p": found.p}
+                entry["versus_best"][metric] = {
+                    "closed_form": other,
+                    "difference": difference,
+                    "ci": found.ends(),
+                    "p": found.p,
+                }
         if key != "mean" and "mean" in values:
-            found = interval(values[key]["cosine"] - values["mean"]["cosine"], resampled[key]["cosine"] - resampled["mean"]["cosine"])
+            found = interval(
+                values[key]["cosine"] - values["mean"]["cosine"],
+                resampled[key]["cosine"] - resampled["mean"]["cosine"],
+            )
             entry["versus_mean"] = {"difference": found.value, "ci": found.ends(), "p": found.p}
         out[key] = entry
     return out, best
@@ -83,7 +97,11 @@ def verdict(name: str, entry: dict[str, Any], documents: int, purpose: str = "co
     if "versus_mean" in entry:
         found = entry["versus_mean"]
         against = f"the mean of its context in cosine: {found['difference']:+.4f}"
-        out["mean"] = {"outcome": _outcome(found), **found, "sentence": _sentence(name, _outcome(found), against, found, documents)}
+        out["mean"] = {
+            "outcome": _outcome(found),
+            **found,
+            "sentence": _sentence(name, _outcome(found), against, found, documents),
+        }
         out["sentences"].append(out["mean"]["sentence"])
     out["outcome"], out["sentence"] = out[purpose]["outcome"], out[purpose]["sentence"]
     return out
@@ -99,13 +117,25 @@ def claim(name: str, entry: dict[str, Any], metric: str, words: str, documents: 
 
 def _outcome(found: dict[str, Any]) -> str:
     low, high = found["ci"]
-    return "better" if low is not None and low > 0 else "worse" if high is not None and high < 0 else "not distinguishable"
+    return (
+        "better"
+        if low is not None and low > 0
+        else "worse"
+        if high is not None and high < 0
+        else "not distinguishable"
+    )
 
 
 def _sentence(name: str, outcome: str, against: str, found: dict[str, Any], documents: int) -> str:
-    relation = {"better": "better than", "worse": "worse than", "not distinguishable": "not distinguishable from"}[outcome]
+    relation = {
+        "better": "better than",
+        "worse": "worse than",
+        "not distinguishable": "not distinguishable from",
+    }[outcome]
     low, high = found["ci"]
-    interval = f"95% interval {low:+.4f} to {high:+.4f}" if low is not None else "no interval from a single document"
+    interval = (
+        f"95% interval {low:+.4f} to {high:+.4f}" if low is not None else "no interval from a single document"
+    )
     return f"{name} is {relation} {against} ({interval}, {documents} {'document' if documents == 1 else 'documents'})."
 
 

@@ -15,22 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.backend import mx
-from mlx_lvm.data.audit import COPY
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.data.duplicates import NEAR
+from mlx_lvm.data.quality.audit import COPY
+from mlx_lvm.data.quality.duplicates import NEAR
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
-from mlx_lvm.evaluation.baselines import target_mean
-from mlx_lvm.evaluation.bench import Measured, best_fraction, score
-from mlx_lvm.evaluation.bootstrap import DocumentBootstrap
-from mlx_lvm.evaluation.direction import offset_cosines
 from mlx_lvm.evaluation.evaluate import Evaluation, examine
-from mlx_lvm.evaluation.predictor import Predictor, document_rows, predict_all, sample
-from mlx_lvm.evaluation.retrieval import build_pool, rank_figures, ranks
+from mlx_lvm.evaluation.setup import Measured, best_fraction, score
+from mlx_lvm.evaluation.study.direction import offset_cosines
 from mlx_lvm.evaluation.summary import JUDGED, claim, span, summarise, verdict
-from mlx_lvm.hub import Loaded
+from mlx_lvm.hub.load import Loaded
+from mlx_lvm.metrics.retrieval import build_pool, rank_figures, ranks
 from mlx_lvm.models.base import normalize
+from mlx_lvm.predictors.base import Predictor, document_rows, predict_all, sample
+from mlx_lvm.predictors.baselines import target_mean
 
 FIGURES = ("cosine", "cosine_ci", "centred_cosine", "centred_cosine_ci", "mrr", "mrr_ci")
 AGAINST = ("cosine", "centred.mrr")  # what a model is compared in to the closed forms that travelled with it
@@ -71,7 +71,9 @@ def out_of_domain(
             "home": _figures(entry),
             "there": _figures(metrics[name]) if name in metrics else None,
         }
-        rows.append({**row, "transferred": _figures(metrics[name + mark]) if name + mark in metrics else None})
+        rows.append(
+            {**row, "transferred": _figures(metrics[name + mark]) if name + mark in metrics else None}
+        )
     out = {
         "corpus": corpus.name,
         "home": there.name,
@@ -83,8 +85,13 @@ def out_of_domain(
         "verdict": found.result["verdict"],
         "notes": [*found.result["notes"]],
     }
-    if found.name not in home.result["metrics"] or home.result["metrics"][found.name]["kind"] != "closed form":
-        out["versus_transferred"] = {metric: _against(found, [one.name for one in travelled], metric) for metric in AGAINST}
+    if (
+        found.name not in home.result["metrics"]
+        or home.result["metrics"][found.name]["kind"] != "closed form"
+    ):
+        out["versus_transferred"] = {
+            metric: _against(found, [one.name for one in travelled], metric) for metric in AGAINST
+        }
         progress(f"{corpus.name}: looking for training documents of {there.name}")
         doubt, copied = may_have_seen(subject, corpus), copies(corpus, there, home.bench.parts.train)
         if len(copied):
@@ -95,7 +102,9 @@ def out_of_domain(
                 f"that on the {home.bench.split} documents has {judged}."
             )
         if doubt:
-            out["notes"].append(f"{found.name} is compared on the {home.bench.split} documents of {corpus.name} alone: {doubt}.")
+            out["notes"].append(
+                f"{found.name} is compared on the {home.bench.split} documents of {corpus.name} alone: {doubt}."
+            )
         elif len(copied) < len(corpus.names):
             others = np.setdiff1d(np.arange(len(corpus.names)), copied)
             out["whole"] = on_all_documents(home, found, travelled, others, max_windows, progress)
@@ -151,14 +160,23 @@ def on_all_documents(
     """
     corpus, context, name = found.bench.corpus, home.windows.context, found.name
     scored = sample(windows(corpus, documents, context, "documents"), max_windows)
-    pool, mean = build_pool(scored, document_rows(corpus.offsets, documents)), target_mean(corpus, documents, context)
+    pool, mean = (
+        build_pool(scored, document_rows(corpus.offsets, documents)),
+        target_mean(corpus, documents, context),
+    )
     measured, at_home = {}, {}
-    for one, same in zip([found.predictors[name], *travelled], [home.name, *(one.name for one in home.bench.closed)], strict=True):
+    for one, same in zip(
+        [found.predictors[name], *travelled],
+        [home.name, *(one.name for one in home.bench.closed)],
+        strict=True,
+    ):
         progress(f"{corpus.name}, all documents: scoring {one.name}")
         predicted, share = predict_all(one, scored), home.measured[same].fraction
         at_home[one.name] = rank_figures(ranks(pool, predicted, home.bench.mean, share), pool)
         fraction = share if one.name == name else best_fraction(predicted, pool, mean)
-        measured[one.name] = Measured(score(predicted, pool, mean, fraction), offset_cosines(predicted, scored), fraction)
+        measured[one.name] = Measured(
+            score(predicted, pool, mean, fraction), offset_cosines(predicted, scored), fraction
+        )
     bootstrap = DocumentBootstrap(scored.documents, home.bootstrap.resamples, home.bootstrap.seed)
     metrics, _ = summarise(measured, bootstrap, [one.name for one in travelled])
     purpose = home.result["verdict"]["purpose"]
@@ -173,7 +191,9 @@ def on_all_documents(
     }
 
 
-def _claim(name: str, figures: dict[str, dict[str, np.ndarray]], metric: str, bootstrap: DocumentBootstrap) -> dict[str, Any]:
+def _claim(
+    name: str, figures: dict[str, dict[str, np.ndarray]], metric: str, bootstrap: DocumentBootstrap
+) -> dict[str, Any]:
     """Of `name` against the best of the others in `metric`."""
     best = max((one for one in figures if one != name), key=lambda one: float(figures[one][metric].mean()))
     less = bootstrap.intervals({metric: figures[name][metric] - figures[best][metric]})[metric]
@@ -212,4 +232,7 @@ def whole_sentences(found: dict[str, Any]) -> list[str]:
     scored = f"All {whole['documents']} documents of {found['corpus']}{which}, {among}:"
     judged = [whole["verdict"][metric]["sentence"] for metric in JUDGED]
     home = f"everything fitted on {found['home']}, centring too:"
-    return [*(f"{scored} {one}" for one in judged), *(f"{scored} {home} {one['sentence']}" for one in whole["as_at_home"].values())]
+    return [
+        *(f"{scored} {one}" for one in judged),
+        *(f"{scored} {home} {one['sentence']}" for one in whole["as_at_home"].values()),
+    ]

@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlx_lvm.backend import mx, nn
 from mlx_lvm.config import option
-from mlx_lvm.functions import GELU
+from mlx_lvm.core.activations import GELU
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models.base import ModelConfig, Prediction, VectorModel, normalize
 from mlx_lvm.models.layers import Linear, mixture, similarity
 
@@ -25,13 +25,15 @@ class AMNConfig(ModelConfig):
     title: ClassVar[str] = "amn"
 
     attention_dim: int = option(256, "width of query and key", low=1, high=16384, group="Model")
-    hidden_dim: int = option(512, "first width of the residual network; the second is half of it", low=2, high=65536, group="Model")
+    hidden_dim: int = option(
+        512, "first width of the residual network; the second is half of it", low=2, high=65536, group="Model"
+    )
 
 
 class AMN(VectorModel):
     """Context [batch, length, dim] -> Prediction with attention [batch, length], baseline and residual [batch, dim].
 
-    1,510,912 parameters at the default sizes. Torch twin: `mlx_lvm.parity.amn.AMN`.
+    1,510,912 parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.amn.AMN`.
     """
 
     config: AMNConfig

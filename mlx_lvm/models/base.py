@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from mlx_lvm.backend import mx, nn, tree_flatten
 from mlx_lvm.config import Config, option
+from mlx_lvm.core.mlx import mx, nn, tree_flatten
 from mlx_lvm.errors import UsageError
 
 SUM_WIDTH = 32  # numbers added in one go where a sum is taken in two stages
-MAX_CONTEXT = 100  # positions in the transformer's table; the other models keep to it so that all are comparable
+MAX_CONTEXT = (
+    100  # positions in the transformer's table; the other models keep to it so that all are comparable
+)
 
 
 class Prediction(NamedTuple):
@@ -50,7 +52,9 @@ class VectorModel(nn.Module):
     Parameter names and layouts are those of the torch twin in `mlx_lvm.parity`, so one file serves both.
     """
 
-    purpose = "cosine"  # the figure of an evaluation that the model is made for, and its verdict speaks of first
+    purpose = (
+        "cosine"  # the figure of an evaluation that the model is made for, and its verdict speaks of first
+    )
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -61,7 +65,11 @@ class VectorModel(nn.Module):
 
     def check_context(self, context: mx.array) -> None:
         """Raises UsageError where `context` is not [batch, 1..100, dim]."""
-        if context.ndim != 3 or context.shape[2] != self.config.dim or not 1 <= context.shape[1] <= MAX_CONTEXT:
+        if (
+            context.ndim != 3
+            or context.shape[2] != self.config.dim
+            or not 1 <= context.shape[1] <= MAX_CONTEXT
+        ):
             raise UsageError(
                 f"{self.config.model_type}: context of shape {tuple(context.shape)}; "
                 f"expected [batch, 1 to {MAX_CONTEXT}, {self.config.dim}]"

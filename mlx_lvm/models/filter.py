@@ -3,7 +3,7 @@
 raw_t = sum_k a_k x_{t-k} + b m + g mean(x)
 
 The same scalars for every dimension; a lag that reaches before the first chunk takes that first chunk. Nothing trains it:
-`mlx_lvm.evaluation.lags` fits it by least squares. A row of zeros is no chunk, as for RAMN.
+`mlx_lvm.predictors.lags` fits it by least squares. A row of zeros is no chunk, as for RAMN.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlx_lvm.backend import mx
 from mlx_lvm.config import option
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize
 
 
@@ -21,14 +21,16 @@ class FilterConfig(ModelConfig):
     model_type: ClassVar[str] = "filter"
     title: ClassVar[str] = "filter"
 
-    lags: int = option(5, "last chunks that have a weight of their own", low=1, high=MAX_CONTEXT, group="Model")
+    lags: int = option(
+        5, "last chunks that have a weight of their own", low=1, high=MAX_CONTEXT, group="Model"
+    )
     centroid: bool = option(False, "whether the mean of everything read has a weight too", group="Model")
 
 
 class Filter(VectorModel):
     """Context [batch, length, dim] -> Prediction; 774 parameters at the default sizes, 768 of them the mean m.
 
-    Unfitted it is the mean of the last chunks. Torch twin: `mlx_lvm.parity.filter.Filter`.
+    Unfitted it is the mean of the last chunks. Torch twin: `mlx_lvm.parity.twins.filter.Filter`.
     """
 
     config: FilterConfig
@@ -52,7 +54,10 @@ class Filter(VectorModel):
         present = mx.abs(context).max(axis=-1) != 0
         first = mx.argmax(present, axis=1, keepdims=True)
         rows = mx.stop_gradient(mx.maximum(length - 1 - mx.arange(self.config.lags), first))
-        parts = [mx.take_along_axis(context, rows[..., None], axis=1), mx.broadcast_to(self.mean, (batch, 1, dim))]
+        parts = [
+            mx.take_along_axis(context, rows[..., None], axis=1),
+            mx.broadcast_to(self.mean, (batch, 1, dim)),
+        ]
         weights = [self.lag_weights, self.mean_weight]
         if self.config.centroid:
             shares = present / mx.maximum(present.sum(axis=1, keepdims=True), 1)

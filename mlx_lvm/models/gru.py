@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlx_lvm.backend import mx, nn
 from mlx_lvm.config import option
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import layers
 from mlx_lvm.models.base import ModelConfig, Prediction, VectorModel, normalize
 
@@ -40,7 +40,7 @@ class GRUBlock(nn.Module):
 class GRU(VectorModel):
     """Context [batch, length, dim] -> Prediction.
 
-    7,095,552 parameters at the default sizes. Torch twin: `mlx_lvm.parity.gru.GRU`.
+    7,095,552 parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.gru.GRU`.
     """
 
     config: GRUConfig

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlx_lvm.backend import BLAS, mx, nn
-from mlx_lvm.functions import on_cpu, sigmoid, tanh
+from mlx_lvm.core.activations import on_cpu, sigmoid, tanh
+from mlx_lvm.core.mlx import BLAS, mx, nn
 
 
 def affine(x: mx.array, weight: mx.array, offset: mx.array) -> mx.array:
@@ -58,7 +58,9 @@ class Recurrent(nn.Module):
         self.dropout = nn.Dropout(dropout)
         bound, rows = 1 / math.sqrt(hidden_dim), self.gates * hidden_dim
         for layer in range(layers):
-            self[f"weight_ih_l{layer}"] = mx.random.uniform(-bound, bound, (rows, hidden_dim if layer else dim))
+            self[f"weight_ih_l{layer}"] = mx.random.uniform(
+                -bound, bound, (rows, hidden_dim if layer else dim)
+            )
             self[f"weight_hh_l{layer}"] = mx.random.uniform(-bound, bound, (rows, hidden_dim))
             self[f"bias_ih_l{layer}"] = mx.random.uniform(-bound, bound, (rows,))
             self[f"bias_hh_l{layer}"] = mx.random.uniform(-bound, bound, (rows,))
@@ -69,7 +71,9 @@ class Recurrent(nn.Module):
             x = self.run(self.dropout(x) if layer else x, *weights)
         return x
 
-    def run(self, x: mx.array, weight_ih: mx.array, weight_hh: mx.array, bias_ih: mx.array, bias_hh: mx.array) -> mx.array:
+    def run(
+        self, x: mx.array, weight_ih: mx.array, weight_hh: mx.array, bias_ih: mx.array, bias_hh: mx.array
+    ) -> mx.array:
         """One layer over all steps."""
         raise NotImplementedError
 
@@ -87,7 +91,9 @@ class LSTM(Recurrent):
 
     gates = 4
 
-    def run(self, x: mx.array, weight_ih: mx.array, weight_hh: mx.array, bias_ih: mx.array, bias_hh: mx.array) -> mx.array:
+    def run(
+        self, x: mx.array, weight_ih: mx.array, weight_hh: mx.array, bias_ih: mx.array, bias_hh: mx.array
+    ) -> mx.array:
         cell = mx.zeros((x.shape[1], self.hidden_dim), x.dtype)
         steps: list[mx.array] = []
         for gates in by_step(affine(x, weight_ih, bias_ih + bias_hh)):
@@ -107,7 +113,9 @@ class GRU(Recurrent):
 
     gates = 3
 
-    def run(self, x: mx.array, weight_ih: mx.array, weight_hh: mx.array, bias_ih: mx.array, bias_hh: mx.array) -> mx.array:
+    def run(
+        self, x: mx.array, weight_ih: mx.array, weight_hh: mx.array, bias_ih: mx.array, bias_hh: mx.array
+    ) -> mx.array:
         hidden = mx.zeros((x.shape[1], self.hidden_dim), x.dtype)
         steps: list[mx.array] = []
         for gates in by_step(affine(x, weight_ih, bias_ih)):
@@ -123,7 +131,9 @@ def by_step(x: mx.array) -> list[mx.array]:
 
 
 @mx.compile
-def lstm_cell(cell: mx.array, i: mx.array, f: mx.array, g: mx.array, o: mx.array) -> tuple[mx.array, mx.array]:
+def lstm_cell(
+    cell: mx.array, i: mx.array, f: mx.array, g: mx.array, o: mx.array
+) -> tuple[mx.array, mx.array]:
     """The cell and the four gates before their functions, each [batch, hidden] -> the next hidden and cell."""
     cell = sigmoid(f) * cell + sigmoid(i) * tanh(g)
     return sigmoid(o) * tanh(cell), cell
@@ -131,7 +141,13 @@ def lstm_cell(cell: mx.array, i: mx.array, f: mx.array, g: mx.array, o: mx.array
 
 @mx.compile
 def gru_cell(
-    hidden: mx.array, r: mx.array, z: mx.array, n: mx.array, r_hidden: mx.array, z_hidden: mx.array, n_hidden: mx.array
+    hidden: mx.array,
+    r: mx.array,
+    z: mx.array,
+    n: mx.array,
+    r_hidden: mx.array,
+    z_hidden: mx.array,
+    n_hidden: mx.array,
 ) -> mx.array:
     """The state, and what W_ih and what W_hh give for each gate, all [batch, hidden] -> the next state."""
     z = sigmoid(z + z_hidden)
@@ -204,7 +220,12 @@ def tiny(left: mx.array, right: mx.array) -> bool:
     transformer eight times as fast. Over more rows the product costs more than it saves. OpenBLAS multiplies small matrices on one
     thread, a tenth faster than this is; Metal and CUDA multiply all heads in one kernel.
     """
-    return "mkl" in BLAS.name and left.shape[-2] * right.shape[-2] <= 32 and left.dtype == mx.float32 and on_cpu()
+    return (
+        "mkl" in BLAS.name
+        and left.shape[-2] * right.shape[-2] <= 32
+        and left.dtype == mx.float32
+        and on_cpu()
+    )
 
 
 def causal_mask(length: int, dtype: mx.Dtype = mx.float32) -> mx.array:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlx_lvm.backend import mx
 from mlx_lvm.config import option
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import layers
 from mlx_lvm.models.base import ModelConfig, Prediction, VectorModel, normalize
 
@@ -22,13 +22,15 @@ class LSTMConfig(ModelConfig):
 
     hidden_dim: int = option(512, "width of the state", low=1, high=65536, group="Model")
     layers: int = option(2, "stacked layers", low=1, high=64, group="Model")
-    dropout: float = option(0.2, "share of the state zeroed between layers while training", low=0, below=1, group="Model")
+    dropout: float = option(
+        0.2, "share of the state zeroed between layers while training", low=0, below=1, group="Model"
+    )
 
 
 class LSTM(VectorModel):
     """Context [batch, length, dim] -> Prediction.
 
-    5,120,768 parameters at the default sizes. Torch twin: `mlx_lvm.parity.lstm.LSTM`.
+    5,120,768 parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.lstm.LSTM`.
     """
 
     config: LSTMConfig

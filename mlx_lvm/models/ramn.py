@@ -34,10 +34,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlx_lvm.backend import mx, nn
 from mlx_lvm.config import option
+from mlx_lvm.core.activations import GELU
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import Problems, UsageError
-from mlx_lvm.functions import GELU
 from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize, row_sum
 from mlx_lvm.models.layers import Linear
 
@@ -61,11 +61,23 @@ class RAMNConfig(ModelConfig):
         "regress", "what it predicts: the chunk itself (regress) or a direction to rank chunks by (retrieve)",
         choices=("regress", "retrieve"), group="Model",
     )  # fmt: skip
-    rank: int = option(192, "principal directions that the map reads and the network reads and moves", low=1, high=65536, group="Model")
+    rank: int = option(
+        192,
+        "principal directions that the map reads and the network reads and moves",
+        low=1,
+        high=65536,
+        group="Model",
+    )
     hidden_dim: int = option(768, "width of the network", low=1, high=65536, group="Model")
-    input_dropout: float = option(0.4, "share of the network's input zeroed while training", low=0, below=1, group="Model")
-    dropout: float = option(0.6, "share of its hidden units zeroed while training", low=0, below=1, group="Model")
-    horizons: int = option(1, "chunks ahead that it predicts, each directly (regress)", low=1, high=16, group="Model")
+    input_dropout: float = option(
+        0.4, "share of the network's input zeroed while training", low=0, below=1, group="Model"
+    )
+    dropout: float = option(
+        0.6, "share of its hidden units zeroed while training", low=0, below=1, group="Model"
+    )
+    horizons: int = option(
+        1, "chunks ahead that it predicts, each directly (regress)", low=1, high=16, group="Model"
+    )
     queries: float = option(
         0.0, "share of training windows given a query, one of the 5 chunks after the target; 0: it takes none (regress)",
         low=0, high=1, group="Model",
@@ -73,8 +85,13 @@ class RAMNConfig(ModelConfig):
 
     def check(self, problems: Problems) -> None:
         for name in ("horizons", "queries"):
-            if self.head != "regress" and getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                problems.add(f"{name} = {getattr(self, name)}: head {self.head} has none; leave it away, or choose head regress")
+            if (
+                self.head != "regress"
+                and getattr(self, name) != type(self).__dataclass_fields__[name].default
+            ):
+                problems.add(
+                    f"{name} = {getattr(self, name)}: head {self.head} has none; leave it away, or choose head regress"
+                )
 
     @property
     def variant(self) -> str:
@@ -89,7 +106,11 @@ class RAMNConfig(ModelConfig):
 def age_kernels(length: int = MAX_CONTEXT) -> np.ndarray:
     """k(age) of every mixture for ages 1 .. length, float32 [mixtures, length]."""
     age = np.arange(1, length + 1)
-    rows = [age == lag for lag in range(1, LAGS + 1)] + [decay ** (age - 1.0) for decay in DECAYS] + [np.ones(length)]
+    rows = (
+        [age == lag for lag in range(1, LAGS + 1)]
+        + [decay ** (age - 1.0) for decay in DECAYS]
+        + [np.ones(length)]
+    )
     return np.stack(rows).astype(np.float32)
 
 
@@ -102,7 +123,10 @@ def steep_mixture(dim: int) -> np.ndarray:
 
 def add_filters(module: nn.Module, config: RAMNConfig) -> None:
     """What each horizon has of its own: filters for here and elsewhere, those beside a query, and the map."""
-    module.filter, module.shift_filter = mx.array(steep_mixture(config.dim)), mx.array(steep_mixture(config.dim))
+    module.filter, module.shift_filter = (
+        mx.array(steep_mixture(config.dim)),
+        mx.array(steep_mixture(config.dim)),
+    )
     if config.queries:
         beside = np.concatenate([steep_mixture(config.dim), np.zeros((1, config.dim), np.float32)])
         module.query_filter, module.query_shift_filter = mx.array(beside), mx.array(beside)
@@ -128,7 +152,7 @@ class RAMN(VectorModel):
     """Context [batch, length, dim] and, with `queries`, a query [batch, dim] -> Prediction with baseline (the anchor's part)
     and residual [batch, dim], and with `horizons` above 1 `ahead` [batch, horizons, dim].
 
-    2,531,138 (regress) or 2,089,543 (retrieve) parameters at the default sizes. Torch twin: `mlx_lvm.parity.ramn.RAMN`.
+    2,531,138 (regress) or 2,089,543 (retrieve) parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.ramn.RAMN`.
     """
 
     config: RAMNConfig
@@ -180,13 +204,18 @@ class RAMN(VectorModel):
         present = (mx.abs(context).max(axis=-1) != 0).astype(context.dtype)
         # A mean for each window, so that its gradient adds up a window's chunks before windows: MLX adds in order, and many
         # small numbers after a large one all round the same way.
-        z = (context - mx.broadcast_to(self.mean, (context.shape[0], 1, context.shape[2]))) * present[..., None]
+        z = (context - mx.broadcast_to(self.mean, (context.shape[0], 1, context.shape[2]))) * present[
+            ..., None
+        ]
         kernels = self._kernels[:, -length:].astype(context.dtype)
         mixtures = self.basis((kernels @ z) / mx.maximum(present @ kernels.T, 1e-6)[..., None])
         parts, trust = self.parts(mixtures, present.sum(axis=-1), self.asked(query, context[:, 0]))
         basis = self.basis.weight
         if self.config.head == "regress":
-            every = [(self.mean + mixed(here, elsewhere, trust) @ basis, (trust * moved) @ basis) for here, elsewhere, moved in parts]
+            every = [
+                (self.mean + mixed(here, elsewhere, trust) @ basis, (trust * moved) @ basis)
+                for here, elsewhere, moved in parts
+            ]
             baseline, residual = every[0]
             ahead = mx.stack([anchor + moved for anchor, moved in every], axis=1) if len(every) > 1 else None
             raw = baseline + residual
@@ -194,16 +223,27 @@ class RAMN(VectorModel):
             ((here, elsewhere, moved),) = parts
             found = mx.exp(self.log_scale) * (here + moved)
             old = present * (mx.arange(length) < length - SPARED)
-            pushed = (self.push_weights(z, found @ basis, old)[:, None, :] @ z).squeeze(1) @ basis.T * mx.exp(self.push_metric)
-            raw, baseline = (self.blended(one, elsewhere, trust, context[:, -1]) for one in (found - pushed, here))
+            pushed = (
+                (self.push_weights(z, found @ basis, old)[:, None, :] @ z).squeeze(1)
+                @ basis.T
+                * mx.exp(self.push_metric)
+            )
+            raw, baseline = (
+                self.blended(one, elsewhere, trust, context[:, -1]) for one in (found - pushed, here)
+            )
             # What they differ in, taken before the last chunk is added: beside a long one it would be lost.
-            residual, ahead = (self.blend[0] * trust * (normalize(found - pushed) - normalize(here))) @ basis, None
+            residual, ahead = (
+                (self.blend[0] * trust * (normalize(found - pushed) - normalize(here))) @ basis,
+                None,
+            )
         return Prediction(raw, normalize(raw), None, baseline, residual, ahead)
 
     def blended(self, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
         """d (t h/|h| + (1 - t) a'/|a'|) + e x_last: h and a' [batch, dim] in the basis, t [batch, 1], x_last [batch, dim]."""
         found = mixed(normalize(here), normalize(elsewhere), trust) @ self.basis.weight
-        return self.blend @ mx.stack([found, last], axis=-2)  # a product, whose gradient adds up in many sums what MLX would in one
+        return self.blend @ mx.stack(
+            [found, last], axis=-2
+        )  # a product, whose gradient adds up in many sums what MLX would in one
 
     def asked(self, query: mx.array | None, like: mx.array) -> tuple[mx.array, mx.array] | None:
         """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None for a model that takes none.
@@ -212,7 +252,9 @@ class RAMN(VectorModel):
         """
         if not self.config.queries:
             if query is not None:
-                raise UsageError("ramn: trained without queries, so it takes none; train one with --queries 0.5")
+                raise UsageError(
+                    "ramn: trained without queries, so it takes none; train one with --queries 0.5"
+                )
             return None
         if query is None:
             query = mx.zeros_like(like)
@@ -230,20 +272,29 @@ class RAMN(VectorModel):
         trust, hidden = self.trust(mixtures), self.hidden(mixtures, count, asked)
         beyond = [(0, 0)] * (hidden.ndim - 1) + [(0, self.config.dim - self.config.width)]
         out = []
-        for own, last in zip(self.horizons, [self.net[-1], *(one.output for one in self.horizons[1:])], strict=True):
+        for own, last in zip(
+            self.horizons, [self.net[-1], *(one.output for one in self.horizons[1:])], strict=True
+        ):
             here, elsewhere = self.filtered(own, mixtures, asked)
             if self.config.head == "regress":
-                here = here + own.map(mx.concatenate([mixtures[..., k, : self.config.width] for k in MAPPED], axis=-1))
+                here = here + own.map(
+                    mx.concatenate([mixtures[..., k, : self.config.width] for k in MAPPED], axis=-1)
+                )
             out.append((here, elsewhere, mx.pad(last(hidden) * self.output_gain, beyond)))
         return out, trust
 
-    def filtered(self, own: Any, mixtures: mx.array, asked: tuple[mx.array, mx.array] | None) -> tuple[mx.array, mx.array]:
+    def filtered(
+        self, own: Any, mixtures: mx.array, asked: tuple[mx.array, mx.array] | None
+    ) -> tuple[mx.array, mx.array]:
         """Both filters of a horizon over mixtures [..., 12, dim]: (a, a') [..., dim], before the map."""
         plain = [(one * mixtures).sum(axis=-2) for one in (own.filter, own.shift_filter)]
         if asked is None:
             return plain[0], plain[1]
         there, query = asked
-        beside = [(one[:-1] * mixtures).sum(axis=-2) + one[-1] * query for one in (own.query_filter, own.query_shift_filter)]
+        beside = [
+            (one[:-1] * mixtures).sum(axis=-2) + one[-1] * query
+            for one in (own.query_filter, own.query_shift_filter)
+        ]
         return mx.where(there, beside[0], plain[0]), mx.where(there, beside[1], plain[1])
 
     def trust(self, mixtures: mx.array) -> mx.array:
@@ -252,9 +303,13 @@ class RAMN(VectorModel):
         # sigmoid(x), whose gradient MLX takes as t (1 - t): near 1 that keeps no digits.
         return mx.exp(-nn.softplus(self.trust_slope * (mx.log(novelty + 1e-6) - self.trust_limit)))
 
-    def hidden(self, mixtures: mx.array, count: mx.array, asked: tuple[mx.array, mx.array] | None = None) -> mx.array:
+    def hidden(
+        self, mixtures: mx.array, count: mx.array, asked: tuple[mx.array, mx.array] | None = None
+    ) -> mx.array:
         """The network before its last layer: mixtures [..., 12, dim] and the number of chunks read [...] -> [..., hidden]."""
-        parts = [mixtures[..., k, : self.config.width] for k in SEEN] + ([asked[1][..., : self.config.width]] if asked else [])
+        parts = [mixtures[..., k, : self.config.width] for k in SEEN] + (
+            [asked[1][..., : self.config.width]] if asked else []
+        )
         lengths = [mx.exp(-count / scale)[..., None] for scale in LENGTH_SCALES]
         x = mx.concatenate([mx.concatenate(parts, axis=-1) * self.input_gain, *lengths], axis=-1)
         for layer in self.net[:-1]:

@@ -15,10 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from mlx_lvm.backend import mx, nn
 from mlx_lvm.config import option
+from mlx_lvm.core.activations import GELU
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import Problems
-from mlx_lvm.functions import GELU
 from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize
 from mlx_lvm.models.layers import Linear, MultiheadAttention, causal_mask
 
@@ -32,13 +32,19 @@ class TransformerConfig(ModelConfig):
     layers: int = option(4, "decoder layers", low=1, high=64, group="Model")
     heads: int = option(8, "attention heads; they share the width evenly", low=1, high=1024, group="Model")
     ffn_dim: int = option(2048, "inner width of the feed-forward network", low=1, high=262144, group="Model")
-    dropout: float = option(0.1, "share zeroed while training, in attention and after every part", low=0, below=1, group="Model")
+    dropout: float = option(
+        0.1, "share zeroed while training, in attention and after every part", low=0, below=1, group="Model"
+    )
 
     def check(self, problems: Problems) -> None:
         if self.hidden_dim % self.heads:
-            problems.add(f"hidden_dim = {self.hidden_dim} does not divide into heads = {self.heads}; choose a multiple")
+            problems.add(
+                f"hidden_dim = {self.hidden_dim} does not divide into heads = {self.heads}; choose a multiple"
+            )
         if self.hidden_dim % 2:
-            problems.add(f"hidden_dim = {self.hidden_dim} is odd; the positions need pairs of sine and cosine")
+            problems.add(
+                f"hidden_dim = {self.hidden_dim} is odd; the positions need pairs of sine and cosine"
+            )
 
 
 class PositionalEncoding(nn.Module):
@@ -50,7 +56,9 @@ class PositionalEncoding(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         angle = np.arange(MAX_CONTEXT)[:, None] * 10000.0 ** (-np.arange(0, dim, 2) / dim)
-        self._pe = mx.array(np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(1, MAX_CONTEXT, dim).astype(np.float32))
+        self._pe = mx.array(
+            np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(1, MAX_CONTEXT, dim).astype(np.float32)
+        )
 
     def __call__(self, x: mx.array) -> mx.array:
         return x + self._pe[:, : x.shape[1]].astype(x.dtype)
@@ -70,7 +78,11 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear2 = Linear(ffn_dim, dim)
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout1, self.dropout2, self.dropout3 = nn.Dropout(dropout), nn.Dropout(dropout), nn.Dropout(dropout)
+        self.dropout1, self.dropout2, self.dropout3 = (
+            nn.Dropout(dropout),
+            nn.Dropout(dropout),
+            nn.Dropout(dropout),
+        )
 
     def __call__(self, query: mx.array, x: mx.array, memory: mx.array, mask: mx.array | None) -> mx.array:
         """The positions `query` of x, all or some: [batch, queries, dim] -> the same. mask [queries, length] or None."""
@@ -101,7 +113,7 @@ class Decoder(nn.Module):
 class Transformer(VectorModel):
     """Context [batch, length, dim] -> Prediction.
 
-    17,867,520 parameters at the default sizes. Torch twin: `mlx_lvm.parity.transformer.Transformer`.
+    17,867,520 parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.transformer.Transformer`.
     """
 
     config: TransformerConfig

@@ -1,0 +1,1 @@
+"""Training: options, losses, the compiled step, the loop, checkpoints, runs, search."""

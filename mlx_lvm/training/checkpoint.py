@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.files import safetensors_from, sha256, sync, sync_folder, to_bytes, write_atomic
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import InvalidFile, IOFailed, NumbersBroke
-from mlx_lvm.files import safetensors_from, sha256, sync, sync_folder, to_bytes, write_atomic
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 POINTERS = ("LATEST", "BEST")
@@ -43,7 +43,9 @@ def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, .
     """Write `folder/name` and point `pointers` at it. Raises IOFailed naming the cause, NumbersBroke for NaN or Inf weights."""
     for key, value in checkpoint.weights.items():
         if not mx.isfinite(value).all().item():
-            raise NumbersBroke(f"weight '{key}' holds NaN or Inf; this checkpoint is not written, the last good one stays")
+            raise NumbersBroke(
+                f"weight '{key}' holds NaN or Inf; this checkpoint is not written, the last good one stays"
+            )
     contents = {
         "model.safetensors": to_bytes(checkpoint.weights, {"format": "pt"}),
         "optimizer.safetensors": to_bytes(checkpoint.optimizer, {}),
@@ -60,7 +62,9 @@ def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, .
         _write_checked(temporary / "manifest.json", _manifest(name, digests))
         sync_folder(temporary)
         target = folder / name
-        if target.exists():  # a damaged or abandoned one of the same step; no pointer to an intact one is ever written again
+        if (
+            target.exists()
+        ):  # a damaged or abandoned one of the same step; no pointer to an intact one is ever written again
             _set_aside(target)
         os.replace(temporary, target)
         sync_folder(folder)
@@ -132,7 +136,9 @@ def sweep(folder: Path) -> list[str]:
     """Remove what killed processes left under a temporary name. Only for the holder of the run's lock."""
     found = [p for p in folder.iterdir() if is_temporary(p.name)] if folder.is_dir() else []
     for path in found:
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(
+            missing_ok=True
+        )
     return [path.name for path in found]
 
 
@@ -153,7 +159,11 @@ def pointed(folder: Path, pointer: str) -> str | None:
 
 def names(folder: Path) -> list[str]:
     """Checkpoints in the folder, newest first."""
-    found = [path.name for path in folder.iterdir() if STEP.fullmatch(path.name) and path.is_dir()] if folder.is_dir() else []
+    found = (
+        [path.name for path in folder.iterdir() if STEP.fullmatch(path.name) and path.is_dir()]
+        if folder.is_dir()
+        else []
+    )
     return sorted(found, key=lambda name: int(name[5:]), reverse=True)
 
 
@@ -164,7 +174,11 @@ def load(path: Path) -> Checkpoint:
     """
     written = _read(path / "manifest.json").tobytes()
     manifest = _json(path / "manifest.json", written)
-    if not isinstance(manifest, dict) or manifest.get("version") != VERSION or not isinstance(manifest.get("sha256"), dict):
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("version") != VERSION
+        or not isinstance(manifest.get("sha256"), dict)
+    ):
         raise InvalidFile(f"checkpoint {path}: its manifest is damaged or of another version")
     if manifest.get("name") != path.name:
         raise InvalidFile(f"checkpoint {path}: its manifest is that of '{str(manifest.get('name'))[:40]}'")
@@ -184,14 +198,18 @@ def _read(path: Path) -> np.ndarray:
             raise InvalidFile(f"checkpoint {path.parent}: {path.name} is no regular file")
         return np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise InvalidFile(f"checkpoint {path.parent}: {path.name} cannot be read ({error.strerror or error})") from None
+        raise InvalidFile(
+            f"checkpoint {path.parent}: {path.name} cannot be read ({error.strerror or error})"
+        ) from None
 
 
 def _json(path: Path, data: bytes) -> Any:
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InvalidFile(f"checkpoint {path.parent}: {path.name} is damaged, not valid JSON ({error})") from None
+        raise InvalidFile(
+            f"checkpoint {path.parent}: {path.name} is damaged, not valid JSON ({error})"
+        ) from None
 
 
 def load_newest(folder: Path, first: str = "LATEST") -> tuple[Checkpoint, str, list[str]]:

@@ -18,20 +18,37 @@ class TrainConfig(Config):
 
     corpus: str = option("sotu", "shipped corpus by name (sotu, moby) or a corpus file", group="Data")
     context: int = option(5, "chunks that a window reads", low=1, high=100, group="Data")
-    split_seed: int = option(0, "seed of the split of documents into train, val and test", low=0, group="Data")
+    split_seed: int = option(
+        0, "seed of the split of documents into train, val and test", low=0, group="Data"
+    )
     memory: str = option(
-        "auto", "for the corpus's vectors (4G): a larger one is streamed in blocks that fit; auto is half the machine's", group="Data"
+        "auto",
+        "for the corpus's vectors (4G): a larger one is streamed in blocks that fit; auto is half the machine's",
+        group="Data",
     )
 
     epochs: int = option(20, "passes over the training windows", low=1, group="Training")
     batch_size: int = option(32, "windows in a step", low=1, group="Training")
-    seed: int = option(0, "seed of the weights, the order of batches and dropout", low=0, high=2**31 - 1, group="Training")
+    seed: int = option(
+        0, "seed of the weights, the order of batches and dropout", low=0, high=2**31 - 1, group="Training"
+    )
     lr: float = option(5e-4, "learning rate", above=0, high=10, group="Training")
     weight_decay: float = option(0.01, "decoupled weight decay", low=0, below=1e3, group="Training")
-    clip: float = option(1.0, "largest norm of the gradient; 0 switches clipping off", low=0, group="Training")
-    plateau_factor: float = option(0.5, "what a plateau multiplies the learning rate by", above=0, below=1, group="Training")
-    plateau_patience: int = option(3, "epochs without a better validation loss before that", low=0, group="Training")
-    early_stop: int = option(0, "stop after this many epochs without a better validation cosine; 0 never stops", low=0, group="Training")
+    clip: float = option(
+        1.0, "largest norm of the gradient; 0 switches clipping off", low=0, group="Training"
+    )
+    plateau_factor: float = option(
+        0.5, "what a plateau multiplies the learning rate by", above=0, below=1, group="Training"
+    )
+    plateau_patience: int = option(
+        3, "epochs without a better validation loss before that", low=0, group="Training"
+    )
+    early_stop: int = option(
+        0,
+        "stop after this many epochs without a better validation cosine; 0 never stops",
+        low=0,
+        group="Training",
+    )
     precision: str = option(
         "float32",
         "forward and backward pass in float32 or bfloat16; weights, loss and optimiser stay float32",
@@ -39,19 +56,37 @@ class TrainConfig(Config):
         group="Training",
     )
     residual_init: str = option(
-        "zero", "AMN's last layer: zero starts the model at its own baseline, torch draws it", choices=("zero", "torch"), group="Training"
+        "zero",
+        "AMN's last layer: zero starts the model at its own baseline, torch draws it",
+        choices=("zero", "torch"),
+        group="Training",
     )
 
-    loss_mse: float = option(1.0, "weight of the mean squared error of the raw prediction", low=0, group="Losses")
+    loss_mse: float = option(
+        1.0, "weight of the mean squared error of the raw prediction", low=0, group="Losses"
+    )
     loss_cosine: float = option(0.0, "weight of 1 - cosine", low=0, group="Losses")
-    loss_infonce: float = option(0.0, "weight of InfoNCE, symmetric, against the other targets of the batch", low=0, group="Losses")
-    loss_moment: float = option(0.0, "weight of matching the batch's mean and variance", low=0, group="Losses")
-    loss_variance: float = option(0.0, "weight of the hinge that keeps the batch's spread", low=0, group="Losses")
+    loss_infonce: float = option(
+        0.0, "weight of InfoNCE, symmetric, against the other targets of the batch", low=0, group="Losses"
+    )
+    loss_moment: float = option(
+        0.0, "weight of matching the batch's mean and variance", low=0, group="Losses"
+    )
+    loss_variance: float = option(
+        0.0, "weight of the hinge that keeps the batch's spread", low=0, group="Losses"
+    )
     temperature: float = option(0.07, "temperature of InfoNCE", above=0, group="Losses")
 
-    checkpoint_every: str = option("0", "also write a checkpoint every so many steps (200) or so often (30s, 5m, 1h)", group="Checkpoints")
+    checkpoint_every: str = option(
+        "0",
+        "also write a checkpoint every so many steps (200) or so often (30s, 5m, 1h)",
+        group="Checkpoints",
+    )
     keep_every: int = option(
-        0, "beside the last and the best, keep every k-th epoch's checkpoint; 0 keeps none", low=0, group="Checkpoints"
+        0,
+        "beside the last and the best, keep every k-th epoch's checkpoint; 0 keeps none",
+        low=0,
+        group="Checkpoints",
     )
 
     def check(self, problems: Problems) -> None:
@@ -64,7 +99,9 @@ class TrainConfig(Config):
         except UsageError as error:
             problems.add(f"memory: {error}")
         if not any(self.loss_weights().values()):
-            problems.add(f"all loss weights are zero: the model would learn nothing. Set one of {', '.join('loss_' + n for n in LOSSES)}")
+            problems.add(
+                f"all loss weights are zero: the model would learn nothing. Set one of {', '.join('loss_' + n for n in LOSSES)}"
+            )
 
     def loss_weights(self) -> dict[str, float]:
         return {name: getattr(self, f"loss_{name}") for name in LOSSES}
@@ -86,7 +123,9 @@ class Every:
         """Raises UsageError for anything but "200", "30s", "5m" or "1h"."""
         match = re.fullmatch(r"([0-9]{1,9})([smh]?)", text.strip())
         if match is None:
-            raise UsageError(f"checkpoint_every = '{text}': expected steps (200) or a time (30s, 5m, 1h); 0 is each epoch's end only")
+            raise UsageError(
+                f"checkpoint_every = '{text}': expected steps (200) or a time (30s, 5m, 1h); 0 is each epoch's end only"
+            )
         number, unit = int(match.group(1)), match.group(2)
         return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[unit]) if unit else cls(steps=number)
 
@@ -131,12 +170,26 @@ BEST_OF: dict[str, dict[str, Any]] = {
     "gru": {"lr": 1e-4},
     "transformer": {"lr": 3e-4, "dropout": 0.3},
     "ramn": {"epochs": 3, "lr": 2e-4, "weight_decay": 0.1, "clip": 5.0, "early_stop": 0},
-    "ramn-retrieve": {"epochs": 12, "batch_size": 24, "lr": 5e-4, "weight_decay": 0.1, "clip": 5.0, "early_stop": 0},
+    "ramn-retrieve": {
+        "epochs": 12,
+        "batch_size": 24,
+        "lr": 5e-4,
+        "weight_decay": 0.1,
+        "clip": 5.0,
+        "early_stop": 0,
+    },
 }
 
 # Options that mean nothing to an architecture: RAMN's losses follow from its head, its start and schedule are its own.
 UNUSED: dict[str, tuple[str, ...]] = {
-    "ramn": (*(f"loss_{name}" for name in LOSSES), "temperature", "residual_init", "precision", "plateau_factor", "plateau_patience"),
+    "ramn": (
+        *(f"loss_{name}" for name in LOSSES),
+        "temperature",
+        "residual_init",
+        "precision",
+        "plateau_factor",
+        "plateau_patience",
+    ),
 }
 
 
@@ -148,7 +201,9 @@ def preset(name: str, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if name not in PRESETS:
         raise UsageError(f"unknown preset '{name}'.{nearest(name, list(PRESETS))}")
     if name == "seed" and variant.partition("-")[0] in UNUSED:
-        raise UsageError(f"preset 'seed' is no recipe of {variant}, which is not of the project that it comes from; leave --preset away")
+        raise UsageError(
+            f"preset 'seed' is no recipe of {variant}, which is not of the project that it comes from; leave --preset away"
+        )
     values = {**PRESETS[name], **(BEST_OF.get(variant, {}) if name == "best" else {})}
     train = {key: values.pop(key) for key in [field.name for field in fields(TrainConfig)] if key in values}
     return train, values

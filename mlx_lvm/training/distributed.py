@@ -19,11 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.backend import mx, tree_flatten, tree_map
+from mlx_lvm.core.mlx import mx, tree_flatten, tree_map
 from mlx_lvm.errors import IOFailed, UsageError
 
 PATIENCE = 25.0  # seconds of silence after which a peer counts as lost; MLX_LVM_PEER_TIMEOUT sets another
-LAUNCHED = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")  # what launchers set in the environment of a process
+LAUNCHED = (
+    "MLX_RANK",
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_RANK",
+    "PMIX_RANK",
+)  # what launchers set in the environment of a process
 
 
 class Group:
@@ -62,7 +67,9 @@ class Group:
         (`mlx.nn.average_gradients` drops the parts of a tree that hold no array, such as a dropout layer's.)
         """
         leaves: Any = tree_flatten(tree)
-        joined = mx.distributed.all_sum(mx.concatenate([leaf.reshape(-1) for _, leaf in leaves]), group=self.group)
+        joined = mx.distributed.all_sum(
+            mx.concatenate([leaf.reshape(-1) for _, leaf in leaves]), group=self.group
+        )
         ends = np.cumsum([leaf.size for _, leaf in leaves]).tolist()
         parts = iter(mx.split(joined, ends[:-1]))
         return tree_map(lambda leaf: next(parts).reshape(leaf.shape), tree)
@@ -103,7 +110,9 @@ class Group:
             return
         theirs = self.first_text(text)
         if self.any(theirs != text):
-            raise UsageError(f"{what} differs between the processes; every machine needs the same files and options")
+            raise UsageError(
+                f"{what} differs between the processes; every machine needs the same files and options"
+            )
 
     def _gather(self, values: np.ndarray) -> np.ndarray:
         """[n] int32 -> [ranks, n]. Waits longer than a step does: peers may still be loading."""
@@ -125,7 +134,9 @@ class Group:
         try:
             yield
         except RuntimeError as error:
-            raise IOFailed(f"rank {self.rank}: lost another process of this training ({error}). {REMEDY}") from None
+            raise IOFailed(
+                f"rank {self.rank}: lost another process of this training ({error}). {REMEDY}"
+            ) from None
         finally:
             self.watch.deadline = 0.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mlx_lvm.backend import mx, nn
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import Prediction, normalize
 
 STD_EPS = 1e-8  # keeps the gradient of a square root finite where a batch has no spread
@@ -43,7 +43,13 @@ def variance(prediction: Prediction, target: mx.array, temperature: float) -> mx
     return mx.maximum(goal - mx.sqrt(prediction.unit.var(axis=0) + STD_EPS), 0).mean()
 
 
-LOSS_FUNCTIONS: dict[str, Loss] = {"mse": mse, "cosine": cosine, "infonce": infonce, "moment": moment, "variance": variance}
+LOSS_FUNCTIONS: dict[str, Loss] = {
+    "mse": mse,
+    "cosine": cosine,
+    "infonce": infonce,
+    "moment": moment,
+    "variance": variance,
+}
 
 
 def total_loss(weights: dict[str, float], temperature: float) -> Callable[[Prediction, mx.array], mx.array]:
@@ -51,7 +57,10 @@ def total_loss(weights: dict[str, float], temperature: float) -> Callable[[Predi
     used = [(weight, LOSS_FUNCTIONS[name]) for name, weight in weights.items() if weight]
 
     def loss(prediction: Prediction, target: mx.array) -> mx.array:
-        parts = [part if weight == 1 else weight * part for weight, part in ((w, f(prediction, target, temperature)) for w, f in used)]
+        parts = [
+            part if weight == 1 else weight * part
+            for weight, part in ((w, f(prediction, target, temperature)) for w, f in used)
+        ]
         return sum(parts[1:], parts[0])
 
     return loss

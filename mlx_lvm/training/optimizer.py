@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlx_lvm.backend import mx, tree_flatten, tree_map
-from mlx_lvm.functions import apart
+from mlx_lvm.core.activations import apart
+from mlx_lvm.core.mlx import mx, tree_flatten, tree_map
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch's defaults
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
@@ -38,7 +38,9 @@ def only_if(ok: mx.array, gradients: Any, coefs: Any) -> tuple[Any, Any]:
     return chosen, tree_map(lambda c: mx.where(ok, c, mx.array(IDLE)), coefs)
 
 
-def adamw(parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.array) -> tuple[Any, dict[str, Any]]:
+def adamw(
+    parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.array
+) -> tuple[Any, dict[str, Any]]:
     """One step of decoupled-weight-decay Adam (Loshchilov & Hutter 2019), as `torch.optim.AdamW`; no epsilon inside the root.
 
     m = m + (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2;  p = (1 - lr wd) p - (lr / c1) m / (sqrt(v) / sqrt(c2) + eps)
@@ -47,7 +49,9 @@ def adamw(parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.ar
     decay, size, root, new1, old2, new2 = (apart(c.squeeze()) for c in mx.split(coefs, len(IDLE)))
     first = tree_map(lambda m, g: m + new1 * (g - m), moments["first"], gradients)
     second = tree_map(lambda v, g: old2 * v + new2 * (g * g), moments["second"], gradients)
-    updated = tree_map(lambda p, m, v: p * decay - (size * m) / (mx.sqrt(v) / root + EPS), parameters, first, second)
+    updated = tree_map(
+        lambda p, m, v: p * decay - (size * m) / (mx.sqrt(v) / root + EPS), parameters, first, second
+    )
     return updated, {"first": first, "second": second}
 
 
@@ -60,7 +64,10 @@ def gradient_norm(gradients: Any) -> mx.array:
     named: Any = tree_flatten(gradients)
     leaves = [leaf for _, leaf in named]
     vectors = mx.concatenate([leaf.reshape(-1) for leaf in leaves if leaf.ndim < 2] or [mx.zeros(0)])
-    squares = [mx.square(vectors), *(mx.square(leaf).sum(axis=0).reshape(-1) for leaf in leaves if leaf.ndim > 1)]
+    squares = [
+        mx.square(vectors),
+        *(mx.square(leaf).sum(axis=0).reshape(-1) for leaf in leaves if leaf.ndim > 1),
+    ]
     missing = -sum(part.size for part in squares) % COLUMNS
     return mx.sqrt(mx.concatenate([*squares, mx.zeros(missing)]).reshape(-1, COLUMNS).sum(axis=0).sum())
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from mlx_lvm.core.files import write_atomic
 from mlx_lvm.errors import SetupInvalid, UsageError, nearest
-from mlx_lvm.files import write_atomic
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -42,9 +42,13 @@ def require_reporter(name: str | None) -> None:
 def scalars(record: dict[str, Any]) -> dict[str, float]:
     """The numbers of a record as `train/loss`, `val/cosine`, ..., without its counters."""
     numbers = {
-        key: float(value) for key, value in record.items() if isinstance(value, (int, float)) and key not in ("epoch", "step", "best")
+        key: float(value)
+        for key, value in record.items()
+        if isinstance(value, (int, float)) and key not in ("epoch", "step", "best")
     }
-    return {key.replace("train_", "train/", 1).replace("val_", "val/", 1): value for key, value in numbers.items()}
+    return {
+        key.replace("train_", "train/", 1).replace("val_", "val/", 1): value for key, value in numbers.items()
+    }
 
 
 def _tensorboard(folder: Path, config: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
@@ -66,7 +70,14 @@ def _wandb(folder: Path, config: dict[str, Any]) -> tuple[Report, Callable[[], N
     known = folder / "wandb-id"  # so that a resumed run goes on in its own chart
     if not known.exists():
         write_atomic(known, uuid4().hex.encode())
-    run = wandb.init(project="mlx-lvm", name=folder.name, id=known.read_text("ascii"), resume="allow", dir=str(folder), config=config)
+    run = wandb.init(
+        project="mlx-lvm",
+        name=folder.name,
+        id=known.read_text("ascii"),
+        resume="allow",
+        dir=str(folder),
+        config=config,
+    )
     return lambda record: run.log(scalars(record), step=record["step"]), run.finish
 
 

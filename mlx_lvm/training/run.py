@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lvm import __version__
-from mlx_lvm.backend import BLAS, mx
+from mlx_lvm.core.files import read_json, write_atomic, write_json
+from mlx_lvm.core.mlx import BLAS, mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile, IOFailed
-from mlx_lvm.files import read_json, write_atomic, write_json
 from mlx_lvm.models import ModelConfig, as_dict
 from mlx_lvm.training.config import TrainConfig
 
@@ -54,7 +54,9 @@ def create(folder: Path, model: ModelConfig, train: TrainConfig, corpus: Corpus)
         raise IOFailed(f"{folder}: is a file; --out names a folder")
     with Lock(folder):  # of two processes with one --out, the second finds the first one's run
         if (folder / CONFIG).exists():
-            raise IOFailed(f"{folder}: already holds a run. Resume it with `lvm train --resume {folder}`, or name another --out.")
+            raise IOFailed(
+                f"{folder}: already holds a run. Resume it with `lvm train --resume {folder}`, or name another --out."
+            )
         write_config(folder, describe(model, train, corpus), model, train)
 
 
@@ -137,7 +139,10 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_history(folder: Path, records: list[dict[str, Any]]) -> None:
-    write_atomic(folder / "history.jsonl", "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode())
+    write_atomic(
+        folder / "history.jsonl",
+        "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode(),
+    )
 
 
 class Lock:
@@ -160,10 +165,14 @@ class Lock:
             self.file.seek(0)
             owner = self.file.read(20).strip() or "unknown"
             self.file.close()
-            raise IOFailed(f"{self.path.parent}: another process (pid {owner}) is training into this folder") from None
+            raise IOFailed(
+                f"{self.path.parent}: another process (pid {owner}) is training into this folder"
+            ) from None
         except OSError as error:
             self.file.close()
-            raise IOFailed(f"{self.path.parent}: its file system has no locks ({error.strerror}); name an --out on a local disk") from error
+            raise IOFailed(
+                f"{self.path.parent}: its file system has no locks ({error.strerror}); name an --out on a local disk"
+            ) from error
         self.file.truncate(0)
         self.file.write(str(os.getpid()))
         self.file.flush()

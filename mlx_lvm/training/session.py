@@ -7,26 +7,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm.backend import mx
 from mlx_lvm.config import parse_size
+from mlx_lvm.core.files import write_json
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import to_memory
-from mlx_lvm.data.mapped import MappedCorpus
-from mlx_lvm.data.reader import find_corpus, open_corpus
 from mlx_lvm.data.sampling import load_or_sample
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, LvmError, Problems, SetupInvalid, UsageError
 from mlx_lvm.evaluation.evaluate import evaluate
-from mlx_lvm.files import write_json
-from mlx_lvm.hub import load_model
+from mlx_lvm.hub.load import load_model
 from mlx_lvm.models import ModelConfig, VectorModel, architecture, as_dict, build, config_from_dict
 from mlx_lvm.training import run as runs
 from mlx_lvm.training.config import CHANGEABLE, TrainConfig, preset
 from mlx_lvm.training.distributed import ALONE, Group
-from mlx_lvm.training.ramn import RamnTrainer
+from mlx_lvm.training.ramn.trainer import RamnTrainer
 from mlx_lvm.training.streamed import StreamedTrainer, settle, streams
 from mlx_lvm.training.trainer import Trainer
 
 
-def start_run(name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path | None = None, group: Group = ALONE) -> Trainer:
+def start_run(
+    name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path | None = None, group: Group = ALONE
+) -> Trainer:
     """A new run of architecture `name`, its weights drawn from `config.seed`; `dim` is the corpus's."""
     trainer, model_config = new_trainer(name, sizes, config, folder or Path("runs"), group)
     if trainer.writes:
@@ -36,16 +38,23 @@ def start_run(name: str, sizes: dict[str, Any], config: TrainConfig, folder: Pat
     return trainer
 
 
-def new_trainer(name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path, group: Group = ALONE) -> tuple[Trainer, ModelConfig]:
+def new_trainer(
+    name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path, group: Group = ALONE
+) -> tuple[Trainer, ModelConfig]:
     """A trainer of a new model, with nothing written yet."""
     corpus = open_corpus(find_corpus(config.corpus))
     config = settle(config, corpus)
     model_config = architecture(name)[1].from_dict({**sizes, "dim": corpus.dim})
-    group.require_same("the model, an option or the corpus", json.dumps([as_dict(model_config), config.to_dict(), corpus.sha256]))
+    group.require_same(
+        "the model, an option or the corpus",
+        json.dumps([as_dict(model_config), config.to_dict(), corpus.sha256]),
+    )
     return make_trainer(model_config, corpus, config, folder, group), model_config
 
 
-def make_trainer(model_config: ModelConfig, corpus: MappedCorpus, config: TrainConfig, folder: Path, group: Group = ALONE) -> Trainer:
+def make_trainer(
+    model_config: ModelConfig, corpus: MappedCorpus, config: TrainConfig, folder: Path, group: Group = ALONE
+) -> Trainer:
     """What trains an architecture on a corpus: from memory or streamed; on windows, or for RAMN on stretches of documents.
 
     Raises SetupInvalid where an architecture cannot be trained on what does not fit in memory.
@@ -78,7 +87,9 @@ def initial_model(model_config: ModelConfig, config: TrainConfig) -> VectorModel
     return model
 
 
-def resume_run(folder: Path, given: dict[str, Any] | None = None, force: bool = False, group: Group = ALONE) -> Trainer:
+def resume_run(
+    folder: Path, given: dict[str, Any] | None = None, force: bool = False, group: Group = ALONE
+) -> Trainer:
     """The run in `folder` at its newest intact checkpoint. `given`: options that the caller names, by field, or a preset.
 
     An option with the value that the run has is fine; another one is refused, as is other code. `force` lets those through
@@ -94,7 +105,11 @@ def resume_run(folder: Path, given: dict[str, Any] | None = None, force: bool = 
     except (LvmError, TypeError) as error:
         raise InvalidFile(f"{folder / runs.CONFIG}: {error}") from None
     if preset_name is not None:
-        given = {key: value for options in preset(preset_name, model_config.variant) for key, value in options.items()} | given
+        given = {
+            key: value
+            for options in preset(preset_name, model_config.variant)
+            for key, value in options.items()
+        } | given
     problems = Problems(f"{folder} cannot be continued so")
     changes = _changes({**as_dict(model_config), **config.to_dict()}, given, force, problems)
     if not force:
@@ -109,7 +124,9 @@ def resume_run(folder: Path, given: dict[str, Any] | None = None, force: bool = 
         config = config.replace(**changes)
     corpus = open_corpus(find_corpus(named or config.corpus))
     if corpus.sha256 != described["corpus"].get("sha256"):
-        raise InvalidFile(f"{folder}: corpus {named or config.corpus} is no longer the one this run began with (its sha256 differs)")
+        raise InvalidFile(
+            f"{folder}: corpus {named or config.corpus} is no longer the one this run began with (its sha256 differs)"
+        )
     trainer = make_trainer(model_config, corpus, config, folder, group)
     trainer.resume()
     if changes and trainer.writes:
@@ -125,7 +142,9 @@ def _changes(run: dict[str, Any], given: dict[str, Any], force: bool, problems: 
         if key not in run:
             problems.add(f"{flag} {value}: not an option of {run['model_type']}")
         elif run[key] != value and key not in CHANGEABLE:
-            problems.add(f"{flag} {value}: the run has {run[key]}, and another value is another run. Leave it away, or start a new one")
+            problems.add(
+                f"{flag} {value}: the run has {run[key]}, and another value is another run. Leave it away, or start a new one"
+            )
         elif run[key] != value and not force:
             problems.add(f"{flag} {value}: the run has {run[key]}. --force changes it")
         elif run[key] != value:
@@ -141,7 +160,12 @@ def judge(folder: Path, progress: Callable[[str], None] = lambda line: None) -> 
     loaded = load_model(folder)
     config = TrainConfig.from_dict(loaded.train)
     memory = None if config.memory == "auto" else parse_size(config.memory)
-    return evaluate(loaded, load_or_sample(config.corpus, config.context, config.split_seed, memory), "test", progress=progress)
+    return evaluate(
+        loaded,
+        load_or_sample(config.corpus, config.context, config.split_seed, memory),
+        "test",
+        progress=progress,
+    )
 
 
 def finish(trainer: Trainer, verdict: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +178,11 @@ def finish(trainer: Trainer, verdict: dict[str, Any]) -> dict[str, Any]:
         "parameters": trainer.model.parameter_count(),
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
-        **{key: value for key, value in best.items() if key in ("val_cosine", "val_centred_cosine", "val_mrr")},
+        **{
+            key: value
+            for key, value in best.items()
+            if key in ("val_cosine", "val_centred_cosine", "val_mrr")
+        },
         "val_baselines": trainer.baselines,
         "seconds": state.seconds,
         "windows_per_second": state.trained_windows / state.seconds if state.seconds else 0.0,

@@ -44,13 +44,20 @@ class LoopState:
         try:
             state = cls(**values)
             kinds = {name: type(value) for name, value in asdict(cls()).items()}
-            wrong = [name for name, kind in kinds.items() if not isinstance(getattr(state, name), (int, kind) if kind is float else kind)]
+            wrong = [
+                name
+                for name, kind in kinds.items()
+                if not isinstance(getattr(state, name), (int, kind) if kind is float else kind)
+            ]
             if wrong:
                 raise ValueError(f"{', '.join(wrong)} of another type")
             Plateau(**state.plateau)
         except (TypeError, ValueError) as error:
             raise InvalidFile(f"{what}: its state does not parse ({error})") from None
-        if state.count != state.epoch * steps_per_epoch + state.step or not 0 <= state.step <= steps_per_epoch:
+        if (
+            state.count != state.epoch * steps_per_epoch + state.step
+            or not 0 <= state.step <= steps_per_epoch
+        ):
             raise InvalidFile(
                 f"{what}: epoch {state.epoch + 1}, step {state.step} cannot be optimiser step {state.count} "
                 f"with {steps_per_epoch} steps an epoch; it belongs to another run"

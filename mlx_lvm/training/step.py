@@ -12,16 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.backend import mx, nn, tree_flatten, tree_map
+from mlx_lvm.core.mlx import mx, nn, tree_flatten, tree_map
 from mlx_lvm.data.corpus import Corpus, gather
-from mlx_lvm.data.stream import Rows
+from mlx_lvm.data.storage.stream import Rows
 from mlx_lvm.data.windows import context_rows
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.models import Prediction, VectorModel, normalize
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import ALONE, Group
 from mlx_lvm.training.losses import total_loss
-from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, only_if, zero_moments
+from mlx_lvm.training.optimizer import (
+    adamw,
+    clip_gradients,
+    coefficients,
+    gradient_norm,
+    only_if,
+    zero_moments,
+)
 
 NEVER = 2**31 - 1  # step at which nothing broke
 
@@ -53,7 +60,12 @@ class TrainStep:
             self._compiled = self._compile()
         self.count += 1
         mx.random.seed(key)
-        self._compiled(mx.array(targets), coefficients(lr, self.config.weight_decay, self.count), mx.array(self.count), *self._vectors)
+        self._compiled(
+            mx.array(targets),
+            coefficients(lr, self.config.weight_decay, self.count),
+            mx.array(self.count),
+            *self._vectors,
+        )
 
     def _compile(self) -> Callable[..., None]:
         config, model, group = self.config, self.model, self.group
@@ -71,7 +83,13 @@ class TrainStep:
         value_and_grad: Callable[..., Any] = nn.value_and_grad(model, forward)
 
         @partial(mx.compile, inputs=state, outputs=state)
-        def step(targets: mx.array, coefs: mx.array, number: mx.array, vectors: mx.array, scales: mx.array | None = None) -> None:
+        def step(
+            targets: mx.array,
+            coefs: mx.array,
+            number: mx.array,
+            vectors: mx.array,
+            scales: mx.array | None = None,
+        ) -> None:
             context = gather(vectors, scales, context_rows(share(targets, group), config.context))
             values, gradients = value_and_grad(context, gather(vectors, scales, targets))
             loss, cosine = values
@@ -82,7 +100,9 @@ class TrainStep:
                 gradients = clip_gradients(gradients, norm, config.clip)
             captured["sums"] = added(captured["sums"], number, loss, cosine, norm, targets.size)
             gradients, coefs = only_if(captured["sums"]["broken"] == NEVER, gradients, coefs)
-            weights, captured["moments"] = adamw(model.trainable_parameters(), gradients, captured["moments"], coefs)
+            weights, captured["moments"] = adamw(
+                model.trainable_parameters(), gradients, captured["moments"], coefs
+            )
             model.update(weights)
 
         self._captured = captured
@@ -117,12 +137,16 @@ class TrainStep:
 
     def load(self, saved: dict[str, mx.array], count: int) -> None:
         """Take back what `saved` gave, after `count` steps. Only before the first call. Raises InvalidFile where it does not fit."""
-        assert self._compiled is None, "load before the first step: a compiled step does not see arrays bound later"
+        assert self._compiled is None, (
+            "load before the first step: a compiled step does not see arrays bound later"
+        )
         expected = {name: (value.shape, value.dtype) for name, value in self.saved().items()}
         found = {name: (value.shape, value.dtype) for name, value in saved.items()}
         if found != expected:
             wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-            raise InvalidFile(f"optimiser state: {', '.join(wrong[:5])}: missing, unknown, or of another shape or dtype than this model's")
+            raise InvalidFile(
+                f"optimiser state: {', '.join(wrong[:5])}: missing, unknown, or of another shape or dtype than this model's"
+            )
         for name, value in saved.items():
             if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item():
                 raise InvalidFile(f"optimiser state: '{name}' holds NaN or Inf")
@@ -149,7 +173,12 @@ def in_bfloat16(model: VectorModel, context: mx.array) -> Prediction:
 
 
 def added(
-    sums: dict[str, mx.array], number: mx.array, loss: mx.array, cosine: mx.array, norm: mx.array, size: int | mx.array
+    sums: dict[str, mx.array],
+    number: mx.array,
+    loss: mx.array,
+    cosine: mx.array,
+    norm: mx.array,
+    size: int | mx.array,
 ) -> dict[str, mx.array]:
     """The sums after step `number`, whose mean loss, sum of cosines and gradient's norm over `size` windows these are.
 
@@ -176,7 +205,9 @@ def _zero_sums() -> dict[str, mx.array]:
     return {"loss": mx.array(0.0), "cosine": mx.array(0.0), "windows": mx.array(0), "broken": mx.array(NEVER)}
 
 
-def compile_validation(model: VectorModel, corpus: Corpus, config: TrainConfig, mean: mx.array) -> Callable[[mx.array], mx.array]:
+def compile_validation(
+    model: VectorModel, corpus: Corpus, config: TrainConfig, mean: mx.array
+) -> Callable[[mx.array], mx.array]:
     """A compiled function from target rows [n] to sums [loss, cosine, centred cosine] over them.
 
     A function of its own, because a compiled training step keeps dropout whatever `model.eval()` says later.

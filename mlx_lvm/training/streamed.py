@@ -15,11 +15,11 @@ import numpy as np
 
 from mlx_lvm.config import parse_size
 from mlx_lvm.data.blocks import Block, Epoch, lay_out
-from mlx_lvm.data.mapped import MappedCorpus
 from mlx_lvm.data.memory import roomy
 from mlx_lvm.data.sampling import SAMPLE, sample_documents
 from mlx_lvm.data.splits import Split
-from mlx_lvm.data.stream import Ahead, RowReader, Rows, to_device
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.data.storage.stream import Ahead, RowReader, Rows, to_device
 from mlx_lvm.errors import IOFailed, LvmError
 from mlx_lvm.models import VectorModel
 from mlx_lvm.training.config import TrainConfig
@@ -34,7 +34,11 @@ PARTS = 4
 
 def settle(config: TrainConfig, corpus: MappedCorpus) -> TrainConfig:
     """The options with a number for `memory` where `auto` means that the corpus is streamed here."""
-    return config.replace(memory=f"{roomy() >> 20}M") if config.memory == "auto" and corpus.nbytes > roomy() else config
+    return (
+        config.replace(memory=f"{roomy() >> 20}M")
+        if config.memory == "auto" and corpus.nbytes > roomy()
+        else config
+    )
 
 
 def streams(config: TrainConfig, corpus: MappedCorpus) -> bool:
@@ -48,10 +52,19 @@ class StreamedTrainer(Trainer):
     The mean, the closed forms for the log and the validation windows come from a sample of documents, as `notes` says.
     """
 
-    def __init__(self, model: VectorModel, corpus: MappedCorpus, config: TrainConfig, folder: Path, group: Group = ALONE) -> None:
+    def __init__(
+        self,
+        model: VectorModel,
+        corpus: MappedCorpus,
+        config: TrainConfig,
+        folder: Path,
+        group: Group = ALONE,
+    ) -> None:
         memory = parse_size(config.memory)
         row_bytes = corpus.nbytes // len(corpus)
-        self._sample = sample_documents(corpus, config.context, config.split_seed, memory // SAMPLE, ("train", "val"))
+        self._sample = sample_documents(
+            corpus, config.context, config.split_seed, memory // SAMPLE, ("train", "val")
+        )
         super().__init__(model, self._sample.corpus, config, folder, group=group)
         whole = self._sample.whole
         self.split = Split(whole.seed, whole.train, self._sample.taken["val"], whole.test)
@@ -90,7 +103,13 @@ class StreamedTrainer(Trainer):
         after, epoch = number + 1, order.epoch
         while after < len(order) and order.first_step(after) == order.first_step(after + 1):
             after += 1  # a block too small for a batch of its own
-        following = (epoch, after) if after < len(order) else (epoch + 1, 0) if epoch + 1 < self.config.epochs else None
+        following = (
+            (epoch, after)
+            if after < len(order)
+            else (epoch + 1, 0)
+            if epoch + 1 < self.config.epochs
+            else None
+        )
         try:
             return self._ahead.take((epoch, number), following, lambda loaded: to_device(*self._buffers))
         except LvmError:

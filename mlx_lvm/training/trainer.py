@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.files import write_json
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import Split, split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile, IOFailed, NumbersBroke
-from mlx_lvm.evaluation.baselines import ContextMean, Predictor, fit_lag_filter, target_mean
-from mlx_lvm.evaluation.metrics import mean_cosine
-from mlx_lvm.files import write_json
-from mlx_lvm.hub import set_weights
+from mlx_lvm.metrics.figures import mean_cosine
 from mlx_lvm.models import VectorModel
+from mlx_lvm.models.weights import set_weights
+from mlx_lvm.predictors.baselines import ContextMean, Predictor, fit_lag_filter, target_mean
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training import run as runs
 from mlx_lvm.training.checkpoint import Checkpoint
@@ -49,7 +49,13 @@ class Trainer:
     judged_by = "val_cosine"  # figure of an epoch's record that decides which checkpoint is the best
 
     def __init__(
-        self, model: VectorModel, corpus: Corpus, config: TrainConfig, folder: Path, split: Split | None = None, group: Group = ALONE
+        self,
+        model: VectorModel,
+        corpus: Corpus,
+        config: TrainConfig,
+        folder: Path,
+        split: Split | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.model, self.corpus, self.config, self.folder, self.group = model, corpus, config, folder, group
         self.writes = group.rank == 0
@@ -57,7 +63,9 @@ class Trainer:
         self.train_windows = windows(corpus, self.split.train, config.context, "train")
         self.val_windows = windows(corpus, self.split.val, config.context, "val")
         self.train_step = TrainStep(model, corpus, config, group)
-        self.state = LoopState(plateau=asdict(Plateau(config.lr, config.plateau_factor, config.plateau_patience)))
+        self.state = LoopState(
+            plateau=asdict(Plateau(config.lr, config.plateau_factor, config.plateau_patience))
+        )
         self.mean = target_mean(corpus, self.split.train, config.context)
         self._validate = compile_validation(model, corpus, config, mx.array(self.mean))
         self.baselines = self._baselines()
@@ -92,9 +100,16 @@ class Trainer:
             self._take(loaded, str(self.checkpoint_folder / name))
         if not self.group.alone:
             text = self.group.first_text(json.dumps(asdict(self.state)))
-            arrays = {**self.model.weights(), **{f"optimizer.{k}": v for k, v in self.train_step.saved().items()}}
+            arrays = {
+                **self.model.weights(),
+                **{f"optimizer.{k}": v for k, v in self.train_step.saved().items()},
+            }
             shared = self.group.first_arrays(arrays)
-            optimizer = {k.removeprefix("optimizer."): shared.pop(k) for k in list(shared) if k.startswith("optimizer.")}
+            optimizer = {
+                k.removeprefix("optimizer."): shared.pop(k)
+                for k in list(shared)
+                if k.startswith("optimizer.")
+            }
             self._take(Checkpoint(shared, optimizer, json.loads(text)), "the checkpoint of rank 0")
 
     def _take(self, loaded: Checkpoint, what: str) -> None:
@@ -114,7 +129,9 @@ class Trainer:
         `checkpoint_every` as in the config, whose value it replaces. Raises NumbersBroke where a loss or gradient is not
         finite, naming epoch and step; the last good checkpoint stays. The caller holds the run's lock.
         """
-        every = Every.parse(self.config.checkpoint_every if checkpoint_every is None else str(checkpoint_every))
+        every = Every.parse(
+            self.config.checkpoint_every if checkpoint_every is None else str(checkpoint_every)
+        )
         mx.reset_peak_memory()
         self.prepare()
         try:
@@ -163,7 +180,13 @@ class Trainer:
         state, config, group = self.state, self.config, self.group
         self.model.train()
         batches = self.batches(state.epoch, state.step)
-        started, seconds, done, asked, earlier = time.perf_counter(), state.seconds, 0, False, self.train_step.broken()
+        started, seconds, done, asked, earlier = (
+            time.perf_counter(),
+            state.seconds,
+            0,
+            False,
+            self.train_step.broken(),
+        )
         while state.step < self.steps_per_epoch and not asked:
             batch = next(batches)
             key = step_key(config.seed, state.epoch, state.step, group.rank)
@@ -174,7 +197,11 @@ class Trainer:
             if earlier.item() != NEVER:
                 self._require_finite(self.train_step.read_sums())
             earlier = self.train_step.broken()
-            state.step, state.count, state.trained_windows = state.step + 1, state.count + 1, state.trained_windows + len(batch)
+            state.step, state.count, state.trained_windows = (
+                state.step + 1,
+                state.count + 1,
+                state.trained_windows + len(batch),
+            )
             done += len(batch)
             report = state.step % REPORT_EVERY == 0 or state.step == self.steps_per_epoch
             if report:
@@ -183,7 +210,9 @@ class Trainer:
                 elapsed = time.perf_counter() - started
                 state.seconds = seconds + elapsed
                 position = (state.epoch + 1, state.step, self.steps_per_epoch)
-                on_step(Progress(*position, sums["loss"], sums["cosine"], done / elapsed, mx.get_peak_memory()))
+                on_step(
+                    Progress(*position, sums["loss"], sums["cosine"], done / elapsed, mx.get_peak_memory())
+                )
             if self._due(every) and state.step < self.steps_per_epoch:
                 self.save(("LATEST",))
             if group.alone:
@@ -243,7 +272,9 @@ class Trainer:
         if not self.writes:
             return
         if self._place is not None and not _is(self.folder, self._place):
-            raise IOFailed(f"{self.folder}: was removed or replaced while training into it; nothing more is written there")
+            raise IOFailed(
+                f"{self.folder}: was removed or replaced while training into it; nothing more is written there"
+            )
         saved = Checkpoint(self.model.weights(), self.train_step.saved(), asdict(self.state))
         checkpoints.save(self.checkpoint_folder, saved, f"step-{self.state.count:08d}", pointers)
         runs.write_history(self.folder, self.state.history)
@@ -257,21 +288,31 @@ class Trainer:
         """Mean (loss, cosine, centred cosine) over the validation windows. Raises NumbersBroke where they are not finite."""
         self.model.eval()
         targets = self.val_windows.targets
-        parts = [self._validate(mx.array(targets[block])) for block in self.val_windows.blocks(VALIDATION_BLOCK)]
+        parts = [
+            self._validate(mx.array(targets[block])) for block in self.val_windows.blocks(VALIDATION_BLOCK)
+        ]
         # Machines that round differently must still agree on the schedule: rank 0's figures count.
         sums = self.group.first(np.array(mx.stack(parts).sum(axis=0)).astype(np.float64))
         loss, cosine, centred = (float(x) / len(targets) for x in sums)
         if not np.isfinite([loss, cosine, centred]).all():
-            raise NumbersBroke(f"epoch {self.state.epoch + 1}: validation loss {loss}, cosine {cosine}. Lower --lr, or set --clip.")
+            raise NumbersBroke(
+                f"epoch {self.state.epoch + 1}: validation loss {loss}, cosine {cosine}. Lower --lr, or set --clip."
+            )
         return loss, cosine, centred
 
     def _baselines(self) -> dict[str, float]:
         """Validation cosine of what needs no training."""
-        predictors: list[Predictor] = [ContextMean(), fit_lag_filter(self.corpus, self.split.train, self.config.context)]
+        predictors: list[Predictor] = [
+            ContextMean(),
+            fit_lag_filter(self.corpus, self.split.train, self.config.context),
+        ]
         return {predictor.name: mean_cosine(predictor, self.val_windows) for predictor in predictors}
 
     def _stopped_early(self) -> bool:
-        return bool(self.config.early_stop) and self.state.epoch - self.state.best_epoch >= self.config.early_stop
+        return (
+            bool(self.config.early_stop)
+            and self.state.epoch - self.state.best_epoch >= self.config.early_stop
+        )
 
     def _require_finite(self, sums: dict[str, float]) -> None:
         if sums["broken"] == NEVER:

@@ -41,11 +41,19 @@ class Search:
     def space(self) -> dict[str, Range]:
         known = {field.name for field in fields(architecture(self.model)[1])}
         found = {**SEARCH, **{name: value for name, value in SEARCH_SIZES.items() if name in known}}
-        return {name: value for name, value in found.items() if name not in self.fixed and name not in UNUSED.get(self.model, ())}
+        return {
+            name: value
+            for name, value in found.items()
+            if name not in self.fixed and name not in UNUSED.get(self.model, ())
+        }
 
     def described(self) -> str:
         """What two searches must share to be one study."""
-        kept = {name: value for name, value in {**self.base.to_dict(), **self.sizes}.items() if name not in self.space()}
+        kept = {
+            name: value
+            for name, value in {**self.base.to_dict(), **self.sizes}.items()
+            if name not in self.space()
+        }
         return repr(sorted(kept.items()) + sorted(self.space().items()))
 
     def command(self, chosen: dict[str, Any]) -> str:
@@ -54,7 +62,14 @@ class Search:
         plain = {**TrainConfig.from_dict(options).to_dict(), **sizes}
         values = {**self.base.to_dict(), **self.sizes, **chosen}
         given = {name: value for name, value in values.items() if name not in plain or value != plain[name]}
-        return shlex.join(["lvm", "train", self.model, *(word for key, value in given.items() for word in (_flag(key), str(value)))])
+        return shlex.join(
+            [
+                "lvm",
+                "train",
+                self.model,
+                *(word for key, value in given.items() for word in (_flag(key), str(value))),
+            ]
+        )
 
 
 def _flag(key: str) -> str:
@@ -85,13 +100,17 @@ def open_study(path: Path, search: Search) -> Any:
             pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
         )
     except Exception as error:  # sqlalchemy's own family, which only optuna knows
-        raise InvalidFile(f"{path}: no study, and none can be made there ({str(error).splitlines()[0][:200]})") from None
+        raise InvalidFile(
+            f"{path}: no study, and none can be made there ({str(error).splitlines()[0][:200]})"
+        ) from None
     earlier = study.user_attrs.get("search")
     if earlier is not None and earlier != [search.model, search.described()]:
         raise UsageError(f"{path}: holds a search over {earlier[0]} with other options; name another --out")
     study.set_user_attr("search", [search.model, search.described()])
     study.set_user_attr("judged_by", search.judged_by)
-    for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):  # its process was killed
+    for trial in study.get_trials(
+        deepcopy=False, states=[optuna.trial.TrialState.RUNNING]
+    ):  # its process was killed
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
 
@@ -129,7 +148,9 @@ def run_search(
             study.tell(trial, state=states.FAIL)
             raise
         else:
-            state = states.COMPLETE if value is not None else states.FAIL  # cut off by the clock or a signal: no result
+            state = (
+                states.COMPLETE if value is not None else states.FAIL
+            )  # cut off by the clock or a signal: no result
             trial.set_user_attr("epochs", epochs)
         study.tell(trial, value, state=state)
         on_trial({"trial": trial.number, "state": state.name.lower(), "value": value, **trial.params})
@@ -143,7 +164,11 @@ def _standing(search: Search) -> dict[str, Any]:
     return {
         name: values[name]
         for name, allowed in search.space().items()
-        if (values[name] in allowed.choices if allowed.choices else allowed.low <= values[name] <= allowed.high)
+        if (
+            values[name] in allowed.choices
+            if allowed.choices
+            else allowed.low <= values[name] <= allowed.high
+        )
     }
 
 

@@ -16,7 +16,19 @@ from mlx_lvm.cli.common import Output
 
 def test_json(lvm: Callable, small_file: Path) -> None:
     ran = lvm(
-        "bench", "lstm", "-c", small_file, "--tasks", "forward,load", "--batches", "1,3", "--seconds", "0.01", "--threads", 1, "--json"
+        "bench",
+        "lstm",
+        "-c",
+        small_file,
+        "--tasks",
+        "forward,load",
+        "--batches",
+        "1,3",
+        "--seconds",
+        "0.01",
+        "--threads",
+        1,
+        "--json",
     )
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
@@ -33,7 +45,20 @@ def test_json(lvm: Callable, small_file: Path) -> None:
 
 
 def test_markdown_alone(lvm: Callable, small_file: Path) -> None:
-    ran = lvm("bench", "-c", small_file, "--against", "none", "--tasks", "forward", "--batches", 2, "--seconds", "0.01", "--markdown")
+    ran = lvm(
+        "bench",
+        "-c",
+        small_file,
+        "--against",
+        "none",
+        "--tasks",
+        "forward",
+        "--batches",
+        2,
+        "--seconds",
+        "0.01",
+        "--markdown",
+    )
     line = next(line for line in ran.out.splitlines() if line.startswith("| amn | forward | 2 |"))
     assert ran.code == 0 and line.count("|") == 14 and "torch" not in ran.out.split("peaks")[1]
 
@@ -55,8 +80,22 @@ def test_wrong_usage(lvm: Callable, arguments: list[str], said: str) -> None:
 
 
 def test_rows_come_as_they_are_measured(small_file: Path) -> None:
-    arguments = ["bench", "-c", str(small_file), "--against", "none", "--tasks", "forward", "--batches", "1,2", "--seconds", "0.5"]
-    with subprocess.Popen([sys.executable, "-m", "mlx_lvm.cli.main", *arguments], stdout=subprocess.PIPE, text=True) as running:
+    arguments = [
+        "bench",
+        "-c",
+        str(small_file),
+        "--against",
+        "none",
+        "--tasks",
+        "forward",
+        "--batches",
+        "1,2",
+        "--seconds",
+        "0.5",
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mlx_lvm.cli.main", *arguments], stdout=subprocess.PIPE, text=True
+    ) as running:
         assert running.stdout is not None
         first = [running.stdout.readline(), running.stdout.readline()]
         assert running.poll() is None, "the first row must not wait for the second"
@@ -70,16 +109,25 @@ def test_a_narrow_terminal_gets_the_columns_that_fit() -> None:
     out.terminal, out.console = True, Console(width=80, file=io.StringIO())
     row = {"model": "transformer", "task": "forward", "batch": 1024, "ratio": 0.5, "floor_ms": 12.5}
     times = {"median": 1234.5, "p95": 1300.0, "p99": 1400.0}
-    _Table(out, as_markdown=False).add({**row, "mlx": {"compiled": times, "eager": times}, "torch": {"eager": times}})
+    _Table(out, as_markdown=False).add(
+        {**row, "mlx": {"compiled": times, "eager": times}, "torch": {"eager": times}}
+    )
     head, line = out.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert head.split() == ["model", "task", "batch", "mlx", "ms", "torch", "ms", "mlx/torch", "floor", "ms"]
-    assert line.split() == ["transformer", "forward", "1024", "1,234", "1,234", "0.50", "12.5"] and len(line) <= 80
+    assert (
+        line.split() == ["transformer", "forward", "1024", "1,234", "1,234", "0.50", "12.5"]
+        and len(line) <= 80
+    )
 
 
 def test_expectations_are_computed(lvm: Callable) -> None:
     ran = lvm("bench", "--expect", "--json")
     found = json.loads(ran.out)
     assert found["computed"] is True
-    by_chip = {row["chip"]: row["floor_ms"] for row in found["rows"] if (row["model"], row["task"]) == ("amn", "forward")}
+    by_chip = {
+        row["chip"]: row["floor_ms"]
+        for row in found["rows"]
+        if (row["model"], row["task"]) == ("amn", "forward")
+    }
     # One window of AMN reads 1.51 million float32 weights: 6.06 MB at 68.25 GB/s.
     assert by_chip["M1"] == pytest.approx(6.06e6 / 68.25e9 * 1e3, rel=0.01)

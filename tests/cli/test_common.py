@@ -9,7 +9,15 @@ from mlx_lvm.cli.common import Output, panels
 
 COLUMNS = ["test", "cosine", "95% interval", "to best closed form", "centred", "R@1", "MRR in doc"]
 ROWS = [
-    ["lag-filter-centroid", "0.6800", "0.6628 0.6934", "-0.0020 [-0.0080 +0.0035]", "0.4461", "0.077", "0.3218"],
+    [
+        "lag-filter-centroid",
+        "0.6800",
+        "0.6628 0.6934",
+        "-0.0020 [-0.0080 +0.0035]",
+        "0.4461",
+        "0.077",
+        "0.3218",
+    ],
     ["random", "-0.0001", "-0.0019 0.0015", "", "-0.0040", "0.000", "0.0597"],
 ]
 
@@ -29,7 +37,9 @@ def test_every_number_is_there_at_every_width(width: int) -> None:
     for column, cell in zip(COLUMNS, ROWS[0], strict=True):
         assert column in text and cell in text
     parts = panels(COLUMNS, ROWS, 1, width)
-    assert [k for part in parts for k in part[1:]] == list(range(1, len(COLUMNS))) and all(part[0] == 0 for part in parts)
+    assert [k for part in parts for k in part[1:]] == list(range(1, len(COLUMNS))) and all(
+        part[0] == 0 for part in parts
+    )
     assert text.count("lag-filter-centroid") == len(parts)
 
 
@@ -38,11 +48,18 @@ def test_one_table_where_there_is_room() -> None:
 
 
 def test_text_wraps_and_its_numbers_stay() -> None:
-    text = shown(80, ["", "chunk", "text", "cosine"], [["1", "1953_eisenhower_r, 24", "The immediate job " * 8, "0.8130"]], left=3)
+    text = shown(
+        80,
+        ["", "chunk", "text", "cosine"],
+        [["1", "1953_eisenhower_r, 24", "The immediate job " * 8, "0.8130"]],
+        left=3,
+    )
     assert "0.8130" in text and max(map(len, text.splitlines())) <= 80
     assert len(re.findall("immediate", text)) == 8
 
 
 def test_brackets_are_no_markup() -> None:
-    text = shown(100, ["check", "finding [x]"], [["extra embed", "pip install 'mlx-lvm[embed]' adds it"]], left=2)
+    text = shown(
+        100, ["check", "finding [x]"], [["extra embed", "pip install 'mlx-lvm[embed]' adds it"]], left=2
+    )
     assert "mlx-lvm[embed]" in text and "finding [x]" in text

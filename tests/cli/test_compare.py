@@ -14,8 +14,13 @@ def folder(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlx_lvm.training.session import start_run
 
     root = tmp_path_factory.mktemp("work")
-    for kind, sizes in (("amn", {"attention_dim": 4, "hidden_dim": 8}), ("lstm", {"hidden_dim": 8, "layers": 1})):
-        start_run(kind, sizes, TrainConfig(corpus=str(small_file), epochs=1), root / "runs" / f"{kind}-1").train()
+    for kind, sizes in (
+        ("amn", {"attention_dim": 4, "hidden_dim": 8}),
+        ("lstm", {"hidden_dim": 8, "layers": 1}),
+    ):
+        start_run(
+            kind, sizes, TrainConfig(corpus=str(small_file), epochs=1), root / "runs" / f"{kind}-1"
+        ).train()
     (root / "runs/amn-1/summary.json").write_text('{"best_epoch": 1, "epochs": 1, "seconds": 3.2}')
     return root
 
@@ -27,7 +32,17 @@ def test_every_run_under_runs(lvm: Callable, folder: Path, monkeypatch: pytest.M
     result = json.loads(ran.out)
     assert {row["model"] for row in result["rows"]} == {"amn-1", "lstm-1"} and result["corpus"] == "small"
     for row in result["rows"]:
-        assert {"parameters", "best_epoch", "cosine_ci", "gain", "gain_ci", "p_holm", "mrr", "seconds", "latency_ms"} <= set(row)
+        assert {
+            "parameters",
+            "best_epoch",
+            "cosine_ci",
+            "gain",
+            "gain_ci",
+            "p_holm",
+            "mrr",
+            "seconds",
+            "latency_ms",
+        } <= set(row)
         assert row["seconds"] == (3.2 if row["model"] == "amn-1" else None)
     for row in result["rows"]:
         assert f"{row['cosine']:.4f}" in ran.err  # the table goes beside the object
@@ -38,7 +53,9 @@ def test_markdown(lvm: Callable, folder: Path) -> None:
     assert ran.code == 0, ran.err
     lines = ran.out.splitlines()
     assert lines[0].startswith("| model | parameters | best epoch | cosine |") and set(lines[1]) == {"|", "-"}
-    assert lines[2].startswith("| lstm-1 | ") and lines[-1 if lines[-1] else -2].startswith("small, test: 40 windows")
+    assert lines[2].startswith("| lstm-1 | ") and lines[-1 if lines[-1] else -2].startswith(
+        "small, test: 40 windows"
+    )
 
 
 def test_mistakes(lvm: Callable, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

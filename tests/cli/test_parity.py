@@ -8,14 +8,16 @@ import pytest
 
 from mlx_lvm.models import MODELS, amn
 from mlx_lvm.parity import run as parity_run
-from mlx_lvm.parity.planting import config_of
+from mlx_lvm.parity.faults.planting import config_of
 from mlx_lvm.parity.sides import Subject
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn models at small widths, so that a command takes a second."""
-    monkeypatch.setattr(parity_run, "find_subjects", lambda name, seed=0: [Subject.drawn(config_of(name), seed)])
+    monkeypatch.setattr(
+        parity_run, "find_subjects", lambda name, seed=0: [Subject.drawn(config_of(name), seed)]
+    )
 
 
 def test_a_drawn_model_passes(lvm: Callable, small: None) -> None:
@@ -23,11 +25,22 @@ def test_a_drawn_model_passes(lvm: Callable, small: None) -> None:
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
     assert found["passed"] and found["failed"] == 0 and found["compared"] == len(found["checks"]) > 1000
-    assert {"name", "passed", "verdict", "ratio", "max_abs_error", "torch_error", "bound", "first_divergence"} <= set(found["checks"][0])
+    assert {
+        "name",
+        "passed",
+        "verdict",
+        "ratio",
+        "max_abs_error",
+        "torch_error",
+        "bound",
+        "first_divergence",
+    } <= set(found["checks"][0])
     assert found["setting"]["dtype"] == "float32"
 
 
-def test_a_broken_model_fails_and_leaves_a_bundle(lvm: Callable, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broken_model_fails_and_leaves_a_bundle(
+    lvm: Callable, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     honest = amn.normalize
     monkeypatch.setattr(amn, "normalize", lambda x: honest(x) * 1.00001)
     ran = lvm("parity", "amn", "--check", "forward", "--out", tmp_path, "--json")

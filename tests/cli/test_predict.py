@@ -12,8 +12,8 @@ import pytest
 
 from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.data.splits import assign
-from mlx_lvm.export import write_model
-from mlx_lvm.hub import Loaded
+from mlx_lvm.hub.export import write_model
+from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import build, config_from_dict
 
 
@@ -26,13 +26,22 @@ def test_json(lvm: Callable, small_file: Path, small: Corpus) -> None:
     assert [len(step["nearest"]) for step in result["steps"]] == [3, 3] and result["rank"] == "prediction"
     x = small.numpy() / np.linalg.norm(small.numpy(), axis=1, keepdims=True)
     start = int(small.offsets[4])
-    np.testing.assert_allclose(result["steps"][1]["vector"], x[start + 7], atol=1e-6)  # repeating the last chunk, twice
+    np.testing.assert_allclose(
+        result["steps"][1]["vector"], x[start + 7], atol=1e-6
+    )  # repeating the last chunk, twice
     scores = x @ x[start + 7]
     scores[start + 3 : start + 8] = -2
     nearest = result["steps"][0]["nearest"][0]
     row = int(scores.argmax())
-    assert (nearest["document"], nearest["chunk"]) == (small.names[int(small.document_of(np.array([row]))[0])], row - start_of(small, row))
-    assert nearest["score"] == nearest["cosine"] and "probability" not in nearest and "set" not in result["steps"][0]
+    assert (nearest["document"], nearest["chunk"]) == (
+        small.names[int(small.document_of(np.array([row]))[0])],
+        row - start_of(small, row),
+    )
+    assert (
+        nearest["score"] == nearest["cosine"]
+        and "probability" not in nearest
+        and "set" not in result["steps"][0]
+    )
     assert result["steps"][0]["truth"]["chunk"] == 8 and ran.err.count("nearest of") == 2
 
 
@@ -43,7 +52,9 @@ def test_json_of_a_ranking(lvm: Callable, small_file: Path, small: Corpus) -> No
     (step,) = json.loads(ran.out)["steps"]
     assert {"document", "chunk", "score", "cosine", "probability", "in_set"} == set(step["nearest"][0])
     assert sum(one["probability"] for one in step["nearest"]) == pytest.approx(1, abs=1e-4)
-    assert step["set"]["coverage"] == 0.5 and step["set"]["size"] == sum(one["in_set"] for one in step["nearest"])
+    assert step["set"]["coverage"] == 0.5 and step["set"]["size"] == sum(
+        one["in_set"] for one in step["nearest"]
+    )
     scores = [one["score"] for one in step["nearest"]]
     assert scores == sorted(scores, reverse=True) and -1 <= step["expected_cosine"] <= 1
     asked = lvm("predict", "mean", *place, "--query", f"{small.names[4]}:12", "--json")
@@ -61,11 +72,16 @@ def test_text_and_a_document_by_number(lvm: Callable) -> None:
     lines = ran.out.splitlines()
     assert "chunk 6 from the 5 before it" in lines[0] and lines[1].startswith("last read: ")
     assert any(line.startswith("truth, rank ") for line in lines)
-    assert "ranked by prediction, last chunk and document so far" in ran.out and "probability  cosine" in ran.out
-    assert re.search(
-        r"90% of the time the next chunk is among the first N: N is [\d,]+ of 1,931 here; the truth is (not )?among them", ran.out
+    assert (
+        "ranked by prediction, last chunk and document so far" in ran.out and "probability  cosine" in ran.out
     )
-    assert re.search(r"cosine to be expected between the prediction and the next chunk: 0\.\d\d; it was 0\.\d\d", ran.out)
+    assert re.search(
+        r"90% of the time the next chunk is among the first N: N is [\d,]+ of 1,931 here; the truth is (not )?among them",
+        ran.out,
+    )
+    assert re.search(
+        r"cosine to be expected between the prediction and the next chunk: 0\.\d\d; it was 0\.\d\d", ran.out
+    )
     sure = lvm("predict", "mean", "--corpus", "moby", "--document", 3, "--coverage", 0.99)
     assert "the validation documents are too few for that" in sure.out and "it was" not in sure.out
 
@@ -79,7 +95,10 @@ def test_a_corpus_without_validation_documents(lvm: Callable, tmp_path: Path, sm
     write_model(Loaded(weights, "mine"), model, measure=False)
     ran = lvm("predict", model, "--corpus", path, "--document", 0)
     assert ran.code == 0, ran.err
-    assert "note: ranked by the prediction alone" in ran.out and "ranked by the prediction alone" in ran.out.splitlines()[2]
+    assert (
+        "note: ranked by the prediction alone" in ran.out
+        and "ranked by the prediction alone" in ran.out.splitlines()[2]
+    )
     ran = lvm("predict", model, "--corpus", path, "--document", 0, "--query", f"{names[1]}:3")
     assert ran.code == 2 and "nothing to fit them on" in ran.err
 
@@ -101,7 +120,17 @@ def test_a_released_model_needs_no_fit_and_loads_little(tmp_path: Path) -> None:
     (step,) = json.loads(ran.stdout)["steps"]
     assert step["truth"]["rank"] < 100 < 1000 < step["set"]["size"]
     loaded = {name.split(".")[0] for name in json.loads(ran.stderr.splitlines()[-1])}
-    heavy = {"torch", "matplotlib", "sentence_transformers", "transformers", "faiss", "scipy", "optuna", "pyarrow", "sklearn"}
+    heavy = {
+        "torch",
+        "matplotlib",
+        "sentence_transformers",
+        "transformers",
+        "faiss",
+        "scipy",
+        "optuna",
+        "pyarrow",
+        "sklearn",
+    }
     assert loaded & {*heavy, "vec2text", "tensorboard", "wandb"} == set()
     assert {"mlx_lvm.training.trainer", "mlx_lvm.parity", "mlx.optimizers.schedulers"} & loaded == set()
 
@@ -112,8 +141,16 @@ def test_mistakes(lvm: Callable, small_file: Path, small: Corpus) -> None:
         (2, "--at 99: document", ["last", "--document", small.names[0], "--at", 99]),
         (2, "unknown model 'lsat'", ["lsat", "--document", small.names[0]]),
         (2, "Missing option '--document'", ["last"]),
-        (2, "--rank best: expected one of hybrid, prediction", ["last", "--document", small.names[0], "--rank", "best"]),
-        (2, "--query belongs with --rank hybrid", ["last", "--document", small.names[0], "--rank", "prediction", "--query", "war"]),
+        (
+            2,
+            "--rank best: expected one of hybrid, prediction",
+            ["last", "--document", small.names[0], "--rank", "best"],
+        ),
+        (
+            2,
+            "--query belongs with --rank hybrid",
+            ["last", "--document", small.names[0], "--rank", "prediction", "--query", "war"],
+        ),
         (2, "--coverage", ["last", "--document", small.names[0], "--coverage", 1.5]),
         (2, "has chunks 0 to 23", ["last", "--document", small.names[0], "--query", f"{small.names[3]}:24"]),
         (3, "no .npy file that can be read", ["last", "--document", small.names[0], "--query", "none.npy"]),

@@ -15,8 +15,8 @@ import pytest
 
 from mlx_lvm.cli.progress import StopOnSignal
 from mlx_lvm.cli.train import presets_of
+from mlx_lvm.core.files import open_safetensors, to_bytes
 from mlx_lvm.data.corpus import Corpus, write_corpus
-from mlx_lvm.files import open_safetensors, to_bytes
 from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.run import Lock
 from mlx_lvm.training.session import start_run
@@ -25,39 +25,77 @@ SMALL = ("--attention-dim", 8, "--hidden-dim", 16)
 
 
 def test_a_run_from_corpus_to_verdict(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    out = lvm("train", "amn", "--corpus", small_file, "--epochs", 2, "--out", tmp_path / "run", *SMALL, "--json")
+    out = lvm(
+        "train", "amn", "--corpus", small_file, "--epochs", 2, "--out", tmp_path / "run", *SMALL, "--json"
+    )
     assert out.code == 0, out.err
     said = json.loads(out.out)
-    assert {"run", "model", "parameters", "epochs", "best_epoch", "val_cosine", "val_baselines", "seconds", "windows_per_second"} <= set(
-        said
-    )
+    assert {
+        "run",
+        "model",
+        "parameters",
+        "epochs",
+        "best_epoch",
+        "val_cosine",
+        "val_baselines",
+        "seconds",
+        "windows_per_second",
+    } <= set(said)
     history = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
-    assert said["epochs"] == len(history) == 2 and said["val_cosine"] == max(record["val_cosine"] for record in history)
+    assert said["epochs"] == len(history) == 2 and said["val_cosine"] == max(
+        record["val_cosine"] for record in history
+    )
     assert said["val_baselines"]["lag-filter"] > said["val_baselines"]["mean"] > 0.3
     assert set(said["test"]["metrics"]) >= {"run", "mean", "lag-filter", "ridge", "oracle", "random"}
     config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config["train"]["epochs"] == 2 and config["model"] == {"model_type": "amn", "dim": 32, "attention_dim": 8, "hidden_dim": 16}
+    assert config["train"]["epochs"] == 2 and config["model"] == {
+        "model_type": "amn",
+        "dim": 32,
+        "attention_dim": 8,
+        "hidden_dim": 16,
+    }
     assert "validation cosine without training" in out.err and "lag-filter" in out.err
 
 
-ALL_SMALL = ("--attention-dim", 8, "--hidden-dim", 16, "--layers", 1, "--heads", 2, "--ffn-dim", 16, "--rank", 8)
+ALL_SMALL = (
+    "--attention-dim",
+    8,
+    "--hidden-dim",
+    16,
+    "--layers",
+    1,
+    "--heads",
+    2,
+    "--ffn-dim",
+    16,
+    "--rank",
+    8,
+)
 
 
 def test_all_on_equal_terms_end_in_a_leaderboard(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    out = lvm("train", "all", "--corpus", small_file, "--epochs", 1, "--out", tmp_path / "all", *ALL_SMALL, "--json")
+    out = lvm(
+        "train", "all", "--corpus", small_file, "--epochs", 1, "--out", tmp_path / "all", *ALL_SMALL, "--json"
+    )
     assert out.code == 0, out.err
     said = json.loads(out.out)
     assert [run["model"] for run in said["runs"]] == ["amn", "lstm", "gru", "transformer", "ramn"]
     rows = {row["model"]: row for row in said["comparison"]["rows"]}
     assert set(rows) == {"amn", "lstm", "gru", "transformer", "ramn"}
-    configs = {name: json.loads((tmp_path / "all" / name / "config.json").read_text())["train"] for name in rows}
+    configs = {
+        name: json.loads((tmp_path / "all" / name / "config.json").read_text())["train"] for name in rows
+    }
     for key in ("seed", "split_seed", "epochs", "context", "corpus"):
         assert len({config[key] for config in configs.values()}) == 1, key
     for key in ("batch_size", "loss_cosine"):
         assert len({config[key] for name, config in configs.items() if name != "ramn"}) == 1, key
     for run in said["runs"]:
-        assert rows[run["model"]]["cosine"] == pytest.approx(run["test"]["metrics"][run["model"]]["cosine"], abs=1e-6)
-        assert rows[run["model"]]["p_holm"] >= rows[run["model"]]["p"] and rows[run["model"]]["latency_ms"] > 0
+        assert rows[run["model"]]["cosine"] == pytest.approx(
+            run["test"]["metrics"][run["model"]]["cosine"], abs=1e-6
+        )
+        assert (
+            rows[run["model"]]["p_holm"] >= rows[run["model"]]["p"] and rows[run["model"]]["latency_ms"] > 0
+        )
     assert lvm("train", "all", "--corpus", small_file, "--out", tmp_path / "all").code == 4
 
 
@@ -77,28 +115,54 @@ def test_all_goes_on_where_it_was_stopped(lvm: Callable, tmp_path: Path, small_f
     finished = (tmp_path / "cut/amn/summary.json").stat().st_mtime_ns
     again = lvm("train", "--resume", tmp_path / "cut", "--json")
     assert again.code == 0, again.err
-    assert "amn: finished before" in again.err and (tmp_path / "cut/amn/summary.json").stat().st_mtime_ns == finished
-    cosines = [[row["cosine"] for row in said["comparison"]["rows"]] for said in (whole, json.loads(again.out))]
+    assert (
+        "amn: finished before" in again.err
+        and (tmp_path / "cut/amn/summary.json").stat().st_mtime_ns == finished
+    )
+    cosines = [
+        [row["cosine"] for row in said["comparison"]["rows"]] for said in (whole, json.loads(again.out))
+    ]
     assert cosines[0] == cosines[1]
     assert lvm("train", "--resume", tmp_path / "cut", "--epochs", 3).code == 2
 
 
 def test_a_config_file_repeats_the_run_to_the_bit(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    first = lvm("train", "amn", "--corpus", small_file, "--epochs", 1, "--lr", 1e-3, "--out", tmp_path / "a", *SMALL)
+    first = lvm(
+        "train", "amn", "--corpus", small_file, "--epochs", 1, "--lr", 1e-3, "--out", tmp_path / "a", *SMALL
+    )
     again = lvm("train", "--config", tmp_path / "a/config.toml", "--out", tmp_path / "b")
     assert (first.code, again.code) == (0, 0), again.err
-    weights = [next((tmp_path / name / "checkpoints").glob("step-*/model.safetensors")).read_bytes() for name in "ab"]
+    weights = [
+        next((tmp_path / name / "checkpoints").glob("step-*/model.safetensors")).read_bytes() for name in "ab"
+    ]
     assert weights[0] == weights[1]
     assert (tmp_path / "a/history.jsonl").read_bytes() == (tmp_path / "b/history.jsonl").read_bytes()
 
 
 def test_precedence_flag_file_preset(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    (tmp_path / "c.toml").write_text(f'corpus = "{small_file}"\nepochs = 1\nlr = 0.002\nresidual_init = "zero"\n[model]\nhidden_dim = 16\n')
-    arguments = ("--config", tmp_path / "c.toml", "--preset", "seed", "--lr", 0.003, "--attention-dim", 8, "--out", tmp_path / "run")
+    (tmp_path / "c.toml").write_text(
+        f'corpus = "{small_file}"\nepochs = 1\nlr = 0.002\nresidual_init = "zero"\n[model]\nhidden_dim = 16\n'
+    )
+    arguments = (
+        "--config",
+        tmp_path / "c.toml",
+        "--preset",
+        "seed",
+        "--lr",
+        0.003,
+        "--attention-dim",
+        8,
+        "--out",
+        tmp_path / "run",
+    )
     out = lvm("train", "amn", *arguments)
     assert out.code == 0, out.err
     config = json.loads((tmp_path / "run/config.json").read_text())
-    assert (config["train"]["lr"], config["train"]["residual_init"], config["train"]["loss_cosine"]) == (0.003, "zero", 0.0)
+    assert (config["train"]["lr"], config["train"]["residual_init"], config["train"]["loss_cosine"]) == (
+        0.003,
+        "zero",
+        0.0,
+    )
     assert (config["model"]["hidden_dim"], config["model"]["attention_dim"]) == (16, 8)
 
 
@@ -128,13 +192,23 @@ def test_precedence_flag_file_preset(lvm: Callable, tmp_path: Path, small_file: 
         (["--resume", "nowhere", "--seeds", "2"], 2, "leave --seeds away"),
         (["--resume", "nowhere", "--out", "elsewhere"], 2, "continues in its own folder"),
         (["amn", "--ffn-dim", "3"], 2, "not an option of amn"),
-        (["ramn", "--loss-cosine", "2", "--temperature", "1"], 2, "--loss-cosine, --temperature: not an option of ramn"),
+        (
+            ["ramn", "--loss-cosine", "2", "--temperature", "1"],
+            2,
+            "--loss-cosine, --temperature: not an option of ramn",
+        ),
         (["ramn", "--preset", "seed"], 2, "preset 'seed' is no recipe of ramn"),
         (["amn", "--nonsense"], 2, "No such option"),
     ],
 )
 def test_refusals(
-    lvm: Callable, tmp_path: Path, small_file: Path, monkeypatch: pytest.MonkeyPatch, arguments: list, code: int, words: str
+    lvm: Callable,
+    tmp_path: Path,
+    small_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list,
+    code: int,
+    words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if "--corpus" not in arguments and "--resume" not in arguments:
@@ -201,23 +275,32 @@ def broken(kind: str, small: Corpus, source: Path, path: Path) -> None:
         ("dim", "31 dimensions under an encoder card that says 32"),
     ],
 )
-def test_a_broken_corpus_is_named(lvm: Callable, tmp_path: Path, small: Corpus, small_file: Path, kind: str, words: str) -> None:
+def test_a_broken_corpus_is_named(
+    lvm: Callable, tmp_path: Path, small: Corpus, small_file: Path, kind: str, words: str
+) -> None:
     path = tmp_path / "bad.safetensors"
     broken(kind, small, small_file, path)
     out = lvm("train", "amn", "--corpus", path, "--out", tmp_path / "run")
-    assert out.code == 3 and str(path) in out.err and any(word in out.err for word in words.split("|")), out.err
+    assert out.code == 3 and str(path) in out.err and any(word in out.err for word in words.split("|")), (
+        out.err
+    )
     assert not (tmp_path / "run").exists()
 
 
 def test_documents_shorter_than_a_window(lvm: Callable, tmp_path: Path, small: Corpus) -> None:
     vectors = small.numpy(np.arange(40))
-    write_corpus(tmp_path / "c.safetensors", vectors, np.arange(0, 41, 4), [f"d{k}" for k in range(10)], small.card, {})
+    write_corpus(
+        tmp_path / "c.safetensors", vectors, np.arange(0, 41, 4), [f"d{k}" for k in range(10)], small.card, {}
+    )
     out = lvm("train", "amn", "--corpus", tmp_path / "c.safetensors", "--out", tmp_path / "run")
     assert out.code == 3 and "the longest has 4 chunks" in out.err and "--context" in out.err
 
 
 def test_a_run_folder_in_use_is_refused(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    assert lvm("train", "amn", "--corpus", small_file, "--epochs", 1, "--out", tmp_path / "run", *SMALL).code == 0
+    assert (
+        lvm("train", "amn", "--corpus", small_file, "--epochs", 1, "--out", tmp_path / "run", *SMALL).code
+        == 0
+    )
     out = lvm("train", "amn", "--corpus", small_file, "--out", tmp_path / "run")
     assert out.code == 4 and "already holds a run" in out.err
     (tmp_path / "file").write_text("")
@@ -229,8 +312,25 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     tmp_path: Path, small_file: Path, lvm: Callable, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "mlx_lvm.cli.main", "train", "amn", "--corpus", str(small_file), "--out", str(run), *map(str, SMALL)]
-    process = subprocess.Popen([*command, "--epochs", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_lvm.cli.main",
+        "train",
+        "amn",
+        "--corpus",
+        str(small_file),
+        "--out",
+        str(run),
+        *map(str, SMALL),
+    ]
+    process = subprocess.Popen(
+        [*command, "--epochs", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
     try:
         deadline = time.monotonic() + 60
         while not (run / "checkpoints/LATEST").exists() and time.monotonic() < deadline:
@@ -242,7 +342,9 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     assert process.returncode == 128 + number, err
     assert f"lvm train --resume {run}" in out and "Traceback" not in err
     config = json.loads((run / "config.json").read_text())
-    count = json.loads((run / "checkpoints" / (run / "checkpoints/LATEST").read_text().strip() / "state.json").read_text())["count"]
+    count = json.loads(
+        (run / "checkpoints" / (run / "checkpoints/LATEST").read_text().strip() / "state.json").read_text()
+    )["count"]
     assert count > 0
     config["train"]["epochs"] = json.loads((run / "history.jsonl").read_text().splitlines()[-1])["epoch"] + 1
     (run / "config.json").write_text(json.dumps(config))
@@ -267,21 +369,40 @@ def run(tmp_path: Path, small_file: Path) -> Path:
         (["--preset", "seed"], "--residual-init torch: the run has zero"),
     ],
 )
-def test_resume_names_the_option_that_is_another(lvm: Callable, run: Path, arguments: list, words: str) -> None:
+def test_resume_names_the_option_that_is_another(
+    lvm: Callable, run: Path, arguments: list, words: str
+) -> None:
     out = lvm("train", "--resume", run, *arguments)
     assert out.code == 2 and words in out.err, out.err
 
 
 def test_a_preset_is_the_recipe_of_the_model(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    sizes = ("--hidden-dim", 16, "--layers", 1, "--heads", 2, "--ffn-dim", 16, "--corpus", small_file, "--epochs", 1)
+    sizes = (
+        "--hidden-dim",
+        16,
+        "--layers",
+        1,
+        "--heads",
+        2,
+        "--ffn-dim",
+        16,
+        "--corpus",
+        small_file,
+        "--epochs",
+        1,
+    )
     assert lvm("train", "transformer", *sizes, "--out", tmp_path / "best").code == 0
     assert lvm("train", "transformer", *sizes, "--preset", "seed", "--out", tmp_path / "seed").code == 0
     best, seed = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("best", "seed"))
     assert (best["model"]["dropout"], best["train"]["lr"]) == (0.3, 3e-4)
     assert (seed["model"]["dropout"], seed["train"]["lr"]) == (0.1, 5e-4)
-    assert lvm("train", "--resume", tmp_path / "best", "--preset", "best").code == 0, "not AMN's recipe, its own"
+    assert lvm("train", "--resume", tmp_path / "best", "--preset", "best").code == 0, (
+        "not AMN's recipe, its own"
+    )
     given = lvm("train", "--resume", tmp_path / "best", "--preset", "seed", "--lr", 0.9, "--dropout", 0.3)
-    assert given.code == 2 and "--lr 0.9: the run has 0.0003" in given.err and "--dropout" not in given.err, given.err
+    assert given.code == 2 and "--lr 0.9: the run has 0.0003" in given.err and "--dropout" not in given.err, (
+        given.err
+    )
     other = lvm("train", "--resume", tmp_path / "seed", "--preset", "best")
     assert other.code == 2 and "--dropout 0.3: the run has 0.1" in other.err, other.err
     unknown = lvm("train", "--resume", tmp_path / "seed", "--preset", "bets")
@@ -294,8 +415,13 @@ def test_the_help_of_an_option_shows_what_each_preset_sets() -> None:
     assert presets_of("residual_init") == "; seed: torch" and presets_of("context") == ""
 
 
-def test_resume_takes_the_same_options_and_more_epochs_by_force(lvm: Callable, run: Path, tmp_path: Path, small_file: Path) -> None:
-    assert lvm("train", "amn", "--resume", run, "--lr", 3e-5, "--config", run / "config.toml", "--out", run).code == 0
+def test_resume_takes_the_same_options_and_more_epochs_by_force(
+    lvm: Callable, run: Path, tmp_path: Path, small_file: Path
+) -> None:
+    assert (
+        lvm("train", "amn", "--resume", run, "--lr", 3e-5, "--config", run / "config.toml", "--out", run).code
+        == 0
+    )
     assert json.loads((run / "summary.json").read_text())["epochs"] == 1, "a run that had only to be judged"
     assert lvm("train", "--resume", run, "--epochs", 2, "--force", "--json").code == 0
     whole = lvm("train", "amn", "--corpus", small_file, "--epochs", 2, "--out", tmp_path / "whole", *SMALL)
@@ -306,14 +432,32 @@ def test_resume_takes_the_same_options_and_more_epochs_by_force(lvm: Callable, r
 def test_two_processes_cannot_train_into_one_folder(lvm: Callable, run: Path) -> None:
     with Lock(run):
         out = lvm("train", "--resume", run)
-        assert out.code == 4 and f"another process (pid {os.getpid()}) is training into this folder" in out.err
+        assert (
+            out.code == 4 and f"another process (pid {os.getpid()}) is training into this folder" in out.err
+        )
 
 
 def test_two_processes_with_one_new_folder(tmp_path: Path, small_file: Path) -> None:
     """One trains, the other is told; the folder holds the options of the one that trained."""
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "mlx_lvm.cli.main", "train", "amn", "--corpus", str(small_file), "--out", str(out), *map(str, SMALL)]
-    both = [subprocess.Popen([*command, "--epochs", str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for n in (2, 3)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_lvm.cli.main",
+        "train",
+        "amn",
+        "--corpus",
+        str(small_file),
+        "--out",
+        str(out),
+        *map(str, SMALL),
+    ]
+    both = [
+        subprocess.Popen(
+            [*command, "--epochs", str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for n in (2, 3)
+    ]
     ended = {process.communicate(timeout=90)[1][:300]: process.returncode for process in both}
     assert sorted(process.returncode for process in both) == [0, 4], ended
     winner = 2 if both[0].returncode == 0 else 3
@@ -331,13 +475,18 @@ def test_seeds_are_single_runs_with_mean_and_spread(lvm: Callable, tmp_path: Pat
     said = json.loads(out.out)
     reached = [summary["val_cosine"] for summary in said["runs"]]
     assert len(set(reached)) == 2
-    assert said["mean"]["val cosine"] == pytest.approx(np.mean(reached)) and said["std"]["val cosine"] == pytest.approx(
-        np.std(reached, ddof=1)
-    )
-    tested = [summary["test"]["metrics"][f"seed-{4 + k}"]["centred"]["mrr"] for k, summary in enumerate(said["runs"])]
+    assert said["mean"]["val cosine"] == pytest.approx(np.mean(reached)) and said["std"][
+        "val cosine"
+    ] == pytest.approx(np.std(reached, ddof=1))
+    tested = [
+        summary["test"]["metrics"][f"seed-{4 + k}"]["centred"]["mrr"]
+        for k, summary in enumerate(said["runs"])
+    ]
     assert said["mean"]["test MRR"] == pytest.approx(np.mean(tested))
     assert lvm(*arguments, "--seed", 5, "--out", tmp_path / "one").code == 0
-    assert (tmp_path / "one/history.jsonl").read_bytes() == (tmp_path / "all/seed-5/history.jsonl").read_bytes()
+    assert (tmp_path / "one/history.jsonl").read_bytes() == (
+        tmp_path / "all/seed-5/history.jsonl"
+    ).read_bytes()
 
 
 def test_broken_numbers_end_with_five(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
@@ -347,7 +496,19 @@ def test_broken_numbers_end_with_five(lvm: Callable, tmp_path: Path, small_file:
 
 
 def test_disk_use_is_said(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    said = lvm("train", "amn", "--corpus", small_file, "--epochs", 4, "--keep-every", 2, "--out", tmp_path / "run", *SMALL).out
+    said = lvm(
+        "train",
+        "amn",
+        "--corpus",
+        small_file,
+        "--epochs",
+        4,
+        "--keep-every",
+        2,
+        "--out",
+        tmp_path / "run",
+        *SMALL,
+    ).out
     parameters = 2 * (32 * 8 + 8) + (64 * 16 + 16) + 2 * 16 + (16 * 8 + 8) + 2 * 8 + (8 * 32 + 32)
     one = 3 * 4 * parameters / 1e6  # weights and two moments in float32
     assert f"checkpoints: {one:.1f} MB each, at most {5 * one:.1f} MB of disk" in said

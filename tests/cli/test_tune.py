@@ -23,12 +23,30 @@ FIXED = {"epochs": 2, "batch_size": 64}
 
 def search(corpus: Path) -> Search:
     sizes = {"attention_dim": 8, "hidden_dim": 16}
-    return Search("amn", TrainConfig(corpus=str(corpus), **FIXED), sizes, frozenset({*FIXED, *sizes, "corpus"}))
+    return Search(
+        "amn", TrainConfig(corpus=str(corpus), **FIXED), sizes, frozenset({*FIXED, *sizes, "corpus"})
+    )
 
 
-def test_a_study_ends_with_the_command_that_trains_its_best(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
+def test_a_study_ends_with_the_command_that_trains_its_best(
+    lvm: Callable, tmp_path: Path, small_file: Path
+) -> None:
     out = tmp_path / "study"
-    arguments = ("tune", "amn", "--corpus", small_file, "--epochs", 2, "--attention-dim", 8, "--hidden-dim", 16, "--out", out, "--json")
+    arguments = (
+        "tune",
+        "amn",
+        "--corpus",
+        small_file,
+        "--epochs",
+        2,
+        "--attention-dim",
+        8,
+        "--hidden-dim",
+        16,
+        "--out",
+        out,
+        "--json",
+    )
     said = json.loads(lvm(*arguments, "--trials", 2).out)
     assert [trial["state"] for trial in said["trials"]] == ["complete"] * 2
     values = [trial["centred_cosine"] for trial in said["trials"]]
@@ -41,7 +59,10 @@ def test_a_study_ends_with_the_command_that_trains_its_best(lvm: Callable, tmp_p
     assert command[:3] == ["lvm", "train", "amn"]
     trained = lvm(*command[1:], "--out", tmp_path / "run", "--json")
     assert trained.code == 0, trained.err
-    reached = [json.loads(line)["val_centred_cosine"] for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
+    reached = [
+        json.loads(line)["val_centred_cosine"]
+        for line in (tmp_path / "run/history.jsonl").read_text().splitlines()
+    ]
     assert max(reached) == again["best"]["centred_cosine"], "the command must repeat the trial, to the bit"
 
 
@@ -52,13 +73,30 @@ def test_the_command_leaves_away_what_the_preset_sets() -> None:
     assert made.command({"dropout": 0.1}) == "lvm train transformer --batch-size 64 --dropout 0.1 --layers 2"
 
 
-def test_a_head_that_is_made_to_rank_is_judged_by_how_it_ranks(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    arguments = ("ramn", "--head", "retrieve", "--corpus", small_file, "--epochs", 1, "--rank", 8, "--hidden-dim", 16)
+def test_a_head_that_is_made_to_rank_is_judged_by_how_it_ranks(
+    lvm: Callable, tmp_path: Path, small_file: Path
+) -> None:
+    arguments = (
+        "ramn",
+        "--head",
+        "retrieve",
+        "--corpus",
+        small_file,
+        "--epochs",
+        1,
+        "--rank",
+        8,
+        "--hidden-dim",
+        16,
+    )
     said = json.loads(lvm("tune", *arguments, "--trials", 1, "--out", tmp_path / "study", "--json").out)
     trained = lvm(*shlex.split(said["command"])[1:], "--out", tmp_path / "run", "--json")
     assert trained.code == 0, trained.err
     (record,) = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
-    assert said["best"]["mrr"] == record["val_mrr"] != record["val_centred_cosine"] and "centred_cosine" not in said["best"]
+    assert (
+        said["best"]["mrr"] == record["val_mrr"] != record["val_centred_cosine"]
+        and "centred_cosine" not in said["best"]
+    )
 
 
 def test_test_documents_are_never_looked_at(tmp_path: Path, small: Corpus, small_file: Path) -> None:
@@ -146,7 +184,14 @@ def test_the_space_names_options_and_allows_what_they_allow() -> None:
         (["amn", "--lr", "-1"], 2, "must be above 0"),
     ],
 )
-def test_refusals(lvm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, words: str) -> None:
+def test_refusals(
+    lvm: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    words: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     out = lvm("tune", *arguments)
     assert (out.code, words in out.err) == (code, True), out.err

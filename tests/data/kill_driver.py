@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.data import embedding
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.chunking import Chunking
-from mlx_lvm.data.convert import Target, convert
-from mlx_lvm.data.reader import open_corpus
+from mlx_lvm.data.ingest import embedding
+from mlx_lvm.data.ingest.chunking import Chunking
+from mlx_lvm.data.ingest.convert import Target, convert
+from mlx_lvm.data.storage.reader import open_corpus
 
 KILLS = 20
 
@@ -70,21 +70,37 @@ def main(folder: Path) -> None:
     killed = unseen = 0
     for _ in range(KILLS):
         killed += kill_at_random(
-            lambda: embedding.embed([folder / "docs"], folder / "b.safetensors", HashEncoder(0.004), chunking, overwrite=True), 0.12
+            lambda: embedding.embed(
+                [folder / "docs"], folder / "b.safetensors", HashEncoder(0.004), chunking, overwrite=True
+            ),
+            0.12,
         )
         unseen += not (folder / "b.safetensors").exists() or len(open_corpus(folder / "b.safetensors")) > 0
     encoder = HashEncoder()
     result = embedding.embed([folder / "docs"], folder / "b.safetensors", encoder, chunking, overwrite=True)
-    whole = same(folder / "a.safetensors", folder / "b.safetensors") and same(folder / "a.chunks.jsonl", folder / "b.chunks.jsonl")
-    print("embed", killed, unseen, int(whole), int(encoder.encoded + result.resumed == result.chunks), result.chunks)
+    whole = same(folder / "a.safetensors", folder / "b.safetensors") and same(
+        folder / "a.chunks.jsonl", folder / "b.chunks.jsonl"
+    )
+    print(
+        "embed",
+        killed,
+        unseen,
+        int(whole),
+        int(encoder.encoded + result.resumed == result.chunks),
+        result.chunks,
+    )
 
     rows = np.random.default_rng(0).standard_normal((3000, 64)).astype(np.float32)
     np.savez(folder / "rows.npz", vectors=rows, article_ids=np.random.default_rng(1).integers(0, 40, 3000))
     convert(folder / "rows.npz", Target(folder / "c.safetensors"))
     killed = unseen = 0
     for _ in range(KILLS):
-        killed += kill_at_random(lambda: convert(folder / "rows.npz", Target(folder / "d.safetensors", overwrite=True)), 0.08)
-        unseen += not (folder / "d.safetensors").exists() or open_corpus(folder / "d.safetensors").verify() == []
+        killed += kill_at_random(
+            lambda: convert(folder / "rows.npz", Target(folder / "d.safetensors", overwrite=True)), 0.08
+        )
+        unseen += (
+            not (folder / "d.safetensors").exists() or open_corpus(folder / "d.safetensors").verify() == []
+        )
     convert(folder / "rows.npz", Target(folder / "d.safetensors", overwrite=True))
     whole = (folder / "c.safetensors").read_bytes() == (folder / "d.safetensors").read_bytes()
     left = [path.name for path in folder.iterdir() if "partial" in path.name]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from mlx_lvm.data.blocks import Epoch, lay_out, pack
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.mapped import MappedCorpus
-from mlx_lvm.data.reader import find_corpus, open_corpus
 from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile, UsageError
 
@@ -19,10 +19,14 @@ from mlx_lvm.errors import InvalidFile, UsageError
 def of_lengths(lengths: list[int]) -> MappedCorpus:
     """Documents of these lengths, and no vectors."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return MappedCorpus("bare", Path("bare"), (), offsets, tuple(map(str, range(len(lengths)))), EncoderCard(dim=1), {}, None)
+    return MappedCorpus(
+        "bare", Path("bare"), (), offsets, tuple(map(str, range(len(lengths)))), EncoderCard(dim=1), {}, None
+    )
 
 
-def check(corpus: MappedCorpus, documents: np.ndarray, context: int, batch: int, block_rows: int, seed: int) -> None:
+def check(
+    corpus: MappedCorpus, documents: np.ndarray, context: int, batch: int, block_rows: int, seed: int
+) -> None:
     layout = lay_out(corpus, documents, context, batch, block_rows)
     expected = windows(corpus, documents, context).targets  # type: ignore[arg-type]
     assert len(layout) == len(expected)
@@ -48,7 +52,11 @@ def check(corpus: MappedCorpus, documents: np.ndarray, context: int, batch: int,
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.integers(1, 400), min_size=1, max_size=60), st.integers(1, 9), st.integers(1, 40), st.integers(0, 400), st.integers(0, 99)
+    st.lists(st.integers(1, 400), min_size=1, max_size=60),
+    st.integers(1, 9),
+    st.integers(1, 40),
+    st.integers(0, 400),
+    st.integers(0, 99),
 )
 def test_every_window_once(lengths: list[int], context: int, batch: int, more: int, seed: int) -> None:
     corpus = of_lengths(lengths)

@@ -9,15 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_lvm.data.chunking import Chunking, careful_sentences, simple_sentences
 from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.ingest.chunking import Chunking, careful_sentences, simple_sentences
 from mlx_lvm.errors import UsageError
-from mlx_lvm.weights.make_corpora import CHUNKING, documents
+
+from ..helpers import script
+
+make_corpora = script("make_corpora")
+CHUNKING, documents = make_corpora.CHUNKING, make_corpora.documents
 
 
 def test_simple_sentences_by_hand() -> None:
     text = 'Mr. Smith came.  He said "Go." Then (he left.) Nobody saw! 1 was odd? "Yes." no.'
-    assert simple_sentences(text) == ["Mr. Smith came.", 'He said "Go.', "Then (he left.", "Nobody saw! 1 was odd?", '"Yes." no.']
+    assert simple_sentences(text) == [
+        "Mr. Smith came.",
+        'He said "Go.',
+        "Then (he left.",
+        "Nobody saw! 1 was odd?",
+        '"Yes." no.',
+    ]
     assert simple_sentences("The U.S. Army met Gov. Lee. End.") == ["The U.S. Army met Gov. Lee.", "End."]
     assert simple_sentences(" \n\t ") == []
 

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from mlx_lvm.data import arrays, convert_windows
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.convert import Report, Target, convert
 from mlx_lvm.data.corpus import Corpus, load_corpus
+from mlx_lvm.data.ingest import arrays, convert_windows
+from mlx_lvm.data.ingest.convert import Report, Target, convert
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import InvalidFile, LvmError
 
@@ -56,20 +56,38 @@ def truth(least: int = CONTEXT + 1) -> set[bytes]:
 @pytest.mark.parametrize("ids", [True, False])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_windows_become_documents(
-    tmp_path: Path, names: tuple[str, str], order: np.ndarray, ids: bool, save: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    names: tuple[str, str],
+    order: np.ndarray,
+    ids: bool,
+    save: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(convert_windows, "BLOCK_BYTES", 4 * DIM * CONTEXT * 4)  # four windows at a time
-    given_ids = {"train_article_ids" if names[0].startswith("train") else "article_ids": 100 + DOCUMENTS[TARGETS[order]]} if ids else {}
+    given_ids = (
+        {
+            "train_article_ids" if names[0].startswith("train") else "article_ids": 100
+            + DOCUMENTS[TARGETS[order]]
+        }
+        if ids
+        else {}
+    )
     save(tmp_path / "w.npz", **{names[0]: ROWS[CONTEXTS[order]], names[1]: ROWS[TARGETS[order]], **given_ids})
     report, corpus = run(tmp_path / "w.npz")
     assert documents_of(corpus) == truth()  # the document of three chunks has no window
-    assert (report.windows_read, report.repeated, report.alone) == (len(TARGETS), 0, 1) and report.vectors == 25 == len(corpus)
+    assert (report.windows_read, report.repeated, report.alone) == (
+        len(TARGETS),
+        0,
+        1,
+    ) and report.vectors == 25 == len(corpus)
     if ids:
         assert set(corpus.names) == {"document-100", "document-101", "document-102"}
 
 
 def test_windows_that_cannot_be_placed_are_told(tmp_path: Path) -> None:
-    kept = np.array([0, 1, 5, 6, 7])  # of the first document windows 0, 1 and 5; the second; the first of the third
+    kept = np.array(
+        [0, 1, 5, 6, 7]
+    )  # of the first document windows 0, 1 and 5; the second; the first of the third
     np.savez(
         tmp_path / "w.npz",
         contexts=ROWS[CONTEXTS[kept]],
@@ -98,23 +116,51 @@ def test_sets_of_one_file_are_joined(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ids", ["article_indices", "document_ids"])
 def test_rows_with_ids_and_chunk_numbers(tmp_path: Path, ids: str) -> None:
     order = np.random.default_rng(2).permutation(len(ROWS))
-    np.savez(tmp_path / "c.npz", vectors=ROWS[order], **{ids: DOCUMENTS[order]}, chunk_indices=CHUNKS[order], texts=order.astype(str))
-    report, corpus = run(tmp_path / "c.npz", card=EncoderCard(model="e", dim=DIM), provenance={"source": "here"})
-    assert documents_of(corpus) == truth(1) and report.notes == [] and corpus.card.model == "e" and corpus.provenance["source"] == "here"
+    np.savez(
+        tmp_path / "c.npz",
+        vectors=ROWS[order],
+        **{ids: DOCUMENTS[order]},
+        chunk_indices=CHUNKS[order],
+        texts=order.astype(str),
+    )
+    report, corpus = run(
+        tmp_path / "c.npz", card=EncoderCard(model="e", dim=DIM), provenance={"source": "here"}
+    )
+    assert (
+        documents_of(corpus) == truth(1)
+        and report.notes == []
+        and corpus.card.model == "e"
+        and corpus.provenance["source"] == "here"
+    )
     assert corpus.texts is not None
     np.testing.assert_array_equal(ROWS[[int(text) for text in corpus.texts]], corpus.numpy())
 
 
 def test_gaps_and_repeats_of_chunk_numbers(tmp_path: Path) -> None:
-    np.savez(tmp_path / "c.npz", vectors=ROWS[:4], article_indices=np.zeros(4, int), chunk_indices=np.array([0, 1, 3, 4]))
+    np.savez(
+        tmp_path / "c.npz",
+        vectors=ROWS[:4],
+        article_indices=np.zeros(4, int),
+        chunk_indices=np.array([0, 1, 3, 4]),
+    )
     assert "1 gaps" in run(tmp_path / "c.npz")[0].notes[0]
-    np.savez(tmp_path / "c.npz", vectors=ROWS[:4], article_indices=np.zeros(4, int), chunk_indices=np.array([0, 1, 1, 4]))
+    np.savez(
+        tmp_path / "c.npz",
+        vectors=ROWS[:4],
+        article_indices=np.zeros(4, int),
+        chunk_indices=np.array([0, 1, 1, 4]),
+    )
     with pytest.raises(InvalidFile, match="row 2: chunk 1 of document 0 is there twice"):
         run(tmp_path / "c.npz")
 
 
 def test_offsets_and_names(tmp_path: Path) -> None:
-    np.savez(tmp_path / "c.npz", vectors=ROWS.astype(np.float16), offsets=OFFSETS, names=np.array(["p", "q", "r", "s"]))
+    np.savez(
+        tmp_path / "c.npz",
+        vectors=ROWS.astype(np.float16),
+        offsets=OFFSETS,
+        names=np.array(["p", "q", "r", "s"]),
+    )
     report, corpus = run(tmp_path / "c.npz")
     assert corpus.names == ("p", "q", "r", "s") and report.kind == "vectors"
     np.testing.assert_array_equal(corpus.numpy(), ROWS.astype(np.float16).astype(np.float32))
@@ -147,14 +193,21 @@ def test_parquet(tmp_path: Path) -> None:
 
     order = np.random.default_rng(3).permutation(len(ROWS))
     texts = [f"t{k}" for k in order]
-    table = {"doc_id": [f"d{k}" for k in DOCUMENTS[order]], "chunk": CHUNKS[order], "text": texts, "embedding": list(ROWS[order])}
+    table = {
+        "doc_id": [f"d{k}" for k in DOCUMENTS[order]],
+        "chunk": CHUNKS[order],
+        "text": texts,
+        "embedding": list(ROWS[order]),
+    }
     pq.write_table(pa.table(table), tmp_path / "p.parquet", row_group_size=7)
     _, corpus = run(tmp_path / "p.parquet")
     assert documents_of(corpus) == truth(1) and corpus.texts is not None
     np.testing.assert_array_equal(ROWS[[int(text[1:]) for text in corpus.texts]], corpus.numpy())
     bad = {"ragged": [[1.0, 2.0], [1.0]], "null row": [[1.0], None], "null number": [[1.0], [None]]}
     for column in bad.values():
-        pq.write_table(pa.table({"embedding": pa.array(column, pa.list_(pa.float32()))}), tmp_path / "p.parquet")
+        pq.write_table(
+            pa.table({"embedding": pa.array(column, pa.list_(pa.float32()))}), tmp_path / "p.parquet"
+        )
         with pytest.raises(InvalidFile, match="embedding"):
             run(tmp_path / "p.parquet")
     for data in (b"PAR1", b"PAR1" + b"\0" * 50 + b"PAR1", (tmp_path / "p.parquet").read_bytes()[:-20]):
@@ -275,7 +328,9 @@ def stored(at: int = 0, value: int = 0x50) -> bytes:
 
 def test_a_plain_npz_is_read_as_a_packed_one(tmp_path: Path) -> None:
     (tmp_path / "plain.npz").write_bytes(stored())
-    (tmp_path / "packed.npz").write_bytes(npz(vectors=np.tile(ROWS, (100, 1)), article_ids=np.arange(2800) // 7))
+    (tmp_path / "packed.npz").write_bytes(
+        npz(vectors=np.tile(ROWS, (100, 1)), article_ids=np.arange(2800) // 7)
+    )
     (_, plain), (_, packed) = run(tmp_path / "plain.npz"), run(tmp_path / "packed.npz")
     np.testing.assert_array_equal(plain.numpy(), packed.numpy())
     assert plain.names == packed.names
@@ -325,7 +380,11 @@ def test_bad_ids_beside_the_file(tmp_path: Path) -> None:
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_bytes_crash_the_readers(tmp_path: Path, data: st.DataObject) -> None:
-    name, whole = data.draw(st.sampled_from([("f.npz", FUZZ_NPZ), ("f.npz", FUZZ_PLAIN), ("f.npy", FUZZ_NPY), ("f.npz", FUZZ_WINDOWS)]))
+    name, whole = data.draw(
+        st.sampled_from(
+            [("f.npz", FUZZ_NPZ), ("f.npz", FUZZ_PLAIN), ("f.npy", FUZZ_NPY), ("f.npz", FUZZ_WINDOWS)]
+        )
+    )
     damaged = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 4))):
         near = st.sampled_from([k for k in range(len(damaged)) if k < 150 or k > len(damaged) - 250])
@@ -349,7 +408,7 @@ def test_a_large_window_file_needs_memory_for_its_blocks_only(tmp_path: Path) ->
     windows = np.lib.stride_tricks.sliding_window_view(rows, 6, axis=0).transpose(0, 2, 1)
     np.savez(tmp_path / "w.npz", contexts=windows[:, :5], targets=windows[:, 5])
     code = (
-        "import re, resource, sys\nfrom pathlib import Path\nimport mlx_lvm.data.convert as c\n"
+        "import re, resource, sys\nfrom pathlib import Path\nimport mlx_lvm.data.ingest.convert as c\n"
         "def peak():\n"
         "    if sys.platform != 'linux':\n        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "    return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"  # ru_maxrss: the parent's
@@ -357,7 +416,10 @@ def test_a_large_window_file_needs_memory_for_its_blocks_only(tmp_path: Path) ->
         "print(report.vectors, report.documents, (peak() - before) >> 20)"
     )
     out = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "w.npz", tmp_path / "o.safetensors"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, tmp_path / "w.npz", tmp_path / "o.safetensors"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     vectors, documents, grown = map(int, out.stdout.split())
     assert (vectors, documents) == (18_000, 1) and grown < 200, grown

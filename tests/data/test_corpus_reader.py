@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlx_lvm.core.files import open_safetensors, sha256, to_bytes
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import load_corpus, write_corpus
-from mlx_lvm.data.reader import INDEX, open_corpus
+from mlx_lvm.data.ingest.transform import resplit, subset
 from mlx_lvm.data.splits import split_corpus
-from mlx_lvm.data.transform import resplit, subset
+from mlx_lvm.data.storage.reader import INDEX, open_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, UsageError
-from mlx_lvm.files import open_safetensors, sha256, to_bytes
 
 DIM, LENGTHS, NAMES = 4, [3, 5, 2], ["a", "b/c", "d"]
 OFFSETS = np.cumsum([0, *LENGTHS])
@@ -34,11 +34,24 @@ def vectors() -> np.ndarray:
 def good(tmp_path: Path) -> Path:
     path = tmp_path / "good.safetensors"
     probes = np.random.default_rng(1).standard_normal((16, DIM)).astype(np.float32)
-    write_corpus(path, vectors(), OFFSETS, NAMES, EncoderCard(model="m", dim=DIM, probes=probes), {"source": "s"}, "F32")
+    write_corpus(
+        path,
+        vectors(),
+        OFFSETS,
+        NAMES,
+        EncoderCard(model="m", dim=DIM, probes=probes),
+        {"source": "s"},
+        "F32",
+    )
     return path
 
 
-def rewrite(path: Path, tensors: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None, keep_digest: bool = False) -> None:
+def rewrite(
+    path: Path,
+    tensors: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
+    keep_digest: bool = False,
+) -> None:
     """The corpus with some tensors and metadata replaced (None removes); its digest made right again."""
     file = open_safetensors(path)
     all_tensors = {name: np.array(file.numpy(name)) for name in file.tensors} | (tensors or {})
@@ -133,7 +146,13 @@ def test_every_problem_is_told_at_once(good: Path) -> None:
     with pytest.raises(InvalidFile) as error:
         load_corpus(good)
     assert all(
-        words in str(error.value) for words in ("row 2 (document 'a', chunk 2)", "row 7 (document 'b/c', chunk 4)", "sha256", "3 problems")
+        words in str(error.value)
+        for words in (
+            "row 2 (document 'a', chunk 2)",
+            "row 7 (document 'b/c', chunk 4)",
+            "sha256",
+            "3 problems",
+        )
     )
 
 
@@ -188,7 +207,11 @@ def lines(*entries: Any) -> bytes:
     return b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
 
 
-CHUNKS = [{"document": name, "chunk": k, "text": f"{name} {k}"} for name, length in zip(NAMES, LENGTHS, strict=True) for k in range(length)]
+CHUNKS = [
+    {"document": name, "chunk": k, "text": f"{name} {k}"}
+    for name, length in zip(NAMES, LENGTHS, strict=True)
+    for k in range(length)
+]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +222,11 @@ CHUNKS = [{"document": name, "chunk": k, "text": f"{name} {k}"} for name, length
         (".jsonl", lines(*CHUNKS[:4], *CHUNKS[5:], CHUNKS[4]), "line 5: chunk"),
         (".jsonl", lines(*CHUNKS[:4]) + b"{\n", "line 5: not a JSON object"),
         (".jsonl", lines(*CHUNKS[:4]) + b'{"document": "\xff"}\n', "line 5: not UTF-8"),
-        (".jsonl", lines({"document": "a", "chunk": 0}), "line 1: not a JSON object of document, chunk and text"),
+        (
+            ".jsonl",
+            lines({"document": "a", "chunk": 0}),
+            "line 1: not a JSON object of document, chunk and text",
+        ),
         (".jsonl", lines([1]), "line 1: not a JSON object"),
         (".jsonl", b'{"document": "a", "chunk": 0, "text": "' + b"x" * (17 << 20), "line 1: longer"),
         (".jsonl.gz", gzip.compress(lines(*CHUNKS))[:-12], "damaged gzip"),
@@ -233,7 +260,9 @@ def shards(good: Path) -> Path:
 
 
 def test_shards_read_as_one(good: Path, shards: Path) -> None:
-    assert sorted(path.name for path in shards.glob("*.safetensors")) == [f"shard-0000{k}.safetensors" for k in range(3)]
+    assert sorted(path.name for path in shards.glob("*.safetensors")) == [
+        f"shard-0000{k}.safetensors" for k in range(3)
+    ]
     one, many = load_corpus(good), load_corpus(shards)
     np.testing.assert_array_equal(many.numpy(), vectors())
     assert (many.names, many.texts) == (one.names, one.texts) and (many.offsets == one.offsets).all()
@@ -249,7 +278,15 @@ def edit_index(folder: Path, change: Callable[[dict], Any]) -> None:
 
 
 def other(path: Path, dim: int = DIM, model: str = "m", dtype: str = "F32") -> None:
-    write_corpus(path, np.ones((2, dim), np.float32), np.array([0, 2]), ["other"], EncoderCard(model=model, dim=dim), {}, dtype)
+    write_corpus(
+        path,
+        np.ones((2, dim), np.float32),
+        np.array([0, 2]),
+        ["other"],
+        EncoderCard(model=model, dim=dim),
+        {},
+        dtype,
+    )
 
 
 def replace_shard(folder: Path, **options: Any) -> None:
@@ -268,7 +305,10 @@ def replace_shard(folder: Path, **options: Any) -> None:
         (lambda f: (f / INDEX).write_text("[]"), "not the index"),
         (lambda f: edit_index(f, lambda v: v.update(shards=[])), "at least one shard"),
         (lambda f: edit_index(f, lambda v: v.update(shards={"a": 1})), "must be a list"),
-        (lambda f: edit_index(f, lambda v: v["shards"][0].update(file="../good.safetensors")), "not the plain name"),
+        (
+            lambda f: edit_index(f, lambda v: v["shards"][0].update(file="../good.safetensors")),
+            "not the plain name",
+        ),
         (lambda f: edit_index(f, lambda v: v["shards"][0].update(file="/etc/passwd")), "not the plain name"),
         (lambda f: edit_index(f, lambda v: v["shards"][0].update(file=7)), "not the plain name"),
         (lambda f: edit_index(f, lambda v: v["shards"][0].update(vectors=4)), "says 4"),

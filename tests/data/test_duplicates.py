@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.data import duplicates
-from mlx_lvm.data.audit import check, describe, find_duplicates, lag_profile
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus, write_corpus
-from mlx_lvm.data.duplicates import exact_groups, near_pairs, row_digests
-from mlx_lvm.data.mapped import MappedCorpus
-from mlx_lvm.data.reader import find_corpus, open_corpus
+from mlx_lvm.data.quality import duplicates
+from mlx_lvm.data.quality.audit import check, describe, find_duplicates, lag_profile
+from mlx_lvm.data.quality.duplicates import exact_groups, near_pairs, row_digests
 from mlx_lvm.data.splits import duplicates_across, split_corpus
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 
 
 def corpus(path: Path, vectors: np.ndarray, lengths: list[int], dtype: str = "F32") -> MappedCorpus:
@@ -22,12 +22,16 @@ def corpus(path: Path, vectors: np.ndarray, lengths: list[int], dtype: str = "F3
 
 
 @pytest.mark.parametrize("dim", [8, 200])
-def test_near_pairs_are_those_of_all_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int) -> None:
+def test_near_pairs_are_those_of_all_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int
+) -> None:
     monkeypatch.setattr(duplicates, "BLOCK", 64)
     monkeypatch.setattr(duplicates, "MANY", 40)  # both ways to the products
     rng = np.random.default_rng(dim)
     centres = rng.standard_normal((60, dim))
-    rows = (centres[rng.integers(0, 60, 300)] + rng.uniform(0.02, 0.3, (300, 1)) * rng.standard_normal((300, dim))).astype(np.float32)
+    rows = (
+        centres[rng.integers(0, 60, 300)] + rng.uniform(0.02, 0.3, (300, 1)) * rng.standard_normal((300, dim))
+    ).astype(np.float32)
     rows *= rng.uniform(0.1, 10, (300, 1)).astype(np.float32)
     unit = rows.astype(np.float64) / np.linalg.norm(rows, axis=1, keepdims=True)
     products = unit @ unit.T
@@ -110,11 +114,18 @@ def test_a_copied_document_is_leakage(tmp_path: Path) -> None:
     rows[8 * test : 8 * test + 8] = rows[8 * train : 8 * train + 8]
     rows[8 * test + 1] += 1e-4  # near, not exact
     findings, found = check(corpus(tmp_path / "x.safetensors", rows, [8] * 60), 5, 0)
-    assert found is not None and (found.leakage.exact, found.leakage.near, found.leakage.held_out) == (7, 8, held_out)
+    assert found is not None and (found.leakage.exact, found.leakage.near, found.leakage.held_out) == (
+        7,
+        8,
+        held_out,
+    )
     assert found.exact == 7 and found.near == 8 and found.near_within == 0
     told = "\n".join(findings.problems)
     assert f"'doc {test}' (test): 8 of 8 chunks" in told and f"8 of {held_out} held-out chunks" in told
-    assert f"row {8 * test} (document 'doc {test}', chunk 0) of test is row {8 * train} (document 'doc {train}', chunk 0) of train" in told
+    assert (
+        f"row {8 * test} (document 'doc {test}', chunk 0) of test is row {8 * train} (document 'doc {train}', chunk 0) of train"
+        in told
+    )
 
 
 def test_lag_profile_and_description_by_hand(tmp_path: Path) -> None:
@@ -131,4 +142,6 @@ def test_lag_profile_and_description_by_hand(tmp_path: Path) -> None:
     unit = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     covariance = np.cov(unit.T, bias=True)
     assert found["anisotropy"]["mean_norm"] == pytest.approx(np.linalg.norm(unit.mean(axis=0)), abs=1e-6)
-    assert found["anisotropy"]["first_1"] == pytest.approx(np.linalg.eigvalsh(covariance)[-1] / np.trace(covariance), abs=1e-6)
+    assert found["anisotropy"]["first_1"] == pytest.approx(
+        np.linalg.eigvalsh(covariance)[-1] / np.trace(covariance), abs=1e-6
+    )

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_lvm.data import embedding
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.chunking import Chunking
 from mlx_lvm.data.corpus import load_corpus
-from mlx_lvm.data.documents import list_documents, plain, read_documents
-from mlx_lvm.data.embedding import embed
+from mlx_lvm.data.ingest import embedding
+from mlx_lvm.data.ingest.chunking import Chunking
+from mlx_lvm.data.ingest.documents import list_documents, plain, read_documents
+from mlx_lvm.data.ingest.embedding import embed
 from mlx_lvm.errors import InvalidFile, UsageError
 
 RULE = Chunking(20, 40)
@@ -33,7 +33,10 @@ class LengthEncoder:
             self.left -= 1
             if self.left < 0:
                 raise KeyboardInterrupt
-        return np.array([[len(text), text.count("a") + 1, sum(map(ord, text)) % 97 + 1] for text in texts], dtype=np.float32)
+        return np.array(
+            [[len(text), text.count("a") + 1, sum(map(ord, text)) % 97 + 1] for text in texts],
+            dtype=np.float32,
+        )
 
     def too_long(self, texts: Sequence[str]) -> int:
         return sum(len(text) > 35 for text in texts)
@@ -44,33 +47,49 @@ def docs(tmp_path: Path) -> Path:
     folder = tmp_path / "docs"
     (folder / "deep").mkdir(parents=True)
     (folder / "one.txt").write_text("\ufeffA first sentence. " + "Then another one. " * 9, "utf-8")
-    (folder / "deep" / "two.md").write_text("---\ntitle: x\n---\n# Heading\n\nSee [the page](http://x.y) and ![a picture](z.png). Fine.")
-    entries = [{"id": "three", "text": "Short."}, {"id": 4, "text": "Numbers name too. " * 4}, {"id": "blank", "text": " \n"}]
+    (folder / "deep" / "two.md").write_text(
+        "---\ntitle: x\n---\n# Heading\n\nSee [the page](http://x.y) and ![a picture](z.png). Fine."
+    )
+    entries = [
+        {"id": "three", "text": "Short."},
+        {"id": 4, "text": "Numbers name too. " * 4},
+        {"id": "blank", "text": " \n"},
+    ]
     (folder / "more.jsonl").write_text("\n".join(map(json.dumps, entries)) + "\n\n")
     (folder / "photo.jpg").write_bytes(b"\xff\xd8")
     (folder / ".hidden.txt").write_text("Not this.")
     return folder
 
 
-def run(paths: list[Path], out: Path, encoder: LengthEncoder | None = None, **options: Any) -> embedding.Embedded:
+def run(
+    paths: list[Path], out: Path, encoder: LengthEncoder | None = None, **options: Any
+) -> embedding.Embedded:
     return embed(paths, out, encoder or LengthEncoder(), RULE, options.pop("dtype", "F32"), **options)
 
 
 def test_documents_to_a_corpus(docs: Path, tmp_path: Path) -> None:
     result = run([docs], tmp_path / "c.safetensors", provenance={"licence": "mine"})
     corpus = load_corpus(tmp_path / "c.safetensors")
-    assert corpus.names == ("deep/two", "three", "4", "one") and result.blank == ["blank"] and result.left_out == {".jpg": 1}
+    assert (
+        corpus.names == ("deep/two", "three", "4", "one")
+        and result.blank == ["blank"]
+        and result.left_out == {".jpg": 1}
+    )
     assert corpus.texts is not None
     assert corpus.texts[:3] == ["Heading See the page and a picture.", "Fine.", "Short."]
     np.testing.assert_array_equal(corpus.numpy(), LengthEncoder().encode(corpus.texts))
     assert corpus.provenance == {"source": "docs", "licence": "mine", "chunking": RULE.describe()}
-    assert corpus.card == LengthEncoder().card and result.too_long == sum(len(text) > 35 for text in corpus.texts)
+    assert corpus.card == LengthEncoder().card and result.too_long == sum(
+        len(text) > 35 for text in corpus.texts
+    )
     assert (result.documents, result.chunks, result.dim) == (4, len(corpus), 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.chunks.jsonl", "c.safetensors", "docs"]
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "I8"])
-def test_a_stopped_run_goes_on_to_the_same_bytes(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
     monkeypatch.setattr(embedding, "PART", 3)
     run([docs], tmp_path / "whole.safetensors", dtype=dtype)
     with pytest.raises(KeyboardInterrupt):
@@ -88,7 +107,9 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(docs: Path, tmp_path: Path, mon
     assert not part.parent.exists()
 
 
-def test_unfinished_work_of_other_settings_is_not_mixed_in(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_work_of_other_settings_is_not_mixed_in(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(embedding, "PART", 3)
     out = tmp_path / "c.safetensors"
     with pytest.raises(KeyboardInterrupt):

@@ -7,13 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_lvm.data.folding import Folded, destinations, fold
+from mlx_lvm.data.ingest.folding import Folded, destinations, fold
 
 
 def windows(documents: list[list[int]], width: int, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Rows of all windows as numbers, and the document of each."""
-    rows = [(d[k : k + width], number) for number, d in enumerate(documents) for k in range(0, len(d) - width + 1, stride)]
-    return np.array([row for row, _ in rows], np.uint64).reshape(-1, width), np.array([number for _, number in rows])
+    rows = [
+        (d[k : k + width], number)
+        for number, d in enumerate(documents)
+        for k in range(0, len(d) - width + 1, stride)
+    ]
+    return np.array([row for row, _ in rows], np.uint64).reshape(-1, width), np.array(
+        [number for _, number in rows]
+    )
 
 
 def unfold(rows: np.ndarray, folded: Folded) -> list[list[int]]:
@@ -34,15 +40,25 @@ def unfold(rows: np.ndarray, folded: Folded) -> list[list[int]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 6), st.integers(0, 99), st.booleans(), st.integers(1, 3))
-def test_distinct_chunks_fold_back_whatever_the_order(lengths: list[int], context: int, seed: int, ids: bool, stride: int) -> None:
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=6),
+    st.integers(1, 6),
+    st.integers(0, 99),
+    st.booleans(),
+    st.integers(1, 3),
+)
+def test_distinct_chunks_fold_back_whatever_the_order(
+    lengths: list[int], context: int, seed: int, ids: bool, stride: int
+) -> None:
     edges = np.cumsum([0, *lengths])
     documents = [list(range(a, b)) for a, b in pairwise(edges)]
     stride = min(stride, context if ids else max(1, context - 1))  # an overlap that is enough to go by
     rows, groups = windows(documents, context + 1, stride)
     order = np.random.default_rng(seed).permutation(len(rows))
     folded = fold(rows[order], groups[order] if ids else None)
-    covered = [d[: (len(d) - context - 1) // stride * stride + context + 1] for d in documents if len(d) > context]
+    covered = [
+        d[: (len(d) - context - 1) // stride * stride + context + 1] for d in documents if len(d) > context
+    ]
     assert sorted(unfold(rows[order], folded)) == sorted(covered)
     assert folded.repeated == 0
 

@@ -14,6 +14,8 @@ def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
     assert out.returncode == 0, out.stderr
     for line in out.stdout.splitlines():
         what, killed, never_partial, same_bytes, accounted, _ = line.split()
-        assert int(killed) >= 8, f"{what}: too few of twenty were hit: {line}"  # the others had ended before the signal came
+        assert int(killed) >= 8, (
+            f"{what}: too few of twenty were hit: {line}"
+        )  # the others had ended before the signal came
         assert (never_partial, same_bytes, accounted) == ("20", "1", "1"), line
     assert len(out.stdout.splitlines()) == 2

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mlx_lvm.data.corpus import Corpus, load_corpus
-from mlx_lvm.data.reader import open_corpus
+from mlx_lvm.data.ingest.synthetic import Process
+from mlx_lvm.data.ingest.transform import synthesise
 from mlx_lvm.data.splits import split_corpus
-from mlx_lvm.data.synthetic import Process
-from mlx_lvm.data.transform import synthesise
+from mlx_lvm.data.storage.reader import open_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile, UsageError
-from mlx_lvm.evaluation.lags import fit_lag_filter
+from mlx_lvm.predictors.lags import fit_lag_filter
 
 PROCESS = Process(documents=400, least=30, most=50, dim=12, seed=3)
 
@@ -29,7 +29,9 @@ def test_covariances_are_those_of_the_formula(corpus: Corpus) -> None:
     topic, drift, noise, rho = PROCESS.spectrum
     starts = corpus.offsets[:-1]
     for lag in (0, 1, 4):
-        pairs = np.concatenate([np.arange(a + lag, b) for a, b in zip(starts, corpus.offsets[1:], strict=True)])
+        pairs = np.concatenate(
+            [np.arange(a + lag, b) for a, b in zip(starts, corpus.offsets[1:], strict=True)]
+        )
         measured = (inside[pairs] * inside[pairs - lag]).mean(axis=0)
         expected = topic + drift * rho**lag + (noise if lag == 0 else 0)
         np.testing.assert_allclose(measured, expected, atol=0.12 * PROCESS.covariance(np.zeros(1, int)).max())
@@ -53,7 +55,9 @@ def test_no_linear_predictor_does_better(corpus: Corpus) -> None:
     assert best.mean() == pytest.approx(PROCESS.least_error(5), abs=4 * best.std() / np.sqrt(len(best) / 5))
     a = np.concatenate([np.array(fit.contexts()).reshape(len(fit), -1), np.ones((len(fit), 1))], axis=1)
     weights, *_ = np.linalg.lstsq(a.astype(np.float64), np.array(fit.truth()), rcond=None)
-    explicit = ((np.concatenate([x.reshape(len(x), -1), np.ones((len(x), 1))], axis=1) @ weights - y) ** 2).sum(axis=1)
+    explicit = (
+        (np.concatenate([x.reshape(len(x), -1), np.ones((len(x), 1))], axis=1) @ weights - y) ** 2
+    ).sum(axis=1)
     assert best.mean() < explicit.mean() < 1.02 * best.mean()
     scalars = fit_lag_filter(corpus, split.train, 5)
     lag_filter = ((np.array(scalars.predict(held)) - y) ** 2).sum(axis=1)

@@ -6,13 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.data.audit import find_duplicates
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
-from mlx_lvm.data.mapped import MappedCorpus
-from mlx_lvm.data.reader import find_corpus, open_corpus
+from mlx_lvm.data.ingest.transform import (
+    assign_together,
+    choose,
+    merge,
+    parse_fractions,
+    read_assignment,
+    resplit,
+    subset,
+)
+from mlx_lvm.data.quality.audit import find_duplicates
 from mlx_lvm.data.splits import assign, split_corpus
-from mlx_lvm.data.transform import assign_together, choose, merge, parse_fractions, read_assignment, resplit, subset
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError
 
 
@@ -26,9 +34,13 @@ def test_merge_copies_rows_to_the_bit(sotu: Corpus, tmp_path: Path) -> None:
     merge([open_corpus(find_corpus("sotu")), open_corpus(find_corpus("moby"))], tmp_path / "both.safetensors")
     both = load_corpus(tmp_path / "both.safetensors")
     assert both.names == sotu.names + moby.names and both.texts == [*(sotu.texts or []), *(moby.texts or [])]
-    np.testing.assert_array_equal(np.array(both.vectors), np.concatenate([np.array(sotu.vectors), np.array(moby.vectors)]))
+    np.testing.assert_array_equal(
+        np.array(both.vectors), np.concatenate([np.array(sotu.vectors), np.array(moby.vectors)])
+    )
     assert both.scales is not None and sotu.scales is not None and moby.scales is not None
-    np.testing.assert_array_equal(np.array(both.scales), np.concatenate([np.array(sotu.scales), np.array(moby.scales)]))
+    np.testing.assert_array_equal(
+        np.array(both.scales), np.concatenate([np.array(sotu.scales), np.array(moby.scales)])
+    )
     assert "State of the Union" in both.provenance["source"] and "Moby" in both.provenance["source"]
 
 
@@ -49,13 +61,21 @@ def test_merge_refuses_other_encoders_and_names_twice(mapped: MappedCorpus, tmp_
 def test_subset_by_pattern_and_list(mapped: MappedCorpus, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("extracts\nchapter_42\n")
     chosen = choose(mapped, ["chapter_1?"], tmp_path / "names.txt")
-    expected = [name for name in mapped.names if name in ("extracts", "chapter_42") or (name.startswith("chapter_1") and len(name) == 10)]
+    expected = [
+        name
+        for name in mapped.names
+        if name in ("extracts", "chapter_42") or (name.startswith("chapter_1") and len(name) == 10)
+    ]
     assert [mapped.names[d] for d in chosen] == expected
     subset(mapped, chosen, tmp_path / "s.safetensors")
     small, whole = load_corpus(tmp_path / "s.safetensors"), load_corpus("moby")
     rows = np.concatenate([np.arange(whole.offsets[d], whole.offsets[d + 1]) for d in chosen])
     np.testing.assert_array_equal(small.numpy(), whole.numpy(rows))
-    assert whole.texts is not None and small.texts == [whole.texts[row] for row in rows] and small.card == whole.card
+    assert (
+        whole.texts is not None
+        and small.texts == [whole.texts[row] for row in rows]
+        and small.card == whole.card
+    )
     assert (mapped.lengths[choose(mapped, [], least=20)] >= 20).all()
     with pytest.raises(UsageError, match="no document matches 'chaptr"):
         choose(mapped, ["chaptr*"])
@@ -71,7 +91,9 @@ def test_subset_in_another_dtype(mapped: MappedCorpus, tmp_path: Path, dtype: st
     subset(mapped, np.arange(5), tmp_path / "s.safetensors", dtype)
     stop = int(mapped.offsets[5])
     found, expected = load_corpus(tmp_path / "s.safetensors").numpy(), mapped.read(0, stop)
-    np.testing.assert_allclose(found, expected, rtol={"F32": 0, "F16": 2**-10, "BF16": 2**-8}[dtype], atol=1e-7)
+    np.testing.assert_allclose(
+        found, expected, rtol={"F32": 0, "F16": 2**-10, "BF16": 2**-8}[dtype], atol=1e-7
+    )
 
 
 def test_split_by_seed_fractions_and_file(mapped: MappedCorpus, tmp_path: Path) -> None:
@@ -83,13 +105,18 @@ def test_split_by_seed_fractions_and_file(mapped: MappedCorpus, tmp_path: Path) 
     (tmp_path / "a.json").write_text(json.dumps(wanted))
     (tmp_path / "a.tsv").write_text("".join(f"{name}\t{part}\n" for name, part in wanted.items()))
     for file in ("a.json", "a.tsv"):
-        np.testing.assert_array_equal(read_assignment(tmp_path / file, mapped), [2 * name.endswith("7") for name in mapped.names])
+        np.testing.assert_array_equal(
+            read_assignment(tmp_path / file, mapped), [2 * name.endswith("7") for name in mapped.names]
+        )
     wanted.update(extracts="testing", stranger="train")
     del wanted["contents"]
     (tmp_path / "a.json").write_text(json.dumps(wanted))
     with pytest.raises(InvalidFile) as error:
         read_assignment(tmp_path / "a.json", mapped)
-    assert all(words in str(error.value) for words in ("'contents' has no part", "'testing' is not one of", "no document 'stranger'"))
+    assert all(
+        words in str(error.value)
+        for words in ("'contents' has no part", "'testing' is not one of", "no document 'stranger'")
+    )
     for text in ("0.8,0.2", "a,b,c", "0.8,0.8,-0.6", "0.5,0.1,0.1"):
         with pytest.raises(UsageError, match="three shares"):
             parse_fractions(text)
@@ -102,7 +129,15 @@ def test_documents_that_share_chunks_stay_together(tmp_path: Path) -> None:
         rows[6 * document] = rows[6 * document + 6]
     for document in range(1, 39, 4):
         rows[6 * document + 3] = rows[6 * document + 9] * 1.5
-    write_corpus(tmp_path / "x.safetensors", rows, np.arange(0, 481, 6), [f"d{k}" for k in range(80)], EncoderCard(dim=16), {}, "F32")
+    write_corpus(
+        tmp_path / "x.safetensors",
+        rows,
+        np.arange(0, 481, 6),
+        [f"d{k}" for k in range(80)],
+        EncoderCard(dim=16),
+        {},
+        "F32",
+    )
     corpus = open_corpus(tmp_path / "x.safetensors")
     assert find_duplicates(corpus, 0).leakage.near > 0
     parts = assign_together(corpus, 0, (0.8, 0.1, 0.1))

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mlx_lvm.backend import mx
 from mlx_lvm.config import parse_size
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import load_corpus, write_corpus
-from mlx_lvm.data.corpus_file import quantise, to_stored
-from mlx_lvm.data.reader import open_corpus
-from mlx_lvm.data.writer import CorpusWriter, shard_cuts
+from mlx_lvm.data.storage.corpus_file import quantise, to_stored
+from mlx_lvm.data.storage.reader import open_corpus
+from mlx_lvm.data.storage.writer import CorpusWriter, shard_cuts
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
 
 ROWS = np.random.default_rng(3).standard_normal((50, 24)).astype(np.float32)
@@ -24,7 +24,9 @@ OFFSETS, NAMES, CARD = np.array([0, 20, 21, 50]), ["a", "b", "c"], EncoderCard(d
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "I8"])
 def test_pieces_in_any_order_give_the_bytes_of_the_whole(tmp_path: Path, dtype: str) -> None:
     write_corpus(tmp_path / "whole.safetensors", ROWS, OFFSETS, NAMES, CARD, {"source": "x"}, dtype)
-    with CorpusWriter(tmp_path / "pieces.safetensors", OFFSETS, NAMES, CARD, {"source": "x"}, dtype) as writer:
+    with CorpusWriter(
+        tmp_path / "pieces.safetensors", OFFSETS, NAMES, CARD, {"source": "x"}, dtype
+    ) as writer:
         writer.put(30, ROWS[30:])
         order = np.random.default_rng(0).permutation(30)
         writer.put_rows(order, ROWS[order])
@@ -34,18 +36,29 @@ def test_pieces_in_any_order_give_the_bytes_of_the_whole(tmp_path: Path, dtype: 
 
 
 def test_rounding_is_that_of_the_device_and_of_safetensors(tmp_path: Path) -> None:
-    ties = np.concatenate([ROWS, 1 + np.arange(24, dtype=np.float32)[None] * 2**-8])  # half way between two, every other one
+    ties = np.concatenate(
+        [ROWS, 1 + np.arange(24, dtype=np.float32)[None] * 2**-8]
+    )  # half way between two, every other one
     bits, _ = to_stored(ties, "BF16")
     np.testing.assert_array_equal(bits, np.array(mx.array(ties).astype(mx.bfloat16).view(mx.uint16)))
     write_corpus(tmp_path / "h.safetensors", ROWS, OFFSETS, NAMES, CARD, {}, "F16")
     np.testing.assert_array_equal(load_file(tmp_path / "h.safetensors")["vectors"], ROWS.astype(np.float16))
     small, scales = quantise(ROWS)
     np.testing.assert_allclose(scales, np.abs(ROWS).max(axis=1) / 127, rtol=1e-6)
-    assert np.abs(small * scales[:, None] - ROWS).max() <= scales.max() / 2 * 1.0001 and np.abs(small).max() == 127
+    assert (
+        np.abs(small * scales[:, None] - ROWS).max() <= scales.max() / 2 * 1.0001
+        and np.abs(small).max() == 127
+    )
 
 
 def test_shards_close_before_the_document_that_would_pass_the_size() -> None:
-    assert shard_cuts(np.array([0, 4, 6, 9, 20, 21]), 10, 60) == [0, 2, 3, 4, 5]  # 4+2 rows; 3; 11 alone though larger; 1
+    assert shard_cuts(np.array([0, 4, 6, 9, 20, 21]), 10, 60) == [
+        0,
+        2,
+        3,
+        4,
+        5,
+    ]  # 4+2 rows; 3; 11 alone though larger; 1
     assert shard_cuts(np.array([0, 4]), 10, 1) == [0, 1]
 
 
@@ -63,7 +76,10 @@ def test_a_bad_row_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_float16_cannot_hold_everything(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFile, match=r"row 0 .*NaN or Inf"), CorpusWriter(tmp_path / "x", OFFSETS, NAMES, CARD, {}, "F16") as writer:
+    with (
+        pytest.raises(InvalidFile, match=r"row 0 .*NaN or Inf"),
+        CorpusWriter(tmp_path / "x", OFFSETS, NAMES, CARD, {}, "F16") as writer,
+    ):
         writer.put(0, ROWS * 1e5)
         writer.finish()
     assert list(tmp_path.iterdir()) == []
@@ -96,13 +112,17 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
 
 def test_sharded_folders_are_replaced_whole(tmp_path: Path) -> None:
     for factor, shard_bytes, count in ((1, 1000, 3), (2, 100_000, 1)):
-        with CorpusWriter(tmp_path / "x", OFFSETS, NAMES, CARD, {}, "F32", shard_bytes=shard_bytes, overwrite=True) as writer:
+        with CorpusWriter(
+            tmp_path / "x", OFFSETS, NAMES, CARD, {}, "F32", shard_bytes=shard_bytes, overwrite=True
+        ) as writer:
             writer.put(0, ROWS * factor)
             writer.finish(f"text {row}" for row in range(50))
         corpus = load_corpus(tmp_path / "x")
         np.testing.assert_array_equal(corpus.numpy(), ROWS * factor)
         assert corpus.texts == [f"text {row}" for row in range(50)]
-        assert len(open_corpus(tmp_path / "x").shards) == count and [p.name for p in tmp_path.iterdir()] == ["x"]
+        assert len(open_corpus(tmp_path / "x").shards) == count and [p.name for p in tmp_path.iterdir()] == [
+            "x"
+        ]
 
 
 def test_texts_of_an_older_corpus_go_with_it(tmp_path: Path) -> None:

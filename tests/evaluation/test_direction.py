@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
-from mlx_lvm.evaluation import direction as directions
-from mlx_lvm.evaluation.controls import Oracle
-from mlx_lvm.evaluation.direction import LAST, OFFSETS, TARGET, direction, explain, offset_cosines
-from mlx_lvm.evaluation.predictor import predict_all
+from mlx_lvm.evaluation.study import direction as directions
+from mlx_lvm.evaluation.study.direction import LAST, OFFSETS, TARGET, direction, explain, offset_cosines
+from mlx_lvm.predictors.base import predict_all
+from mlx_lvm.predictors.controls import Oracle
 
-from .conftest import make_corpus
+from ..helpers import make_corpus
 
 TEST = np.array([4, 7, 9, 13])
 
@@ -26,7 +26,9 @@ def test_offsets_against_a_loop(uneven: Corpus, monkeypatch: pytest.MonkeyPatch)
         for k, o in enumerate(OFFSETS):
             if start <= t + o < uneven.offsets[d + 1]:
                 y = x[t + o]
-                assert values[i, k] == pytest.approx(predicted[i] @ y / np.linalg.norm(predicted[i]) / np.linalg.norm(y), abs=2e-6)
+                assert values[i, k] == pytest.approx(
+                    predicted[i] @ y / np.linalg.norm(predicted[i]) / np.linalg.norm(y), abs=2e-6
+                )
             else:
                 assert np.isnan(values[i, k])
 
@@ -37,7 +39,9 @@ def test_the_oracle_peaks_at_the_target(uneven: Corpus) -> None:
     result = direction({"oracle": values}, values[:, LAST], found.documents, 100, 0)
     assert result["curves"]["oracle"]["peak"] == 0
     assert result["curves"]["oracle"]["cosine"][TARGET] == pytest.approx(1, abs=1e-6)
-    assert result["windows"] == sum(t + 4 < uneven.offsets[d + 1] for t, d in zip(found.targets, found.documents, strict=True))
+    assert result["windows"] == sum(
+        t + 4 < uneven.offsets[d + 1] for t, d in zip(found.targets, found.documents, strict=True)
+    )
     assert result["r1"] == pytest.approx(values[:, LAST].mean())
 
 
@@ -52,11 +56,18 @@ def test_the_conditional_mean_leans_on_the_last_chunk_as_the_identity_says() -> 
         rows.append(a * rows[-1] + np.sqrt(1 - a * a) * generator.standard_normal(dim) / np.sqrt(dim))
     corpus = make_corpus(np.array(rows), [length])
     found = windows(corpus, np.array([0]), 5)
-    truth, conditional = offset_cosines(found.truth(), found), offset_cosines(a * found.contexts()[:, -1], found)
-    one = direction({"p": conditional, "oracle": truth}, truth[:, LAST], found.documents, 50, 0)["identity"]["p"]
+    truth, conditional = (
+        offset_cosines(found.truth(), found),
+        offset_cosines(a * found.contexts()[:, -1], found),
+    )
+    one = direction({"p": conditional, "oracle": truth}, truth[:, LAST], found.documents, 50, 0)["identity"][
+        "p"
+    ]
     assert one["cosine"] == pytest.approx(a, abs=0.01)
     assert one["r1_over_c"] == pytest.approx(1, abs=1e-6) and one["to_last"] == pytest.approx(1, abs=1e-6)
-    assert one["margin"] == pytest.approx(a - 1, abs=0.01) and one["margin"] == pytest.approx(one["margin_of_conditional_mean"], abs=1e-6)
+    assert one["margin"] == pytest.approx(a - 1, abs=0.01) and one["margin"] == pytest.approx(
+        one["margin_of_conditional_mean"], abs=1e-6
+    )
 
 
 def test_the_sentence_has_the_numbers(uneven: Corpus) -> None:
@@ -65,7 +76,9 @@ def test_the_sentence_has_the_numbers(uneven: Corpus) -> None:
     result = direction({"oracle": truth}, truth[:, LAST], found.documents, 50, 0)
     assert f"r1 = {truth[:, LAST].mean():.4f}" in explain(result, "oracle")
     assert f"sqrt(r1) = {np.sqrt(truth[:, LAST].mean()):.4f}" in explain(result, "oracle")
-    assert "oracle leans on the last chunk about as much as such a mean would" in explain(result, "oracle")  # r1 / 1 = r1
+    assert "oracle leans on the last chunk about as much as such a mean would" in explain(
+        result, "oracle"
+    )  # r1 / 1 = r1
 
 
 def test_documents_too_short_for_the_curve(uneven: Corpus) -> None:

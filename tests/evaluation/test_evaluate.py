@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mlx_lvm.backend import mx
+from mlx_lvm.bench import latency as bench
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import CheckFailed, InvalidFile, UsageError
-from mlx_lvm.evaluation import bench, retrieval
 from mlx_lvm.evaluation import evaluate as evaluation
-from mlx_lvm.evaluation.baselines import NAMES, Last
-from mlx_lvm.evaluation.controls import Oracle
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation, evaluate, examine
 from mlx_lvm.evaluation.summary import JUDGED
-from mlx_lvm.hub import Loaded
+from mlx_lvm.hub.load import Loaded
+from mlx_lvm.metrics import retrieval
 from mlx_lvm.models import build, config_from_dict
+from mlx_lvm.predictors.baselines import NAMES, Last
+from mlx_lvm.predictors.controls import Oracle
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,9 @@ def done(small: Corpus) -> Evaluation:
 def amn(small: Corpus, **known: object) -> Loaded:
     """AMN whose residual is zero: the mean of its context."""
     mx.random.seed(1)
-    model = build(config_from_dict({"model_type": "amn", "dim": small.dim, "attention_dim": 4, "hidden_dim": 8}))
+    model = build(
+        config_from_dict({"model_type": "amn", "dim": small.dim, "attention_dim": 4, "hidden_dim": 8})
+    )
     last = model.residual_net[-1]
     last.weight, last.bias = mx.zeros_like(last.weight), mx.zeros_like(last.bias)
     return Loaded(model, "amn", **{"card": small.card, "corpus_sha256": small.sha256, **known})  # type: ignore[arg-type]
@@ -44,7 +47,15 @@ def test_every_form_and_control_stands_beside_the_subject(done: Evaluation, smal
     assert result["documents"] == len(test)
     assert result["windows"] == sum(small.lengths[test] - 5)
     for entry in result["metrics"].values():
-        for metric in ("cosine", "centred_cosine", "recall_at_1", "recall_at_5", "recall_at_10", "mrr", "margin"):
+        for metric in (
+            "cosine",
+            "centred_cosine",
+            "recall_at_1",
+            "recall_at_5",
+            "recall_at_10",
+            "mrr",
+            "margin",
+        ):
             assert entry[f"{metric}_ci"][0] <= entry[metric] <= entry[f"{metric}_ci"][1]
     for name, figures in done.figures.items():
         assert result["metrics"][name]["cosine"] == pytest.approx(figures["cosine"].mean())
@@ -57,10 +68,14 @@ def test_differences_are_to_the_best_closed_form_other_than_the_subject(done: Ev
     for metric in ("cosine", "centred_cosine", "mrr"):
         assert best[metric] == max(others, key=lambda name: metrics[name][metric])
         found = metrics["lag-filter"]["versus_best"][metric]
-        assert found["difference"] == pytest.approx(metrics["lag-filter"][metric] - metrics[best[metric]][metric])
+        assert found["difference"] == pytest.approx(
+            metrics["lag-filter"][metric] - metrics[best[metric]][metric]
+        )
         assert found["ci"][0] <= found["difference"] <= found["ci"][1]
     won = metrics["lag-filter"]["cosine"] - metrics[best["cosine"]]["cosine"]
-    assert metrics["lag-filter"]["skill"]["cosine"] == pytest.approx(won / (1 - metrics[best["cosine"]]["cosine"]))
+    assert metrics["lag-filter"]["skill"]["cosine"] == pytest.approx(
+        won / (1 - metrics[best["cosine"]]["cosine"])
+    )
     windowwise = done.figures["lag-filter"]["cosine"] - done.figures[best["cosine"]]["cosine"]
     assert windowwise.mean() == pytest.approx(won)
 
@@ -81,7 +96,12 @@ def test_verdict_says_better_worse_or_neither() -> None:
     for low, high, outcome, words in (
         (0.01, 0.03, "better", "amn is better than the best closed form in cosine: +0.0200 against ridge"),
         (-0.03, -0.01, "worse", "amn is worse than the best closed form in cosine: -0.0200 against ridge"),
-        (-0.01, 0.03, "not distinguishable", "amn is not distinguishable from the best closed form in cosine: +0.0100"),
+        (
+            -0.01,
+            0.03,
+            "not distinguishable",
+            "amn is not distinguishable from the best closed form in cosine: +0.0100",
+        ),
     ):
         found = evaluation.verdict("amn", entry(low, high), 23)
         assert found["outcome"] == outcome
@@ -94,13 +114,18 @@ def test_the_verdict_on_a_model_made_for_ranking_speaks_of_ranking_first(small: 
     model = build(config_from_dict({"model_type": "ramn", "head": "retrieve", "dim": small.dim, "rank": 8}))
     result = evaluate(Loaded(model, "ramn", card=small.card), small, resamples=200)
     found, metrics = result["verdict"], result["metrics"]
-    assert found["purpose"] == "centred.mrr" and found["sentence"] == found["sentences"][0] == found["centred.mrr"]["sentence"]
+    assert (
+        found["purpose"] == "centred.mrr"
+        and found["sentence"] == found["sentences"][0] == found["centred.mrr"]["sentence"]
+    )
     assert "the best closed form in MRR" in found["sentence"] and "in R@5" in " ".join(found["sentences"])
     for metric, leaf in (("centred.mrr", "mrr"), ("centred.recall_at_5", "recall_at_5")):
         best = max(NAMES, key=lambda name: metrics[name]["centred"][leaf])
         against = found[metric]
         assert against["closed_form"] == best == result["best_closed_form"][metric]
-        assert against["difference"] == pytest.approx(metrics["ramn"]["centred"][leaf] - metrics[best]["centred"][leaf])
+        assert against["difference"] == pytest.approx(
+            metrics["ramn"]["centred"][leaf] - metrics[best]["centred"][leaf]
+        )
         assert against["ci"][0] <= against["difference"] <= against["ci"][1]
     assert not any("hybrid" in name for name in metrics) and "hybrid" not in found  # it has its fusion inside
     assert evaluate("last", small, resamples=10)["verdict"]["purpose"] == "cosine"
@@ -117,12 +142,18 @@ def test_a_model_without_residual_scores_as_the_mean(small: Corpus) -> None:
 def test_a_model_is_scored_a_second_time_as_it_ranks_and_is_nobody_s_opponent(small: Corpus) -> None:
     found = examine(amn(small), small, resamples=500)
     metrics, ranking = found.result["metrics"], found.ranking
-    assert list(metrics)[:2] == ["amn", "amn + hybrid"] and metrics["amn + hybrid"]["kind"] == "hybrid" and ranking is not None
+    assert (
+        list(metrics)[:2] == ["amn", "amn + hybrid"]
+        and metrics["amn + hybrid"]["kind"] == "hybrid"
+        and ranking is not None
+    )
     assert set(found.result["best_closed_form"].values()) <= set(NAMES)
     assert ranking.documents == len(np.unique(found.bench.tuning.documents)) == len(split_corpus(small).val)
     claim = found.result["verdict"]["hybrid"]
     best = found.result["best_closed_form"]["centred.mrr"]
-    assert claim["difference"] == pytest.approx(metrics["amn + hybrid"]["centred"]["mrr"] - metrics[best]["centred"]["mrr"])
+    assert claim["difference"] == pytest.approx(
+        metrics["amn + hybrid"]["centred"]["mrr"] - metrics[best]["centred"]["mrr"]
+    )
     assert claim["sentence"].startswith("amn + hybrid is ") and best in claim["sentence"]
     assert metrics["amn + hybrid"]["mrr"] > metrics["amn"]["mrr"]
     assert examine("last", small, resamples=50).ranking is None
@@ -140,7 +171,7 @@ def test_centring_is_chosen_on_validation(done: Evaluation, small: Corpus) -> No
     """`last` gets the fraction that wins on validation documents, whatever the test documents would say."""
     parts = split_corpus(small)
     from mlx_lvm.data.windows import windows
-    from mlx_lvm.evaluation.predictor import document_rows, predict_all
+    from mlx_lvm.predictors.base import document_rows, predict_all
 
     validation = windows(small, parts.val, 5)
     pool = retrieval.build_pool(validation, document_rows(small.offsets, parts.val))
@@ -170,7 +201,9 @@ def test_a_leaking_control_fails_the_evaluation(small: Corpus, monkeypatch: pyte
     assert "random vector's MRR" in str(caught.value)
 
 
-def test_an_exclusion_of_the_truth_fails_the_evaluation(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exclusion_of_the_truth_fails_the_evaluation(
+    small: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wrong targets, one row late: the span's bound breaks."""
     right = bench.window_figures
 
@@ -193,7 +226,9 @@ def test_what_does_not_fit_is_refused(small: Corpus) -> None:
     with pytest.raises(InvalidFile, match="two different encoders"):
         evaluate(amn(small, card=EncoderCard(model="other", dim=small.dim)), small)
     with pytest.raises(InvalidFile, match="reads vectors of 32 dimensions, corpus wide has 33"):
-        wide = dataclasses.replace(small, name="wide", vectors=mx.concatenate([small.vectors, small.vectors[:, :1]], axis=1))
+        wide = dataclasses.replace(
+            small, name="wide", vectors=mx.concatenate([small.vectors, small.vectors[:, :1]], axis=1)
+        )
         evaluate(amn(small, card=None), wide)
     with pytest.raises(UsageError, match="unknown split 'tset'"):
         evaluate("last", small, "tset")
@@ -202,7 +237,10 @@ def test_what_does_not_fit_is_refused(small: Corpus) -> None:
 
 
 def test_notes_say_what_a_reader_must_know(small: Corpus) -> None:
-    assert any("No verdict on new text" in note for note in evaluate("last", small, "train", resamples=10, max_windows=50)["notes"])
+    assert any(
+        "No verdict on new text" in note
+        for note in evaluate("last", small, "train", resamples=10, max_windows=50)["notes"]
+    )
     known = amn(small, corpus="elsewhere", corpus_sha256="0" * 64)
     limited = evaluate(known, small, resamples=10, max_windows=20)
     assert limited["windows"] == 20
@@ -225,4 +263,6 @@ def test_the_difference_to_the_mean_is_paired(done: Evaluation) -> None:
     assert found["difference"] == pytest.approx(entry["cosine"] - mean["cosine"], abs=1e-9)
     assert found["ci"][0] < found["difference"] < found["ci"][1]
     assert found["ci"][1] - found["ci"][0] < mean["cosine_ci"][1] - mean["cosine_ci"][0]
-    assert done.result["verdict"]["mean"]["sentence"].startswith("lag-filter is better than the mean of its context in cosine: +")
+    assert done.result["verdict"]["mean"]["sentence"].startswith(
+        "lag-filter is better than the mean of its context in cosine: +"
+    )

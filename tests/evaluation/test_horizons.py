@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.evaluation.evaluate import examine
-from mlx_lvm.evaluation.horizons import fit_ahead, with_chunks_after
-from mlx_lvm.evaluation.rollout import rolled_out
-from mlx_lvm.evaluation.study import study
-from mlx_lvm.hub import Loaded
+from mlx_lvm.evaluation.study.horizons import fit_ahead, with_chunks_after
+from mlx_lvm.evaluation.study.rollout import rolled_out
+from mlx_lvm.evaluation.study.study import study
+from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import build, config_from_dict
-from mlx_lvm.training.anchor import fit_anchor, start_at_anchor
+from mlx_lvm.training.ramn.anchor import fit_anchor, start_at_anchor
 
 
 def test_closed_forms_of_each_horizon_by_plain_least_squares(small: Corpus) -> None:
@@ -26,7 +26,9 @@ def test_closed_forms_of_each_horizon_by_plain_least_squares(small: Corpus) -> N
     x = small.numpy(np.arange(len(small))).astype(np.float64)
     mean = x[windows(small, train, 5).targets].mean(axis=0)
     pairs = list(zip(chosen.targets, chosen.starts, strict=True))
-    features = np.array([[*(x[max(t - k, s)] for k in range(1, 13)), mean, x[s:t].mean(axis=0)] for t, s in pairs])
+    features = np.array(
+        [[*(x[max(t - k, s)] for k in range(1, 13)), mean, x[s:t].mean(axis=0)] for t, s in pairs]
+    )
     context = features[:, :5].reshape(len(pairs), -1)
     for ahead in range(3):
         y = x[chosen.targets + ahead]
@@ -35,12 +37,18 @@ def test_closed_forms_of_each_horizon_by_plain_least_squares(small: Corpus) -> N
         assert_allclose(np.array(fitted["lag-filter-centroid"][ahead].predict(chosen)), expected, atol=2e-4)
         z, w = context - context.mean(axis=0), y - y.mean(axis=0)
         weights = np.linalg.solve(z.T @ z + 10.0 * np.eye(z.shape[1]), z.T @ w)
-        assert_allclose(np.array(fitted["ridge"][ahead].predict(chosen)), y.mean(axis=0) + z @ weights, atol=2e-4)
+        assert_allclose(
+            np.array(fitted["ridge"][ahead].predict(chosen)), y.mean(axis=0) + z @ weights, atol=2e-4
+        )
 
 
 @pytest.fixture(scope="module")
 def ramn(small: Corpus) -> Loaded:
-    model = build(config_from_dict({"model_type": "ramn", "dim": small.dim, "rank": 12, "hidden_dim": 16, "horizons": 3}))
+    model = build(
+        config_from_dict(
+            {"model_type": "ramn", "dim": small.dim, "rank": 12, "hidden_dim": 16, "horizons": 3}
+        )
+    )
     start_at_anchor(model, fit_anchor(small, split_corpus(small).train, 5, model.config))
     return Loaded(model, "ramn", card=small.card)
 
@@ -53,7 +61,10 @@ def test_the_table(small: Corpus, ramn: Loaded) -> None:
     assert (found["horizons"], found["windows"]) == (3, len(chosen))
     truth = small.numpy(chosen.targets[:, None] + np.arange(3))
     predictor = evaluation.predictors["ramn"]
-    for name, vectors in (("ramn", predictor.ahead(chosen)), ("ramn, rolled out", rolled_out(predictor, chosen, 3))):
+    for name, vectors in (
+        ("ramn", predictor.ahead(chosen)),
+        ("ramn, rolled out", rolled_out(predictor, chosen, 3)),
+    ):
         p = np.array(vectors)
         cosine = (p * truth).sum(-1) / np.linalg.norm(p, axis=-1) / np.linalg.norm(truth, axis=-1)
         assert_allclose(found["curves"][name]["cosine"], cosine.mean(axis=0), atol=1e-6)

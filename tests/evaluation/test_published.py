@@ -6,12 +6,12 @@ from numpy.testing import assert_allclose
 
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows, windows
-from mlx_lvm.evaluation.baselines import ContextMean, DocumentSoFar, Last, Recency
-from mlx_lvm.evaluation.lags import lag_statistics, solve_filter
-from mlx_lvm.evaluation.metrics import window_figures
-from mlx_lvm.evaluation.predictor import Predictor, predict_all
-from mlx_lvm.evaluation.retrieval import Pool, build_pool, rank_figures, ranks
-from mlx_lvm.evaluation.ridge import ridge_system
+from mlx_lvm.metrics.figures import window_figures
+from mlx_lvm.metrics.retrieval import Pool, build_pool, rank_figures, ranks
+from mlx_lvm.predictors.base import Predictor, predict_all
+from mlx_lvm.predictors.baselines import ContextMean, DocumentSoFar, Last, Recency
+from mlx_lvm.predictors.lags import lag_statistics, solve_filter
+from mlx_lvm.predictors.ridge import ridge_system
 
 # cosine, centred cosine, R@1, R@5, MRR
 PUBLISHED = {
@@ -29,7 +29,11 @@ PUBLISHED = {
 def split(sotu: Corpus) -> tuple[np.ndarray, Windows, Pool]:
     order = np.random.RandomState(1).permutation(len(sotu.names))
     test, train = windows(sotu, np.sort(order[:46]), 5), order[69:]
-    assert (len(windows(sotu, train, 5)), len(windows(sotu, order[46:69], 5)), len(test)) == (11399, 1733, 3298)
+    assert (len(windows(sotu, train, 5)), len(windows(sotu, order[46:69], 5)), len(test)) == (
+        11399,
+        1733,
+        3298,
+    )
     return np.sort(train), test, build_pool(test, test.targets.astype(np.int64))
 
 
@@ -38,23 +42,36 @@ def forms(sotu: Corpus, split: tuple[np.ndarray, Windows, Pool]) -> dict[str, Pr
     train = split[0]
     statistics = lag_statistics(sotu, train, 12, 5)
     filters = [solve_filter(statistics, 5), solve_filter(statistics, 12, centroid=True)]
-    found = [Last(), ContextMean(), Recency(0.7), DocumentSoFar(), *filters, ridge_system(sotu, train, 5, 5).solve(30.0)]
+    found = [
+        Last(),
+        ContextMean(),
+        Recency(0.7),
+        DocumentSoFar(),
+        *filters,
+        ridge_system(sotu, train, 5, 5).solve(30.0),
+    ]
     return {form.name: form for form in found}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_figures(name: str, sotu: Corpus, split: tuple[np.ndarray, Windows, Pool], forms: dict[str, Predictor]) -> None:
+def test_published_figures(
+    name: str, sotu: Corpus, split: tuple[np.ndarray, Windows, Pool], forms: dict[str, Predictor]
+) -> None:
     train, test, pool = split
     mean = sotu.numpy(windows(sotu, train, 5).targets).mean(axis=0)
     predicted = predict_all(forms[name], test)
     figures = {**window_figures(predicted, test, mean), **rank_figures(ranks(pool, predicted), pool)}
-    measured = [figures[key].mean() for key in ("cosine", "centred_cosine", "recall_at_1", "recall_at_5", "mrr")]
+    measured = [
+        figures[key].mean() for key in ("cosine", "centred_cosine", "recall_at_1", "recall_at_5", "mrr")
+    ]
     # Theirs are float16 vectors, ours I8: some of 3,298 windows change their rank by one.
     assert_allclose(measured, PUBLISHED[name], atol=1.6e-3)
     assert_allclose(measured[:2], PUBLISHED[name][:2], atol=5e-4)
 
 
-def test_published_retrieval_of_the_centred_last_chunk(sotu: Corpus, split: tuple[np.ndarray, Windows, Pool]) -> None:
+def test_published_retrieval_of_the_centred_last_chunk(
+    sotu: Corpus, split: tuple[np.ndarray, Windows, Pool]
+) -> None:
     """Centring takes the last chunk from MRR 0.224 to 0.235. That was 0.6 of the mean and inner products, under which the
     truth itself may lose to another chunk; with cosines, under which it cannot, the whole mean does the same.
     """

@@ -8,11 +8,11 @@ import pytest
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.evaluation.evaluate import examine
-from mlx_lvm.evaluation.queries import QUERY_SPAN, draw
-from mlx_lvm.evaluation.study import study
-from mlx_lvm.hub import Loaded
+from mlx_lvm.evaluation.study.queries import QUERY_SPAN, draw
+from mlx_lvm.evaluation.study.study import study
+from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import build, config_from_dict
-from mlx_lvm.training.anchor import fit_anchor, start_at_anchor
+from mlx_lvm.training.ramn.anchor import fit_anchor, start_at_anchor
 
 
 def test_queries_follow_the_target_and_strangers_are_of_other_documents() -> None:
@@ -27,7 +27,11 @@ def test_queries_follow_the_target_and_strangers_are_of_other_documents() -> Non
 
 
 def test_the_table(small: Corpus) -> None:
-    model = build(config_from_dict({"model_type": "ramn", "dim": small.dim, "rank": 12, "hidden_dim": 16, "queries": 0.5}))
+    model = build(
+        config_from_dict(
+            {"model_type": "ramn", "dim": small.dim, "rank": 12, "hidden_dim": 16, "queries": 0.5}
+        )
+    )
     start_at_anchor(model, fit_anchor(small, split_corpus(small).train, 5, model.config))
     evaluation = examine(Loaded(model, "ramn", card=small.card), small, resamples=200)
     found = study(evaluation)["queries"]
@@ -36,7 +40,12 @@ def test_the_table(small: Corpus) -> None:
     more = scored.targets + 1 < corpus.offsets[1:][scored.documents]
     rows = found["rows"]
     assert found["windows"] == more.sum() and list(rows) == ["none", "own", "stranger", "query alone"]
-    assert rows["none"]["cosine"] == pytest.approx(evaluation.measured["ramn"].figures["cosine"][more].mean(), abs=1e-6)
+    assert rows["none"]["cosine"] == pytest.approx(
+        evaluation.measured["ramn"].figures["cosine"][more].mean(), abs=1e-6
+    )
     assert rows["own"]["cosine"] > rows["none"]["cosine"] > rows["stranger"]["cosine"]
     gain = found["gains"]["own"]["cosine"]
-    assert gain["difference"] == pytest.approx(rows["own"]["cosine"] - rows["none"]["cosine"]) and gain["ci"][0] < gain["difference"]
+    assert (
+        gain["difference"] == pytest.approx(rows["own"]["cosine"] - rows["none"]["cosine"])
+        and gain["ci"][0] < gain["difference"]
+    )

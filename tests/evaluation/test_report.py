@@ -8,30 +8,46 @@ from pathlib import Path
 
 import pytest
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import SetupInvalid
-from mlx_lvm.evaluation import plots
 from mlx_lvm.evaluation.evaluate import examine
-from mlx_lvm.evaluation.report import render
-from mlx_lvm.evaluation.study import study
-from mlx_lvm.hub import Loaded
+from mlx_lvm.evaluation.report import plots
+from mlx_lvm.evaluation.report.html import render
+from mlx_lvm.evaluation.study.study import study
+from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import build, config_from_dict
 
 from .browser import Page, find_browser
 
-FIGURES = ("scores", "direction", "rollout", "difficulty", "ablations", "sets", "reliability", "attention", "training")
+FIGURES = (
+    "scores",
+    "direction",
+    "rollout",
+    "difficulty",
+    "ablations",
+    "sets",
+    "reliability",
+    "attention",
+    "training",
+)
 HISTORY = [{"epoch": e, "train_cosine": 0.5 + e / 20, "val_cosine": 0.55 + e / 50} for e in (1, 2, 3)]
 
-chromium = pytest.mark.skipif(find_browser() is None, reason="no Chromium here (Debian: apt-get install chromium)")
+chromium = pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium here (Debian: apt-get install chromium)"
+)
 
 
 @pytest.fixture(scope="module")
 def result(small: Corpus) -> dict:
     mx.random.seed(3)
-    model = build(config_from_dict({"model_type": "amn", "dim": small.dim, "attention_dim": 4, "hidden_dim": 8}))
+    model = build(
+        config_from_dict({"model_type": "amn", "dim": small.dim, "attention_dim": 4, "hidden_dim": 8})
+    )
     name = "<b>amn</b> & co"  # a run may be named so, and a page must not believe it
-    evaluation = examine(Loaded(model, name, card=small.card, corpus_sha256=small.sha256), small, resamples=200)
+    evaluation = examine(
+        Loaded(model, name, card=small.card, corpus_sha256=small.sha256), small, resamples=200
+    )
     return {**evaluation.result, **study(evaluation)}
 
 
@@ -70,26 +86,41 @@ def test_the_same_evaluation_gives_the_same_page(result: dict) -> None:
 def test_several_chunks_ahead_and_a_query_are_drawn_where_a_model_has_them(small: Corpus) -> None:
     sizes = {"dim": small.dim, "rank": 8, "hidden_dim": 16, "horizons": 3, "queries": 0.5}
     mx.random.seed(0)
-    evaluation = examine(Loaded(build(config_from_dict({"model_type": "ramn", **sizes})), "ramn", card=small.card), small, resamples=50)
+    evaluation = examine(
+        Loaded(build(config_from_dict({"model_type": "ramn", **sizes})), "ramn", card=small.card),
+        small,
+        resamples=50,
+    )
     result = {**evaluation.result, **study(evaluation)}
     page = render(result)
     ahead, own = result["horizons"]["gains"]["the best closed form"], result["queries"]["gains"]["own"]["mrr"]
-    assert 'aria-label="Several chunks ahead, each predicted directly"' in page and 'aria-label="Given a query"' in page
+    assert (
+        'aria-label="Several chunks ahead, each predicted directly"' in page
+        and 'aria-label="Given a query"' in page
+    )
     assert f"At t+3: {result['horizons']['gains']['its rollout']['difference'][2]:+.4f} (" in page
     assert f"{ahead['difference'][2]:+.4f} (" in page and f"{own['difference']:+.4f} (" in page
 
 
 def test_a_table_alone_makes_a_page(result: dict) -> None:
     quick = {
-        key: value for key, value in result.items() if key not in ("direction", "rollout", "ablations", "difficulty", "attention", "cases")
+        key: value
+        for key, value in result.items()
+        if key not in ("direction", "rollout", "ablations", "difficulty", "attention", "cases")
     }
     text = render(json.loads(json.dumps(quick)))
-    assert 'id="figure-scores"' in text and 'id="figure-direction"' not in text and 'id="figure-training"' not in text
+    assert (
+        'id="figure-scores"' in text
+        and 'id="figure-direction"' not in text
+        and 'id="figure-training"' not in text
+    )
 
 
 @chromium
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
-def test_a_reader_sees_the_verdict_and_the_figures(page: Page, page_file: Path, result: dict, width: int, height: int) -> None:
+def test_a_reader_sees_the_verdict_and_the_figures(
+    page: Page, page_file: Path, result: dict, width: int, height: int
+) -> None:
     page.resize(width, height)
     page.open(page_file)
     assert page.errors == []
@@ -110,7 +141,9 @@ def test_a_reader_sees_the_verdict_and_the_figures(page: Page, page_file: Path, 
     )
     assert small_text > 0  # every label is drawn
     assert (
-        page.value("[...document.querySelectorAll('#figure-attention svg text')].filter(t => /^0[.]\\d{3}$/.test(t.textContent)).length")
+        page.value(
+            "[...document.querySelectorAll('#figure-attention svg text')].filter(t => /^0[.]\\d{3}$/.test(t.textContent)).length"
+        )
         == 25
     )
 
@@ -121,7 +154,9 @@ def test_on_paper(page: Page, page_file: Path) -> None:
     assert page.pdf().startswith(b"%PDF-")
     page.call("Emulation.setEmulatedMedia", media="print")
     page.resize(720, 1000)
-    clipped = page.value("[...document.querySelectorAll('.scroll')].filter(b => getComputedStyle(b).overflowX != 'visible').length")
+    clipped = page.value(
+        "[...document.querySelectorAll('.scroll')].filter(b => getComputedStyle(b).overflowX != 'visible').length"
+    )
     wide = page.value("document.documentElement.scrollWidth")
     page.call("Emulation.setEmulatedMedia", media="")
     assert clipped == 0 and wide <= 720

@@ -7,30 +7,34 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
-from mlx_lvm.evaluation.attention import attends, attention, look, rank_correlation
-from mlx_lvm.evaluation.bootstrap import DocumentBootstrap
-from mlx_lvm.evaluation.cases import cases, label
-from mlx_lvm.evaluation.difficulty import difficulty, place_in_bins
 from mlx_lvm.evaluation.evaluate import examine
-from mlx_lvm.evaluation.study import study
-from mlx_lvm.hub import Loaded
+from mlx_lvm.evaluation.study.attention import attends, attention, look, rank_correlation
+from mlx_lvm.evaluation.study.difficulty import difficulty, place_in_bins
+from mlx_lvm.evaluation.study.study import study
+from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import build, config_from_dict
+from mlx_lvm.ranking.cases import cases, label
 
 
 def amn(dim: int, seed: int = 0) -> Loaded:
     mx.random.seed(seed)
-    return Loaded(build(config_from_dict({"model_type": "amn", "dim": dim, "attention_dim": 4, "hidden_dim": 8})), "amn")
+    return Loaded(
+        build(config_from_dict({"model_type": "amn", "dim": dim, "attention_dim": 4, "hidden_dim": 8})), "amn"
+    )
 
 
 def test_difficulty_by_hand() -> None:
     """Ten windows, two a bin, in two documents; the hardest first."""
     similarity = np.array([0.9, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     mine, best = np.arange(10) / 10, np.full(10, 0.25)
-    found = difficulty({"m": mine, "b": best}, "m", "b", similarity, DocumentBootstrap(np.arange(10) % 2, 100))
+    found = difficulty(
+        {"m": mine, "b": best}, "m", "b", similarity, DocumentBootstrap(np.arange(10) % 2, 100)
+    )
     assert [one["windows"] for one in found["bins"]] == [2] * 5
     assert_allclose([one["cosine"]["m"] for one in found["bins"]], [0.15, 0.35, 0.55, 0.75, 0.45])
     assert_allclose([one["gain"] for one in found["bins"]], np.array([0.15, 0.35, 0.55, 0.75, 0.45]) - 0.25)
@@ -60,7 +64,10 @@ def test_labels_carry_the_text_where_there_is_one(sotu: Corpus, uneven: Corpus) 
     found = label(sotu, row)
     assert (found["document"], found["chunk"]) == (sotu.names[3], 2)
     assert sotu.texts is not None
-    assert " ".join(sotu.texts[row].split()).startswith(found["text"].removesuffix(" ...")) and len(found["text"]) <= 244
+    assert (
+        " ".join(sotu.texts[row].split()).startswith(found["text"].removesuffix(" ..."))
+        and len(found["text"]) <= 244
+    )
     assert "text" not in label(uneven, 3)
 
 
@@ -79,18 +86,25 @@ def test_attention_against_numpy(uneven: Corpus) -> None:
         raised = np.exp(keys @ query / 2)
         assert_allclose(seen.weights[i], raised / raised.sum(), atol=1e-6)
         earlier = context[:4].mean(axis=0)
-        assert seen.shift[i] == pytest.approx(1 - context[4] @ earlier / np.linalg.norm(context[4]) / np.linalg.norm(earlier), abs=1e-6)
+        assert seen.shift[i] == pytest.approx(
+            1 - context[4] @ earlier / np.linalg.norm(context[4]) / np.linalg.norm(earlier), abs=1e-6
+        )
         predicted = loaded.model(mx.array(context[None].astype(np.float32)))
         residual = np.linalg.norm(np.array(predicted.raw)[0] - base)
         assert seen.residual_share[i] == pytest.approx(residual / (residual + np.linalg.norm(base)), abs=1e-5)
-        assert seen.departure[i] == pytest.approx(1 - np.array(predicted.unit)[0] @ base / np.linalg.norm(base), abs=1e-5)
+        assert seen.departure[i] == pytest.approx(
+            1 - np.array(predicted.unit)[0] @ base / np.linalg.norm(base), abs=1e-5
+        )
     result = attention(loaded.model, found, DocumentBootstrap(found.documents, 100))
     assert_allclose(result["by_position"], seen.weights.mean(axis=0))
     assert sum(result["by_position"]) == pytest.approx(1)
     assert result["departures"][0]["departure"] == seen.departure.max()
     inside = [one["windows"] for one in result["by_shift"]]
     assert sum(inside) == len(found)
-    assert_allclose(np.average([one["by_position"] for one in result["by_shift"]], axis=0, weights=inside), result["by_position"])
+    assert_allclose(
+        np.average([one["by_position"] for one in result["by_shift"]], axis=0, weights=inside),
+        result["by_position"],
+    )
 
 
 def test_entropy_of_even_and_single_weights(uneven: Corpus) -> None:
@@ -109,7 +123,9 @@ def test_what_has_no_attention_says_so(uneven: Corpus) -> None:
 
 def test_rank_correlation_by_hand() -> None:
     """1 - 6 sum d^2 / (n (n^2 - 1)) with d = 1, -1, 0, 0; ties share their mean rank."""
-    assert rank_correlation(np.array([1.0, 2, 3, 4]), np.array([20.0, 10, 30, 40])) == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert rank_correlation(np.array([1.0, 2, 3, 4]), np.array([20.0, 10, 30, 40])) == pytest.approx(
+        1 - 6 * 2 / (4 * 15)
+    )
     assert rank_correlation(np.array([1.0, 2, 3]), np.array([5.0, 4, -9])) == pytest.approx(-1)
     assert rank_correlation(np.array([1.0, 1, 2]), np.array([3.0, 3, 9])) == pytest.approx(1)
     assert rank_correlation(np.ones(3), np.arange(3.0)) == 0
@@ -120,12 +136,25 @@ def test_the_study_of_a_model(small: Corpus) -> None:
     evaluation = examine(loaded, small, resamples=200)
     found = study(evaluation)
     json.dumps(found, allow_nan=False)
-    assert set(found) == {"direction", "difficulty", "rollout", "ablations", "ranking", "reliability", "cases", "attention"}
+    assert set(found) == {
+        "direction",
+        "difficulty",
+        "rollout",
+        "ablations",
+        "ranking",
+        "reliability",
+        "cases",
+        "attention",
+    }
     cosine = evaluation.result["metrics"]["amn"]["cosine"]
     assert found["direction"]["identity"]["amn"]["cosine"] == pytest.approx(cosine, abs=1e-6)
     counts = [one["windows"] for one in found["difficulty"]["bins"]]
-    assert np.average([one["cosine"]["amn"] for one in found["difficulty"]["bins"]], weights=counts) == pytest.approx(cosine)
-    assert found["ablations"]["shuffled"]["amn"]["change"] == pytest.approx(0, abs=1e-6)  # its attention knows no places
+    assert np.average(
+        [one["cosine"]["amn"] for one in found["difficulty"]["bins"]], weights=counts
+    ) == pytest.approx(cosine)
+    assert found["ablations"]["shuffled"]["amn"]["change"] == pytest.approx(
+        0, abs=1e-6
+    )  # its attention knows no places
     gains = [one["gain"] for one in found["cases"]["gains"]]
     best = evaluation.result["best_closed_form"]["cosine"]
     difference = evaluation.figures["amn"]["cosine"] - evaluation.figures[best]["cosine"]

@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile, UsageError
-from mlx_lvm.evaluation.arrow import arrow_of_time, reversed_corpus
-from mlx_lvm.evaluation.baselines import fit_lag_filter
 from mlx_lvm.evaluation.evaluate import evaluate, examine
-from mlx_lvm.evaluation.metrics import mean_cosine
-from mlx_lvm.evaluation.predictor import predict_all
-from mlx_lvm.evaluation.retrieval import build_pool, ranks
+from mlx_lvm.evaluation.study.arrow import arrow_of_time, reversed_corpus
 from mlx_lvm.evaluation.transfer import copies, out_of_domain, whole_sentences
-from mlx_lvm.hub import Loaded
+from mlx_lvm.hub.load import Loaded
+from mlx_lvm.metrics.figures import mean_cosine
+from mlx_lvm.metrics.retrieval import build_pool, ranks
 from mlx_lvm.models import build, config_from_dict
+from mlx_lvm.predictors.base import predict_all
+from mlx_lvm.predictors.baselines import fit_lag_filter
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def away(sotu: Corpus, small: Corpus) -> Corpus:
 
 
 def network(small: Corpus) -> Loaded:
-    model = build(config_from_dict({"model_type": "amn", "dim": small.dim, "attention_dim": 4, "hidden_dim": 8}))
+    model = build(
+        config_from_dict({"model_type": "amn", "dim": small.dim, "attention_dim": 4, "hidden_dim": 8})
+    )
     train = {"epochs": 20, "early_stop": 5, "lr": 1e-3, "loss_cosine": 1.0}
     return Loaded(model, "amn", card=small.card, corpus="small", corpus_sha256=small.sha256, train=train)
 
@@ -46,21 +48,34 @@ def test_both_domains_and_both_fits(small: Corpus, away: Corpus) -> None:
     found = out_of_domain(home, loaded, away, 20_000)
     json.dumps(found, allow_nan=False)
     rows = {row["predictor"]: row for row in found["rows"]}
-    assert rows["amn"]["home"]["cosine"] == home.result["metrics"]["amn"]["cosine"] and rows["amn"]["transferred"] is None
+    assert (
+        rows["amn"]["home"]["cosine"] == home.result["metrics"]["amn"]["cosine"]
+        and rows["amn"]["transferred"] is None
+    )
     alone = evaluate(loaded, away, resamples=200)["metrics"]
     for name in ("amn", "ridge", "lag-filter"):
         assert rows[name]["there"]["cosine"] == pytest.approx(alone[name]["cosine"], abs=1e-6)
     test = windows(away, split_corpus(away).test, 5)
     carried = mean_cosine(fit_lag_filter(small, split_corpus(small).train, 5), test)
     assert rows["lag-filter"]["transferred"]["cosine"] == pytest.approx(carried, abs=1e-6)
-    assert rows["last"]["transferred"]["cosine"] == pytest.approx(rows["last"]["there"]["cosine"])  # nothing to fit
-    assert rows["lag-filter"]["transferred"]["cosine"] != pytest.approx(rows["lag-filter"]["there"]["cosine"], abs=1e-5)
+    assert rows["last"]["transferred"]["cosine"] == pytest.approx(
+        rows["last"]["there"]["cosine"]
+    )  # nothing to fit
+    assert rows["lag-filter"]["transferred"]["cosine"] != pytest.approx(
+        rows["lag-filter"]["there"]["cosine"], abs=1e-5
+    )
     against = found["versus_transferred"]["cosine"]
-    best = max((row for row in rows.values() if row["transferred"]), key=lambda row: row["transferred"]["cosine"])
+    best = max(
+        (row for row in rows.values() if row["transferred"]), key=lambda row: row["transferred"]["cosine"]
+    )
     assert against["closed_form"] == f"{best['predictor']} from small"
-    assert against["difference"] == pytest.approx(rows["amn"]["there"]["cosine"] - best["transferred"]["cosine"], abs=1e-6)
+    assert against["difference"] == pytest.approx(
+        rows["amn"]["there"]["cosine"] - best["transferred"]["cosine"], abs=1e-6
+    )
     assert against["ci"][0] < against["difference"] < against["ci"][1]
-    assert " from " not in found["verdict"]["cosine"]["closed_form"]  # the opponents there are those fitted there
+    assert (
+        " from " not in found["verdict"]["cosine"]["closed_form"]
+    )  # the opponents there are those fitted there
 
 
 def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpus) -> None:
@@ -68,28 +83,47 @@ def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpu
     home = examine(loaded, small, resamples=200)
     whole = out_of_domain(home, loaded, away, 20_000)["whole"]
     everything = windows(away, np.arange(len(away.names)), 5)
-    assert whole["windows"] == len(everything) and whole["documents"] == len(np.unique(everything.documents)) > 40
+    assert (
+        whole["windows"] == len(everything)
+        and whole["documents"] == len(np.unique(everything.documents)) > 40
+    )
     assert whole["pool"] == len(away) - 5
     carried = fit_lag_filter(small, split_corpus(small).train, 5)
-    assert whole["metrics"]["lag-filter from small"]["cosine"] == pytest.approx(mean_cosine(carried, everything), abs=1e-6)
+    assert whole["metrics"]["lag-filter from small"]["cosine"] == pytest.approx(
+        mean_cosine(carried, everything), abs=1e-6
+    )
     mean = away.numpy(everything.targets).mean(axis=0)
     last = away.numpy(everything.targets - 1)
     pool = build_pool(everything, np.arange(len(away)))
     best = max((1 / ranks(pool, mx.array(last), mean, share)).mean() for share in (0.0, 0.6, 1.0))
-    assert whole["metrics"]["last from small"]["centred"]["mrr"] == pytest.approx(best, abs=1e-6)  # in hindsight
+    assert whole["metrics"]["last from small"]["centred"]["mrr"] == pytest.approx(
+        best, abs=1e-6
+    )  # in hindsight
     assert whole["metrics"]["amn"]["centred"]["fraction"] == home.measured["amn"].fraction  # from home
     against = whole["as_at_home"]["mrr"]
     assert against["closed_form"].endswith(" from small")
     mine, theirs = (
-        1 / ranks(pool, predict_all(home.predictors[name], everything), home.bench.mean, home.measured[name].fraction)
+        1
+        / ranks(
+            pool,
+            predict_all(home.predictors[name], everything),
+            home.bench.mean,
+            home.measured[name].fraction,
+        )
         for name in ("amn", against["closed_form"].removesuffix(" from small"))
     )
     assert against["difference"] == pytest.approx((mine - theirs).mean(), abs=1e-6)
     assert whole["copies"] == 0
     sentences = whole_sentences({"corpus": "away", "home": "small", "whole": whole})
-    assert [" everything fitted on small, centring too: " in sentence for sentence in sentences] == [False] * 4 + [True] * 2
-    assert all(f"All {whole['documents']} documents of away, {len(everything):,} windows" in s for s in sentences)
-    assert all("from small" in whole["verdict"][metric]["closed_form"] for metric in ("cosine", "centred.mrr"))
+    assert [" everything fitted on small, centring too: " in sentence for sentence in sentences] == [
+        False
+    ] * 4 + [True] * 2
+    assert all(
+        f"All {whole['documents']} documents of away, {len(everything):,} windows" in s for s in sentences
+    )
+    assert all(
+        "from small" in whole["verdict"][metric]["closed_form"] for metric in ("cosine", "centred.mrr")
+    )
 
 
 def test_training_documents_under_other_names_are_found_and_left_out(small: Corpus, away: Corpus) -> None:
@@ -97,16 +131,30 @@ def test_training_documents_under_other_names_are_found_and_left_out(small: Corp
     with less; and one of its test documents, which nothing was fitted on."""
     parts, rng = split_corpus(small), np.random.default_rng(0)
     whole, most, some = parts.train[:3]
-    rows = {number: np.arange(small.offsets[number], small.offsets[number + 1]) for number in (whole, most, some, parts.test[0])}
+    rows = {
+        number: np.arange(small.offsets[number], small.offsets[number + 1])
+        for number in (whole, most, some, parts.test[0])
+    }
     strange = rng.normal(size=(64, small.dim)).astype(np.float32)
     kept = {whole: 1.0, most: 0.7, some: 0.3, parts.test[0]: 1.0}
     pieces = [away.numpy()]
     for number, of in rows.items():
         share = round(kept[number] * len(of))
-        pieces.append(np.concatenate([small.numpy(of)[:share], strange[: len(of) - share]]) + 1e-4 * rng.normal(size=(len(of), small.dim)))
+        pieces.append(
+            np.concatenate([small.numpy(of)[:share], strange[: len(of) - share]])
+            + 1e-4 * rng.normal(size=(len(of), small.dim))
+        )
     names = (*away.names, "whole", "most", "some", "held out")
     offsets = np.concatenate([away.offsets, away.offsets[-1] + np.cumsum([len(of) for of in rows.values()])])
-    both = Corpus("both", mx.array(np.concatenate(pieces).astype(np.float32)), None, offsets, names, small.card, sha256="3" * 64)
+    both = Corpus(
+        "both",
+        mx.array(np.concatenate(pieces).astype(np.float32)),
+        None,
+        offsets,
+        names,
+        small.card,
+        sha256="3" * 64,
+    )
     assert [names[d] for d in copies(both, small, parts.train)] == ["whole", "most"]
 
     loaded = network(small)
@@ -118,7 +166,10 @@ def test_training_documents_under_other_names_are_found_and_left_out(small: Corp
         f"2 of {len(names)} documents of both are training documents of small as well, 'whole' first: "
         f"no comparison on all documents has them, that on the test documents has {judged}."
     )
-    assert f"All {found['whole']['documents']} documents of both that are no training documents of small, " in whole_sentences(found)[0]
+    assert (
+        f"All {found['whole']['documents']} documents of both that are no training documents of small, "
+        in whole_sentences(found)[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +185,10 @@ def test_a_model_that_may_have_seen_the_other_corpus_keeps_to_its_test_documents
 ) -> None:
     loaded = dataclasses.replace(network(small), **changes)
     found = out_of_domain(examine(loaded, small, resamples=10), loaded, away, 100)
-    assert "whole" not in found and found["notes"][-1] == f"amn is compared on the test documents of away alone: {why}."
+    assert (
+        "whole" not in found
+        and found["notes"][-1] == f"amn is compared on the test documents of away alone: {why}."
+    )
     assert whole_sentences(found) == [] and "versus_transferred" in found
 
 
@@ -167,7 +221,10 @@ def test_arrow_of_time(small: Corpus) -> None:
     for name in ("model", "lag-filter"):
         difference = figures[f"{name} forward"]["value"] - figures[f"{name} backward"]["value"]
         assert figures[f"{name} difference"]["value"] == pytest.approx(difference)
-    assert f"cosine {figures['model difference']['value']:+.4f}" in found["sentence"] and "after 1 epochs each" in found["sentence"]
+    assert (
+        f"cosine {figures['model difference']['value']:+.4f}" in found["sentence"]
+        and "after 1 epochs each" in found["sentence"]
+    )
 
 
 def test_time_has_no_arrow_where_documents_are_palindromes(small: Corpus) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlx_lvm.backend import mx, nn
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import build
 from mlx_lvm.models.layers import MultiheadAttention
 
@@ -62,7 +62,9 @@ def test_single_layer_drops_nothing(reference, name):
     np.testing.assert_array_equal(np.array(model.train()(x).raw), np.array(model.eval()(x).raw))
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("lstm", LSTM | {"dropout": 0.3}), ("transformer", TRANSFORMER | {"dropout": 0.15})])
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("lstm", LSTM | {"dropout": 0.3}), ("transformer", TRANSFORMER | {"dropout": 0.15})]
+)
 def test_rates_are_torchs(reference, name, sizes):
     """Mean and spread of 20,000 draws for one context, against as many of torch's."""
     n = 20_000
@@ -91,7 +93,9 @@ def test_attention_keeps_its_expectation():
     assert np.abs((draws.mean(0) - expected) / draws.std(0)).max() < 5 / np.sqrt(n)
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("lstm", LSTM | {"dropout": 0.5}), ("transformer", TRANSFORMER | {"dropout": 0.5})])
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("lstm", LSTM | {"dropout": 0.5}), ("transformer", TRANSFORMER | {"dropout": 0.5})]
+)
 def test_compiled_steps_draw_anew_and_repeat_by_seed(reference, name, sizes):
     model = build(reference.config(name, **sizes))
     x = mx.array(draw((8, 4, 6)))
@@ -99,7 +103,11 @@ def test_compiled_steps_draw_anew_and_repeat_by_seed(reference, name, sizes):
     def run():
         mx.random.seed(7)
         state = [model.state, mx.random.state]
-        step = mx.compile(lambda x: nn.value_and_grad(model, lambda x: model(x).raw.square().mean())(x)[0], inputs=state, outputs=state)
+        step = mx.compile(
+            lambda x: nn.value_and_grad(model, lambda x: model(x).raw.square().mean())(x)[0],
+            inputs=state,
+            outputs=state,
+        )
         return [step(x).item() for _ in range(4)]
 
     model.train()

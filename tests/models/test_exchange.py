@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
-from mlx_lvm.export import write_model
-from mlx_lvm.hub import Loaded, load_model
+from mlx_lvm.hub.export import write_model
+from mlx_lvm.hub.load import Loaded, load_model
 
 
 @pytest.mark.parametrize("name", ["amn", "lstm", "gru", "transformer"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import build
 
 SIZES = {
@@ -44,7 +44,9 @@ def check_laws(draws: dict[str, np.ndarray], hidden: int) -> None:
             continue
         assert values.min() >= np.float32(low) and values.max() <= np.float32(high), name
         counts, _ = np.histogram(values, bins=10, range=(np.float32(low), np.float32(high)))
-        assert np.abs(counts - values.size / 10).max() <= 5 * math.sqrt(values.size * 0.09), f"{name}: {counts}"
+        assert np.abs(counts - values.size / 10).max() <= 5 * math.sqrt(values.size * 0.09), (
+            f"{name}: {counts}"
+        )
 
 
 def our_draws(config, seeds) -> dict[str, np.ndarray]:
@@ -63,7 +65,10 @@ def test_laws_are_torchs(reference, name):
 @pytest.mark.parametrize("name", SIZES)
 def test_yardstick_fits_torch(reference, name):
     torch.manual_seed(0)
-    drawn = [{key: p.detach().numpy() for key, p in reference.twins[name](**SIZES[name]).named_parameters()} for _ in range(DRAWS)]
+    drawn = [
+        {key: p.detach().numpy() for key, p in reference.twins[name](**SIZES[name]).named_parameters()}
+        for _ in range(DRAWS)
+    ]
     check_laws({key: np.stack([d[key] for d in drawn]) for key in drawn[0]}, hidden=16)
 
 

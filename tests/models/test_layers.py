@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import layers
 
 
@@ -18,16 +18,26 @@ def test_products_are_those_of_float64(monkeypatch: pytest.MonkeyPatch, tiny: bo
     scores = q @ k.swapaxes(-1, -2)
     assert_allclose(np.array(layers.similarity(*given[:2])), scores, atol=1e-5)
     assert_allclose(np.array(layers.mixture(layers.similarity(*given[:2]), given[2])), scores @ v, atol=1e-4)
-    slopes = mx.grad(lambda q, k, v: layers.mixture(layers.similarity(q, k), v).sum(), argnums=(0, 1, 2))(*given)
+    slopes = mx.grad(lambda q, k, v: layers.mixture(layers.similarity(q, k), v).sum(), argnums=(0, 1, 2))(
+        *given
+    )
     ones = np.ones((3, 2, queries, 8))
     of_scores = ones @ v.swapaxes(-1, -2)
-    for found, truth in zip(slopes, (of_scores @ k, of_scores.swapaxes(-1, -2) @ q, scores.swapaxes(-1, -2) @ ones), strict=True):
+    for found, truth in zip(
+        slopes, (of_scores @ k, of_scores.swapaxes(-1, -2) @ q, scores.swapaxes(-1, -2) @ ones), strict=True
+    ):
         assert_allclose(np.array(found), truth, atol=1e-4)
 
 
 def test_only_mkl_is_spared_small_products(monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = mx.zeros((2, 5, 8)), mx.zeros((2, 7, 8))
     monkeypatch.setattr(layers, "on_cpu", lambda: True)
-    for name, spared in (("mkl", True), ("libmkl_rt.so.3", True), ("openblas", False), ("mlx", False), ("accelerate", False)):
+    for name, spared in (
+        ("mkl", True),
+        ("libmkl_rt.so.3", True),
+        ("openblas", False),
+        ("mlx", False),
+        ("accelerate", False),
+    ):
         monkeypatch.setattr(layers, "BLAS", layers.BLAS.__class__(name))
         assert layers.tiny(few, few) == spared and not layers.tiny(few, many)

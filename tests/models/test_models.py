@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlx_lvm.backend import mx, nn
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import MODELS, as_dict, build, config_from_dict, layers
 
@@ -47,7 +47,9 @@ def test_unit_is_raw_over_its_norm(reference, name):
     model.eval()
     out = model(mx.random.normal((6, 5, 8), key=mx.random.key(1)))
     raw = np.array(out.raw).astype(np.float64)
-    np.testing.assert_allclose(np.array(out.unit), raw / np.linalg.norm(raw, axis=-1, keepdims=True), rtol=2e-6)
+    np.testing.assert_allclose(
+        np.array(out.unit), raw / np.linalg.norm(raw, axis=-1, keepdims=True), rtol=2e-6
+    )
 
 
 def test_amn_shows_its_parts(reference):
@@ -90,7 +92,9 @@ def test_config_limits(reference, name, sizes, message):
 def test_affine_is_a_linear_layer_whose_weight_gradient_lies_row_by_row(shape):
     """Its layout, because the optimiser's kernels are four times as slow on a transposed one."""
     rng = np.random.default_rng(0)
-    x, weight, offset = (mx.array(rng.standard_normal(s).astype(np.float32)) for s in ((2, 5, 4), (6, 4), shape))
+    x, weight, offset = (
+        mx.array(rng.standard_normal(s).astype(np.float32)) for s in ((2, 5, 4), (6, 4), shape)
+    )
     pull = mx.array(rng.standard_normal((2, 5, 6)).astype(np.float32))
     ours = mx.grad(lambda *a: (layers.affine(*a) * pull).sum(), argnums=(0, 1, 2))(x, weight, offset)
     theirs = mx.grad(lambda x, w, b: ((x @ w.T + b) * pull).sum(), argnums=(0, 1, 2))(x, weight, offset)

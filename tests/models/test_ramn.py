@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import as_dict, build, config_from_dict
 from mlx_lvm.models.ramn import RAMN, RAMNConfig, age_kernels
@@ -16,7 +16,10 @@ def drawn(head: str, seed: int = 0, **options) -> RAMN:
     """Every parameter random, none zero or one."""
     model = build(RAMNConfig(head=head, **SIZES, **options))
     draw = np.random.default_rng(seed)
-    weights = [(name, mx.array((0.3 * draw.standard_normal(w.shape)).astype(np.float32))) for name, w in model.weights().items()]
+    weights = [
+        (name, mx.array((0.3 * draw.standard_normal(w.shape)).astype(np.float32)))
+        for name, w in model.weights().items()
+    ]
     model.load_weights(weights, strict=True)
     return model.eval()
 
@@ -68,7 +71,12 @@ def test_each_horizon_is_the_first_with_parameters_of_its_own():
     ahead = np.array(model(x).ahead)
     np.testing.assert_allclose(ahead[:, 0], np.array(model(x).raw), rtol=1e-6)
     third = model.ahead[1]
-    model.filter, model.shift_filter, model.map, model.net[-1] = third.filter, third.shift_filter, third.map, third.output
+    model.filter, model.shift_filter, model.map, model.net[-1] = (
+        third.filter,
+        third.shift_filter,
+        third.map,
+        third.output,
+    )
     np.testing.assert_allclose(np.array(model(x).raw), ahead[:, 2], rtol=1e-5, atol=1e-5)
     assert np.abs(ahead[:, 2] - ahead[:, 0]).max() > 1e-2
 
@@ -91,7 +99,9 @@ def test_a_query_of_zeros_is_none_and_another_moves_the_prediction():
 def test_zero_rows_on_the_left_are_no_chunks(head):
     model, x = drawn(head), contexts(2, 7)
     padded = np.concatenate([np.zeros((2, 13, 24), np.float32), x], axis=1)
-    np.testing.assert_allclose(np.array(model(mx.array(padded)).raw), np.array(model(mx.array(x)).raw), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        np.array(model(mx.array(padded)).raw), np.array(model(mx.array(x)).raw), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_kernels_by_hand():
@@ -99,7 +109,9 @@ def test_kernels_by_hand():
     assert kernels.shape == (12, 4)
     np.testing.assert_array_equal(kernels[:4], np.eye(4))
     np.testing.assert_array_equal(kernels[4:8], 0)
-    np.testing.assert_allclose(kernels[8:11], [[1, 0.5, 0.25, 0.125], [1, 0.8, 0.64, 0.512], [1, 0.93, 0.8649, 0.804357]], rtol=1e-6)
+    np.testing.assert_allclose(
+        kernels[8:11], [[1, 0.5, 0.25, 0.125], [1, 0.8, 0.64, 0.512], [1, 0.93, 0.8649, 0.804357]], rtol=1e-6
+    )
     np.testing.assert_array_equal(kernels[11], 1)
 
 
@@ -113,7 +125,9 @@ def test_an_unfitted_model_is_a_steep_mixture_of_what_was_read():
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(np.array(model(mx.array(x)).raw), expected, rtol=1e-5, atol=1e-6)
     model.blend = mx.array([3.0, -0.5])
-    np.testing.assert_allclose(np.array(model(mx.array(x)).raw), 3 * expected - 0.5 * x[:, 2], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        np.array(model(mx.array(x)).raw), 3 * expected - 0.5 * x[:, 2], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_little_trust_gives_little_say_however_long_the_query():
@@ -122,7 +136,10 @@ def test_a_little_trust_gives_little_say_however_long_the_query():
     model.basis.weight, model.blend, model.push_metric = mx.eye(24), mx.array([2.0, 0.0]), mx.full((24,), 5.0)
     model.trust_slope, model.trust_limit = mx.ones((1,)), mx.full((1,), -100.0)
     elsewhere = np.array(model(x).raw)
-    model.trust_slope, model.trust_limit = mx.full((1,), 1e-6), mx.full((1,), float(np.log(0.01 / 0.99) * 1e6))
+    model.trust_slope, model.trust_limit = (
+        mx.full((1,), 1e-6),
+        mx.full((1,), float(np.log(0.01 / 0.99) * 1e6)),
+    )
     a_little = np.array(model(x).raw)
     moved = np.linalg.norm(a_little - elsewhere, axis=1) / np.linalg.norm(elsewhere, axis=1)
     assert moved.min() > 0.001 and moved.max() < 0.0201

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 
 # The share of torch float32's own rms error that ours may reach; an honest port stays below 4.
 LIMIT = 8
@@ -62,7 +62,12 @@ def test_half_precision(reference, name, dtype):
     """Nothing falls back to float32 on the way, and the error is that of torch in the same dtype."""
     model, twin = reference.pair(reference.config(name, **SMALL[name]))
     model.set_dtype(getattr(mx, dtype))
-    twin.load_state_dict({k: torch.from_numpy(np.array(v.astype(mx.float32))) for k, v in {**model.weights(), **model.buffers()}.items()})
+    twin.load_state_dict(
+        {
+            k: torch.from_numpy(np.array(v.astype(mx.float32)))
+            for k, v in {**model.weights(), **model.buffers()}.items()
+        }
+    )
     x = mx.random.normal((64, 5, 24), key=mx.random.key(3)).astype(getattr(mx, dtype))
     ours, context = model(x).raw, torch.from_numpy(np.array(x.astype(mx.float32)))
     with torch.no_grad():

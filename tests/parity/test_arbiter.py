@@ -19,7 +19,8 @@ def off(units: float, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("mlx", "torch", "verdict"), [(2, 2, "equivalent"), (7, 1, "equivalent"), (9, 1, "MLX inaccurate"), (70, 10, "equivalent")]
+    ("mlx", "torch", "verdict"),
+    [(2, 2, "equivalent"), (7, 1, "equivalent"), (9, 1, "MLX inaccurate"), (70, 10, "equivalent")],
 )
 def test_ratio_rule(mlx: float, torch: float, verdict: str) -> None:
     check = judge("x", off(mlx), off(torch, 1), TRUTH, "float32")
@@ -104,21 +105,38 @@ def test_torch_inaccurate_and_both() -> None:
 
 
 def test_conditioning_explains_only_what_it_moves() -> None:
-    assert judge("x", off(500), off(1, 1), TRUTH, "float32", around=lambda: Around(200 * U * rms(TRUTH))).verdict == "ill-conditioned"
-    assert not judge("x", off(5000), off(1, 1), TRUTH, "float32", around=lambda: Around(200 * U * rms(TRUTH))).passed
-    assert not judge("x", off(50), off(1, 1), TRUTH, "float32", around=lambda: Around(20 * U * rms(TRUTH))).passed  # well conditioned
+    assert (
+        judge("x", off(500), off(1, 1), TRUTH, "float32", around=lambda: Around(200 * U * rms(TRUTH))).verdict
+        == "ill-conditioned"
+    )
+    assert not judge(
+        "x", off(5000), off(1, 1), TRUTH, "float32", around=lambda: Around(200 * U * rms(TRUTH))
+    ).passed
+    assert not judge(
+        "x", off(50), off(1, 1), TRUTH, "float32", around=lambda: Around(20 * U * rms(TRUTH))
+    ).passed  # well conditioned
 
 
 def test_luck_of_torch_is_measured_on_neighbours() -> None:
-    assert judge("x", off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, 5 * U * rms(TRUTH))).passed
-    assert not judge("x", off(50), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, 5 * U * rms(TRUTH))).passed
+    assert judge(
+        "x", off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, 5 * U * rms(TRUTH))
+    ).passed
+    assert not judge(
+        "x", off(50), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, 5 * U * rms(TRUTH))
+    ).passed
 
 
 def test_bad_luck_of_mlx_is_excused_only_where_neighbours_have_none() -> None:
     usual = 2 * U * rms(TRUTH)
-    assert judge("x", off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 3 * usual)).passed
-    assert not judge("x", off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 9 * usual)).passed
-    assert not judge("x", off(40), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 3 * usual)).passed
+    assert judge(
+        "x", off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 3 * usual)
+    ).passed
+    assert not judge(
+        "x", off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 9 * usual)
+    ).passed
+    assert not judge(
+        "x", off(40), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 3 * usual)
+    ).passed
 
 
 def test_zero_by_mathematics_is_measured_against_what_cancelled() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx, nn
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import MODELS
 from mlx_lvm.parity import setup
@@ -42,7 +42,9 @@ def test_forward_in_every_precision(name: str, dtype: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_of_every_parameter(name: str) -> None:
     sides = Sides(subject(name))
-    checks = list(gradient_checks(sides, [random_case(64, 2, 5, 0), random_case(64, 3, 1, 1)], ("eager", "compiled")))
+    checks = list(
+        gradient_checks(sides, [random_case(64, 2, 5, 0), random_case(64, 3, 1, 1)], ("eager", "compiled"))
+    )
     assert not failures(checks)
     seen = {check.name.rpartition("/")[2].partition("[")[0] for check in checks}
     assert seen == {*sides.mlx.weights(), "input"}
@@ -50,7 +52,9 @@ def test_gradients_of_every_parameter(name: str) -> None:
 
 def test_null_gradients_are_labelled() -> None:
     checks = list(gradient_checks(Sides(subject("amn")), [random_case(64, 3, 5, 0)]))
-    assert [c.name.rpartition("/")[2] for c in checks if c.verdict == "unobservable"] == ["context_encoder.bias"]
+    assert [c.name.rpartition("/")[2] for c in checks if c.verdict == "unobservable"] == [
+        "context_encoder.bias"
+    ]
     checks = list(gradient_checks(Sides(subject("transformer")), [random_case(64, 3, 5, 0)]))
     null = {c.name.rpartition("/")[2] for c in checks if c.verdict == "unobservable"}
     assert len(null) == 8 and all(name.endswith("in_proj_bias[k]") for name in null)
@@ -67,7 +71,11 @@ def test_taps_and_weights(name: str) -> None:
         "amn": {"context_encoder", "attention", "residual_net.0 <-", "residual_net.6"},
         "lstm": {"lstm.l1.t4.f", "lstm.l0.t0.c", "output_proj <-"},
         "gru": {"blocks.3.gru.l0.t4.n_hidden", "blocks.0.norm <-"},
-        "transformer": {"transformer_decoder.layers.3.multihead_attn", "transformer_decoder.layers.0.linear2 <-", "pos_encoder"},
+        "transformer": {
+            "transformer_decoder.layers.3.multihead_attn",
+            "transformer_decoder.layers.0.linear2 <-",
+            "pos_encoder",
+        },
         "ramn": {"basis", "map", "net.0 <-", "net.7"},
         "filter": {"raw", "unit"},  # no modules inside
     }
@@ -97,15 +105,31 @@ def test_ramn_with_horizons_and_queries(corpora: list) -> None:
     config = small(MODELS["ramn"][1](horizons=3, queries=0.5))
     for one in (Subject.drawn(config, 0), Subject.drawn(config, 0).randomised(1)):
         sides, cases = Sides(one), [random_case(64, 3, 7, 0), random_case(64, 1, 1, 1)]
-        checks = [*weights_checks(sides), *forward_checks(sides, cases, ("eager", "compiled")), *gradient_checks(sides, cases)]
+        checks = [
+            *weights_checks(sides),
+            *forward_checks(sides, cases, ("eager", "compiled")),
+            *gradient_checks(sides, cases),
+        ]
         assert not failures([*checks, *taps_checks(sides, cases[:1])])
-        assert {f"ramn/forward/{one.parameters}/eager/{cases[0].name}/ahead"} <= {check.name for check in checks}
-    gradients = {c.name.rpartition("/")[2]: c for c in checks if "/gradients/" in c.name and cases[0].name in c.name}
-    for name in ("ahead.1.filter", "ahead.0.map.weight", "ahead.1.output.weight", "query_filter", "ahead.0.query_shift_filter"):
+        assert {f"ramn/forward/{one.parameters}/eager/{cases[0].name}/ahead"} <= {
+            check.name for check in checks
+        }
+    gradients = {
+        c.name.rpartition("/")[2]: c for c in checks if "/gradients/" in c.name and cases[0].name in c.name
+    }
+    for name in (
+        "ahead.1.filter",
+        "ahead.0.map.weight",
+        "ahead.1.output.weight",
+        "query_filter",
+        "ahead.0.query_shift_filter",
+    ):
         assert gradients[name].verdict in ("bitwise", "equivalent"), gradients[name]
     first, second = sides.mlx.ahead
     first.filter, second.filter = second.filter, first.filter
-    assert {check.name.rpartition("/")[2] for check in failures(forward_checks(sides, cases[:1]))} == {"ahead"}
+    assert {check.name.rpartition("/")[2] for check in failures(forward_checks(sides, cases[:1]))} == {
+        "ahead"
+    }
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -170,9 +194,9 @@ def test_tf32_makes_the_verdict_worthless(monkeypatch: pytest.MonkeyPatch) -> No
         def array(value: np.ndarray) -> mx.array:
             return mx.array(value.astype(np.float16).astype(np.float32))  # 10 bits of fraction, as TF32 has
 
-    import mlx_lvm.backend
+    import mlx_lvm.core.mlx
 
-    monkeypatch.setattr(mlx_lvm.backend, "mx", Rounding("mx"))
+    monkeypatch.setattr(mlx_lvm.core.mlx, "mx", Rounding("mx"))
     with pytest.raises(SetupInvalid, match="MLX_ENABLE_TF32=0"):
         setup.require_valid()
 
@@ -204,7 +228,10 @@ def test_a_relu_kink_is_no_fault() -> None:
 
 
 def test_subjects_and_options() -> None:
-    assert [s.config.variant for s in find_subjects("all")] == [*MODELS, "ramn-retrieve"]  # a released head is a subject too
+    assert [s.config.variant for s in find_subjects("all")] == [
+        *MODELS,
+        "ramn-retrieve",
+    ]  # a released head is a subject too
     assert parse_checks("taps, weights") == ("weights", "taps")
     with pytest.raises(UsageError, match="Did you mean 'gradients'"):
         parse_checks("gradient")

@@ -11,7 +11,7 @@ import mlx.optimizers as optim
 import numpy as np
 import torch
 
-from mlx_lvm.backend import mx, nn, tree_flatten
+from mlx_lvm.core.mlx import mx, nn, tree_flatten
 from mlx_lvm.models import normalize
 from mlx_lvm.training.optimizer import adamw, coefficients, zero_moments
 from mlx_lvm.training.schedule import Plateau
@@ -24,7 +24,9 @@ def names(module: nn.Module) -> set[str]:
 def test_adamw_does_not_correct_its_bias() -> None:
     assert inspect.signature(optim.AdamW).parameters["bias_correction"].default is False
     step = {"w": mx.array([1.0])}
-    moved = optim.AdamW(learning_rate=0.1, weight_decay=0.0).apply_gradients({"w": mx.array([2.0])}, step)["w"]
+    moved = optim.AdamW(learning_rate=0.1, weight_decay=0.0).apply_gradients({"w": mx.array([2.0])}, step)[
+        "w"
+    ]
     assert abs(float(moved[0]) - 0.9) > 0.1  # torch's first step is lr times the sign
     ours, _ = adamw(step, {"w": mx.array([2.0])}, zero_moments(step), coefficients(0.1, 0.0, 1))
     assert math.isclose(float(ours["w"][0]), 0.9, rel_tol=1e-6)
@@ -37,7 +39,9 @@ def test_lstm_and_gru_have_one_bias_and_one_layer() -> None:
 
 
 def test_multi_head_attention_has_no_bias_by_default_and_splits_the_projection() -> None:
-    assert names(nn.MultiHeadAttention(8, 2)) == {f"{part}_proj.weight" for part in ("query", "key", "value", "out")}
+    assert names(nn.MultiHeadAttention(8, 2)) == {
+        f"{part}_proj.weight" for part in ("query", "key", "value", "out")
+    }
     assert torch.nn.MultiheadAttention(8, 2).in_proj_bias is not None
 
 
@@ -50,7 +54,11 @@ def test_decoder_layer_normalises_first_and_the_stack_last() -> None:
 
 
 def test_decoder_layer_drops_out_in_fewer_places() -> None:
-    mlx = [m for _, m in nn.TransformerDecoderLayer(8, 2, dropout=0.1).named_modules() if isinstance(m, nn.Dropout)]
+    mlx = [
+        m
+        for _, m in nn.TransformerDecoderLayer(8, 2, dropout=0.1).named_modules()
+        if isinstance(m, nn.Dropout)
+    ]
     theirs = [m for m in torch.nn.TransformerDecoderLayer(8, 2).modules() if isinstance(m, torch.nn.Dropout)]
     assert len(mlx) < len(theirs) + 2  # torch's two attentions drop out inside as well
 
@@ -61,7 +69,9 @@ def test_a_boolean_mask_means_the_opposite() -> None:
     ours = mx.fast.scaled_dot_product_attention(x, x, x, scale=0.5, mask=allowed)
     assert mx.allclose(ours[0, 0, 0], x[0, 0, 0]).item()  # True: may look
     attention = torch.nn.MultiheadAttention(4, 1, batch_first=True)
-    weights = attention(*[torch.randn(1, 2, 4)] * 3, attn_mask=torch.tensor([[False, True], [False, False]]))[1]
+    weights = attention(*[torch.randn(1, 2, 4)] * 3, attn_mask=torch.tensor([[False, True], [False, False]]))[
+        1
+    ]
     assert float(weights[0, 0, 1].detach()) == 0  # True: may not
 
 
@@ -86,11 +96,17 @@ def test_there_is_no_normalise_and_a_zero_vector_is_ours_to_keep() -> None:
     assert not hasattr(nn, "normalize")
     zero = np.zeros((1, 4), np.float32)
     assert np.isnan(np.array(mx.array(zero) / mx.linalg.norm(mx.array(zero), axis=-1, keepdims=True))).all()
-    assert np.array_equal(np.array(normalize(mx.array(zero))), torch.nn.functional.normalize(torch.from_numpy(zero)).numpy())
-    assert np.isnan(np.array(mx.grad(lambda x: mx.maximum(mx.sqrt(mx.square(x).sum()), 1e-12).sum())(mx.array(zero)))).all()
+    assert np.array_equal(
+        np.array(normalize(mx.array(zero))), torch.nn.functional.normalize(torch.from_numpy(zero)).numpy()
+    )
+    assert np.isnan(
+        np.array(mx.grad(lambda x: mx.maximum(mx.sqrt(mx.square(x).sum()), 1e-12).sum())(mx.array(zero)))
+    ).all()
     theirs = torch.zeros((1, 4), requires_grad=True)
     torch.nn.functional.normalize(theirs).sum().backward()
-    assert np.array_equal(np.array(mx.grad(lambda x: normalize(x).sum())(mx.array(zero))), theirs.grad.numpy())
+    assert np.array_equal(
+        np.array(mx.grad(lambda x: normalize(x).sum())(mx.array(zero))), theirs.grad.numpy()
+    )
 
 
 def test_half_precision_is_normalised_without_underflow() -> None:

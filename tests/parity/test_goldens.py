@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.files import open_safetensors, to_bytes
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import InvalidFile
-from mlx_lvm.files import open_safetensors, to_bytes
 from mlx_lvm.models import MODELS
+from mlx_lvm.parity.faults.planting import config_of
 from mlx_lvm.parity.goldens import verify_goldens, write_goldens
 from mlx_lvm.parity.inputs import random_case
-from mlx_lvm.parity.planting import config_of
 from mlx_lvm.parity.sides import Subject
 
 NO_TORCH = """
@@ -47,9 +47,14 @@ def test_the_truth_is_float64_and_a_changed_weight_is_noticed(goldens: Path) -> 
     file = open_safetensors(goldens)
     assert {info.dtype for name, info in file.tensors.items() if name.endswith("/truth")} == {"F64"}
     tensors = {name: file.numpy(name) for name in file.tensors}
-    name = max((n for n in tensors if n.startswith("weights/") and "bias" not in n), key=lambda n: (tensors[n].ndim, n))
+    name = max(
+        (n for n in tensors if n.startswith("weights/") and "bias" not in n),
+        key=lambda n: (tensors[n].ndim, n),
+    )
     tensors[name] = np.array(tensors[name])
-    tensors[name][: (len(tensors[name]) + 1) // 2] *= np.float32(1.0001)  # half of it: a filter made a unit vector has no scale
+    tensors[name][: (len(tensors[name]) + 1) // 2] *= np.float32(
+        1.0001
+    )  # half of it: a filter made a unit vector has no scale
     other = goldens.with_name("changed.safetensors")
     other.write_bytes(to_bytes(tensors, file.metadata))
     assert not all(check.passed for check in verify_goldens(other)[0])

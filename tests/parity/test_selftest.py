@@ -7,9 +7,9 @@ import pytest
 from mlx_lvm.models import MODELS
 from mlx_lvm.parity.arbiter import verdict_of
 from mlx_lvm.parity.checks import forward_checks
-from mlx_lvm.parity.faults import all_faults
+from mlx_lvm.parity.faults.every import all_faults
+from mlx_lvm.parity.faults.planting import config_of
 from mlx_lvm.parity.inputs import random_case
-from mlx_lvm.parity.planting import config_of
 from mlx_lvm.parity.selftest import self_test, summary
 from mlx_lvm.parity.sides import Sides, Subject
 
@@ -21,14 +21,18 @@ def test_what_is_planted() -> None:
     assert len(real) >= 100
     assert {fault.model for fault in real} == set(MODELS)
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
-    parameters = {name for model in MODELS for name in Sides(Subject.drawn(config_of(model), 0)).mlx.weights()}
+    parameters = {
+        name for model in MODELS for name in Sides(Subject.drawn(config_of(model), 0)).mlx.weights()
+    }
     assert {fault.expect[0] for fault in real if "one bit of" in fault.name} == parameters
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_faults_are_caught_and_blamed(model: str) -> None:
     """Every fault that is no nudge of a bit (the weights check has its own tests): all caught, 95 in 100 blamed rightly."""
-    outcomes = self_test(f for f in FAULTS if f.model == model and f.stage == "model" and "one bit of" not in f.name)
+    outcomes = self_test(
+        f for f in FAULTS if f.model == model and f.stage == "model" and "one bit of" not in f.name
+    )
     assert [outcome.fault.name for outcome in outcomes if not outcome.right] == []
     counts = summary(outcomes)
     assert counts["caught"] == counts["planted"]
@@ -42,7 +46,11 @@ def test_faults_of_training_are_caught() -> None:
 
 
 def test_planted_faults_leave_nothing_behind() -> None:
-    self_test(f for f in FAULTS if f.name in ("amn: not normalised", "training: no bias correction", "lstm: no tanh on the cell"))
+    self_test(
+        f
+        for f in FAULTS
+        if f.name in ("amn: not normalised", "training: no bias correction", "lstm: no tanh on the cell")
+    )
     for model in ("amn", "lstm"):
         sides = Sides(Subject.drawn(config_of(model), 0))
         assert verdict_of(list(forward_checks(sides, [random_case(48, 2, 5, 0)])))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import MODELS, build
-from mlx_lvm.parity import bridge, losses
+from mlx_lvm.parity import bridge
 from mlx_lvm.parity.recurrence import steps_of
 from mlx_lvm.parity.sides import Subject
+from mlx_lvm.parity.twins import losses
 
 PARAMETERS = {"amn": 1_510_912, "lstm": 5_120_768, "gru": 7_095_552, "transformer": 17_867_520}
 
@@ -24,7 +25,9 @@ def test_parameter_count_at_the_default_sizes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"model_type": name} for name in ("amn", "lstm", "gru", "ramn")] + [{"model_type": "ramn", "head": "retrieve"}]
+    "config",
+    [{"model_type": name} for name in ("amn", "lstm", "gru", "ramn")]
+    + [{"model_type": "ramn", "head": "retrieve"}],
 )
 def test_twins_and_losses_stay_on_one_device(config: dict) -> None:
     """torch's meta device refuses tensors of another, as a GPU would. (The transformer's torch layers ask their mask for values.)"""
@@ -46,7 +49,9 @@ def test_amn_against_numpy() -> None:
         return v @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
     def norm(name: str, v: np.ndarray) -> np.ndarray:
-        return (v - v.mean(-1, keepdims=True)) / np.sqrt(v.var(-1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
+        return (v - v.mean(-1, keepdims=True)) / np.sqrt(v.var(-1, keepdims=True) + 1e-5) * w[
+            f"{name}.weight"
+        ] + w[f"{name}.bias"]
 
     erf = np.vectorize(math.erf)
     baseline = x.mean(axis=1)
@@ -61,7 +66,9 @@ def test_amn_against_numpy() -> None:
     out = twin(torch.from_numpy(x))
     np.testing.assert_allclose(out.raw.detach(), raw, atol=1e-14)
     np.testing.assert_allclose(out.attention.detach(), attention, atol=1e-14)
-    np.testing.assert_allclose(out.unit.detach(), raw / np.linalg.norm(raw, axis=-1, keepdims=True), atol=1e-14)
+    np.testing.assert_allclose(
+        out.unit.detach(), raw / np.linalg.norm(raw, axis=-1, keepdims=True), atol=1e-14
+    )
 
 
 def test_positions() -> None:
@@ -72,7 +79,9 @@ def test_positions() -> None:
     assert float(table[0, 99, 7]) == pytest.approx(math.cos(99 / 10000 ** (6 / 8)), abs=1e-7)
 
 
-@pytest.mark.parametrize("module", [torch.nn.LSTM(5, 4, 2, batch_first=True), torch.nn.GRU(5, 4, 2, batch_first=True)])
+@pytest.mark.parametrize(
+    "module", [torch.nn.LSTM(5, 4, 2, batch_first=True), torch.nn.GRU(5, 4, 2, batch_first=True)]
+)
 def test_steps_are_torchs_own_recurrence(module: torch.nn.Module) -> None:
     module = module.double()
     x = torch.randn(3, 6, 5, dtype=torch.float64)
@@ -85,7 +94,9 @@ def test_steps_are_torchs_own_recurrence(module: torch.nn.Module) -> None:
 @pytest.mark.parametrize("name", PARAMETERS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_mlx_weights_load_strictly_and_return_bit_for_bit(name: str, dtype: str) -> None:
-    config = MODELS[name][1](**({"dim": 16, "hidden_dim": 16} | ({"heads": 2, "ffn_dim": 8} if name == "transformer" else {})))
+    config = MODELS[name][1](
+        **({"dim": 16, "hidden_dim": 16} | ({"heads": 2, "ffn_dim": 8} if name == "transformer" else {}))
+    )
     subject = Subject.drawn(config, 1)
     twin = subject.twin(dtype)
     for key, value in subject.weights.items():

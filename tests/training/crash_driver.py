@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm import files
-from mlx_lvm.backend import mx
+from mlx_lvm.core import files
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training import run as runs
 from mlx_lvm.training.checkpoint import Checkpoint
@@ -75,12 +75,15 @@ def whole(folder: Path) -> bool:
     """Whether a checkpoint's files are those that its manifest vouches for, by hand."""
     manifest = json.loads((folder / "manifest.json").read_text())
     return manifest["name"] == folder.name and all(
-        hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest for name, digest in manifest["sha256"].items()
+        hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        for name, digest in manifest["sha256"].items()
     )
 
 
 def temporaries(run: Path) -> list[str]:
-    return [path.name for path in run.rglob("*") if path.name.startswith(".tmp-") or path.name.endswith(".tmp")]
+    return [
+        path.name for path in run.rglob("*") if path.name.startswith(".tmp-") or path.name.endswith(".tmp")
+    ]
 
 
 def config(corpus: Path) -> TrainConfig:
@@ -109,7 +112,9 @@ def truth_of(name: str, folder: Path, corpus: Path) -> dict[str, dict[str, str]]
 
 def train(run: Path, name: str, corpus: Path, tell: Callable[[Any], None]) -> None:
     """Start the run or go on with it, and say what was found."""
-    trainer = resume_run(run) if (run / runs.CONFIG).exists() else start_run(name, SIZES[name], config(corpus), run)
+    trainer = (
+        resume_run(run) if (run / runs.CONFIG).exists() else start_run(name, SIZES[name], config(corpus), run)
+    )
     with runs.Lock(run):
         trainer.prepare()
         bad = [note for note in trainer.notes if "damaged" in note or "lost" in note]
@@ -119,7 +124,15 @@ def train(run: Path, name: str, corpus: Path, tell: Callable[[Any], None]) -> No
 
 def kills(root: Path, corpus: Path, count: int) -> dict[str, Any]:
     random.seed(count)
-    result: dict[str, Any] = {"kills": 0, "finished": 0, "unreadable": 0, "mixed": 0, "leaked": 0, "behind": 0, "temporaries_made": 0}
+    result: dict[str, Any] = {
+        "kills": 0,
+        "finished": 0,
+        "unreadable": 0,
+        "mixed": 0,
+        "leaked": 0,
+        "behind": 0,
+        "temporaries_made": 0,
+    }
     for number, name in enumerate(SIZES):
         truth = truth_of(name, root / f"{name}-whole", corpus)
         run, killed, generation, last = root / f"{name}-0", 0, 0, 0
@@ -187,7 +200,9 @@ class Crash:
                 write(data[: len(data) // 2])
                 file.flush()
 
-            return Written(file, lambda data: self.around(lambda: (write(data), file.flush()), lambda: halved(data)))
+            return Written(
+                file, lambda data: self.around(lambda: (write(data), file.flush()), lambda: halved(data))
+            )
         return file
 
 
@@ -220,7 +235,12 @@ def state_after(folder: Path, tell: Callable[[Any], None]) -> None:
     out = {}
     for pointer in ("LATEST", "BEST"):
         loaded, name, damaged = checkpoints.load_newest(folder / "checkpoints", pointer)
-        values = {int(loaded.weights["w"].min()), int(loaded.optimizer["first.w"].max()), loaded.state["epoch"], int(name[5:])}
+        values = {
+            int(loaded.weights["w"].min()),
+            int(loaded.optimizer["first.w"].max()),
+            loaded.state["epoch"],
+            int(name[5:]),
+        }
         assert len(values) == 1, f"mixed generations: {values}"
         out[pointer] = [values.pop(), len(damaged)]
     checkpoints.sweep(folder)
@@ -243,7 +263,9 @@ def points(root: Path) -> dict[str, Any]:
             folder = root / f"{when}-{at}"
             shutil.copytree(template, folder)
 
-            def victim(tell: Callable[[Any], None], folder: Path = folder, at: int = at, when: str = when) -> None:
+            def victim(
+                tell: Callable[[Any], None], folder: Path = folder, at: int = at, when: str = when
+            ) -> None:
                 Crash(at, when).install()
                 save(folder, 3, "LATEST", "BEST")
 
@@ -255,7 +277,11 @@ def points(root: Path) -> dict[str, Any]:
                 break
             result["points"] += 1
             found = done(lambda tell, folder=folder: state_after(folder, tell))  # type: ignore[misc]
-            good = found["LATEST"][0] in (2, 3) and found["BEST"][0] in (1, 3) and found["LATEST"][1] == found["BEST"][1] == 0
+            good = (
+                found["LATEST"][0] in (2, 3)
+                and found["BEST"][0] in (1, 3)
+                and found["LATEST"][1] == found["BEST"][1] == 0
+            )
             if not good or found["temporaries"] or found["history"] not in (2, 3):
                 result["bad"].append([when, at, found])
     return result

@@ -11,12 +11,12 @@ import sys
 
 import numpy as np
 
-from mlx_lvm.backend import mx
 from mlx_lvm.cli.main import main
+from mlx_lvm.core.files import to_bytes, write_atomic
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import LvmError
-from mlx_lvm.files import to_bytes, write_atomic
 from mlx_lvm.models import architecture
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import join
@@ -31,7 +31,9 @@ BATCHES = (32, 7, 1)  # even, odd, fewer windows than ranks
 def train(mode: str, name: str, losses: str, corpus_file: str, out: str) -> None:
     group = join()
     corpus = load_corpus(corpus_file)
-    config = TrainConfig.from_dict({"loss_mse": 0.0, **{f"loss_{loss}": 1.0 for loss in losses.split(",")}, "residual_init": "torch"})
+    config = TrainConfig.from_dict(
+        {"loss_mse": 0.0, **{f"loss_{loss}": 1.0 for loss in losses.split(",")}, "residual_init": "torch"}
+    )
     model = initial_model(architecture(name)[1].from_dict({**SIZES[name], "dim": corpus.dim}), config)
     step = TrainStep(model, corpus, config, group)
     targets = windows(corpus, np.arange(len(corpus.names)), config.context).targets
@@ -45,7 +47,9 @@ def train(mode: str, name: str, losses: str, corpus_file: str, out: str) -> None
             mx.eval(step.state())
     sums = {name: np.float32(value) for name, value in step.read_sums().items()}
     if group.rank == 0:
-        write_atomic(out, to_bytes({**model.weights(), **{f"sums.{k}": mx.array(v) for k, v in sums.items()}}, {}))
+        write_atomic(
+            out, to_bytes({**model.weights(), **{f"sums.{k}": mx.array(v) for k, v in sums.items()}}, {})
+        )
     shares = [group.shard(size)[:2] for size in BATCHES]
     print(
         group.rank,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import NumbersBroke
 from mlx_lvm.models import Prediction
 from mlx_lvm.training import checkpoint as checkpoints
@@ -33,7 +33,9 @@ def batch_of(trainer: Trainer, step: int) -> np.ndarray:
 
 def held(trainer: Trainer) -> dict[str, np.ndarray]:
     """Weights and moments in memory."""
-    moments = {name: value for name, value in trainer.train_step.saved().items() if not name.startswith("sums.")}
+    moments = {
+        name: value for name, value in trainer.train_step.saved().items() if not name.startswith("sums.")
+    }
     return {name: np.array(value) for name, value in {**trainer.model.weights(), **moments}.items()}
 
 
@@ -56,7 +58,9 @@ def test_it_stops_at_the_step_and_names_the_batch(
     row = int(trainer.train_windows.targets[windows[7]])
     value = {"data": float("nan"), "inf data": float("inf"), "loss": 1e25, "gradient": 0.0}.get(kind)
     sound = trainer.train_step._vectors[0]
-    spoiled = mx.array(np.where(np.arange(len(trainer.corpus))[:, None] == row, np.float32(value or 0), np.array(sound)))
+    spoiled = mx.array(
+        np.where(np.arange(len(trainer.corpus))[:, None] == row, np.float32(value or 0), np.array(sound))
+    )
     real = trainer.train_step.__call__
     before: dict[str, np.ndarray] = {}
 
@@ -64,7 +68,9 @@ def test_it_stops_at_the_step_and_names_the_batch(
         at = trainer.state.count + 1 == step
         if at and kind == "weights":
             weight = trainer.model.query_encoder.weight
-            trainer.model.query_encoder.weight = mx.where(mx.arange(weight.size).reshape(weight.shape) == 3, float("nan"), weight)
+            trainer.model.query_encoder.weight = mx.where(
+                mx.arange(weight.size).reshape(weight.shape) == 3, float("nan"), weight
+            )
         trainer.train_step._vectors[0] = spoiled if at and kind != "weights" else sound
         if at:
             before.update(held(trainer))
@@ -77,13 +83,20 @@ def test_it_stops_at_the_step_and_names_the_batch(
     assert f"epoch {epoch + 1}, step {within + 1} " in str(error.value) and error.value.exit_code == 5
     assert trainer.state.count <= step + 1, "at most the step that was under way already"
     for name, value in held(trainer).items():
-        np.testing.assert_array_equal(value, before[name], err_msg=f"{name} after the broken step, and one more in flight")
+        np.testing.assert_array_equal(
+            value, before[name], err_msg=f"{name} after the broken step, and one more in flight"
+        )
     written = json.loads((tmp_path / "run/broken.json").read_text())
     assert (written["epoch"], written["step"], written["count"]) == (epoch + 1, within + 1, step)
-    assert written["target_rows"] == trainer.train_windows.targets[windows].tolist() and row in written["target_rows"]
+    assert (
+        written["target_rows"] == trainer.train_windows.targets[windows].tolist()
+        and row in written["target_rows"]
+    )
     loaded, name, damaged = checkpoints.load_newest(tmp_path / "run/checkpoints")
     assert not damaged and int(name[5:]) < step and name in str(error.value)
-    assert all(mx.isfinite(value).all().item() for value in [*loaded.weights.values(), *loaded.optimizer.values()])
+    assert all(
+        mx.isfinite(value).all().item() for value in [*loaded.weights.values(), *loaded.optimizer.values()]
+    )
 
 
 def test_no_step_after_a_broken_one_changes_anything(tmp_path: Path, small_file: Path) -> None:

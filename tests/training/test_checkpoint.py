@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import InvalidFile, IOFailed, NumbersBroke
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training.checkpoint import Checkpoint
@@ -25,7 +25,12 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     save(tmp_path, 4)
     for pointer, value in (("LATEST", 4), ("BEST", 3)):
         loaded, name, damaged = checkpoints.load_newest(tmp_path, pointer)
-        assert (loaded.weights["w"][0].item(), loaded.state["epoch"], name, damaged) == (value, value, f"step-{value:08d}", [])
+        assert (loaded.weights["w"][0].item(), loaded.state["epoch"], name, damaged) == (
+            value,
+            value,
+            f"step-{value:08d}",
+            [],
+        )
 
 
 def test_prune_keeps_latest_best_and_every_kth(tmp_path: Path) -> None:
@@ -33,10 +38,18 @@ def test_prune_keeps_latest_best_and_every_kth(tmp_path: Path) -> None:
         save(tmp_path, number, *(("LATEST", "BEST") if number == 2 else ("LATEST",)))
     (tmp_path / ".tmp-step-00000009-1").mkdir()
     checkpoints.prune(tmp_path, keep_every=4)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["BEST", "LATEST", "step-00000002", "step-00000004", "step-00000006"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "BEST",
+        "LATEST",
+        "step-00000002",
+        "step-00000004",
+        "step-00000006",
+    ]
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+)
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_damage_is_named_and_the_one_before_is_taken(tmp_path: Path, file: str, damage: str) -> None:
     save(tmp_path, 1)
@@ -81,7 +94,9 @@ def test_nan_is_not_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["fsync", "replace", "mkdir"])
 @pytest.mark.parametrize("nth", [0, 1, 2, 3])
-def test_a_failing_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int) -> None:
+def test_a_failing_disk_leaves_the_earlier_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int
+) -> None:
     save(tmp_path, 1, "LATEST", "BEST")
     real, calls = getattr(os, call), iter(range(10**6))
 

@@ -15,7 +15,9 @@ DRIVER = Path(__file__).with_name("crash_driver.py")
 
 
 def drive(*arguments: object, timeout: float) -> dict[str, Any]:
-    out = subprocess.run([sys.executable, DRIVER, *map(str, arguments)], capture_output=True, text=True, timeout=timeout)
+    out = subprocess.run(
+        [sys.executable, DRIVER, *map(str, arguments)], capture_output=True, text=True, timeout=timeout
+    )
     assert out.returncode == 0, out.stderr
     return json.loads(out.stdout)
 
@@ -26,7 +28,9 @@ def test_kills_at_random_moments(tmp_path: Path, small_file: Path, count: int) -
     found = drive("kills", tmp_path, small_file, count, timeout=60 + 3 * count)
     assert found["kills"] == count
     assert (found["unreadable"], found["mixed"], found["leaked"], found["behind"]) == (0, 0, 0, 0), found
-    assert count < 100 or found["temporaries_made"] > count // 20, "the kills must hit saves, or they prove nothing"
+    assert count < 100 or found["temporaries_made"] > count // 20, (
+        "the kills must hit saves, or they prove nothing"
+    )
 
 
 def test_a_crash_at_every_call_that_touches_the_disk(tmp_path: Path) -> None:

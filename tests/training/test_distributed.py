@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx
-from mlx_lvm.files import open_safetensors
-from mlx_lvm.hub import load_model
+from mlx_lvm.core.files import open_safetensors
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.hub.load import load_model
 from mlx_lvm.training import distributed
 from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.distributed import ALONE, Group
@@ -33,7 +33,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def launch(folder: Path, *arguments: object, ranks: int = 2, patience: float = 20) -> list["subprocess.Popen[str]"]:
+def launch(
+    folder: Path, *arguments: object, ranks: int = 2, patience: float = 20
+) -> list["subprocess.Popen[str]"]:
     """The processes of a group as `mlx.launch` starts them, but on ports of our own."""
     hosts = folder / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(ranks)]))
@@ -47,7 +49,11 @@ def launch(folder: Path, *arguments: object, ranks: int = 2, patience: float = 2
             "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, str(DRIVER), *map(str, arguments)]
-        out.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        out.append(
+            subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
     return out
 
 
@@ -60,13 +66,17 @@ def finish(processes: list["subprocess.Popen[str]"], timeout: float = 60) -> lis
 
 
 def alone(*arguments: object) -> None:
-    subprocess.run([sys.executable, str(DRIVER), *map(str, arguments)], check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [sys.executable, str(DRIVER), *map(str, arguments)], check=True, capture_output=True, timeout=60
+    )
 
 
 def largest_difference(one: Path, two: Path) -> float:
     a, b = open_safetensors(one), open_safetensors(two)
     assert set(a.tensors) == set(b.tensors)
-    names = [name for name in a.tensors if name not in ("sums.broken", "context_encoder.bias")]  # the latter's gradient is rounding noise
+    names = [
+        name for name in a.tensors if name not in ("sums.broken", "context_encoder.bias")
+    ]  # the latter's gradient is rounding noise
     return max(float(np.abs(a.numpy(name) - b.numpy(name)).max()) for name in names)
 
 
@@ -79,7 +89,9 @@ def test_two_ranks_equal_one(tmp_path: Path, small_file: Path, name: str, losses
     assert largest_difference(tmp_path / "one", tmp_path / "two") < 1e-5
     said = [out.split(" ", 2) for _, _, out in sorted(ended, key=lambda e: e[2])]
     assert [line[:2] for line in said] == [["0", "2"], ["1", "2"]]
-    assert said[0][2].split("] ")[1] == said[1][2].split("] ")[1], "the ranks' weights must be the same to the bit"
+    assert said[0][2].split("] ")[1] == said[1][2].split("] ")[1], (
+        "the ranks' weights must be the same to the bit"
+    )
 
 
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="no Open MPI here")
@@ -87,8 +99,19 @@ def test_two_ranks_under_mpi(tmp_path: Path, small_file: Path) -> None:
     """The same over MPI; mpirun fails where a process leaves without finalising it."""
     alone("train", "amn", "mse", small_file, tmp_path / "one")
     start = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2"]
-    command = [*start, sys.executable, str(DRIVER), "train", "amn", "mse", str(small_file), str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        *start,
+        sys.executable,
+        str(DRIVER),
+        "train",
+        "amn",
+        "mse",
+        str(small_file),
+        str(tmp_path / "two"),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(line[:3] for line in done.stdout.splitlines()) == ["0 2", "1 2"]
     assert largest_difference(tmp_path / "one", tmp_path / "two") < 1e-5
@@ -112,7 +135,12 @@ def test_a_killed_rank_ends_the_other_with_a_message(tmp_path: Path, small_file:
     assert processes[1].wait(timeout=60) == -signal.SIGKILL
     started = time.monotonic()
     code, err, _ = finish(processes, timeout=30)[0]
-    assert code == 4 and "lost another process of this training" in err and "--resume" in err and time.monotonic() - started < 30
+    assert (
+        code == 4
+        and "lost another process of this training" in err
+        and "--resume" in err
+        and time.monotonic() - started < 30
+    )
 
 
 def test_a_silent_rank_ends_the_other_with_a_message(tmp_path: Path, small_file: Path) -> None:
@@ -129,17 +157,35 @@ def test_a_silent_rank_ends_the_other_with_a_message(tmp_path: Path, small_file:
 @pytest.mark.parametrize("memory", ["auto", "100K"])
 def test_the_command_line_on_two_ranks(tmp_path: Path, small_file: Path, memory: str) -> None:
     """Rank 0 alone speaks and saves; a resumed group goes on; the weights are those of one process. Streamed as from memory."""
-    small = ("--corpus", small_file, "--memory", memory, "--attention-dim", 8, "--hidden-dim", 16, "--lr", 1e-3)
+    small = (
+        "--corpus",
+        small_file,
+        "--memory",
+        memory,
+        "--attention-dim",
+        8,
+        "--hidden-dim",
+        16,
+        "--lr",
+        1e-3,
+    )
     ended = finish(launch(tmp_path, "lvm", "train", "amn", *small, "--epochs", 1, "--out", tmp_path / "two"))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert "2 processes share every batch" in ended[0][2] and ended[1][2] == ""
-    ended = finish(launch(tmp_path, "lvm", "train", "--resume", tmp_path / "two", "--epochs", 2, "--force", "--json"))
+    ended = finish(
+        launch(tmp_path, "lvm", "train", "--resume", tmp_path / "two", "--epochs", 2, "--force", "--json")
+    )
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert json.loads(ended[0][2])["epochs"] == 2 and ended[1][2] == ""
-    options = TrainConfig.from_dict({**preset("best", "amn")[0], "corpus": str(small_file), "memory": memory, "lr": 1e-3, "epochs": 2})
+    options = TrainConfig.from_dict(
+        {**preset("best", "amn")[0], "corpus": str(small_file), "memory": memory, "lr": 1e-3, "epochs": 2}
+    )
     assert start_run("amn", {"attention_dim": 8, "hidden_dim": 16}, options, tmp_path / "one").train()
     one, two = (load_model(tmp_path / name).model.weights() for name in ("one", "two"))
-    assert max(float(mx.abs(one[name] - two[name]).max()) for name in one if name != "context_encoder.bias") < 1e-5
+    assert (
+        max(float(mx.abs(one[name] - two[name]).max()) for name in one if name != "context_encoder.bias")
+        < 1e-5
+    )
 
 
 def test_a_signal_to_one_rank_stops_both(tmp_path: Path, small_file: Path) -> None:
@@ -174,9 +220,15 @@ def test_different_options_are_refused(tmp_path: Path, small_file: Path) -> None
             str(tmp_path / "run"),
         ]
         environment = {**os.environ, "MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        processes.append(
+            subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
     ended = finish(processes)
-    assert [code for code, _, _ in ended] == [2, 2] and all("differs between the processes" in err for _, err, _ in ended)
+    assert [code for code, _, _ in ended] == [2, 2] and all(
+        "differs between the processes" in err for _, err, _ in ended
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -19,17 +19,20 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError, deserialize
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.files import DTYPES, open_safetensors, to_bytes
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError
-from mlx_lvm.files import DTYPES, open_safetensors, to_bytes
-from mlx_lvm.hub import load_weights_file
+from mlx_lvm.hub.load import load_weights_file
 from mlx_lvm.models import build
 from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training.checkpoint import Checkpoint
 
 long = pytest.mark.long
-SHARES = [pytest.param(12, id="short"), pytest.param(1, id="long", marks=long)]  # one damage of so many is tried
+SHARES = [
+    pytest.param(12, id="short"),
+    pytest.param(1, id="long", marks=long),
+]  # one damage of so many is tried
 NAME = "step-00000002"
 
 
@@ -38,9 +41,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two checkpoints of a small model."""
     out = tmp_path_factory.mktemp("run") / "checkpoints"
     weights = build(AMNConfig(dim=16, attention_dim=4, hidden_dim=8)).weights()
-    moments = {f"{part}.{name}": value * 0.1 for part in ("first", "second") for name, value in weights.items()}
+    moments = {
+        f"{part}.{name}": value * 0.1 for part in ("first", "second") for name, value in weights.items()
+    }
     for number in (1, 2):
-        checkpoints.save(out, Checkpoint(weights, moments, {"count": number, "history": [{"epoch": 1}]}), f"step-{number:08d}", ("LATEST",))
+        checkpoints.save(
+            out,
+            Checkpoint(weights, moments, {"count": number, "history": [{"epoch": 1}]}),
+            f"step-{number:08d}",
+            ("LATEST",),
+        )
     return out
 
 
@@ -63,7 +73,11 @@ def test_every_flipped_bit_is_seen(folder: Path, file: str, share: int) -> None:
     whole = path.read_bytes()
     header = 8 + struct.unpack("<Q", whole[:8])[0] if file.endswith(".safetensors") else len(whole)
     places = [(byte, rng.randrange(8)) for byte in range(header)]
-    places += [(rng.randrange(header, len(whole)), rng.randrange(8)) for _ in range(500)] if header < len(whole) else []
+    places += (
+        [(rng.randrange(header, len(whole)), rng.randrange(8)) for _ in range(500)]
+        if header < len(whole)
+        else []
+    )
     for byte, bit in rng.sample(places, len(places) // share):
         data = bytearray(whole)
         data[byte] ^= 1 << bit
@@ -101,7 +115,9 @@ def mutated(rng: random.Random, whole: bytes) -> bytes:
         elif kind == 3:
             data += bytes(rng.randrange(1, 64))
         elif kind == 4:
-            length = rng.choice([0, 1, len(head) + rng.randint(-9, 9), 1 << rng.randrange(64), rng.randrange(1 << 20)])
+            length = rng.choice(
+                [0, 1, len(head) + rng.randint(-9, 9), 1 << rng.randrange(64), rng.randrange(1 << 20)]
+            )
             return struct.pack("<Q", max(length, 0)) + head + data
         else:
             with contextlib.suppress(ValueError, RecursionError):
@@ -110,7 +126,13 @@ def mutated(rng: random.Random, whole: bytes) -> bytes:
                 head = json.dumps(entries).encode()
                 if kind == 8:
                     head = head.replace(
-                        b"}", b',"' + rng.choice([b"dtype", b"w", b"__metadata__"]) + b'":' + rng.choice([b"1", b"[]", b'"F32"']) + b"}", 1
+                        b"}",
+                        b',"'
+                        + rng.choice([b"dtype", b"w", b"__metadata__"])
+                        + b'":'
+                        + rng.choice([b"1", b"[]", b'"F32"'])
+                        + b"}",
+                        1,
                     )
     return struct.pack("<Q", len(head)) + head + data
 
@@ -150,7 +172,9 @@ def change_json(rng: random.Random, entries: object) -> None:
         key = rng.choice(list(entry))
         value = entry[key]
         if isinstance(value, list) and value and rng.random() < 0.7:
-            value[rng.randrange(len(value))] = rng.choice([*ODD, value[0] + 1 if isinstance(value[0], int) else 0])
+            value[rng.randrange(len(value))] = rng.choice(
+                [*ODD, value[0] + 1 if isinstance(value[0], int) else 0]
+            )
         elif rng.random() < 0.2:
             del entry[key]
         else:
@@ -171,7 +195,10 @@ def valid(data: bytes) -> bool:
     spans = []
     for name, entry in pairs:
         if name == "__metadata__":
-            if not all(isinstance(value, str) for _, value in entry[1:]) or len({key for key, _ in entry[1:]}) < len(entry) - 1:
+            if (
+                not all(isinstance(value, str) for _, value in entry[1:])
+                or len({key for key, _ in entry[1:]}) < len(entry) - 1
+            ):
                 return False
             continue
         fields = dict(entry[1:])
@@ -218,7 +245,9 @@ def test_mutated_files(tmp_path: Path, count: int) -> None:
             if file is not None:
                 accepted += 1
                 assert valid(data)
-                with contextlib.suppress(SafetensorError):  # it caps what we do not, such as non-ASCII in its own way
+                with contextlib.suppress(
+                    SafetensorError
+                ):  # it caps what we do not, such as non-ASCII in its own way
                     assert {name for name, _ in deserialize(data)} == set(file.tensors)
     finally:
         tracemalloc.stop()
@@ -233,7 +262,9 @@ def test_mutated_files(tmp_path: Path, count: int) -> None:
         b'{"a":' + b"[" * 1_500_000 + b"]" * 1_500_000 + b"}",
         b'{"__metadata__":{"a":"' + "😀".encode() * 1_000_000 + b'"}}',
         b'{"a":' + b"9" * 4_000_000 + b"}",
-        b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % k for k in range(60_000)) + b"}",
+        b"{"
+        + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % k for k in range(60_000))
+        + b"}",
         b'{"' + b"\\u0001" * 600_000 + b'":3}',
     ],
     ids=["keys", "deep", "wide", "digits", "tensors", "name"],
@@ -259,7 +290,14 @@ def exported(path: Path, **described: object) -> dict[str, mx.array]:
     return weights
 
 
-HUGE = {"model_type": "transformer", "dim": 65536, "hidden_dim": 65536, "layers": 64, "heads": 1024, "ffn_dim": 262144}
+HUGE = {
+    "model_type": "transformer",
+    "dim": 65536,
+    "hidden_dim": 65536,
+    "layers": 64,
+    "heads": 1024,
+    "ffn_dim": 262144,
+}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +329,9 @@ def test_metadata_that_makes_no_sense(tmp_path: Path, metadata: dict[str, str]) 
     known = json.loads(open_safetensors(path).metadata["mlx_lvm"])
     with contextlib.suppress(ValueError, RecursionError):
         described = json.loads(metadata.get("mlx_lvm", "{}"))
-        metadata = metadata | {"mlx_lvm": json.dumps(known | described) if isinstance(described, dict) else metadata["mlx_lvm"]}
+        metadata = metadata | {
+            "mlx_lvm": json.dumps(known | described) if isinstance(described, dict) else metadata["mlx_lvm"]
+        }
     path.write_bytes(to_bytes(weights, metadata))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InvalidFile) as error:
@@ -320,7 +360,9 @@ def test_weights_that_do_not_fit(tmp_path: Path, kind: str) -> None:
         load_weights_file(path)
 
 
-@pytest.mark.parametrize("percent", [0, 5, 50, 95, 100, *(pytest.param(p, marks=long) for p in range(10, 95, 5) if p != 50)])
+@pytest.mark.parametrize(
+    "percent", [0, 5, 50, 95, 100, *(pytest.param(p, marks=long) for p in range(10, 95, 5) if p != 50)]
+)
 def test_a_disk_that_is_full_at_some_point(tmp_path: Path, percent: int) -> None:
     """The largest file is cut at a share of its size, as a full disk would; the message names the cause."""
     out = tmp_path / "checkpoints"
@@ -382,7 +424,9 @@ def test_a_reader_during_saves_sees_whole_checkpoints(tmp_path: Path) -> None:
 
     def save(number: int) -> None:
         parts = {"w": mx.full((512,), number)}
-        checkpoints.save(out, Checkpoint(parts, parts, {"count": number}), f"step-{number:08d}", ("LATEST", "BEST"))
+        checkpoints.save(
+            out, Checkpoint(parts, parts, {"count": number}), f"step-{number:08d}", ("LATEST", "BEST")
+        )
         checkpoints.prune(out)
 
     save(1)
@@ -393,7 +437,11 @@ def test_a_reader_during_saves_sees_whole_checkpoints(tmp_path: Path) -> None:
             try:
                 loaded, name, damaged = checkpoints.load_newest(out, "BEST")
                 values = np.concatenate(
-                    [np.array(loaded.weights["w"]), np.array(loaded.optimizer["w"]), [loaded.state["count"], int(name[5:])]]
+                    [
+                        np.array(loaded.weights["w"]),
+                        np.array(loaded.optimizer["w"]),
+                        [loaded.state["count"], int(name[5:])],
+                    ]
                 )
                 seen.add(int(name[5:]))
                 if damaged or len(set(values.tolist())) != 1:

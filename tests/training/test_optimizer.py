@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, zero_moments
 from mlx_lvm.training.schedule import Plateau
 
 torch = pytest.importorskip("torch", reason="torch is the reference")
 
 
-def torch_adamw(start: np.ndarray, gradients: np.ndarray, rates: list[float], dtype: "torch.dtype") -> np.ndarray:
+def torch_adamw(
+    start: np.ndarray, gradients: np.ndarray, rates: list[float], dtype: "torch.dtype"
+) -> np.ndarray:
     weight = torch.nn.Parameter(torch.tensor(start, dtype=dtype))
     optimizer = torch.optim.AdamW([weight], lr=rates[0], weight_decay=0.1)
     for gradient, rate in zip(gradients, rates, strict=True):
@@ -44,7 +46,10 @@ def test_the_first_step_has_an_exact_bias_correction() -> None:
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
 def test_clipping(scale: float) -> None:
     rng = np.random.default_rng(2)
-    parts = {"a": (rng.normal(size=(5, 3)) * scale).astype(np.float32), "b": (rng.normal(size=7) * scale).astype(np.float32)}
+    parts = {
+        "a": (rng.normal(size=(5, 3)) * scale).astype(np.float32),
+        "b": (rng.normal(size=7) * scale).astype(np.float32),
+    }
     tensors = [torch.nn.Parameter(torch.zeros(v.shape)) for v in parts.values()]
     for tensor, value in zip(tensors, parts.values(), strict=True):
         tensor.grad = torch.tensor(value)
@@ -59,7 +64,9 @@ def test_clipping(scale: float) -> None:
 @pytest.mark.parametrize("patience", [0, 2, 3])
 def test_plateau_follows_torch(patience: int) -> None:
     rng = np.random.default_rng(patience)
-    losses = np.concatenate([np.linspace(1, 0.5, 20), 0.5 + rng.uniform(-2e-4, 2e-4, 60), np.linspace(0.5, 0.4999, 40)])
+    losses = np.concatenate(
+        [np.linspace(1, 0.5, 20), 0.5 + rng.uniform(-2e-4, 2e-4, 60), np.linspace(0.5, 0.4999, 40)]
+    )
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
     plateau = Plateau(1e-3, 0.5, patience)

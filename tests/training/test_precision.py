@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx, nn, tree_flatten
+from mlx_lvm.core.mlx import mx, nn, tree_flatten
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
-from mlx_lvm.evaluation.history import predictor_of
-from mlx_lvm.hub import Loaded
+from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import architecture, build, normalize
+from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.losses import cosine, mse
 from mlx_lvm.training.step import in_bfloat16
@@ -31,7 +31,14 @@ SMALL = {
 }
 
 
-def torch_gradients(name: str, sizes: dict[str, Any], weights: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray, rounded: bool) -> Any:
+def torch_gradients(
+    name: str,
+    sizes: dict[str, Any],
+    weights: dict[str, np.ndarray],
+    x: np.ndarray,
+    y: np.ndarray,
+    rounded: bool,
+) -> Any:
     """Gradients of mse + cosine by torch, of everything in float64 or with weights and context rounded to bfloat16 on the way in."""
     from mlx_lvm.parity.bridge import TWINS
 
@@ -62,14 +69,18 @@ def test_gradients_are_as_near_to_the_truth_as_torchs(name: str) -> None:
     _, gradients = nn.value_and_grad(model, loss)(mx.array(x), mx.array(y))
     ours: Any = dict(tree_flatten(gradients))
     assert all(value.dtype == mx.float32 for value in (*ours.values(), *model.weights().values()))
-    assert all(np.array_equal(before[k], np.array(v)) for k, v in model.weights().items()), "the weights are left as they were"
+    assert all(np.array_equal(before[k], np.array(v)) for k, v in model.weights().items()), (
+        "the weights are left as they were"
+    )
     truth, theirs = (torch_gradients(name, SMALL[name], before, x, y, rounded) for rounded in (False, True))
     size = np.sqrt(np.mean(np.concatenate([v.ravel() for v in truth.values()]) ** 2))
     for key, value in truth.items():
         our_error = np.sqrt(np.mean((np.array(ours[key]) - value) ** 2))
         their_error = np.sqrt(np.mean((theirs[key] - value) ** 2))
         floor = 2.0**-9 * max(np.sqrt(np.mean(value**2)), 0.01 * size)
-        assert our_error <= LIMIT * max(their_error, floor), f"{key}: {our_error:.2e}, torch {their_error:.2e}"
+        assert our_error <= LIMIT * max(their_error, floor), (
+            f"{key}: {our_error:.2e}, torch {their_error:.2e}"
+        )
 
 
 def test_float32_would_not_have_rounded() -> None:
@@ -89,13 +100,19 @@ def test_training_keeps_updates_smaller_than_a_bfloat16_digit(tmp_path: Path, sm
     found = {}
     for precision in ("float32", "bfloat16"):
         mx.random.seed(1)
-        model = build(architecture("amn")[1].from_dict({"dim": corpus.dim, "attention_dim": 16, "hidden_dim": 32}))
+        model = build(
+            architecture("amn")[1].from_dict({"dim": corpus.dim, "attention_dim": 16, "hidden_dim": 32})
+        )
         start = {k: np.array(v) for k, v in model.weights().items()}
-        config = TrainConfig.from_dict({"corpus": str(small_file), "epochs": 1, "lr": 1e-5, "loss_cosine": 1.0, "precision": precision})
+        config = TrainConfig.from_dict(
+            {"corpus": str(small_file), "epochs": 1, "lr": 1e-5, "loss_cosine": 1.0, "precision": precision}
+        )
         folder = tmp_path / precision
         folder.mkdir()
         Trainer(model, corpus, config, folder).train()
-        found[precision] = np.concatenate([(np.array(v) - start[k]).ravel() for k, v in model.weights().items()])
+        found[precision] = np.concatenate(
+            [(np.array(v) - start[k]).ravel() for k, v in model.weights().items()]
+        )
     moved, exact = found["bfloat16"], found["float32"]
     assert 0 < np.abs(moved).max() < 1e-3
     assert not np.array_equal(moved, exact)
@@ -104,13 +121,21 @@ def test_training_keeps_updates_smaller_than_a_bfloat16_digit(tmp_path: Path, sm
 
 @pytest.mark.parametrize("name", ["amn", "lstm", "ramn"])
 def test_predictions_in_bfloat16_are_the_model_s_and_close_to_float32(name: str, small: Corpus) -> None:
-    sizes = {"amn": {"attention_dim": 16, "hidden_dim": 32}, "lstm": {"hidden_dim": 32}, "ramn": {"rank": 8, "hidden_dim": 16}}[name]
+    sizes = {
+        "amn": {"attention_dim": 16, "hidden_dim": 32},
+        "lstm": {"hidden_dim": 32},
+        "ramn": {"rank": 8, "hidden_dim": 16},
+    }[name]
     mx.random.seed(1)
     loaded = Loaded(build(architecture(name)[1].from_dict({"dim": small.dim, **sizes})), name)
     read = windows(small, np.arange(4), 5)
     wide = predictor_of(name, loaded.model).predict(read)
     narrow = predictor_of(name, loaded.compute_in("bfloat16").model).predict(read)
-    assert loaded.model.dtype == mx.bfloat16 and narrow.dtype == mx.float32 and "computes in bfloat16" in loaded.notes[0]
+    assert (
+        loaded.model.dtype == mx.bfloat16
+        and narrow.dtype == mx.float32
+        and "computes in bfloat16" in loaded.notes[0]
+    )
     assert not np.array_equal(np.array(wide), np.array(narrow)), "rounded weights must show"
     assert float((normalize(wide) * normalize(narrow)).sum(axis=-1).min()) > 0.999
     # As the model itself gives it for a context in bfloat16; one in float32 would be multiplied in float32, and differ.
@@ -118,13 +143,18 @@ def test_predictions_in_bfloat16_are_the_model_s_and_close_to_float32(name: str,
     starts = read.starts if name == "ramn" else read.targets - 5
     for number in (0, 1, 7):
         context = small.take(mx.arange(int(starts[number]), int(read.targets[number])))[None]
-        raw, wider = (loaded.model(context.astype(dtype)).raw.astype(mx.float32) for dtype in (mx.bfloat16, mx.float32))
+        raw, wider = (
+            loaded.model(context.astype(dtype)).raw.astype(mx.float32) for dtype in (mx.bfloat16, mx.float32)
+        )
         off = [float(mx.abs(narrow[number] - one[0]).max()) for one in (raw, wider)]
         assert off[0] < 0.25 * off[1], off
 
 
 def test_other_precisions_and_closed_forms_are_refused(lvm: Callable) -> None:
-    for command in (["eval", "amn", "--precision", "float8"], ["predict", "amn", "-d", "0", "--precision", "float8"]):
+    for command in (
+        ["eval", "amn", "--precision", "float8"],
+        ["predict", "amn", "-d", "0", "--precision", "float8"],
+    ):
         ran = lvm(*command)
         assert ran.code == 2 and "expected one of float32, bfloat16" in ran.err
     ran = lvm("eval", "ridge", "--precision", "bfloat16")

@@ -7,22 +7,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.files import sha256
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
-from mlx_lvm.evaluation.history import HistoryPredictor
-from mlx_lvm.evaluation.hybrid import RIDGE
-from mlx_lvm.evaluation.predictor import document_rows
-from mlx_lvm.evaluation.retrieval import Pairs, Pool, build_pool
-from mlx_lvm.files import sha256
+from mlx_lvm.metrics.retrieval import Pairs, Pool, build_pool
 from mlx_lvm.models import build
 from mlx_lvm.models.ramn import MAPPED, RAMN, RAMNConfig, mixed
-from mlx_lvm.training import ramn as training
-from mlx_lvm.training.anchor import PENALTY, SHRINK, bands, fit_anchor, start_at_anchor
+from mlx_lvm.predictors.base import document_rows
+from mlx_lvm.predictors.history import HistoryPredictor
+from mlx_lvm.ranking.hybrid import RIDGE
 from mlx_lvm.training.config import TrainConfig
-from mlx_lvm.training.documents import causal_kernels, centred_rows, counts_of, mixtures_of, old_mask, segments, take_segments
-from mlx_lvm.training.ramn import FILTERS, FROZEN, POWER, RamnTrainer, fit_blend, retrieve_loss
+from mlx_lvm.training.ramn import trainer as training
+from mlx_lvm.training.ramn.anchor import PENALTY, SHRINK, bands, fit_anchor, start_at_anchor
+from mlx_lvm.training.ramn.documents import (
+    causal_kernels,
+    centred_rows,
+    counts_of,
+    mixtures_of,
+    old_mask,
+    segments,
+    take_segments,
+)
+from mlx_lvm.training.ramn.trainer import FILTERS, FROZEN, POWER, RamnTrainer, fit_blend, retrieve_loss
 from mlx_lvm.training.state import epoch_order, step_key
 
 SIZES = {"dim": 32, "rank": 12, "hidden_dim": 16}
@@ -41,11 +49,15 @@ def mixtures_by_hand(x: np.ndarray) -> np.ndarray:
     return np.array(out)
 
 
-def by_hand(corpus: Corpus, documents: np.ndarray, width: int, ahead: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_hand(
+    corpus: Corpus, documents: np.ndarray, width: int, ahead: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(the closed form's predictions, those of its filters alone, its trust) on every window with a chunk `ahead` of its
     target, by plain least squares in NumPy.
     """
-    parts = [corpus.numpy(slice(corpus.offsets[d], corpus.offsets[d + 1])).astype(np.float64) for d in documents]
+    parts = [
+        corpus.numpy(slice(corpus.offsets[d], corpus.offsets[d + 1])).astype(np.float64) for d in documents
+    ]
     mean = np.concatenate([p[5:] for p in parts]).mean(axis=0)
     y = np.concatenate([p[5:] for p in parts]) - mean
     _, vectors = np.linalg.eigh(y.T @ y)
@@ -111,7 +123,10 @@ def test_filters_beside_a_query(small: Corpus) -> None:
     lengths = small.lengths[documents]
     starts = np.cumsum([0, *lengths])[:-1]
     mixtures = np.concatenate([mixtures_by_hand(z[a : a + n]) for a, n in zip(starts, lengths, strict=True)])
-    place = {t: i for i, t in enumerate(t for a, n in zip(starts, lengths, strict=True) for t in range(a + 5, a + n))}
+    place = {
+        t: i
+        for i, t in enumerate(t for a, n in zip(starts, lengths, strict=True) for t in range(a + 5, a + n))
+    }
     draws, f, rows, asked = np.random.default_rng(0), [], [], []
     for index in parts.blocks(8):
         drawn = draws.random((len(index), 32), dtype=np.float32)
@@ -176,32 +191,48 @@ def fitted(small: Corpus) -> dict[str, RAMN]:
 def trusted_queries(model: RAMN, z: np.ndarray) -> np.ndarray:
     """h of every target of one document with 5 chunks before it, from its centred chunks z [n, dim] in the basis; float64."""
     targets = np.arange(5, len(z))
-    ((here, _, moved),), _ = model.parts(mx.array(mixtures_by_hand(z).astype(np.float32)), mx.array(np.minimum(targets, 100) * 1.0))
-    scale, strength, threshold = (float(x[0]) for x in (mx.exp(model.log_scale), mx.exp(model.push_strength), model.push_threshold))
+    ((here, _, moved),), _ = model.parts(
+        mx.array(mixtures_by_hand(z).astype(np.float32)), mx.array(np.minimum(targets, 100) * 1.0)
+    )
+    scale, strength, threshold = (
+        float(x[0]) for x in (mx.exp(model.log_scale), mx.exp(model.push_strength), model.push_threshold)
+    )
     out = scale * np.array(here + moved).astype(np.float64)
     for query, t in zip(out, targets, strict=True):
         read = z[max(0, t - 100) : t - 5]
-        query -= strength * np.logaddexp(0, read @ query - threshold) @ read * np.exp(np.array(model.push_metric))
+        query -= (
+            strength * np.logaddexp(0, read @ query - threshold) @ read * np.exp(np.array(model.push_metric))
+        )
     return out
 
 
 @pytest.mark.parametrize("head", ["regress", "retrieve"])
-def test_one_pass_over_a_document_equals_window_by_window(fitted: dict[str, RAMN], small: Corpus, head: str) -> None:
+def test_one_pass_over_a_document_equals_window_by_window(
+    fitted: dict[str, RAMN], small: Corpus, head: str
+) -> None:
     model, documents = fitted[head], split_corpus(small).val
     model.trust_limit = model.trust_limit - 1.5  # so that some of the windows are half trusted
     parts = segments(small, documents, 5)
-    batch = take_segments(centred_rows(parts, np.array(model.mean), model.basis.weight), mx.array(parts.table(parts.targets)))
+    batch = take_segments(
+        centred_rows(parts, np.array(model.mean), model.basis.weight), mx.array(parts.table(parts.targets))
+    )
     ((here, elsewhere, moved),), trust = model.parts(mixtures_of(batch, causal_kernels()), counts_of(batch))
     found, valid = windows(small, documents, 5), np.array(batch.valid)
     if head == "regress":
-        together = np.array((mixed(here, elsewhere, trust) + trust * moved) @ model.basis.weight + model.mean)[valid]
+        together = np.array(
+            (mixed(here, elsewhere, trust) + trust * moved) @ model.basis.weight + model.mean
+        )[valid]
     else:
         z = (small.numpy() - np.array(model.mean)) @ np.array(model.basis.weight).T.astype(np.float64)
-        query = np.concatenate([trusted_queries(model, z[small.offsets[d] : small.offsets[d + 1]]) for d in documents])
+        query = np.concatenate(
+            [trusted_queries(model, z[small.offsets[d] : small.offsets[d + 1]]) for d in documents]
+        )
         unit = query / np.linalg.norm(query, axis=1, keepdims=True)
         other, t = np.array(elsewhere)[valid], np.array(trust)[valid]
         other /= np.linalg.norm(other, axis=1, keepdims=True)
-        together = 2 * (t * unit + (1 - t) * other) @ np.array(model.basis.weight) + 0.5 * small.numpy(found.targets - 1)
+        together = 2 * (t * unit + (1 - t) * other) @ np.array(model.basis.weight) + 0.5 * small.numpy(
+            found.targets - 1
+        )
         assert t.min() < 0.9 < t.max()
     single = np.array(HistoryPredictor("ramn", model).predict(found))
     assert together.shape == single.shape
@@ -216,10 +247,14 @@ def test_the_history_is_the_document_so_far(fitted: dict[str, RAMN], small: Corp
         alone = np.array(model(mx.array(small.numpy(rows))[None]).raw)[0]
         np.testing.assert_allclose(predicted[number], alone, atol=1e-5)
     index = np.array([7, 3, 7])
-    np.testing.assert_allclose(np.array(HistoryPredictor("ramn", model).predict(found, index)), predicted[index], atol=1e-5)
+    np.testing.assert_allclose(
+        np.array(HistoryPredictor("ramn", model).predict(found, index)), predicted[index], atol=1e-5
+    )
 
 
-def test_retrieve_loss_by_its_formula(fitted: dict[str, RAMN], small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retrieve_loss_by_its_formula(
+    fitted: dict[str, RAMN], small: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, documents = fitted["retrieve"], split_corpus(small).train
     parts = segments(small, documents, 5)
     centred = centred_rows(parts, np.array(model.mean), model.basis.weight)
@@ -229,7 +264,12 @@ def test_retrieve_loss_by_its_formula(fitted: dict[str, RAMN], small: Corpus, mo
     loss, _ = retrieve_loss(model, batch, causal_kernels(), old_mask(), centred)
 
     z = np.array(centred).astype(np.float64)
-    targets = [int(t) + k for t, e in zip(parts.targets[:3], parts.ends[:3], strict=True) for k in range(32) if t + k < e]
+    targets = [
+        int(t) + k
+        for t, e in zip(parts.targets[:3], parts.ends[:3], strict=True)
+        for k in range(32)
+        if t + k < e
+    ]
     starts = [int(parts.starts[np.searchsorted(parts.targets, t, side="right") - 1]) for t in targets]
     read = windows(small, documents, 5)
     edges = np.cumsum([0, *small.lengths[documents]])
@@ -247,7 +287,9 @@ def test_retrieve_loss_by_its_formula(fitted: dict[str, RAMN], small: Corpus, mo
     assert float(loss) == pytest.approx(np.mean(losses), rel=2e-4)
 
 
-def test_the_blend_makes_the_true_chunk_likeliest_and_is_judged_on_the_other_half(fitted: dict[str, RAMN], small: Corpus) -> None:
+def test_the_blend_makes_the_true_chunk_likeliest_and_is_judged_on_the_other_half(
+    fitted: dict[str, RAMN], small: Corpus
+) -> None:
     model, documents = fitted["retrieve"], split_corpus(small).train[:6]
     read, rows = windows(small, documents, 5), document_rows(small.offsets, documents)
     pool = build_pool(read, rows)
@@ -262,10 +304,15 @@ def test_the_blend_makes_the_true_chunk_likeliest_and_is_judged_on_the_other_hal
     def likelihood(weights: np.ndarray, chosen: np.ndarray) -> float:
         scores = np.where(out, -np.inf, (terms.transpose(0, 2, 1) @ weights) @ units[rows].T)[chosen]
         truth = scores[np.arange(len(scores)), np.searchsorted(rows, read.targets[chosen])]
-        return float((truth - np.log(np.exp(scores).sum(axis=1))).mean()) - RIDGE / 2 * float(weights @ weights)
+        return float((truth - np.log(np.exp(scores).sum(axis=1))).mean()) - RIDGE / 2 * float(
+            weights @ weights
+        )
 
     def is_best(weights: np.ndarray, chosen: np.ndarray) -> bool:
-        return all(likelihood(weights, chosen) > likelihood(weights + np.array(by), chosen) for by in ([2, 0], [-2, 0], [0, 2], [0, -2]))
+        return all(
+            likelihood(weights, chosen) > likelihood(weights + np.array(by), chosen)
+            for by in ([2, 0], [-2, 0], [0, 2], [0, -2])
+        )
 
     half = np.searchsorted(documents, read.documents) % 2
     assert is_best(blend, half >= 0)
@@ -276,7 +323,9 @@ def test_the_blend_makes_the_true_chunk_likeliest_and_is_judged_on_the_other_hal
         scores = np.where(out, -np.inf, (terms.transpose(0, 2, 1) @ own) @ units[rows].T)[chosen]
         truth = scores[np.arange(len(chosen)), np.searchsorted(rows, read.targets[chosen])]
         plain = pool.hit_counts()[chosen] == 1
-        np.testing.assert_allclose(found[chosen][plain], 1 + (scores > truth[:, None] + 1e-6).sum(axis=1)[plain], atol=1)
+        np.testing.assert_allclose(
+            found[chosen][plain], 1 + (scores > truth[:, None] + 1e-6).sum(axis=1)[plain], atol=1
+        )
         assert np.mean(found[chosen][plain] == 1 + (scores > truth[:, None]).sum(axis=1)[plain]) > 0.99
     single = only(pool, read.documents == documents[0])
     blend, found = fit_blend(model, single)
@@ -289,7 +338,9 @@ def test_a_blend_in_a_large_pool_is_fitted_on_some_of_its_chunks(
     documents = split_corpus(small).train
     pool, sizes = build_pool(windows(small, documents, 5), document_rows(small.offsets, documents)), []
     monkeypatch.setattr(training, "BLEND_PAIRS", 50 * len(pool.windows))
-    monkeypatch.setattr(training, "fit_logit", lambda features, offsets: sizes.append(features.shape) or np.ones(2))
+    monkeypatch.setattr(
+        training, "fit_logit", lambda features, offsets: sizes.append(features.shape) or np.ones(2)
+    )
     _, found = fit_blend(fitted["retrieve"], pool)
     assert sizes[0] == (len(pool.windows), 2, 51)  # and the truth
     assert len(pool.rows) > 100 and found.max() > 60  # ranked among all of them still
@@ -313,13 +364,20 @@ def new(folder: Path, corpus: Corpus, head: str, epochs: int = 2, **options: flo
 
 
 def fingerprint(trainer: RamnTrainer) -> dict[str, str]:
-    return {name: sha256(np.array(value)) for name, value in {**trainer.model.weights(), **trainer.train_step.saved()}.items()}
+    return {
+        name: sha256(np.array(value))
+        for name, value in {**trainer.model.weights(), **trainer.train_step.saved()}.items()
+    }
 
 
-FITTED = {"basis.weight", *FROZEN} | {f"{at}{name}" for at in ("", "ahead.0.") for name in (*FILTERS, "map.weight")}
+FITTED = {"basis.weight", *FROZEN} | {
+    f"{at}{name}" for at in ("", "ahead.0.") for name in (*FILTERS, "map.weight")
+}
 
 
-@pytest.mark.parametrize(("head", "options"), [("regress", {}), ("retrieve", {}), ("regress", {"horizons": 2, "queries": 0.5})])
+@pytest.mark.parametrize(
+    ("head", "options"), [("regress", {}), ("retrieve", {}), ("regress", {"horizons": 2, "queries": 0.5})]
+)
 def test_training_lowers_the_loss_leaves_the_statistics_and_resumes_to_the_bit(
     tmp_path: Path, small: Corpus, head: str, options: dict
 ) -> None:
@@ -371,4 +429,9 @@ def test_a_broken_step_and_those_after_it_change_nothing(tmp_path: Path, small: 
             step._centred = sound
     assert step.broken().item() == 3
     after = fingerprint(trainer)
-    assert {name for name in before if after[name] != before[name]} <= {"sums.loss", "sums.cosine", "sums.windows", "sums.broken"}
+    assert {name for name in before if after[name] != before[name]} <= {
+        "sums.loss",
+        "sums.cosine",
+        "sums.windows",
+        "sums.broken",
+    }

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx
+from mlx_lvm.core.files import sha256
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
-from mlx_lvm.files import sha256
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training import run as runs
 from mlx_lvm.training.config import Every, TrainConfig
@@ -30,8 +30,18 @@ SIZES = {
 }
 STEPS = 6  # in an epoch
 # Matching moments alone makes the validation loss rise soon: the plateau cuts the rate and early stop ends every run.
-HARSH = {"epochs": 20, "batch_size": 110, "lr": 0.02, "loss_mse": 0.0, "loss_moment": 1.0, "plateau_patience": 0, "early_stop": 10}
-GPU_BOUND = 1e-5  # of the largest weight of a tensor: how far a run resumed on a GPU may be from the undisturbed one
+HARSH = {
+    "epochs": 20,
+    "batch_size": 110,
+    "lr": 0.02,
+    "loss_mse": 0.0,
+    "loss_moment": 1.0,
+    "plateau_patience": 0,
+    "early_stop": 10,
+}
+GPU_BOUND = (
+    1e-5  # of the largest weight of a tensor: how far a run resumed on a GPU may be from the undisturbed one
+)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +86,9 @@ def interrupted(name: str, folder: Path, corpus: Path, stops: Iterable[int]) -> 
 def check(name: str, tmp_path: Path, corpus: Path, chains: list[list[int]]) -> None:
     whole = begin(name, tmp_path / "whole", corpus)
     assert whole.train() and whole.steps_per_epoch == STEPS
-    assert whole.state.epoch < HARSH["epochs"] and whole.state.count > 60, "early stop must end the run, after the last of the stops"
+    assert whole.state.epoch < HARSH["epochs"] and whole.state.count > 60, (
+        "early stop must end the run, after the last of the stops"
+    )
     rates = [record["lr"] for record in whole.state.history]
     assert len(set(rates)) > 2, "the plateau must cut the rate, or nothing is crossed"
     expected = fingerprint(whole)
@@ -95,7 +107,10 @@ def test_some_stops(name: str, tmp_path: Path, small_file: Path) -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_every_stop_and_chains(name: str, tmp_path: Path, small_file: Path) -> None:
     rng = np.random.default_rng(len(name))
-    chains = [sorted(rng.choice(np.arange(1, 61), size=rng.integers(3, 7), replace=False).tolist()) for _ in range(20)]
+    chains = [
+        sorted(rng.choice(np.arange(1, 61), size=rng.integers(3, 7), replace=False).tolist())
+        for _ in range(20)
+    ]
     check(name, tmp_path, small_file, [[step] for step in range(1, 61)] + chains)
 
 
@@ -149,7 +164,10 @@ def test_another_option_is_another_run(stopped: Path, given: dict, words: str, f
 
 
 def test_the_same_options_are_fine_and_some_change_by_force(stopped: Path, small_file: Path) -> None:
-    assert resume_run(stopped, {"lr": 0.02, "heads": 2, "epochs": 20, "corpus": str(small_file)}).state.count == 9
+    assert (
+        resume_run(stopped, {"lr": 0.02, "heads": 2, "epochs": 20, "corpus": str(small_file)}).state.count
+        == 9
+    )
     with pytest.raises(UsageError, match="--epochs 3: the run has 20"):
         resume_run(stopped, {"epochs": 3})
     trainer = resume_run(stopped, {"epochs": 3, "checkpoint_every": "2", "keep_every": 1}, force=True)
@@ -165,11 +183,15 @@ def test_other_code_is_named(stopped: Path) -> None:
     (stopped / "config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError) as error:
         resume_run(stopped)
-    assert "training code: began with 0, here is" in str(error.value) and "mlx: began with 0.1" in str(error.value)
+    assert "training code: began with 0, here is" in str(error.value) and "mlx: began with 0.1" in str(
+        error.value
+    )
     assert resume_run(stopped, force=True).state.count == 9
 
 
-def test_another_corpus_is_refused_a_moved_one_is_not(stopped: Path, small: Corpus, small_file: Path, tmp_path: Path) -> None:
+def test_another_corpus_is_refused_a_moved_one_is_not(
+    stopped: Path, small: Corpus, small_file: Path, tmp_path: Path
+) -> None:
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(small_file.read_bytes())
     assert resume_run(stopped, {"corpus": str(moved)}).state.count == 9
@@ -192,13 +214,25 @@ def test_a_checkpoint_of_another_run_is_refused(stopped: Path, tmp_path: Path, s
 def test_a_state_that_cannot_be_is_refused(stopped: Path) -> None:
     """The manifest vouches for what was written, not for sense."""
     loaded, name, _ = checkpoints.load_newest(stopped / "checkpoints")
-    for change in ({"count": 7}, {"epoch": "1"}, {"step": -1}, {"plateau": {"lr": 1}}, {"unknown": 1}, {"history": 3}):
+    for change in (
+        {"count": 7},
+        {"epoch": "1"},
+        {"step": -1},
+        {"plateau": {"lr": 1}},
+        {"unknown": 1},
+        {"history": 3},
+    ):
         damaged = checkpoints.Checkpoint(loaded.weights, loaded.optimizer, loaded.state | change)
         checkpoints.save(stopped / "checkpoints", damaged, name, ("LATEST",))
         with pytest.raises(InvalidFile, match=r"does not parse|cannot be optimiser step"):
             resume_run(stopped)
     short = {key: value for key, value in loaded.optimizer.items() if key != "first.head.0.bias"}
-    checkpoints.save(stopped / "checkpoints", checkpoints.Checkpoint(loaded.weights, short, loaded.state), name, ("LATEST",))
+    checkpoints.save(
+        stopped / "checkpoints",
+        checkpoints.Checkpoint(loaded.weights, short, loaded.state),
+        name,
+        ("LATEST",),
+    )
     with pytest.raises(InvalidFile, match=r"first\.head\.0\.bias"):
         resume_run(stopped)
 
@@ -217,7 +251,11 @@ def test_a_kill_between_the_two_pointers_is_mended(tmp_path: Path, small_file: P
     again.prepare()
     assert checkpoints.pointed(folder, "BEST") == f"step-{STEPS:08d}"
     assert len(runs.read_history(tmp_path / "run")) == 1
-    assert not list(folder.glob(".tmp*")) and not list((tmp_path / "run").glob("*.tmp")) and len(again.notes) == 2
+    assert (
+        not list(folder.glob(".tmp*"))
+        and not list((tmp_path / "run").glob("*.tmp"))
+        and len(again.notes) == 2
+    )
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -237,7 +275,12 @@ def test_a_run_folder_removed_while_training(tmp_path: Path, small_file: Path, b
 
 
 def test_kept_checkpoints_and_their_bound(tmp_path: Path, small_file: Path) -> None:
-    trainer = start_run("amn", SIZES["amn"], TrainConfig(corpus=str(small_file), epochs=5, batch_size=110, keep_every=2), tmp_path / "run")
+    trainer = start_run(
+        "amn",
+        SIZES["amn"],
+        TrainConfig(corpus=str(small_file), epochs=5, batch_size=110, keep_every=2),
+        tmp_path / "run",
+    )
     one, most = trainer.checkpoint_bytes()
     trainer.train(checkpoint_every=2)
     kept = checkpoints.names(trainer.checkpoint_folder)
@@ -247,7 +290,14 @@ def test_kept_checkpoints_and_their_bound(tmp_path: Path, small_file: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("0", Every()), ("200", Every(steps=200)), ("30s", Every(0, 30)), ("5m", Every(0, 300)), ("2h", Every(0, 7200))]
+    ("text", "expected"),
+    [
+        ("0", Every()),
+        ("200", Every(steps=200)),
+        ("30s", Every(0, 30)),
+        ("5m", Every(0, 300)),
+        ("2h", Every(0, 7200)),
+    ],
 )
 def test_when_a_checkpoint_is_due(text: str, expected: Every) -> None:
     assert Every.parse(text) == expected
@@ -276,5 +326,7 @@ def test_two_processes_take_two_default_folders(tmp_path: Path, monkeypatch: pyt
     real = runs.default_folder
     answers = iter([Path("runs/amn-x-1")])  # both looked before either made its folder
     (tmp_path / "runs/amn-x-1").mkdir(parents=True)
-    monkeypatch.setattr(runs, "default_folder", lambda model, corpus: next(answers, None) or real(model, corpus))
+    monkeypatch.setattr(
+        runs, "default_folder", lambda model, corpus: next(answers, None) or real(model, corpus)
+    )
     assert runs.claim("amn", "x") == Path("runs/amn-x-2")

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlx_lvm.core.files import SafeFile, sha256
 from mlx_lvm.data import memory, sampling
 from mlx_lvm.data.blocks import Epoch
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus, load_corpus
-from mlx_lvm.data.reader import open_corpus
-from mlx_lvm.data.stream import RowReader
-from mlx_lvm.data.transform import choose, subset
+from mlx_lvm.data.ingest.transform import choose, subset
+from mlx_lvm.data.storage.reader import open_corpus
+from mlx_lvm.data.storage.stream import RowReader
+from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.data.windows import windows
-from mlx_lvm.data.writer import CorpusWriter
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, SetupInvalid, UsageError
-from mlx_lvm.files import SafeFile, sha256
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training import streamed
 from mlx_lvm.training.config import TrainConfig
@@ -32,12 +32,19 @@ from mlx_lvm.training.step import TrainStep
 from mlx_lvm.training.streamed import StreamedTrainer, settle, streams
 
 SIZES = {"attention_dim": 8, "hidden_dim": 16}
-OPTIONS = {"epochs": 3, "batch_size": 20, "lr": 0.002, "memory": "100K"}  # of 123 KB: four blocks of some eight documents
+OPTIONS = {
+    "epochs": 3,
+    "batch_size": 20,
+    "lr": 0.002,
+    "memory": "100K",
+}  # of 123 KB: four blocks of some eight documents
 DTYPES = ("F32", "F16", "BF16", "I8")
 
 
 @pytest.fixture(scope="module", params=DTYPES)
-def shards(request: pytest.FixtureRequest, small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shards(
+    request: pytest.FixtureRequest, small_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The small corpus in some shards."""
     out = tmp_path_factory.mktemp("shards") / request.param
     mapped = open_corpus(small_file)
@@ -57,13 +64,17 @@ def begin(folder: Path, corpus: Path, **options: Any) -> StreamedTrainer:
 def fingerprint(trainer: StreamedTrainer) -> dict[str, str]:
     arrays = {**trainer.model.weights(), **trainer.train_step.saved()}
     plain = {key: value for key, value in vars(trainer.state).items() if key != "seconds"}
-    return {name: sha256(np.array(value)) for name, value in arrays.items()} | {"state": json.dumps(plain, sort_keys=True)}
+    return {name: sha256(np.array(value)) for name, value in arrays.items()} | {
+        "state": json.dumps(plain, sort_keys=True)
+    }
 
 
 def test_the_same_steps_as_from_memory(shards: Path, tmp_path: Path) -> None:
     """Fed the same windows in the same order, the corpus in memory trains the same weights, to the bit."""
     trainer = begin(tmp_path / "run", shards, epochs=2, plateau_patience=9)
-    orders = [trainer.target_rows(epoch, step) for epoch in range(2) for step in range(trainer.steps_per_epoch)]
+    orders = [
+        trainer.target_rows(epoch, step) for epoch in range(2) for step in range(trainer.steps_per_epoch)
+    ]
     whole = load_corpus(shards)
     expected = windows(whole, trainer.split.train, 5).targets
     half = len(orders) // 2
@@ -85,7 +96,9 @@ def test_resumed_equals_undisturbed(shards: Path, tmp_path: Path) -> None:
     whole = begin(tmp_path / "whole", shards)
     assert whole.train()
     steps = whole.steps_per_epoch
-    for number, stops in enumerate([[1], [3, 4, steps - 1, steps, steps + 1, 2 * steps + 7], [11, 2 * steps]]):
+    for number, stops in enumerate(
+        [[1], [3, 4, steps - 1, steps, steps + 1, 2 * steps + 7], [11, 2 * steps]]
+    ):
         folder = tmp_path / str(number)
         trainer: Any = begin(folder, shards)
         for stop in stops:
@@ -101,9 +114,15 @@ def test_nothing_is_compiled_anew(small_file: Path, tmp_path: Path, monkeypatch:
 
     traced = []
     real = step_module.context_rows
-    monkeypatch.setattr(step_module, "context_rows", lambda targets, context: (traced.append(targets.shape), real(targets, context))[1])
+    monkeypatch.setattr(
+        step_module,
+        "context_rows",
+        lambda targets, context: (traced.append(targets.shape), real(targets, context))[1],
+    )
     trainer = begin(tmp_path / "run", small_file)
-    trainer._validate = lambda targets: real(targets, 3).sum() * np.float32([0.1, 0.1, 0.1])  # its own gathers aside
+    trainer._validate = lambda targets: (
+        real(targets, 3).sum() * np.float32([0.1, 0.1, 0.1])
+    )  # its own gathers aside
     trainer.train()
     last = len(trainer.train_windows) % 20
     assert last and sorted(set(traced)) == [(last,), (20,)] and len(traced) == 2
@@ -112,7 +131,11 @@ def test_nothing_is_compiled_anew(small_file: Path, tmp_path: Path, monkeypatch:
 def test_start_up_reads_a_part(small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever maps the vectors might read them all, so nobody may; and what is read is counted."""
     real, read, took = SafeFile.numpy, os.preadv, []
-    monkeypatch.setattr(SafeFile, "numpy", lambda self, name: pytest.fail("maps the vectors") if name == "vectors" else real(self, name))
+    monkeypatch.setattr(
+        SafeFile,
+        "numpy",
+        lambda self, name: pytest.fail("maps the vectors") if name == "vectors" else real(self, name),
+    )
     monkeypatch.setattr(os, "preadv", lambda *arguments: (took.append(read(*arguments)), took[-1])[1])
     trainer = begin(tmp_path / "run", small_file)
     size = trainer.corpus.shards[0].file.tensors["vectors"]
@@ -142,10 +165,19 @@ def third_block(trainer: StreamedTrainer) -> tuple[int, int]:
     """(a row that only the third block reads, and no sample; its first step)."""
     order = Epoch(trainer.layout, 0, 0)
     first, second, third = (order.block(number) for number in range(3))
-    read = {row for block in (first, second) for a, b in zip(block.starts, block.stops, strict=True) for row in range(a, b)}
+    read = {
+        row
+        for block in (first, second)
+        for a, b in zip(block.starts, block.stops, strict=True)
+        for row in range(a, b)
+    }
     sampled = set(trainer._sample.corpus.names)
     names = [trainer.corpus.names[d] for d in trainer.corpus.document_of(third.rows)]
-    return next(int(row) for row, name in zip(third.rows, names, strict=True) if row not in read and name not in sampled), third.first
+    return next(
+        int(row)
+        for row, name in zip(third.rows, names, strict=True)
+        if row not in read and name not in sampled
+    ), third.first
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
@@ -158,9 +190,15 @@ def test_a_bad_row_stops_with_its_name(small_file: Path, tmp_path: Path, value: 
     trainer._reader = RowReader(trainer.corpus)  # which knows the file as it is now
     with pytest.raises(InvalidFile) as error:
         trainer.train()
-    assert str(file) in str(error.value) and f"row {row} (document" in str(error.value) and error.value.exit_code == 3
+    assert (
+        str(file) in str(error.value)
+        and f"row {row} (document" in str(error.value)
+        and error.value.exit_code == 3
+    )
     assert trainer.state.count == step, "the blocks before it were trained on"
-    assert checkpoints.pointed(trainer.checkpoint_folder, "LATEST") == f"step-{step:08d}", "and nothing of that is lost"
+    assert checkpoints.pointed(trainer.checkpoint_folder, "LATEST") == f"step-{step:08d}", (
+        "and nothing of that is lost"
+    )
 
 
 def deleted(file: Path) -> None:
@@ -177,8 +215,13 @@ def cut_off(file: Path) -> None:
     os.truncate(file, times.st_size // 2)
 
 
-@pytest.mark.parametrize(("happens", "words"), [(deleted, "gone or unreadable"), (replaced, "was replaced"), (cut_off, "was replaced")])
-def test_a_file_that_goes_or_changes(small_file: Path, tmp_path: Path, happens: Callable[[Path], None], words: str) -> None:
+@pytest.mark.parametrize(
+    ("happens", "words"),
+    [(deleted, "gone or unreadable"), (replaced, "was replaced"), (cut_off, "was replaced")],
+)
+def test_a_file_that_goes_or_changes(
+    small_file: Path, tmp_path: Path, happens: Callable[[Path], None], words: str
+) -> None:
     file = tmp_path / "c.safetensors"
     shutil.copy(small_file, file)
     trainer = begin(tmp_path / "run", file)
@@ -218,7 +261,11 @@ def test_what_is_streamed(small_file: Path, tmp_path: Path, monkeypatch: pytest.
     assert settle(TrainConfig(), mapped).memory == "auto"
     monkeypatch.setattr(type(mapped), "nbytes", 4 << 20)
     settled = settle(TrainConfig(), mapped)
-    assert settled.memory == "3M" and streams(settled, mapped) and settle(TrainConfig(memory="8M"), mapped).memory == "8M"
+    assert (
+        settled.memory == "3M"
+        and streams(settled, mapped)
+        and settle(TrainConfig(memory="8M"), mapped).memory == "8M"
+    )
     for bad in ("", "lots", "-1", "0"):
         with pytest.raises(UsageError, match="is no size"):
             TrainConfig(memory=bad)
@@ -229,7 +276,9 @@ def test_memory_is_the_least_of_all_limits(tmp_path: Path, monkeypatch: pytest.M
     assert 1 << 28 < machine <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     (tmp_path / "limit").write_text("1000000\n")
     (tmp_path / "max").write_text("max\n")
-    monkeypatch.setattr(memory, "CONTAINER", (str(tmp_path / "max"), str(tmp_path / "none"), str(tmp_path / "limit")))
+    monkeypatch.setattr(
+        memory, "CONTAINER", (str(tmp_path / "max"), str(tmp_path / "none"), str(tmp_path / "limit"))
+    )
     assert memory.machine_memory() == 1_000_000 and memory.roomy() == 500_000
 
 
@@ -243,25 +292,47 @@ def test_what_cannot_be_streamed(small_file: Path, tmp_path: Path) -> None:
 
 def test_no_training_document_is_long_enough(small: Corpus, tmp_path: Path) -> None:
     with pytest.raises(LvmError, match="no window of 30"):
-        start_run("amn", SIZES, TrainConfig(corpus=str(small.path), memory="100K", context=30), tmp_path / "run")
+        start_run(
+            "amn", SIZES, TrainConfig(corpus=str(small.path), memory="100K", context=30), tmp_path / "run"
+        )
 
 
-def test_the_commands(lvm: Callable[..., Any], small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands(
+    lvm: Callable[..., Any], small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     sizes = ("--attention-dim", 8, "--hidden-dim", 16, "--batch-size", 20)
-    ran = lvm("train", "amn", "--corpus", small_file, "--memory", "100K", "--epochs", 2, "--out", run, *sizes, "--early-stop", 0)
+    ran = lvm(
+        "train",
+        "amn",
+        "--corpus",
+        small_file,
+        "--memory",
+        "100K",
+        "--epochs",
+        2,
+        "--out",
+        run,
+        *sizes,
+        "--early-stop",
+        0,
+    )
     assert ran.code == 0, ran.err
     assert "streamed in 5 blocks" in ran.err and "sampled for validation" in ran.err
     assert "everything here, fitted or scored, is of" in ran.out + ran.err
     assert lvm("train", "--resume", run, "--memory", "90K").code == 2
     ran = lvm("train", "--resume", run, "--epochs", 3, "--force", "--json")
     assert ran.code == 0 and '"epochs": 3' in ran.out
-    monkeypatch.setattr(sampling, "roomy", lambda: 100_000)  # a machine on which half of the memory is less than the corpus
+    monkeypatch.setattr(
+        sampling, "roomy", lambda: 100_000
+    )  # a machine on which half of the memory is less than the corpus
     for command in (("eval", run, "--corpus", small_file, "--quick"), ("compare", run)):
         ran = lvm(*command, "--json")
         assert ran.code == 0 and "is of 5 of 33 train documents" in ran.out, ran.err
     assert lvm("export", run, "--out", tmp_path / "exported").code == 0
-    assert lvm("train", "ramn", "--corpus", small_file, "--memory", "100K", "--out", tmp_path / "no").code == 3
+    assert (
+        lvm("train", "ramn", "--corpus", small_file, "--memory", "100K", "--out", tmp_path / "no").code == 3
+    )
 
 
 GROWTH = r"""
@@ -295,15 +366,21 @@ def test_memory_stays_within_what_is_given(tmp_path: Path, given: str, grows: bo
                 writer.put(part * 300_000, vectors)
             writer.finish()
     arguments = [str(tmp_path / "small"), str(tmp_path / "large"), str(tmp_path / "run"), given]
-    ran = subprocess.run([sys.executable, "-c", GROWTH, *arguments], capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(
+        [sys.executable, "-c", GROWTH, *arguments], capture_output=True, text=True, timeout=120
+    )
     assert ran.returncode == 0, ran.stderr
     grown = int(ran.stdout)
     assert (grown > 60e6) if grows else (grown < 15e6), f"grew by {grown / 1e6:.0f} MB"
 
 
-def test_all_that_can_be_streamed(lvm: Callable[..., Any], small_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_can_be_streamed(
+    lvm: Callable[..., Any], small_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planned: list[list[str]] = []
-    monkeypatch.setattr("mlx_lvm.cli.train.train_many", lambda recipes, *_: planned.append(list(recipes)) or {})
+    monkeypatch.setattr(
+        "mlx_lvm.cli.train.train_many", lambda recipes, *_: planned.append(list(recipes)) or {}
+    )
     ran = lvm("train", "all", "--corpus", small_file, "--memory", "100K")
     assert ran.code == 0 and "ramn: left out" in ran.out
     assert lvm("train", "all", "--corpus", small_file).code == 0

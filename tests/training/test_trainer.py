@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.backend import mx, nn
+from mlx_lvm.core.files import sha256
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, NumbersBroke
-from mlx_lvm.files import sha256
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import resume_run, start_run
@@ -20,7 +20,12 @@ SIZES = {"attention_dim": 8, "hidden_dim": 16}
 
 
 def new(folder: Path, corpus: Path, **options: object) -> Trainer:
-    return start_run("amn", SIZES, TrainConfig.from_dict({"corpus": str(corpus), "epochs": 3, "lr": 3e-3, **options}), folder)
+    return start_run(
+        "amn",
+        SIZES,
+        TrainConfig.from_dict({"corpus": str(corpus), "epochs": 3, "lr": 3e-3, **options}),
+        folder,
+    )
 
 
 def fingerprint(trainer: Trainer) -> dict[str, str]:
@@ -47,7 +52,8 @@ def test_one_step_equals_torch(tmp_path: Path, small_file: Path) -> None:
     trainer = new(tmp_path / "run", small_file, residual_init="torch", clip=0.01, weight_decay=0.3)
     corpus, targets = trainer.corpus, trainer.train_windows.targets[:9]
     weights = {
-        name: torch.nn.Parameter(torch.tensor(np.array(value), dtype=torch.float64)) for name, value in trainer.model.weights().items()
+        name: torch.nn.Parameter(torch.tensor(np.array(value), dtype=torch.float64))
+        for name, value in trainer.model.weights().items()
     }
     x = torch.tensor(corpus.numpy(targets[:, None] + np.arange(-5, 0)), dtype=torch.float64)
     y = torch.tensor(corpus.numpy(targets), dtype=torch.float64)
@@ -58,8 +64,15 @@ def test_one_step_equals_torch(tmp_path: Path, small_file: Path) -> None:
     attention = torch.softmax(torch.einsum("ba,bla->bl", query, keys) / 8**0.5, dim=-1)
     h = torch.cat([base, torch.einsum("bl,bld->bd", attention, x)], dim=-1)
     for number in (0, 3):
-        h = torch.nn.functional.gelu(linear(h, weights[f"residual_net.{number}.weight"], weights[f"residual_net.{number}.bias"]))
-        h = norm(h, h.shape[-1:], weights[f"residual_net.{number + 2}.weight"], weights[f"residual_net.{number + 2}.bias"])
+        h = torch.nn.functional.gelu(
+            linear(h, weights[f"residual_net.{number}.weight"], weights[f"residual_net.{number}.bias"])
+        )
+        h = norm(
+            h,
+            h.shape[-1:],
+            weights[f"residual_net.{number + 2}.weight"],
+            weights[f"residual_net.{number + 2}.bias"],
+        )
     raw = base + linear(h, weights["residual_net.6.weight"], weights["residual_net.6.bias"])
     loss = torch.nn.functional.mse_loss(raw, y)
     loss.backward()
@@ -69,12 +82,18 @@ def test_one_step_equals_torch(tmp_path: Path, small_file: Path) -> None:
     trainer.train_step(targets, 3e-3, 0)
     assert trainer.train_step.read_sums()["loss"] == pytest.approx(loss.item(), rel=1e-5)
     for name, value in trainer.model.weights().items():
-        if name != "context_encoder.bias":  # its gradient is zero by algebra; torch's rounding noise becomes a step
-            np.testing.assert_allclose(np.array(value), weights[name].detach().numpy(), rtol=1e-5, atol=2e-6, err_msg=name)
+        if (
+            name != "context_encoder.bias"
+        ):  # its gradient is zero by algebra; torch's rounding noise becomes a step
+            np.testing.assert_allclose(
+                np.array(value), weights[name].detach().numpy(), rtol=1e-5, atol=2e-6, err_msg=name
+            )
 
 
 @pytest.mark.parametrize("stop_after", [1, 7, 11, 12, 23])
-def test_a_resumed_run_is_the_undisturbed_one_to_the_bit(tmp_path: Path, small_file: Path, stop_after: int) -> None:
+def test_a_resumed_run_is_the_undisturbed_one_to_the_bit(
+    tmp_path: Path, small_file: Path, stop_after: int
+) -> None:
     whole = new(tmp_path / "whole", small_file)
     whole.train()
     trainer = new(tmp_path / "cut", small_file)
@@ -106,9 +125,13 @@ def test_broken_numbers_stop_and_name_epoch_and_step(tmp_path: Path, small_file:
             lr = float("nan")
         real(targets, lr, key)
 
-    poisoned.__dict__.update({name: getattr(real, name) for name in ("read_sums", "clear_sums", "state", "saved", "broken")})
+    poisoned.__dict__.update(
+        {name: getattr(real, name) for name in ("read_sums", "clear_sums", "state", "saved", "broken")}
+    )
     trainer.train_step = poisoned  # type: ignore[assignment]
-    with pytest.raises(NumbersBroke, match=r"epoch 2, step 7 ") as error:  # the step after the poisoned update sees it
+    with pytest.raises(
+        NumbersBroke, match=r"epoch 2, step 7 "
+    ) as error:  # the step after the poisoned update sees it
         trainer.train()
     assert error.value.exit_code == 5 and "step-" in str(error.value)
     kept, name, damaged = checkpoints.load_newest(tmp_path / "run/checkpoints")
@@ -145,7 +168,9 @@ def test_learning_rate_reaches_the_compiled_step(tmp_path: Path, small_file: Pat
     for name, value in trainer.model.weights().items():
         np.testing.assert_array_equal(np.array(value), before[name])
     trainer.train_step(targets, 1e-3, 2)
-    assert any(not np.array_equal(np.array(value), before[name]) for name, value in trainer.model.weights().items())
+    assert any(
+        not np.array_equal(np.array(value), before[name]) for name, value in trainer.model.weights().items()
+    )
 
 
 def test_dropout_follows_the_key_alone() -> None:
@@ -167,5 +192,7 @@ def test_orders_are_permutations_that_differ_by_epoch() -> None:
 def test_windows_of_the_parts_do_not_meet(tmp_path: Path, small_file: Path) -> None:
     trainer = new(tmp_path / "run", small_file)
     split = split_corpus(trainer.corpus, 0)
-    assert set(trainer.train_windows.documents) <= set(split.train) and set(trainer.val_windows.documents) <= set(split.val)
+    assert set(trainer.train_windows.documents) <= set(split.train) and set(
+        trainer.val_windows.documents
+    ) <= set(split.val)
     assert not set(split.train) & set(split.val) | set(split.val) & set(split.test)

@@ -1,0 +1,1 @@
+"""What things cost: timing, workers, the roofline, what the machine has."""

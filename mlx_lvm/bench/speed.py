@@ -1,0 +1,156 @@
+"""What is timed of MLX: forward pass, training step, epoch and load, as the library runs them. The torch side: `parity/speed.py`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.bench.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
+from mlx_lvm.core.mlx import BLAS, mx
+from mlx_lvm.data.corpus import load_corpus
+from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.windows import windows
+from mlx_lvm.errors import UsageError
+from mlx_lvm.models import VectorModel, architecture, as_dict, build
+from mlx_lvm.models.weights import DTYPES
+from mlx_lvm.training.config import Every, TrainConfig
+from mlx_lvm.training.step import TrainStep
+from mlx_lvm.training.trainer import Trainer
+
+
+class Mlx:
+    """The side of MLX; see `mlx_lvm.bench.workers.Side`. Leaves weights, config, vectors and targets in the folder for the other side.
+
+    Raises UsageError where MLX lacks the device.
+    """
+
+    def __init__(self, options: Options) -> None:
+        if options.device == "gpu" and not mx.is_available(mx.gpu):
+            raise UsageError("no GPU that MLX can use here; leave --device away or pass --device cpu")
+        if options.device:
+            mx.set_default_device({"cpu": mx.cpu, "gpu": mx.gpu}[options.device])
+        self.options, self.folder = options, Path(options.folder)
+        self.corpus = load_corpus(options.corpus)
+        self.windows = windows(self.corpus, split_corpus(self.corpus).train, options.context, "train")
+        self.config = architecture(options.model)[1].from_dict({"dim": self.corpus.dim})
+        precision = "bfloat16" if options.dtype == "bfloat16" else "float32"
+        self.train_config = TrainConfig(
+            corpus=options.corpus, context=options.context, loss_cosine=1.0, precision=precision
+        )
+        self.draw = np.random.default_rng(options.seed)
+        model = self.model()
+        mx.save_safetensors(str(self.folder / WEIGHTS), {**model.weights(), **model.buffers()})
+        shared = {
+            "model": as_dict(self.config),
+            "train": asdict(self.train_config),
+            "parameters": model.parameter_count(),
+        }
+        (self.folder / CONFIG).write_text(json.dumps({**shared, "windows": len(self.windows)}))
+        np.save(self.folder / VECTORS, self.corpus.numpy())
+        np.save(self.folder / TARGETS, self.windows.targets)
+
+    def model(self) -> VectorModel:
+        mx.random.seed(self.options.seed)
+        model = build(self.config)
+        mx.eval(model.parameters())
+        return model
+
+    def about(self) -> dict[str, Any]:
+        device = mx.default_device()
+        kind = "cpu" if device == mx.Device(mx.cpu) else "metal" if sys.platform == "darwin" else "cuda"
+        name = str(dict(mx.device_info()).get("device_name", ""))
+        return {
+            "device": kind,
+            "name": name,
+            "threads": self.options.cores,
+            "version": version("mlx"),
+            "blas": BLAS.name,
+        }
+
+    def peaks(self) -> dict[str, float]:
+        """The fastest product of matrices and the fastest copy over several sizes; caches count, so that nothing beats the floor."""
+        large = mx.default_device() != mx.Device(mx.cpu)
+        flops = bytes_ = 0.0
+        for side in (1024, 2048, *([4096, 8192] if large else [])):
+            a, b = mx.random.normal((side, side)), mx.random.normal((side, side))
+            mx.eval(a, b)
+            flops = max(flops, 2 * side**3 / fastest(lambda a=a, b=b: mx.eval(a @ b)))  # type: ignore[misc]
+        for megabytes in (1, 4, 16, 256):
+            x = mx.zeros((megabytes * 2**18,))
+            mx.eval(x)
+            bytes_ = max(bytes_, 2 * x.nbytes / fastest(lambda x=x: mx.eval(x + 1)))  # type: ignore[misc]
+        return {"flops": flops, "bytes": bytes_}
+
+    def memory(self) -> dict[str, int]:
+        return {"resident": resident(), "device": mx.get_peak_memory()}
+
+    def call(self, cell: Cell) -> Callable[[], None]:
+        """Raises UsageError for what this side does not have."""
+        kinds = {"forward": self.forward, "train": self.train, "epoch": self.epoch, "load": self.load}
+        if cell.how not in (("compiled", "eager") if cell.task == "forward" else ("compiled",)):
+            raise UsageError(f"mlx: {cell.task} is not run {cell.how}")
+        return kinds[cell.task](cell)
+
+    def forward(self, cell: Cell) -> Callable[[], None]:
+        model = self.model()
+        model.set_dtype(DTYPES[self.options.dtype])
+        model.eval()
+        picks = [self.draw.choice(len(self.windows), cell.batch) for _ in range(INPUTS)]
+        inputs = [self.windows.contexts(pick).astype(DTYPES[self.options.dtype]) for pick in picks]
+        mx.eval(inputs)
+        turn = count()
+        run = (
+            partial(mx.compile, inputs=model.state)(lambda x: model(x).unit)
+            if cell.how == "compiled"
+            else lambda x: model(x).unit
+        )
+        return lambda: mx.eval(run(inputs[next(turn) % INPUTS]))
+
+    def train(self, cell: Cell) -> Callable[[], None]:
+        model = self.model()
+        model.train()
+        step = TrainStep(model, self.corpus, self.train_config)
+        batches = [self.draw.choice(self.windows.targets, cell.batch) for _ in range(INPUTS)]
+
+        def call() -> None:
+            step(batches[step.count % INPUTS], self.train_config.lr, step.count)
+            mx.eval(step.state())
+
+        return call
+
+    def epoch(self, cell: Cell) -> Callable[[], None]:
+        """An epoch of the trainer itself, without validation and checkpoint."""
+        trainer = Trainer(
+            self.model(), self.corpus, self.train_config.replace(batch_size=cell.batch), self.folder
+        )
+
+        def call() -> None:
+            trainer.state.step = 0
+            trainer._epoch(lambda progress: None, lambda: False, Every())
+            mx.eval(trainer.train_step.state())
+
+        return call
+
+    def load(self, cell: Cell) -> Callable[[], None]:
+        """From the file to the first prediction."""
+        context = self.windows.contexts(slice(0, 1))
+        mx.eval(context)
+
+        def call() -> None:
+            model = build(self.config)
+            found: Any = mx.load(str(self.folder / WEIGHTS))
+            buffers = model.buffers()
+            model.load_weights([(name, value) for name, value in found.items() if name not in buffers])
+            model.eval()
+            mx.eval(model(context).unit)
+
+        return call

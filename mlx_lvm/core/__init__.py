@@ -1,0 +1,1 @@
+"""What everything stands on: the one import of MLX, files written whole, activations, statistics."""

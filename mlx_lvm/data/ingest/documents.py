@@ -1,0 +1,140 @@
+"""Documents to embed: .txt and .md files, .jsonl files of {"id", "text"}, and folders of them.
+
+A document is named by its path below the folder that was given, without the ending, or by its id in a .jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlx_lvm.errors import InvalidFile
+
+TEXT, MARKDOWN, LINES = (".txt", ".text"), (".md", ".markdown"), (".jsonl", ".ndjson")
+MAX_DOCUMENT = 256 << 20  # bytes of one document
+FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+IMAGE = re.compile(r"!\[([^\]]*)\]\([^)]*\)")
+LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
+HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
+
+
+@dataclass
+class Listing:
+    """Files to read, (name, path) in order of names, and what a folder held beside them, counted by ending."""
+
+    files: list[tuple[str, Path]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def list_documents(paths: list[Path]) -> Listing:
+    """Raises InvalidFile where a path is missing, of an unknown ending, or holds no document."""
+    listing = Listing()
+    for path in paths:
+        if path.is_dir():
+            _walk(path, listing)
+        elif not path.is_file():
+            raise InvalidFile(
+                f"{path}: {'no regular file' if os.path.lexists(path) else 'no such file or folder'}"
+            )
+        elif path.suffix.lower() not in TEXT + MARKDOWN + LINES:
+            raise InvalidFile(
+                f"{path}: ending '{path.suffix}' is not one of {', '.join(TEXT + MARKDOWN + LINES)}"
+            )
+        else:
+            listing.files.append((path.stem, path))
+    if not listing.files:
+        raise InvalidFile(f"{', '.join(map(str, paths))}: no {', '.join(TEXT + MARKDOWN + LINES)} file in it")
+    return listing
+
+
+def _walk(folder: Path, listing: Listing) -> None:
+    """Files below a folder, by name. Links are followed, a folder is entered once, so a loop of links ends."""
+    entered = set()
+    found = []
+    for current, folders, files in os.walk(folder, followlinks=True):
+        state = os.stat(current)
+        if (state.st_dev, state.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            path = Path(current, name)
+            suffix = path.suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in TEXT + MARKDOWN + LINES and path.is_file():
+                found.append((path.relative_to(folder).with_suffix("").as_posix(), path))
+            else:
+                listing.left_out[suffix or "no ending"] = listing.left_out.get(suffix or "no ending", 0) + 1
+    listing.files += sorted(found)
+
+
+def read_documents(files: list[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
+    """(name, text) of every document, in order. Raises InvalidFile naming file and line; a blank text is the caller's to skip."""
+    for name, path in files:
+        if path.suffix.lower() in LINES:
+            yield from _lines(path)
+        else:
+            text = _decode(path, _read(path))
+            yield name, plain(text) if path.suffix.lower() in MARKDOWN else text
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_DOCUMENT:
+            raise InvalidFile(
+                f"{path}: {path.stat().st_size:,} bytes in one document, at most {MAX_DOCUMENT:,}; split it"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidFile(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _decode(path: Path, data: bytes, line: int | None = None) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = f", line {line}" if line is not None else ""
+        raise InvalidFile(
+            f"{path}{place}: not UTF-8 (byte {error.start} is {data[error.start]:#04x}); convert it, as with iconv -t UTF-8"
+        ) from None
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        with open(path, "rb") as file:
+            number = 0
+            while line := file.readline(MAX_DOCUMENT + 1):
+                number += 1
+                if len(line) > MAX_DOCUMENT:
+                    raise InvalidFile(f"{path}, line {number}: longer than {MAX_DOCUMENT:,} bytes")
+                if line.strip():
+                    yield _entry(path, number, _decode(path, line, number))
+    except OSError as error:
+        raise InvalidFile(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidFile(f"{path}, line {number}: not JSON ({error})") from None
+    if not isinstance(values, dict) or not isinstance(values.get("text"), str):
+        raise InvalidFile(f'{path}, line {number}: expected {{"id": ..., "text": "..."}}')
+    name = values.get("id", f"{path.stem}-{number}")
+    if not isinstance(name, (str, int)) or isinstance(name, bool):
+        raise InvalidFile(f"{path}, line {number}: id {str(name)[:60]!r} is neither text nor a whole number")
+    # a lone surrogate is valid JSON and no text: nothing further on could write it
+    return str(name), values["text"].encode("utf-8", "replace").decode("utf-8")
+
+
+def plain(markdown: str) -> str:
+    """Markdown without front matter, link targets and heading marks; every word of the text stays."""
+    text = FRONT_MATTER.sub("", markdown.replace("\r\n", "\n"))
+    text = LINK.sub(r"\1", IMAGE.sub(r"\1", text))
+    return HEADING.sub(r"\n\1\n", text)

@@ -1,0 +1,225 @@
+"""Documents to a corpus: chunked, embedded part by part, and put together at the end.
+
+Work in progress lies in `<out>.partial/`: the chunks, the plan (what is embedded, how, with what), and a file for every
+finished part of PART chunks. A part depends on nothing but its own texts, so a run that was killed goes on with the
+next part and ends with the bytes an undisturbed one has.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from mlx_lvm.core.files import open_safetensors, read_json, sync, to_bytes, write_atomic, write_json
+from mlx_lvm.core.files import sha256 as digest_of
+from mlx_lvm.data.ingest.chunking import Chunking
+from mlx_lvm.data.ingest.documents import list_documents, read_documents
+from mlx_lvm.data.ingest.encoder import Encoder
+from mlx_lvm.data.storage.corpus_file import to_stored
+from mlx_lvm.data.storage.mapped import RowCheck
+from mlx_lvm.data.storage.reader import check_names
+from mlx_lvm.data.storage.texts import chunk_lines, read_texts
+from mlx_lvm.data.storage.writer import CorpusWriter, remove, require_free
+from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError
+
+EMBED_DTYPES = ("I8", "F16", "F32")
+PART = 1024  # chunks embedded and stored together: what a kill can cost
+
+
+@dataclass
+class Embedded:
+    """What came of it. `resumed` chunks were there from an earlier run; `too_long` ones were cut by the encoder."""
+
+    documents: int = 0
+    chunks: int = 0
+    dim: int = 0
+    resumed: int = 0
+    too_long: int = 0
+    blank: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """The chunks of all documents, in `file`."""
+
+    file: Path
+    names: list[str]
+    lengths: np.ndarray
+    sha256: str
+
+    def texts(self) -> Iterator[str]:
+        return read_texts(self.file, self.names, self.lengths)
+
+
+Progress = Callable[[int, int], None]  # chunks done, chunks in all
+
+
+def embed(
+    paths: list[Path],
+    out: Path,
+    encoder: Encoder,
+    chunking: Chunking,
+    dtype: str = "I8",
+    *,
+    texts: bool = True,
+    provenance: dict[str, str] | None = None,
+    shard_bytes: int | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Embedded:
+    """Embed documents to the corpus `out`. Raises InvalidFile with every problem of the documents before any work is done.
+
+    Raises UsageError where `out` is there, or where unfinished work for it was begun with other settings.
+    """
+    begun = time.perf_counter()
+    require_free(out, overwrite)
+    result = Embedded()
+    listing = list_documents(paths)
+    result.left_out = listing.left_out
+    work = out.with_name(f"{out.name}.partial")
+    try:
+        if restart:
+            remove(work)
+        work.mkdir(parents=True, exist_ok=True)
+        chunked = _chunk(read_documents(listing.files), chunking, work / "chunks.jsonl", result)
+    except OSError as error:
+        raise IOFailed(f"{work}: cannot be written ({error.strerror or error})") from error
+    _keep_plan(work, chunked, encoder, chunking, dtype)
+    result.documents, result.chunks, result.dim = (
+        len(chunked.names),
+        int(chunked.lengths.sum()),
+        encoder.card.dim,
+    )
+    _embed_parts(work, chunked, encoder, dtype, result, progress)
+
+    offsets = np.concatenate([[0], np.cumsum(chunked.lengths)])
+    described = {
+        "source": ", ".join(path.name for path in paths),
+        "licence": "",
+        **(provenance or {}),
+        "chunking": chunking.describe(),
+    }
+    with CorpusWriter(
+        out,
+        offsets,
+        chunked.names,
+        encoder.card,
+        described,
+        dtype,
+        shard_bytes=shard_bytes,
+        overwrite=overwrite,
+    ) as writer:
+        for number, start in enumerate(range(0, result.chunks, PART)):
+            part = open_safetensors(_part_file(work, number))
+            writer.put_stored(start, part.numpy("vectors"), part.numpy("scales") if dtype == "I8" else None)
+        writer.finish(chunked.texts() if texts else None)
+    remove(work)
+    result.seconds = time.perf_counter() - begun
+    return result
+
+
+def _chunk(documents: Iterable[tuple[str, str]], chunking: Chunking, file: Path, result: Embedded) -> Chunked:
+    """Chunks of every document to `file`; blank documents are noted and left out."""
+    names, lengths, digest = [], [], sha256()
+    problems = Problems("documents")
+    with open(file, "wb") as out:
+        try:
+            for name, text in documents:
+                chunks = chunking.chunks(text)
+                if not chunks:
+                    result.blank.append(name)
+                    continue
+                for line in chunk_lines((name, number, chunk) for number, chunk in enumerate(chunks)):
+                    out.write(line)
+                    digest.update(line)
+                names.append(name)
+                lengths.append(len(chunks))
+        except LvmError as error:
+            problems.add(str(error))
+        sync(out.fileno())
+    check_names(names, problems)
+    if not names and not problems.found:
+        problems.add(f"no text in any of {len(result.blank)} documents")
+    problems.raise_if_any(InvalidFile)
+    return Chunked(file, names, np.array(lengths, dtype=np.int64), digest.hexdigest())
+
+
+def _keep_plan(work: Path, chunked: Chunked, encoder: Encoder, chunking: Chunking, dtype: str) -> None:
+    """Records what is being done, or holds it against what was begun."""
+    probes = b"" if encoder.card.probes is None else np.round(encoder.card.probes, 3).tobytes()
+    plan = {
+        "chunks": chunked.sha256,
+        "chunking": chunking.describe(),
+        "encoder": encoder.card.to_dict(),
+        "probes": digest_of(probes),
+        "dtype": dtype,
+        "part": PART,
+    }
+    file = work / "plan.json"
+    if not file.exists():
+        write_json(file, plan)
+        return
+    begun = read_json(file)
+    if begun != plan:
+        different = sorted(key for key in plan if not isinstance(begun, dict) or begun.get(key) != plan[key])
+        raise UsageError(
+            f"{work}: unfinished work with other {', '.join(different)}. Finish it with the same options and documents, "
+            "or pass --restart to throw it away."
+        )
+
+
+def _embed_parts(
+    work: Path, chunked: Chunked, encoder: Encoder, dtype: str, result: Embedded, progress: Progress
+) -> None:
+    texts = chunked.texts()
+    done = 0
+    for number, start in enumerate(range(0, result.chunks, PART)):
+        part = [next(texts) for _ in range(min(PART, result.chunks - start))]
+        result.too_long += encoder.too_long(part)
+        path = _part_file(work, number)
+        if _is_whole(path, len(part), dtype, encoder.card.dim):
+            result.resumed += len(part)
+        else:
+            vectors = encoder.encode(part)
+            check = RowCheck(lambda row, start=start: f"chunk {start + row}")
+            check.add(0, vectors, None)
+            if check.problems():
+                raise InvalidFile("the encoder gave vectors that are unfit: " + "; ".join(check.problems()))
+            stored, scales = to_stored(vectors, dtype)
+            tensors = {"vectors": stored} if scales is None else {"vectors": stored, "scales": scales}
+            write_atomic(path, to_bytes(tensors, {"sha256": _digest(tensors), "dtype": dtype}))
+        done += len(part)
+        progress(done, result.chunks)
+
+
+def _part_file(work: Path, number: int) -> Path:
+    return work / f"part-{number:06d}.safetensors"
+
+
+def _digest(tensors: dict[str, np.ndarray]) -> str:
+    return digest_of(json.dumps([digest_of(tensors[name]) for name in sorted(tensors)]).encode())
+
+
+def _is_whole(path: Path, rows: int, dtype: str, dim: int) -> bool:
+    """Whether a part is there and what it was when it was written."""
+    if not path.exists():
+        return False
+    try:
+        file = open_safetensors(path)
+        tensors = {name: file.numpy(name) for name in file.tensors}
+        return (
+            file.metadata.get("dtype") == dtype
+            and len(tensors["vectors"]) == rows
+            and file.metadata.get("sha256") == _digest(tensors)
+        )
+    except (LvmError, KeyError):
+        return False

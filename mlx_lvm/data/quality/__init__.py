@@ -1,0 +1,1 @@
+"""What is wrong with a corpus: the audit, exact and near duplicates, leakage between splits."""

@@ -1,0 +1,286 @@
+"""What a corpus holds, and every problem in it: documents, windows, lag profile, anisotropy, duplicates, leakage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.data.quality.duplicates import NEAR, Pairs, exact_groups, near_pairs, sample_rows, unit
+from mlx_lvm.data.splits import SPLITS, split_corpus
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.data.storage.texts import read_texts, texts_file
+from mlx_lvm.errors import LvmError
+
+LAGS = 10
+DIRECTIONS = (1, 10, 50)  # principal directions whose share of the variance is told
+SEARCHED = 100_000  # rows up to which near duplicates are searched unasked: n^2 products
+MAX_LEAKAGE = 0.0025  # share of held-out chunks that may stand in another part: people quote
+COPY = 0.5  # share of a document's chunks in another part above which it counts as a copy
+LISTED = 10  # leaks named one by one
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """Chunks of val or test that stand, exactly or nearly, in a part before theirs (train, then val)."""
+
+    held_out: int  # chunks of val and test
+    exact: int
+    near: int  # near ones, the exact among them; -1 where they were not searched
+    examples: list[str]
+    copies: list[str]  # documents that stand there for the greater part
+
+    @property
+    def share(self) -> float:
+        return max(self.exact, self.near) / max(1, self.held_out)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Rows that another row repeats, and pairs of rows above the threshold (-1: not searched)."""
+
+    exact: int
+    near: int
+    near_within: int  # pairs in one document
+    leakage: Leakage
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Problems make a corpus unfit; warnings do not."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def describe(corpus: MappedCorpus, context: int, seed: int) -> dict[str, Any]:
+    """What a corpus is, without its duplicates: one pass over the vectors."""
+    lengths = corpus.lengths
+    split = split_corpus(corpus, seed)
+    return {
+        "corpus": corpus.name,
+        "path": str(corpus.path),
+        "documents": len(corpus.names),
+        "vectors": len(corpus),
+        "dim": corpus.dim,
+        "dtype": corpus.dtype,
+        "bytes": corpus.nbytes,
+        "shards": len(corpus.shards),
+        "sha256": corpus.sha256,
+        "texts": all(texts_file(shard.path) for shard in corpus.shards),
+        "context": context,
+        "windows": int(np.maximum(lengths - context, 0).sum()),
+        "too_short": int((lengths <= context).sum()),
+        "lengths": {
+            "min": int(lengths.min()),
+            "median": float(np.median(lengths)),
+            "max": int(lengths.max()),
+            "mean": float(lengths.mean()),
+        },
+        "split": "recorded in the corpus" if corpus.assigned is not None else f"by name, seed {seed}",
+        "splits": {name: _part(lengths[split.part(name)], context) for name in SPLITS},
+        "lag_profile": lag_profile(corpus),
+        "anisotropy": anisotropy(corpus),
+        "encoder": {**corpus.card.to_dict(), "probes": corpus.card.probes is not None},
+        "provenance": corpus.provenance,
+    }
+
+
+def _part(lengths: np.ndarray, context: int) -> dict[str, int]:
+    return {
+        "documents": len(lengths),
+        "vectors": int(lengths.sum()),
+        "windows": int(np.maximum(lengths - context, 0).sum()),
+    }
+
+
+def lag_profile(corpus: MappedCorpus) -> list[float | None]:
+    """r_l: mean cosine of two chunks l apart in one document, l = 1..10; None where no document is that long."""
+    sums, counts = np.zeros(LAGS), np.zeros(LAGS, np.int64)
+    step = corpus.block_rows
+    for start in range(0, len(corpus), step):
+        low, stop = max(0, start - LAGS), min(start + step, len(corpus))
+        rows, documents = unit(corpus.read(low, stop)), corpus.document_of(np.arange(low, stop))
+        for lag in range(1, LAGS + 1):
+            later = np.arange(max(start - low, lag), stop - low)
+            later = later[documents[later] == documents[later - lag]]
+            sums[lag - 1] += np.einsum("ij,ij->", rows[later], rows[later - lag], dtype=np.float64)
+            counts[lag - 1] += len(later)
+    return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
+
+
+def anisotropy(corpus: MappedCorpus) -> dict[str, float]:
+    """|mean| of the unit vectors, and the share of their variance that the first principal directions hold.
+
+    From at most some thousand rows spread evenly through the corpus; `rows` says how many.
+    """
+    rows = sample_rows(corpus).astype(np.float64)
+    mean = rows.mean(axis=0)
+    spectrum = (
+        np.linalg.svd(rows - mean, compute_uv=False) ** 2
+        if len(rows) < corpus.dim
+        else _spectrum(rows - mean)
+    )
+    total = spectrum.sum()
+    shares = {f"first_{k}": float(spectrum[:k].sum() / total) if total > 0 else 0.0 for k in DIRECTIONS}
+    return {"mean_norm": float(np.linalg.norm(mean)), **shares, "rows": len(rows)}
+
+
+def _spectrum(centred: np.ndarray) -> np.ndarray:
+    return np.maximum(np.linalg.eigvalsh(centred.T @ centred)[::-1], 0)
+
+
+def find_duplicates(
+    corpus: MappedCorpus,
+    seed: int,
+    near: bool | None = None,
+    threshold: float = NEAR,
+    approximate: bool = False,
+) -> Duplicates:
+    """Exact duplicates always; near ones where asked, or where the corpus is small enough to be searched unasked.
+
+    `approximate` searches near ones through faiss, which may miss some. Raises SetupInvalid where it is not installed.
+    """
+    groups = exact_groups(corpus)
+    wanted = near or approximate or (near is None and len(corpus) <= SEARCHED)
+    pairs = near_pairs(corpus, threshold, approximate) if wanted else None
+    within = -1
+    if pairs is not None:
+        within = int((corpus.document_of(pairs.rows[:, 0]) == corpus.document_of(pairs.rows[:, 1])).sum())
+    leakage = _leakage(corpus, split_corpus(corpus, seed).numbers(), groups, pairs)
+    return Duplicates(
+        sum(len(group) - 1 for group in groups), -1 if pairs is None else pairs.total, within, leakage
+    )
+
+
+def _leakage(
+    corpus: MappedCorpus, part_of: np.ndarray, groups: list[np.ndarray], pairs: Pairs | None
+) -> Leakage:
+    exact = np.concatenate(
+        [np.zeros((0, 2), np.int64), *(np.stack([np.full(len(g) - 1, g[0]), g[1:]], axis=1) for g in groups)]
+    )
+    part = part_of[corpus.document_of(np.arange(len(corpus)))]
+    first = np.full(len(corpus), len(SPLITS), np.uint8)  # the first part that holds an exact copy of the row
+    for group in groups:
+        first[group] = part[group].min()
+    exactly = np.flatnonzero(part > first)
+    leaked = {int(row): -1 for row in exactly}
+    every = exact if pairs is None else np.concatenate([exact, pairs.rows])
+    for a, b in every[part[every[:, 0]] != part[every[:, 1]]] if len(every) else ():
+        later, earlier = (int(a), int(b)) if part[a] > part[b] else (int(b), int(a))
+        if leaked.get(later, -1) < 0:
+            leaked[later] = earlier
+    rows = np.array(sorted(leaked), dtype=np.int64)
+    examples = [_leak(corpus, part, row, leaked[row]) for row in rows[:LISTED].tolist()]
+    per_document = (
+        np.bincount(corpus.document_of(rows), minlength=len(corpus.names))
+        if len(rows)
+        else np.zeros(len(corpus.names))
+    )
+    copied = np.flatnonzero((per_document / corpus.lengths > COPY) & (per_document > 1))
+    copies = [
+        f"'{corpus.names[d]}' ({SPLITS[part_of[d]]}): {int(per_document[d])} of {corpus.lengths[d]} chunks"
+        for d in copied
+    ]
+    return Leakage(int((part > 0).sum()), len(exactly), -1 if pairs is None else len(rows), examples, copies)
+
+
+def _leak(corpus: MappedCorpus, part: np.ndarray, later: int, earlier: int) -> str:
+    if earlier < 0:
+        return f"{corpus.where(later)} of {SPLITS[part[later]]} stands in another part too"
+    return f"{corpus.where(later)} of {SPLITS[part[later]]} is {corpus.where(earlier)} of {SPLITS[part[earlier]]}"
+
+
+def check(
+    corpus: MappedCorpus,
+    context: int,
+    seed: int,
+    near: bool | None = None,
+    max_leakage: float = MAX_LEAKAGE,
+    approximate: bool = False,
+) -> tuple[Findings, Duplicates | None]:
+    """Everything wrong with a corpus that opens: rows, checksums, texts, splits, duplicates, leakage, encoder card."""
+    found = Findings()
+    found.problems.extend(corpus.verify())
+    found.problems.extend(_texts(corpus))
+    _windows(corpus, context, seed, found)
+    _card(corpus, found)
+    if found.problems:  # duplicates of damaged rows mean nothing
+        return found, None
+    duplicates = find_duplicates(corpus, seed, near, approximate=approximate)
+    leakage = duplicates.leakage
+    if leakage.copies:
+        found.problems.append(
+            "documents of one part that stand in another for the greater part: "
+            + "; ".join(leakage.copies[:LISTED])
+            + REMEDY
+        )
+    leaked = f"{max(leakage.exact, leakage.near)} of {leakage.held_out:,} held-out chunks ({leakage.share:.2%}) stand in another part"
+    if leakage.share > max_leakage:
+        found.problems.append(
+            f"leakage: {leaked}, {max_leakage:.2%} allowed: {'; '.join(leakage.examples)}{REMEDY}"
+        )
+    elif leakage.share > 0:
+        found.warnings.append(f"{leaked}, {max_leakage:.2%} allowed: {'; '.join(leakage.examples)}")
+    if duplicates.exact:
+        found.warnings.append(f"{duplicates.exact:,} vectors repeat another one exactly")
+    if duplicates.near < 0:
+        found.warnings.append(
+            f"near duplicates not searched among {len(corpus):,} vectors; --near searches, in time that grows with the square, "
+            "--approximate in less"
+        )
+    return found, duplicates
+
+
+REMEDY = ". `lvm data split --together` keeps documents that share chunks in one part"
+
+
+def _texts(corpus: MappedCorpus) -> list[str]:
+    problems = []
+    for shard in corpus.shards:
+        path = texts_file(shard.path)
+        if path is None:
+            continue
+        try:
+            blank = [
+                k
+                for k, text in enumerate(read_texts(path, shard.names, np.diff(shard.offsets)))
+                if not text.strip()
+            ]
+        except LvmError as error:
+            problems.append(str(error))
+            continue
+        if blank:
+            problems.append(
+                f"{path.name}: {len(blank)} chunks without text, the first is {corpus.where(shard.first_row + blank[0])}"
+            )
+    return problems
+
+
+def _windows(corpus: MappedCorpus, context: int, seed: int, found: Findings) -> None:
+    split, lengths = split_corpus(corpus, seed), corpus.lengths
+    if not (lengths > context).any():
+        found.problems.append(f"no window of {context} + 1 chunks: the longest document has {lengths.max()}")
+        return
+    for name in SPLITS:
+        if not (lengths[split.part(name)] > context).any():
+            found.warnings.append(
+                f"no window of {context} + 1 chunks in {name}; another --split-seed or `lvm data split` mends it"
+            )
+    short = int((lengths <= context).sum())
+    if short:
+        found.warnings.append(
+            f"{short:,} of {len(lengths):,} documents have fewer than {context} + 1 chunks and are skipped"
+        )
+
+
+def _card(corpus: MappedCorpus, found: Findings) -> None:
+    card = corpus.card
+    missing = [key for key in ("model", "revision", "pooling", "normalised") if not getattr(card, key)]
+    if missing:
+        found.warnings.append(f"the encoder card does not say: {', '.join(missing)}")
+    if card.probes is None:
+        found.warnings.append(
+            "no probe vectors: whether another corpus lives in the same space can only be guessed from the card"
+        )

@@ -1,0 +1,149 @@
+"""One corpus file, written row by row under a hidden name: laid out first, hashed at the end, visible when it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlx_lvm.core.files import DTYPES, layout, sync
+from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.storage.mapped import RowCheck
+from mlx_lvm.data.storage.reader import FORMAT, PROVENANCE, VERSION
+from mlx_lvm.errors import InvalidFile, IOFailed, Problems
+
+NO_DIGEST = "0" * 64
+HASH_BYTES = 16 << 20
+
+
+def quantise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row-wise symmetric I8: (i8 [N, dim], scales [N]) with scale = max|v| / 127."""
+    scales = (np.maximum(vectors.max(axis=1), -vectors.min(axis=1)) / 127).astype(np.float32)
+    scaled = vectors / np.maximum(scales, np.finfo(np.float32).tiny)[:, None]
+    return np.rint(scaled, out=scaled).astype(np.int8), scales
+
+
+def to_stored(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Float32 rows in the form a corpus stores them in: (vectors, scales with I8)."""
+    if dtype == "I8":
+        return quantise(vectors)
+    if dtype == "BF16":  # to nearest, ties to even
+        bits = vectors.view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), None
+    with np.errstate(over="ignore"):  # a value past float16's range is found by the row check
+        return vectors.astype(DTYPES[dtype][1], copy=False), None
+
+
+class CorpusFile:
+    """One corpus file under its hidden name. `put` may be called in any order; `finish` makes it complete, `place` visible."""
+
+    def __init__(
+        self,
+        path: Path,
+        offsets: np.ndarray,
+        names: list[str],
+        card: EncoderCard,
+        provenance: dict[str, str],
+        dtype: str,
+        assigned: np.ndarray | None = None,
+    ) -> None:
+        self.path, self.dtype = path, dtype
+        self.temporary = path.with_name(f".{path.name}.partial")
+        self.offsets, self.names = offsets, names
+        self.row_check = RowCheck(self._where)
+        rows = int(offsets[-1])
+        self.small: dict[str, np.ndarray] = {
+            "document_offsets": np.asarray(offsets, dtype="<i8"),
+            "document_names": np.frombuffer(json.dumps(names, ensure_ascii=False).encode(), dtype=np.uint8),
+        }
+        if card.probes is not None:
+            self.small["probes"] = np.ascontiguousarray(card.probes, dtype="<f4")
+        if assigned is not None:
+            self.small["document_split"] = np.asarray(assigned, dtype=np.uint8)
+        kinds = {"i8": "I64", "u1": "U8", "f4": "F32"}
+        self.entries: dict[str, tuple[str, Sequence[int]]] = {
+            "vectors": (dtype, (rows, card.dim)),
+            **{name: (kinds[value.dtype.str[1:]], value.shape) for name, value in self.small.items()},
+        }
+        if dtype == "I8":
+            self.entries["scales"] = ("F32", (rows,))
+        self.metadata = {
+            "format": FORMAT,
+            "format_version": VERSION,
+            "encoder_card": json.dumps(card.to_dict(), sort_keys=True),
+            "sha256": NO_DIGEST,
+            "sha256_rest": NO_DIGEST,
+            **{key: provenance.get(key, "") for key in PROVENANCE},
+        }
+        self.plan = layout(self.entries, self.metadata)
+        self.row_bytes = DTYPES[dtype][0] * card.dim
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+            os.ftruncate(self.descriptor, self.plan.size)
+        except OSError as error:
+            raise IOFailed(f"{path}: cannot be written ({error.strerror or error})") from error
+
+    def _where(self, row: int) -> str:
+        document = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return f"row {row} (document '{self.names[document]}', chunk {row - self.offsets[document]})"
+
+    def put(self, start: int, vectors: np.ndarray) -> None:
+        """Float rows [n, dim] to rows start .. start + n."""
+        self.put_stored(start, *to_stored(np.ascontiguousarray(vectors, dtype=np.float32), self.dtype))
+
+    def put_stored(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
+        """Rows that are in the stored form already."""
+        self.row_check.add(start, vectors, scales)
+        self._write(self.plan.tensors["vectors"].start + start * self.row_bytes, vectors)
+        if scales is not None:
+            self._write(self.plan.tensors["scales"].start + 4 * start, scales)
+
+    def _write(self, position: int, values: np.ndarray) -> None:
+        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+        try:
+            while len(data):
+                written = os.pwrite(self.descriptor, data, position)
+                data, position = data[written:], position + written
+        except OSError as error:
+            raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
+
+    def finish(self) -> str:
+        """Writes what is left, with the digests, and flushes it to the disk. Returns the digest of the vectors.
+
+        Raises InvalidFile where a row is unfit.
+        """
+        problems = Problems(f"corpus {self.path}")
+        problems.found += self.row_check.problems()
+        problems.raise_if_any(InvalidFile)
+        for name, value in self.small.items():
+            self._write(self.plan.tensors[name].start, value)
+        digest, rest = hashlib.sha256(), hashlib.sha256()
+        try:
+            for name, tensor in sorted(self.plan.tensors.items()):
+                into = digest if name == "vectors" else rest
+                for position in range(tensor.start, tensor.end, HASH_BYTES):
+                    into.update(os.pread(self.descriptor, min(HASH_BYTES, tensor.end - position), position))
+            self.metadata.update(sha256=digest.hexdigest(), sha256_rest=rest.hexdigest())
+            os.pwrite(self.descriptor, layout(self.entries, self.metadata).head, 0)
+            sync(self.descriptor)
+        except OSError as error:
+            raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        return digest.hexdigest()
+
+    def place(self) -> None:
+        self.close()
+        os.replace(self.temporary, self.path)
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def abandon(self) -> None:
+        self.close()
+        self.temporary.unlink(missing_ok=True)

@@ -1,0 +1,85 @@
+"""Chunk texts beside a corpus file: `<name>.chunks.jsonl` or `.jsonl.gz`, a line {document, chunk, text} a row, in row order."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mlx_lvm.errors import InvalidFile, IOFailed
+
+SUFFIXES = (".chunks.jsonl", ".chunks.jsonl.gz")
+MAX_LINE = 16 << 20  # bytes of one line
+
+
+def chunk_lines(chunks: Iterable[tuple[str, int, str]]) -> Iterator[bytes]:
+    """One JSON line per (document, chunk, text), the same bytes for the same text everywhere."""
+    for document, number, text in chunks:
+        yield (
+            json.dumps({"document": document, "chunk": number, "text": text}, ensure_ascii=False).encode(
+                "utf-8", "replace"
+            )
+            + b"\n"
+        )
+
+
+def texts_file(corpus_file: Path) -> Path | None:
+    """The file of chunk texts that lies beside a corpus file, or None."""
+    stem = corpus_file.name.removesuffix(".safetensors")
+    found = [corpus_file.with_name(stem + suffix) for suffix in SUFFIXES]
+    return next((path for path in found if path.is_file()), None)
+
+
+def read_texts(path: Path, names: list[str], lengths: np.ndarray) -> Iterator[str]:
+    """The texts of documents `names` with `lengths` chunks, in row order.
+
+    Raises InvalidFile naming the line where the file is damaged or its chunks are not those of the corpus.
+    """
+    lines = _lines(path)
+    number = 0
+    for name, length in zip(names, lengths, strict=True):
+        for chunk in range(length):
+            number += 1
+            line = next(lines, None)
+            if line is None:
+                raise InvalidFile(
+                    f"{path}: ends after {number - 1} chunks; the corpus has {int(lengths.sum())}"
+                )
+            try:
+                entry = json.loads(line)
+                found, text = (entry["document"], entry["chunk"]), entry["text"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise InvalidFile(
+                    f"{path}, line {number}: not a JSON object of document, chunk and text"
+                ) from None
+            if found != (name, chunk) or not isinstance(text, str):
+                raise InvalidFile(
+                    f"{path}, line {number}: chunk {found}, expected {(name, chunk)}; its chunks are not those of the corpus"
+                )
+            yield text
+    if next(lines, None) is not None:
+        raise InvalidFile(f"{path}: more than the corpus's {number} chunks")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of bounded length, so that a file that unpacks without end cannot fill the memory."""
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            while line := file.readline(MAX_LINE + 1):
+                number += 1
+                if len(line) > MAX_LINE:
+                    raise InvalidFile(f"{path}, line {number}: longer than {MAX_LINE:,} bytes")
+                yield line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidFile(
+            f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start})"
+        ) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InvalidFile(f"{path}, after line {number}: damaged gzip ({error})") from None
+    except OSError as error:
+        raise IOFailed(f"{path}: cannot be read ({error.strerror or error})") from error

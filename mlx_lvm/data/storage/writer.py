@@ -1,0 +1,201 @@
+"""Writing a corpus piece by piece, rows in any order, in bounded memory; a reader sees nothing until it is whole.
+
+Everything but the vectors is known when writing begins, so the file is laid out first and rows go where they belong.
+Under a hidden name beside the target it is filled, hashed, flushed to the disk and then renamed. What a killed writer
+leaves under that name is replaced by the next one. The same corpus gives the same bytes, however it was written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mlx_lvm.core.files import DTYPES, sync, sync_folder, write_json
+from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.storage.corpus_file import CorpusFile
+from mlx_lvm.data.storage.reader import INDEX, INDEX_FORMAT, VECTOR_DTYPES, VERSION, check_documents
+from mlx_lvm.data.storage.texts import SUFFIXES, chunk_lines
+from mlx_lvm.errors import InvalidFile, IOFailed, Problems, UsageError
+
+
+class CorpusWriter:
+    """A corpus of known documents, filled row by row and made visible by `finish`; as a context manager it cleans up.
+
+    One file at `path`, or with `shard_bytes` a folder of files of about that size, each of whole documents.
+    Raises UsageError where `path` is there and `overwrite` is not set, InvalidFile where documents are unfit.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        offsets: np.ndarray,
+        names: Sequence[str],
+        card: EncoderCard,
+        provenance: dict[str, str],
+        dtype: str = "I8",
+        *,
+        assigned: np.ndarray | None = None,
+        shard_bytes: int | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.offsets, self.names = np.asarray(offsets, dtype=np.int64), list(names)
+        if dtype not in VECTOR_DTYPES:
+            raise UsageError(f"dtype '{dtype}' is not one of {', '.join(VECTOR_DTYPES)}")
+        require_free(self.path, overwrite)
+        problems = Problems(f"corpus {self.path}")
+        check_documents(self.offsets, self.names, int(self.offsets[-1]) if len(self.offsets) else 0, problems)
+        problems.raise_if_any(InvalidFile)
+        self.folder: Path | None = None
+        self.files: list[CorpusFile] = []
+        cuts = [0, len(self.names)]
+        if shard_bytes is not None:
+            self.folder = self.path.with_name(f".{self.path.name}.partial")
+            remove(self.folder)
+            cuts = shard_cuts(self.offsets, DTYPES[dtype][0] * card.dim + 4 * (dtype == "I8"), shard_bytes)
+        self.first_rows = self.offsets[cuts[:-1]]
+        try:
+            for number, (a, b) in enumerate(pairwise(cuts)):
+                target = self.path if self.folder is None else self.folder / f"shard-{number:05d}.safetensors"
+                part = None if assigned is None else assigned[a:b]
+                piece = self.offsets[a : b + 1] - self.offsets[a]
+                self.files.append(CorpusFile(target, piece, self.names[a:b], card, provenance, dtype, part))
+        except BaseException:
+            self.abandon()
+            raise
+
+    def put(self, start: int, vectors: np.ndarray) -> None:
+        """Float rows [n, dim] to rows start .. start + n of the corpus."""
+        for file, local, part in self._parts(start, len(vectors)):
+            file.put(local, vectors[part])
+
+    def put_stored(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
+        """Rows in the stored form (see `to_stored`)."""
+        for file, local, part in self._parts(start, len(vectors)):
+            file.put_stored(local, vectors[part], None if scales is None else scales[part])
+
+    def put_rows(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        """Float rows [n, dim] to rows `rows` [n] of the corpus, a write for each run of consecutive ones."""
+        edges = np.flatnonzero(np.diff(rows) != 1) + 1
+        for a, b in zip(np.concatenate([[0], edges]), np.concatenate([edges, [len(rows)]]), strict=True):
+            if b > a:
+                self.put(int(rows[a]), vectors[a:b])
+
+    def _parts(self, start: int, count: int) -> Iterator[tuple[CorpusFile, int, slice]]:
+        stop, number = start + count, int(np.searchsorted(self.first_rows, start, side="right")) - 1
+        while start < stop:
+            file, first = self.files[number], int(self.first_rows[number])
+            end = min(stop, first + int(file.offsets[-1]))
+            yield file, start - first, slice(count - (stop - start), count - (stop - end))
+            start, number = end, number + 1
+
+    def finish(self, texts: Iterable[str] | None = None) -> None:
+        """Makes the corpus visible, with a file of chunk texts beside each file where `texts` gives one a row."""
+        digests = [file.finish() for file in self.files]
+        rest = iter(texts) if texts is not None else None
+        try:
+            beside = [None if rest is None else self._write_texts(file, rest) for file in self.files]
+            if self.folder is None:
+                for old in (sibling(self.path, suffix) for suffix in SUFFIXES):
+                    old.unlink(missing_ok=True)
+            for file, written in zip(self.files, beside, strict=True):
+                if written is not None:
+                    os.replace(written, sibling(file.path, SUFFIXES[0]))
+                file.place()
+            if self.folder is not None:
+                self._place_folder(digests)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
+
+    def _write_texts(self, file: CorpusFile, texts: Iterator[str]) -> Path:
+        target = file.path.with_name(f".{file.path.name}.texts.partial")
+        keys = (
+            (name, k)
+            for name, length in zip(file.names, np.diff(file.offsets), strict=True)
+            for k in range(length)
+        )
+        with open(target, "wb") as out:
+            out.writelines(
+                chunk_lines(
+                    (name, k, text)
+                    for (name, k), text in zip(keys, islice(texts, int(file.offsets[-1])), strict=True)
+                )
+            )
+            out.flush()
+            sync(out.fileno())
+        return target
+
+    def _place_folder(self, digests: list[str]) -> None:
+        assert self.folder is not None
+        shards = [
+            {
+                "file": file.path.name,
+                "documents": len(file.names),
+                "vectors": int(file.offsets[-1]),
+                "sha256": digest,
+            }
+            for file, digest in zip(self.files, digests, strict=True)
+        ]
+        write_json(self.folder / INDEX, {"format": INDEX_FORMAT, "format_version": VERSION, "shards": shards})
+        sync_folder(self.folder)
+        old = self.path.with_name(f".{self.path.name}.old")
+        remove(old)
+        if self.path.exists():
+            os.replace(self.path, old)
+        os.replace(self.folder, self.path)
+        remove(old)
+
+    def abandon(self) -> None:
+        """Removes what was written; nothing of it was visible."""
+        for file in self.files:
+            file.abandon()
+            file.path.with_name(f".{file.path.name}.texts.partial").unlink(missing_ok=True)
+        if self.folder is not None:
+            remove(self.folder)
+
+    def __enter__(self) -> CorpusWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.abandon()
+
+
+def shard_cuts(offsets: np.ndarray, row_bytes: int, shard_bytes: int) -> list[int]:
+    """First document of each shard and the number of documents: shards close before the document that would pass the size."""
+    cuts = [0]
+    limit = max(1, shard_bytes // row_bytes)
+    for document in range(1, len(offsets) - 1):
+        if offsets[document + 1] - offsets[cuts[-1]] > limit:
+            cuts.append(document)
+    return [*cuts, len(offsets) - 1]
+
+
+def require_free(path: Path, overwrite: bool) -> None:
+    """Raises UsageError where something is there already, or where a folder that is no corpus would be replaced."""
+    if not path.exists():
+        return
+    if not overwrite:
+        raise UsageError(f"{path}: is there already; choose another name or pass --overwrite")
+    if path.is_dir() and not (path / INDEX).is_file() and any(path.iterdir()):
+        raise UsageError(f"{path}: a folder that holds other things than a corpus; choose another name")
+
+
+def sibling(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name.removesuffix(".safetensors") + suffix)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

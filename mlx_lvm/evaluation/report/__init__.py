@@ -1,0 +1,1 @@
+"""The report to look at: HTML, its figures, the plots."""

@@ -1,0 +1,113 @@
+"""What every predictor of an evaluation is measured on, set up once: windows, pools, closed forms and the mean.
+
+set_up(corpus, "test") -> Bench
+bench.measure(predictor) -> Measured: its figures in every window
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.splits import Split, split_corpus
+from mlx_lvm.data.windows import Windows, windows
+from mlx_lvm.evaluation.study.direction import offset_cosines
+from mlx_lvm.metrics.figures import window_figures
+from mlx_lvm.metrics.retrieval import Pool, build_pool, rank_figures, ranks
+from mlx_lvm.predictors.base import Predictor, document_rows, predict_all, sample
+from mlx_lvm.predictors.baselines import fit_baselines, target_mean
+
+FRACTIONS = (0.0, 0.6, 1.0)  # of the mean taken off queries and candidates
+TUNING_WINDOWS = 2_000  # validation windows that the fraction is chosen on
+MAX_WINDOWS = 20_000  # windows scored, evenly spaced where a split has more
+
+
+@dataclass(frozen=True)
+class Measured:
+    """figures: {figure: [windows]}; offsets [windows, 10]: see `direction`; fraction of the mean that retrieval takes off."""
+
+    figures: dict[str, np.ndarray]
+    offsets: np.ndarray
+    fraction: float
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """windows: those scored, of `available`. closed: the closed forms, fitted on the training documents. mean: of the
+    training targets. tuning: validation windows.
+    """
+
+    corpus: Corpus
+    split: str
+    parts: Split
+    windows: Windows
+    available: int
+    pool: Pool
+    tuning: Windows
+    tuning_pool: Pool
+    closed: list[Predictor]
+    mean: np.ndarray
+
+    def measure(self, predictor: Predictor) -> Measured:
+        fraction = best_fraction(predict_all(predictor, self.tuning), self.tuning_pool, self.mean)
+        predicted = predict_all(predictor, self.windows)
+        return Measured(
+            score(predicted, self.pool, self.mean, fraction),
+            offset_cosines(predicted, self.windows),
+            fraction,
+        )
+
+
+def set_up(
+    corpus: Corpus,
+    split: str = "test",
+    split_seed: int = 0,
+    context: int = 5,
+    max_windows: int = MAX_WINDOWS,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Bench:
+    """Raises UsageError for an unknown split, InvalidFile where a part has no window."""
+    parts = split_corpus(corpus, split_seed)
+    chosen = parts.part(split)
+    available = windows(corpus, chosen, context, f"{split} documents")
+    scored = sample(available, max_windows)
+    tuning = sample(windows(corpus, parts.val, context, "validation documents"), TUNING_WINDOWS)
+    progress("fitting closed forms")
+    closed = fit_baselines(corpus, parts.train, parts.val, context)
+    return Bench(
+        corpus=corpus,
+        split=split,
+        parts=parts,
+        windows=scored,
+        available=len(available),
+        pool=build_pool(scored, document_rows(corpus.offsets, chosen)),
+        tuning=tuning,
+        tuning_pool=build_pool(tuning, document_rows(corpus.offsets, parts.val)),
+        closed=closed,
+        mean=target_mean(corpus, parts.train, context),
+    )
+
+
+def best_fraction(predicted: mx.array, pool: Pool, mean: np.ndarray) -> float:
+    """The share of the mean whose removal gives the best MRR on validation documents; 0 wins ties."""
+    return max(FRACTIONS, key=lambda fraction: float((1 / ranks(pool, predicted, mean, fraction)).mean()))
+
+
+def score(predicted: mx.array, pool: Pool, mean: np.ndarray, fraction: float) -> dict[str, np.ndarray]:
+    """Every figure of every window; retrieval in the split, `centred.*` with `fraction` of the mean taken off, and
+    `in_document.*`.
+    """
+    raw = ranks(pool, predicted)
+    centred = ranks(pool, predicted, mean, fraction) if fraction else raw
+    inside = pool.in_document()
+    figures = {**window_figures(predicted, pool.windows, mean), "rank": raw, **rank_figures(raw, pool)}
+    for prefix, values, where in (
+        ("centred", centred, pool),
+        ("in_document", ranks(inside, predicted), inside),
+    ):
+        figures.update({f"{prefix}.{key}": value for key, value in rank_figures(values, where).items()})
+    return figures

@@ -1,0 +1,1 @@
+"""One closer look a file: ablations, arrow of time, attention, difficulty, horizons, queries, rollout."""

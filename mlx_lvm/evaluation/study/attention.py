@@ -1,0 +1,150 @@
+"""What a model that attends looks at (AMN): weights by position, the size of its residual, where it leaves the mean.
+
+residual share   |r| / (|b| + |r|), b the baseline (the context's mean) and r the residual: 0 is the plain mean
+departure        1 - cos(prediction, b)
+shift            1 - cos(last chunk, mean of the chunks before it): how far the topic has just turned
+entropy          of the weights over log(context): 1 spreads them evenly, 0 looks at one chunk
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.stats import DocumentBootstrap
+from mlx_lvm.data.windows import Windows
+from mlx_lvm.errors import UsageError
+from mlx_lvm.evaluation.study.difficulty import BINS, bin_edges, place_in_bins
+from mlx_lvm.metrics.figures import cosines
+from mlx_lvm.models.base import VectorModel
+from mlx_lvm.ranking.cases import COUNT, window_case
+
+
+@dataclass(frozen=True)
+class Look:
+    """Of every window: weights [n, context], oldest chunk first; residual_share, departure, shift [n]."""
+
+    weights: np.ndarray
+    residual_share: np.ndarray
+    departure: np.ndarray
+    shift: np.ndarray
+
+    @property
+    def entropy(self) -> np.ndarray:
+        weights = np.maximum(self.weights, 1e-30)
+        size = self.weights.shape[1]
+        return (
+            -(self.weights * np.log(weights)).sum(axis=1) / math.log(size)
+            if size > 1
+            else np.ones(len(self.weights))
+        )
+
+
+def attends(model: VectorModel) -> bool:
+    """Whether its predictions carry attention, a baseline and a residual."""
+    found = model(mx.ones((1, 2, model.config.dim)))
+    return found.attention is not None and found.baseline is not None and found.residual is not None
+
+
+def look(model: VectorModel, windows: Windows) -> Look:
+    """Raises UsageError for a model without attention over its context."""
+    if not attends(model):
+        raise UsageError(
+            f"{model.config.model_type} has no attention over its context to show; amn has. Try: lvm attention amn"
+        )
+    parts: list[list[np.ndarray]] = [[], [], [], []]
+    for block in windows.blocks():
+        context = windows.contexts(block)
+        found = model(context)
+        assert found.attention is not None and found.baseline is not None and found.residual is not None
+        base, residual = (mx.linalg.norm(x, axis=-1) for x in (found.baseline, found.residual))
+        earlier = context[:, :-1].mean(axis=1) if windows.context > 1 else context[:, -1]
+        values = (
+            found.attention,
+            residual / mx.maximum(base + residual, 1e-12),
+            1 - cosines(found.unit, found.baseline),
+            1 - cosines(context[:, -1], earlier),
+        )
+        for part, value in zip(parts, values, strict=True):
+            part.append(np.array(value, dtype=np.float64))
+    return Look(*(np.concatenate(part) for part in parts))
+
+
+def attention(
+    model: VectorModel,
+    windows: Windows,
+    bootstrap: DocumentBootstrap,
+    gain: np.ndarray | None = None,
+    count: int = COUNT,
+) -> dict[str, Any]:
+    """The figures above over all windows and in fifths of the shift, and the windows that leave the mean furthest.
+
+    gain [n]: cosine less that of the context's mean, where it is known.
+    """
+    seen = look(model, windows)
+    columns = {f"position {k}": seen.weights[:, k] for k in range(windows.context)}
+    columns |= {
+        "share": seen.residual_share,
+        "departure": seen.departure,
+        "entropy": seen.entropy,
+        "shift": seen.shift,
+    }
+    found = bootstrap.intervals(columns)
+    positions = [found[f"position {k}"] for k in range(windows.context)]
+    return {
+        "positions": list(range(-windows.context, 0)),
+        "by_position": [one.value for one in positions],
+        "by_position_ci": [one.ends() for one in positions],
+        "residual_share": found["share"].value,
+        "residual_share_ci": found["share"].ends(),
+        "departure": found["departure"].value,
+        "departure_ci": found["departure"].ends(),
+        "entropy": found["entropy"].value,
+        "entropy_ci": found["entropy"].ends(),
+        "shift": found["shift"].value,
+        "departure_follows_shift": rank_correlation(seen.shift, seen.departure),
+        "by_shift": _bins(seen, gain),
+        "departures": [
+            {
+                **window_case(windows, int(i)),
+                "departure": float(seen.departure[i]),
+                "shift": float(seen.shift[i]),
+            }
+            for i in np.argsort(-seen.departure, kind="stable")[:count]
+        ],
+    }
+
+
+def _bins(seen: Look, gain: np.ndarray | None) -> list[dict[str, Any]]:
+    edges = bin_edges(seen.shift)
+    where = place_in_bins(seen.shift, edges)
+    out = []
+    for number in range(BINS):
+        inside = where == number
+        if inside.any():
+            row = {
+                "from": float(edges[number]),
+                "to": float(edges[number + 1]),
+                "windows": int(inside.sum()),
+                "by_position": seen.weights[inside].mean(axis=0).tolist(),
+                "residual_share": float(seen.residual_share[inside].mean()),
+                "departure": float(seen.departure[inside].mean()),
+            }
+            out.append(row if gain is None else {**row, "gain_over_mean": float(gain[inside].mean())})
+    return out
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rho, ties at their mean rank; 0 where either is constant."""
+    x, y = (_ranks(values) for values in (a, b))
+    spread = x.std() * y.std()
+    return float(((x - x.mean()) * (y - y.mean())).mean() / spread) if spread > 0 else 0.0
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[group]

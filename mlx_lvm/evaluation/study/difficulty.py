@@ -1,0 +1,54 @@
+"""Bins by difficulty: where the next chunk is like the last one, repeating is easy; where the topic turns, it is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.core.stats import DocumentBootstrap
+
+BINS = 5
+
+
+def bin_edges(values: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """[bins + 1] quantiles, ends included."""
+    return np.quantile(values, np.linspace(0, 1, bins + 1))
+
+
+def place_in_bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Index of each value's bin, the last one closed on both sides."""
+    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
+
+
+def difficulty(
+    cosines: dict[str, np.ndarray],
+    subject: str,
+    best: str,
+    truth_last: np.ndarray,
+    bootstrap: DocumentBootstrap,
+) -> dict[str, Any]:
+    """Fifths of the windows by cos(next, last), hardest first: the cosine of every predictor and the gain of `subject`
+    over `best` with its interval.
+    """
+    edges = bin_edges(truth_last)
+    where = place_in_bins(truth_last, edges)
+    rows = []
+    for number in range(BINS):
+        inside = where == number
+        if not inside.any():
+            continue
+        few = DocumentBootstrap(bootstrap.documents[inside], bootstrap.resamples, bootstrap.seed)
+        gain = few.intervals({"gain": cosines[subject][inside] - cosines[best][inside]})["gain"]
+        rows.append(
+            {
+                "from": float(edges[number]),
+                "to": float(edges[number + 1]),
+                "windows": int(inside.sum()),
+                "documents": few.count,
+                "cosine": {name: float(values[inside].mean()) for name, values in cosines.items()},
+                "gain": gain.value,
+                "gain_ci": gain.ends(),
+            }
+        )
+    return {"by": "cos(next, last)", "against": best, "bins": rows}

@@ -1,0 +1,97 @@
+"""Direction: which chunk a prediction is nearest to. Offset 0 is the target, -1 the last chunk of the context.
+
+    curve(o) = mean cos(p_t, x_{t+o}),  o = -5 .. 4
+
+Why cos(p, target) - cos(p, last) is below zero for a good prediction: for unit vectors and p_t = E[x_t | context],
+E<p, last> = E<x_t, last> = r1 and E<p, x_t> = E|p|^2. With |p| about its achieved cosine c, cos(p, last) averages r1 / c,
+so the margin c - r1 / c turns positive only above c = sqrt(r1). The curves of the closed forms and of the oracle are what
+a model's curve must be read beside; no offset has a gate of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.stats import DocumentBootstrap
+from mlx_lvm.data.windows import Windows
+from mlx_lvm.metrics.figures import cosines
+from mlx_lvm.predictors.base import BLOCK
+
+OFFSETS = tuple(range(-5, 5))
+SAME = 0.01  # difference of cosines that the sentence calls none
+TARGET, LAST = OFFSETS.index(0), OFFSETS.index(-1)
+
+
+def offset_cosines(predicted: mx.array, windows: Windows) -> np.ndarray:
+    """cos(p_t, x_{t+o}) [n, 10], NaN where the document has no chunk there; `predicted` [n, dim] raw or unit."""
+    ends = windows.corpus.offsets[1:][windows.documents]
+    parts = []
+    for block in windows.blocks(BLOCK):
+        rows = windows.targets[block][:, None] + np.array(OFFSETS)
+        there = (rows >= windows.starts[block][:, None]) & (rows < ends[block][:, None])
+        near = windows.corpus.take(mx.array(np.clip(rows, 0, len(windows.corpus) - 1).astype(np.int32)))
+        parts.append(
+            np.where(there, np.array(cosines(predicted[block][:, None], near), dtype=np.float64), np.nan)
+        )
+    return np.concatenate(parts)
+
+
+def direction(
+    offsets: Mapping[str, np.ndarray],
+    truth_last: np.ndarray,
+    bootstrap_documents: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The curve of every predictor over the windows that have all offsets, and the identity over all of them.
+
+    offsets: {predictor: [windows, 10]}; truth_last [windows]: cos(next, last).
+    """
+    whole = np.isfinite(np.stack(list(offsets.values()))).all(axis=(0, 2))
+    r1 = float(truth_last.mean())
+    out: dict[str, Any] = {
+        "offsets": list(OFFSETS),
+        "windows": int(whole.sum()),
+        "r1": r1,
+        "threshold": math.sqrt(max(r1, 0.0)),
+        "curves": {},
+        "identity": {},
+    }
+    if not whole.any():
+        return out
+    bootstrap = DocumentBootstrap(bootstrap_documents[whole], resamples, seed)
+    for name, values in offsets.items():
+        found = bootstrap.intervals({str(o): values[whole, k] for k, o in enumerate(OFFSETS)})
+        curve = [found[str(o)].value for o in OFFSETS]
+        ends = [one.ends() for one in found.values()]
+        out["curves"][name] = {"cosine": curve, "ci": ends, "peak": OFFSETS[int(np.argmax(curve))]}
+        achieved, to_last = float(values[:, TARGET].mean()), float(values[:, LAST].mean())
+        predicted = r1 / achieved if achieved > 0 else math.inf
+        out["identity"][name] = {
+            "cosine": achieved,
+            "to_last": to_last,
+            "r1_over_c": predicted if math.isfinite(predicted) else None,
+            "margin": achieved - to_last,
+            "margin_of_conditional_mean": achieved - predicted if math.isfinite(predicted) else None,
+        }
+    return out
+
+
+def explain(found: dict[str, Any], name: str) -> str:
+    """The identity in a sentence with the numbers of one predictor."""
+    one = found["identity"].get(name)
+    if one is None or one["r1_over_c"] is None:
+        return "No window has chunks at every offset."
+    gap = one["to_last"] - one["r1_over_c"]
+    leaning = "about as much as" if abs(gap) < SAME else "more than" if gap > 0 else "less than"
+    return (
+        f"cos(next, last) averages r1 = {found['r1']:.4f}; a conditional mean with cosine c = {one['cosine']:.4f} has "
+        f"cos(prediction, last) = r1/c = {one['r1_over_c']:.4f} and so a margin of {one['margin_of_conditional_mean']:+.4f}; it would be "
+        f"positive only above c = sqrt(r1) = {found['threshold']:.4f}. Measured: cos(prediction, last) {one['to_last']:.4f}, margin "
+        f"{one['margin']:+.4f}; {name} leans on the last chunk {leaning} such a mean would."
+    )

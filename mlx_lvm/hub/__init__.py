@@ -1,0 +1,1 @@
+"""A model by its name: load, export, import, its card and golden pair."""

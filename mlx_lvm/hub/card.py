@@ -1,0 +1,145 @@
+"""The model card: a README for the Hub that says what was measured, beside what needs no training."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mlx_lvm.hub.load import Loaded
+
+TITLES = {
+    "amn": "Attention mixture network",
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "transformer": "Transformer decoder",
+    "ramn": "Recency-anchored mixture network",
+    "filter": "Lag filter",
+}
+PREDICTED = {
+    "cosine": "the embedding of the next chunk",
+    "centred.mrr": "a direction to rank chunks by that puts the next one first (no likely chunk itself)",
+}
+COLUMNS = {
+    "cosine": "cosine",
+    "centred_cosine": "centred cosine",
+    "recall_at_1": "R@1",
+    "recall_at_5": "R@5",
+    "recall_at_10": "R@10",
+    "mrr": "MRR",
+}
+
+
+def model_card(loaded: Loaded, dtype: str, digest: str, measured: dict[str, Any], parity: str | None) -> str:
+    """Markdown with the Hub's front matter. Holds no date and no timing: the same model gives the same bytes."""
+    config = loaded.model.config
+    parts = [
+        "---\nlibrary_name: mlx-lvm\nlicense: mit\ntags: [mlx, pytorch, embeddings, latent-vector-model]\n---",
+        f"# {TITLES.get(config.model_type, config.model_type)} ({config.variant})",
+        f"Reads {_read(loaded)} and predicts {PREDICTED[loaded.model.purpose]}, [batch, {config.dim}], of unit length. "
+        f"{loaded.model.parameter_count():,} parameters, stored in {dtype}.{_beyond(loaded)}",
+        _results(measured, dtype),
+        parity or "## Parity with PyTorch\n\nNot run at export. `lvm parity MODEL` runs it.",
+        _use(loaded),
+        _origin(loaded, digest),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _read(loaded: Loaded) -> str:
+    most, dim = getattr(loaded.model, "history", 0), loaded.model.config.dim
+    if most:
+        return f"the chunk embeddings of a document so far, the last {most} at most, [batch, 1 to {most}, {dim}],"
+    return f"{loaded.context} chunk embeddings of a document, [batch, {loaded.context}, {dim}],"
+
+
+def _beyond(loaded: Loaded) -> str:
+    """What a model gives or takes besides."""
+    config, said = loaded.model.config, ""
+    horizons, queries = getattr(config, "horizons", 1), getattr(config, "queries", 0)
+    if horizons > 1:
+        said += f" `ahead` [batch, {horizons}, {config.dim}] holds the next {horizons} chunks, each predicted directly."
+    if queries:
+        said += f" A second argument, a query [batch, {config.dim}], says what comes; rows of zeros are none."
+    return said
+
+
+def _results(measured: dict[str, Any], dtype: str) -> str:
+    result = measured.get("evaluation")
+    if not result:
+        return "## Results\n\nNot measured: exported without a corpus."
+    documents, windows, pool = result["documents"], result["windows"], result["retrieval"]["split"]["pool"]
+    lines = [
+        "## Results",
+        "",
+        " ".join(result["verdict"]["sentences"]),
+        "",
+        f"Corpus `{result['corpus']}`, split `{result['split']}` (seed {result['split_seed']}): {windows:,} windows of {documents} "
+        f"documents that no training saw. 95% intervals by bootstrap over documents. "
+        f"Retrieval of the true next chunk among {pool:,.0f} chunks, the context's own left out. "
+        "Closed forms are fitted on the training documents; oracle and random test the metrics.",
+        "",
+        "| predictor | " + " | ".join(COLUMNS.values()) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    order = sorted(result["metrics"].items(), key=lambda item: -item[1]["cosine"])
+    lines += [_row(name, entry, name == result["model"]) for name, entry in order]
+    rounding = measured.get("rounding")
+    if rounding:
+        lines += [
+            "",
+            f"Storing the weights in {dtype} changes the cosine by {rounding[dtype] - rounding['float32']:+.6f}.",
+        ]
+    lines += ["", f"Measured with `lvm eval MODEL --corpus {result['corpus']} --split {result['split']}`."]
+    return "\n".join(lines)
+
+
+def _row(name: str, entry: dict[str, Any], ours: bool) -> str:
+    cells = [_cell(entry[key], entry.get(f"{key}_ci")) for key in COLUMNS]
+    return f"| {f'**{name}**' if ours else name} | " + " | ".join(cells) + " |"
+
+
+def _cell(value: float, ci: list[float | None] | None) -> str:
+    if not ci or ci[0] is None or ci[1] is None:
+        return f"{value:.4f}"
+    return f"{value:.4f} [{ci[0]:.3f}, {ci[1]:.3f}]"
+
+
+def _use(loaded: Loaded) -> str:
+    kind, twin = loaded.model.config.model_type, type(loaded.model).__name__
+    return f"""## Use
+
+With mlx-lvm: `lvm eval FOLDER`, `lvm parity FOLDER`, or in Python
+
+```python
+from mlx_lvm.hub.load import load_model
+unit = load_model("FOLDER").model(context).unit  # mx.array [batch, length, dim] -> [batch, dim]
+```
+
+With PyTorch, the same file as it is:
+
+```python
+import json, pathlib
+from safetensors.torch import load_file
+from mlx_lvm.parity.twins.{kind} import {twin}
+model = {twin}(json.loads(pathlib.Path("FOLDER/config.json").read_text())).eval()
+model.load_state_dict(load_file("FOLDER/model.safetensors"), strict=True)
+```"""
+
+
+def _origin(loaded: Loaded, digest: str) -> str:
+    trained = (
+        ("training", {**loaded.train, "corpus": loaded.corpus})
+        if loaded.train
+        else ("origin", loaded.imported)
+    )
+    card = {key: value for key, value in (loaded.card.to_dict() if loaded.card else {}).items() if value}
+    return "\n".join(
+        [
+            "## Provenance",
+            "",
+            f"- weights: sha256 `{digest}`",
+            f"- corpus: `{loaded.corpus}`, sha256 of its vectors `{loaded.corpus_sha256}`",
+            f"- encoder: `{json.dumps(card, sort_keys=True, ensure_ascii=False)}`",
+            f"- {trained[0]}: `{json.dumps(trained[1], sort_keys=True)}`",
+        ]
+    )

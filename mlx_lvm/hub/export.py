@@ -1,0 +1,183 @@
+"""`lvm export`: a model as a Hub folder, with the numbers on its card measured while it is written."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm import __version__
+from mlx_lvm.core.files import sha256, to_bytes, write_atomic, write_json
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.sampling import load_or_sample
+from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.windows import windows
+from mlx_lvm.errors import IOFailed, UsageError
+from mlx_lvm.evaluation.evaluate import examine
+from mlx_lvm.hub.card import model_card
+from mlx_lvm.hub.load import GOLDEN_WINDOWS, WEIGHTS, Loaded, load_model
+from mlx_lvm.metrics.figures import mean_cosine
+from mlx_lvm.models import VectorModel, as_dict, build
+from mlx_lvm.models.weights import DTYPES, set_weights
+from mlx_lvm.predictors.baselines import FILTERS, LagFilter, fit_baselines
+from mlx_lvm.predictors.history import predictor_of
+
+Progress = Callable[[str], None]
+
+
+def export(
+    reference: str | Path | Loaded,
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    overwrite: bool = False,
+    corpus: str | None = None,
+    measure: bool = True,
+    parity: str | None = None,
+    progress: Progress = lambda line: None,
+) -> dict[str, Any]:
+    """Write model.safetensors, config.json and README.md; the same model gives the same bytes.
+
+    corpus: measured on its test documents, by default the one the model was trained on. parity: the card's section about
+    it. Raises UsageError for an unknown dtype, IOFailed where the folder holds something and `overwrite` is
+    not set, InvalidFile where corpus and model do not fit.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype '{dtype}'; expected one of {', '.join(DTYPES)}")
+    require_free(folder, overwrite)
+    loaded = reference if isinstance(reference, Loaded) else load_model(reference)
+    return write_model(
+        loaded, folder, dtype=dtype, corpus=corpus, measure=measure, parity=parity, progress=progress
+    )
+
+
+def fit_filter(name: str, corpus: str = "sotu", context: int = 5, split_seed: int = 0) -> Loaded:
+    """The closed form of that name (one of `FILTERS`), fitted on the training documents of a corpus, as a model.
+
+    Raises UsageError for a closed form that is no filter.
+    """
+    if name not in FILTERS:
+        raise UsageError(
+            f"'{name}' is a closed form, but no filter that a file could hold; expected one of {', '.join(FILTERS)}"
+        )
+    vectors = load_or_sample(corpus, context, split_seed)
+    parts = split_corpus(vectors, split_seed)
+    (form,) = fit_baselines(vectors, parts.train, parts.val, context, only=(name,))
+    assert isinstance(form, LagFilter)
+    origin = {"closed_form": name, "fitted_on": f"{len(parts.train)} training documents of {vectors.name}"}
+    return Loaded(
+        form.model(), name, context, split_seed, vectors.name, vectors.sha256, vectors.card, imported=origin
+    )  # fmt: skip
+
+
+def require_free(folder: Path, overwrite: bool) -> None:
+    """Raises IOFailed where something is there that nobody asked to overwrite."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
+        raise IOFailed(
+            f"{folder}: already there. Pass --overwrite to replace its model, or name another --out."
+        )
+
+
+def write_model(
+    loaded: Loaded,
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    corpus: str | None = None,
+    measure: bool = True,
+    parity: str | None = None,
+    progress: Progress = lambda line: None,
+) -> dict[str, Any]:
+    """What `export` does, for a model at hand."""
+    rounded, stored = round_weights(loaded.model, dtype)
+    chosen = corpus or loaded.train.get("corpus") or loaded.corpus
+    vectors = load_or_sample(chosen, loaded.context, loaded.split_seed) if measure else None
+    measured, ranking = (
+        _measure(loaded, rounded, vectors, dtype, progress) if vectors is not None else ({}, loaded.ranking)
+    )
+    about = {
+        "model": as_dict(loaded.model.config),
+        "context": loaded.context,
+        "split_seed": loaded.split_seed,
+        "train": {**loaded.train, "corpus": loaded.corpus}
+        if loaded.train
+        else {},  # a path would tell of this machine
+        "corpus": {"name": loaded.corpus, "sha256": loaded.corpus_sha256},
+        "encoder_card": loaded.card.to_dict() if loaded.card else None,
+        "mlx_lvm": __version__,
+        **({"imported": loaded.imported} if loaded.imported else {}),
+        **({"ranking": ranking} if ranking else {}),
+    }
+    data = to_bytes(
+        stored,
+        {
+            "format": "pt",
+            "mlx_lvm": json.dumps(about, sort_keys=True),
+            **golden_pair(loaded, rounded, vectors),
+        },
+    )
+    write_atomic(folder / WEIGHTS, data)
+    write_json(folder / "config.json", as_dict(loaded.model.config))
+    write_atomic(folder / "README.md", model_card(loaded, dtype, sha256(data), measured, parity).encode())
+    return {
+        "path": str(folder),
+        "sha256": sha256(data),
+        "dtype": dtype,
+        "parameters": rounded.parameter_count(),
+        **measured,
+    }
+
+
+def round_weights(model: VectorModel, dtype: str) -> tuple[VectorModel, dict[str, mx.array]]:
+    """(the model as a reader of the file will have it, the tensors as stored: weights and torch's buffers)."""
+    stored = {
+        name: value.astype(DTYPES[dtype]) for name, value in {**model.weights(), **model.buffers()}.items()
+    }
+    rounded = build(model.config)
+    set_weights(rounded, {name: stored[name] for name in model.weights()}, "export")
+    return rounded, stored
+
+
+def golden_pair(loaded: Loaded, model: VectorModel, corpus: Corpus | None) -> dict[str, str]:
+    """Two windows and what the model answers: the first test windows, or the pair the model came with."""
+    if loaded.golden is not None:
+        contexts = loaded.golden[0]
+    elif corpus is not None:
+        found = windows(
+            corpus, split_corpus(corpus, loaded.split_seed).test, loaded.context, "test documents"
+        )
+        contexts = np.array(found.contexts(np.arange(len(found))[:GOLDEN_WINDOWS]))
+        contexts = np.resize(contexts, (GOLDEN_WINDOWS, *contexts.shape[1:]))
+    else:
+        draw = mx.random.normal(
+            (GOLDEN_WINDOWS, loaded.context, loaded.model.config.dim), key=mx.random.key(0)
+        )
+        contexts = np.array(draw / mx.linalg.norm(draw, axis=-1, keepdims=True))
+    contexts = contexts.astype(np.float16)
+    output = np.array(model(mx.array(contexts).astype(mx.float32)).unit)
+    return {
+        "golden_input": base64.b64encode(contexts.astype("<f2").tobytes()).decode(),
+        "golden_output": base64.b64encode(output.astype("<f4").tobytes()).decode(),
+    }
+
+
+def _measure(
+    loaded: Loaded, rounded: VectorModel, corpus: Corpus, dtype: str, progress: Progress
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The evaluation of the stored weights and what rounding them cost; and how they rank, fitted on validation documents."""
+    subject = replace(loaded, model=rounded, name=rounded.config.variant)
+    found = examine(subject, corpus, progress=progress)
+    measured: dict[str, Any] = {"evaluation": found.result}
+    if dtype != "float32":
+        test = windows(corpus, split_corpus(corpus, loaded.split_seed).test, loaded.context, "test documents")
+        sides = {"float32": loaded.model, dtype: rounded}
+        measured["rounding"] = {
+            name: mean_cosine(predictor_of(name, model), test) for name, model in sides.items()
+        }
+    return measured, found.ranking.to_dict() if found.ranking else {}

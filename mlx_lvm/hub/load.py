@@ -1,0 +1,225 @@
+"""Models from files: the Hub layout that `mlx_lvm.hub.export` writes, and every way a model may be named.
+
+    model.safetensors   weights under torch's names; metadata: model type, config, provenance, a golden input and output
+    config.json         the model's config and what it was trained with
+    README.md           the model card, with measured numbers
+
+The golden pair is checked at every load: a file with the same names and shapes but another architecture's weights
+would load without complaint and answer noise.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.core.files import SafeFile, open_safetensors, read_json
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.errors import InvalidFile, LvmError, UsageError, nearest
+from mlx_lvm.models import MODELS, VectorModel, build, config_from_dict
+from mlx_lvm.models.weights import DTYPES, set_weights
+
+PRECISIONS = ("float32", "bfloat16")  # that a forward pass runs in
+WEIGHTS = "model.safetensors"
+GOLDEN_WINDOWS = 2
+# Largest distance of a unit output from its golden: rounding of the backend (TF32 at worst) and of the stored dtype.
+GOLDEN_TOLERANCE = 5e-3
+
+
+@dataclass
+class Loaded:
+    """A model ready to predict, and what is known about where it comes from."""
+
+    model: VectorModel
+    name: str
+    context: int = 5
+    split_seed: int = 0
+    corpus: str = ""
+    corpus_sha256: str = ""
+    card: EncoderCard | None = None
+    train_mean: np.ndarray | None = None
+    folder: Path | None = None
+    dtype: str = "float32"  # that the file stores
+    train: dict[str, Any] = field(default_factory=dict)
+    golden: tuple[np.ndarray, np.ndarray] | None = None
+    imported: dict[str, Any] = field(
+        default_factory=dict
+    )  # where the weights come from if not from a run of ours
+    ranking: dict[str, Any] = field(
+        default_factory=dict
+    )  # see `evaluation.ranking`; empty where none came with the file
+    notes: list[str] = field(default_factory=list)
+
+    def compute_in(self, precision: str) -> Loaded:
+        """This model with its weights, and so every prediction, in float32 or bfloat16. Raises UsageError for another precision."""
+        if precision not in PRECISIONS:
+            raise UsageError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
+        if precision != "float32":
+            self.model.set_dtype(DTYPES[precision])
+            self.notes.append(
+                f"{self.name} computes in {precision}: weights, contexts, forward pass; scores are float32."
+            )
+        return self
+
+
+def load_model(reference: str | Path, which: str = "BEST") -> Loaded:
+    """A model by architecture (released weights), run folder, exported folder or .safetensors file.
+
+    Raises UsageError where nothing has that name, InvalidFile where what has it does not fit or fails its golden pair.
+    """
+    path = locate(reference)
+    if path.is_dir() and (path / "checkpoints").is_dir():
+        return _load_run(path, which)
+    return load_weights_file(path / WEIGHTS if path.is_dir() else path)
+
+
+def locate(reference: str | Path) -> Path:
+    """The folder or file that a model's name stands for. A released architecture's name comes before a file's."""
+    from mlx_lvm import weights
+
+    text, released = str(reference), weights.released()
+    if text in released:
+        return released[text]
+    path = Path(reference)
+    if path.is_dir() and not (path / WEIGHTS).exists() and not (path / "checkpoints").is_dir():
+        raise InvalidFile(f"{path}: neither a run (checkpoints/) nor an exported model ({WEIGHTS})")
+    if path.exists():
+        return path
+    if text in MODELS:
+        raise UsageError(
+            f"no released weights for '{text}'. Train it: lvm train {text}, then name the run folder."
+        )
+    if path.name == text and path.suffix == "":
+        raise UsageError(
+            f"unknown model '{text}'.{nearest(text, sorted({*MODELS, *released}))} Or give a run folder or a .safetensors file."
+        )
+    raise InvalidFile(f"{path}: no such file or folder")
+
+
+def _load_run(folder: Path, which: str) -> Loaded:
+    from mlx_lvm.training import checkpoint as checkpoints
+    from mlx_lvm.training.run import read_config
+
+    config = read_config(folder)
+    loaded, name, damaged = checkpoints.load_newest(folder / "checkpoints", which)
+    try:
+        model = build(config_from_dict(config["model"]))
+        card = EncoderCard.from_dict(config.get("encoder_card", {}))
+        train = dict(config["train"])
+        context, split_seed = int(train["context"]), int(train["split_seed"])
+    except (LvmError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InvalidFile(f"{folder / 'config.json'}: {error}") from None
+    set_weights(model, loaded.weights, f"{folder / 'checkpoints' / name}")
+    return Loaded(
+        model, folder.name, context, split_seed, str(config["corpus"].get("name", "")), str(config["corpus"].get("sha256", "")),
+        card, folder=folder, train=train, notes=damaged,
+    )  # fmt: skip
+
+
+def load_weights_file(path: Path) -> Loaded:
+    """A .safetensors file that this project exported, or one with a config.json beside it."""
+    file = open_safetensors(path)
+    metadata = _metadata(file)
+    config = metadata.get("model") or _config_beside(path)
+    if config is None:
+        raise InvalidFile(
+            f"{path}: says nothing of its architecture (no metadata 'mlx_lvm', no config.json beside it). `lvm import` can infer it."
+        )
+    try:
+        corpus = dict(metadata.get("corpus") or {})
+        loaded = Loaded(
+            model=build(config_from_dict(config)),
+            name=path.parent.name if path.name == WEIGHTS else path.stem,
+            context=int(metadata.get("context", 5)),
+            split_seed=int(metadata.get("split_seed", 0)),
+            corpus=str(corpus.get("name", "")),
+            corpus_sha256=str(corpus.get("sha256", "")),
+            card=EncoderCard.from_dict(metadata["encoder_card"]) if metadata.get("encoder_card") else None,
+            folder=path.parent,
+            train=dict(metadata.get("train") or {}),
+            imported=dict(metadata.get("imported") or {}),
+            ranking=dict(metadata.get("ranking") or {}),
+        )
+    except (LvmError, TypeError, ValueError, OverflowError) as error:
+        raise InvalidFile(f"{path}: its description does not parse ({error})") from None
+    model, tensors = loaded.model, file.arrays()
+    loaded.dtype = next(
+        (name for name, kind in DTYPES.items() if all(value.dtype == kind for value in tensors.values())),
+        "float32",
+    )
+    take_buffers(model, tensors, str(path))
+    set_weights(model, tensors, str(path))
+    if "golden_input" in file.metadata:
+        loaded.golden = _golden(file, model)
+        check_golden(model, loaded.golden, str(path))
+    else:
+        loaded.notes.append(
+            f"{path}: no golden pair recorded; that its weights belong to this architecture is not checked"
+        )
+    return loaded
+
+
+def take_buffers(model: VectorModel, tensors: dict[str, mx.array], what: str) -> None:
+    """Remove torch's tables from `tensors`. Raises InvalidFile where one is not what the model computes for itself."""
+    for name, wanted in model.buffers().items():
+        found = tensors.pop(name, None)
+        if found is None:
+            continue
+        if (
+            found.shape != wanted.shape
+            or not mx.allclose(found.astype(mx.float32), wanted, rtol=0, atol=5e-3).item()
+        ):
+            raise InvalidFile(f"{what}: table '{name}' is not the one this architecture computes")
+
+
+def check_golden(model: VectorModel, golden: tuple[np.ndarray, np.ndarray], what: str) -> None:
+    """Raises InvalidFile where the model does not give its recorded output."""
+    given, wanted = golden
+    output = np.array(model(mx.array(given).astype(mx.float32)).unit)
+    distance = float(np.linalg.norm(output - wanted, axis=-1).max())
+    if not distance <= GOLDEN_TOLERANCE:  # NaN fails too
+        raise InvalidFile(
+            f"{what}: the golden input gives an output {distance:.3g} away from the recorded one (at most {GOLDEN_TOLERANCE}). "
+            f"These are not the weights of this {model.config.model_type}, or the file is damaged."
+        )
+
+
+def _golden(file: SafeFile, model: VectorModel) -> tuple[np.ndarray, np.ndarray]:
+    dim = model.config.dim
+    try:
+        given = np.frombuffer(base64.b64decode(file.metadata["golden_input"], validate=True), "<f2").reshape(
+            GOLDEN_WINDOWS, -1, dim
+        )
+        wanted = np.frombuffer(
+            base64.b64decode(file.metadata["golden_output"], validate=True), "<f4"
+        ).reshape(GOLDEN_WINDOWS, dim)
+        model.check_context(mx.array(given))
+    except (ValueError, KeyError, UsageError) as error:
+        raise InvalidFile(f"{file.path}: its golden pair does not parse ({error})") from None
+    return given, wanted
+
+
+def _metadata(file: SafeFile) -> dict[str, Any]:
+    try:
+        values = json.loads(file.metadata.get("mlx_lvm", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidFile(f"{file.path}: metadata 'mlx_lvm' does not parse ({error})") from None
+    if not isinstance(values, dict):
+        raise InvalidFile(f"{file.path}: metadata 'mlx_lvm' is not an object")
+    return values
+
+
+def _config_beside(path: Path) -> dict[str, Any] | None:
+    beside = path.with_name("config.json")
+    if not beside.exists():
+        return None
+    values = read_json(beside)
+    if not isinstance(values, dict) or "model_type" not in values:
+        return None
+    return values

@@ -1,0 +1,1 @@
+"""What predicts, behind one interface: models, histories, baselines and controls."""

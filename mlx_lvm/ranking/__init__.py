@@ -1,0 +1,1 @@
+"""From a predicted vector to a ranking: fusion, calibration, search, predictions for a user."""

@@ -1,0 +1,248 @@
+"""The closed form that a RAMN begins as, fitted on the training documents in a few passes.
+
+1. mean of the targets and their principal directions
+2. for every band of directions (1, 1, 2, 4, 8, ... of falling variance) the least-squares filter over the 12 mixtures
+   once free, and once with scalars that sum to 1, for documents whose mean is not the training documents'
+3. a ridge map from the last chunk, the slow average and the mean of everything read to what the filters leave over
+4. how far from the training mean a document of these may lie
+
+2 and 3 for every horizon; 2 once more beside a query where the model takes queries.
+
+A band filter is a lag filter that may keep slow directions (what a text is about, its author) for long and fast ones hardly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.models.ramn import ALL, MAPPED, MIXTURES, RAMN, SEEN, RAMNConfig, steep_mixture
+from mlx_lvm.predictors.baselines import target_mean
+from mlx_lvm.training.ramn.documents import (
+    TARGETS,
+    Segments,
+    causal_kernels,
+    centred_rows,
+    mixtures_of,
+    segments,
+    take_queries,
+    take_segments,
+    take_targets,
+)
+
+PENALTY = 30.0  # of the ridge map, for mixtures scaled to the variance of the last chunk
+SHRINK = 1e-3  # penalty of a filter's squared scalars, beside the mean square of its mixtures: they are nearly collinear
+FLOOR = 1e-3  # smallest variance of a direction, beside the mean one
+FAMILIAR, MARGIN, SLOPE = (
+    0.999,
+    1.3,
+    8.0,
+)  # trust is 1/2 at 1.3 times the novelty that 999 in 1000 training targets stay below
+SET_APART = 0.3  # share of the document's mean that a query leaves out in another domain: what all its chunks have in common
+INPUT_SIZE = 0.25  # root mean square of the network's inputs
+WHITENING = {
+    "input": 0.2,
+    "output": 0.4,
+    "push": 0.8,
+}  # powers of the variance that directions are divided by
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """What is fitted for one horizon: filter and shift_filter [mixtures, directions], the same beside a query [mixtures + 1,
+    directions] where the model takes queries, map [directions, 3 * width].
+    """
+
+    filter: np.ndarray
+    shift_filter: np.ndarray
+    map: np.ndarray
+    query_filter: np.ndarray | None = None
+    query_shift_filter: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """mean [dim], basis [directions, dim], variance [directions] of the targets, sizes [mixtures]: mean variance of a
+    direction of each mixture, limit: the novelty that hardly any training document has, horizons: from the next chunk on.
+    """
+
+    mean: np.ndarray
+    basis: np.ndarray
+    variance: np.ndarray
+    sizes: np.ndarray
+    limit: float
+    horizons: list[Horizon]
+
+
+def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, config: RAMNConfig) -> Anchor:
+    """The least-squares anchor on every target of the documents with `context` chunks before it."""
+    parts = segments(corpus, documents, context)
+    mean = target_mean(corpus, documents, context)
+    variance, basis = principal_directions(parts, mean)
+    rotated = centred_rows(parts, mean, mx.array(basis))
+    first = band_gram(parts, rotated)
+    sizes = np.array([first[:, k, k].mean() for k in range(1, MIXTURES + 1)]) / parts.windows
+    horizons = []
+    for ahead in range(config.horizons):
+        gram = band_gram(parts, rotated, ahead) if ahead else first
+        filters = solve_bands(gram)
+        mapping = fit_map(parts, rotated, filters, config.width, sizes, ahead)
+        fitted = Horizon(filters, solve_bands(gram, one=True), mapping)
+        if config.queries:
+            asked = band_gram(parts, rotated, ahead, asked=True)
+            fitted = replace(
+                fitted, query_filter=solve_bands(asked), query_shift_filter=solve_bands(asked, one=True)
+            )
+        horizons.append(fitted)
+    limit = MARGIN * float(np.quantile(novelties(parts, rotated, novelty_weights(variance)), FAMILIAR))
+    return Anchor(mean, basis, variance, sizes, limit, horizons)
+
+
+def novelty_weights(variance: np.ndarray) -> np.ndarray:
+    """v: a document's novelty is the mean over directions of its squared mean by their variance."""
+    return (1 / (len(variance) * np.maximum(variance, FLOOR * variance.mean()))).astype(np.float32)
+
+
+def principal_directions(parts: Segments, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(variances [dim] falling, directions [dim, dim] by row) of the centred targets."""
+    centred = centred_rows(parts, mean)
+    total = np.zeros((centred.shape[1], centred.shape[1]))
+    for index in parts.blocks():
+        y, valid = _targets(parts, centred, index)
+        y = y[valid]
+        total += y.T.astype(np.float64) @ y
+    variance, vectors = np.linalg.eigh(total / parts.windows)
+    return np.maximum(variance[::-1], 0), np.ascontiguousarray(vectors[:, ::-1].T).astype(np.float32)
+
+
+def _targets(parts: Segments, centred: mx.array, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    batch = take_segments(centred, mx.array(parts.table(parts.targets[index])))
+    return np.array(batch.truth), np.array(batch.valid)
+
+
+def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: bool = False) -> np.ndarray:
+    """Sums over the targets `ahead` chunks on of <f_a, f_b> for every direction, [dim, 13, 13] float64; f_0 is the target.
+
+    asked: f_13 is a query, and only targets count that have one which they are not themselves.
+    """
+    kernels, dim, draws = causal_kernels(), rotated.shape[1], np.random.default_rng(0)
+    size = MIXTURES + 1 + asked
+    out = np.zeros((dim, size, size))
+    for index in parts.blocks(8):
+        table = mx.array(parts.table(parts.targets[index]))
+        truth, valid = take_targets(rotated, table, ahead)
+        features = [truth[:, :, None], mixtures_of(take_segments(rotated, table), kernels)]
+        if asked:
+            drawn = mx.array(draws.random(valid.shape, dtype=np.float32))
+            query, place = take_queries(rotated, table, drawn)
+            valid, features = valid & (place > 0) & (place != ahead), [*features, query[:, :, None]]
+        kept = (
+            (mx.concatenate(features, axis=2) * valid[..., None, None])
+            .reshape(-1, size, dim)
+            .transpose(2, 1, 0)
+        )
+        out += np.array(kept @ kept.swapaxes(1, 2))
+    return out
+
+
+def bands(dim: int) -> list[slice]:
+    """0, 1, 2-3, 4-7, ... until every direction is in one; from 256 on they are 128 wide at least, else as wide as all before."""
+    edges = [0, 1]
+    while edges[-1] < dim:
+        edges.append(min(edges[-1] + min(edges[-1], 128), dim))
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def solve_bands(gram: np.ndarray, one: bool = False) -> np.ndarray:
+    """[mixtures, dim]: in every band the scalars that fit its directions best together; `one`: of those that sum to 1."""
+    count = gram.shape[1] - 1
+    out = np.empty((count, len(gram)), np.float32)
+    for band in bands(len(gram)):
+        total = gram[band].sum(axis=0)
+        features = total[1:, 1:]
+        features = features + SHRINK * max(np.trace(features) / count, 1e-12) * np.eye(count)
+        found, ones = np.linalg.solve(features, np.stack([total[1:, 0], np.ones(count)], axis=1)).T
+        if one:
+            found = found + ones * (1 - found.sum()) / ones.sum()
+        out[:, band] = found[:, None]
+    return out
+
+
+def fit_map(
+    parts: Segments, rotated: mx.array, filters: np.ndarray, width: int, sizes: np.ndarray, ahead: int = 0
+) -> np.ndarray:
+    """Ridge regression [dim, 3 * width] of what the filters leave over of the targets `ahead` chunks on."""
+    kernels, device_filter = causal_kernels(), mx.array(filters)
+    scale = np.repeat(np.sqrt(sizes[MAPPED[0]] / sizes[list(MAPPED)]), width)
+    gram, cross = np.zeros((len(scale), len(scale))), np.zeros((len(scale), rotated.shape[1]))
+    for index in parts.blocks(8):
+        table = mx.array(parts.table(parts.targets[index]))
+        truth, valid = take_targets(rotated, table, ahead)
+        mixtures = mixtures_of(take_segments(rotated, table), kernels)
+        features = mx.concatenate([mixtures[:, :, k, :width] for k in MAPPED], axis=-1) * valid[..., None]
+        left = (truth - (device_filter * mixtures).sum(axis=2)) * valid[..., None]
+        x, y = (
+            features.reshape(-1, len(scale)) * mx.array(scale.astype(np.float32)),
+            left.reshape(-1, rotated.shape[1]),
+        )
+        gram += np.array(x.T @ x)
+        cross += np.array(x.T @ y)
+    solved = np.linalg.solve(gram + PENALTY * np.eye(len(scale)), cross)
+    return np.ascontiguousarray((solved * scale[:, None]).T).astype(np.float32)
+
+
+def novelties(parts: Segments, rotated: mx.array, weights: np.ndarray) -> np.ndarray:
+    """How far the document before every target lies from the training mean, [windows]."""
+    everything, found = causal_kernels()[ALL * TARGETS :], []
+    for index in parts.blocks(32):
+        batch = take_segments(rotated, mx.array(parts.table(parts.targets[index])))
+        before = mixtures_of(batch, everything).squeeze(2)
+        found.append(np.array((mx.square(before) * mx.array(weights)).sum(axis=-1))[np.array(batch.valid)])
+    return np.concatenate(found)
+
+
+def start_at_anchor(model: RAMN, anchor: Anchor) -> None:
+    """Store the anchor as the model's parameters and silence its network: the model is the closed form."""
+    width = model.config.width
+    variance = np.maximum(anchor.variance / anchor.variance.mean(), FLOOR)
+    model.mean, model.basis.weight = mx.array(anchor.mean), mx.array(anchor.basis)
+    model.log_novelty = mx.log(mx.array(novelty_weights(anchor.variance)))
+    model.trust_limit, model.trust_slope = mx.full((1,), float(np.log(anchor.limit))), mx.full((1,), SLOPE)
+    gains = [
+        INPUT_SIZE / np.sqrt(anchor.sizes[k] * (anchor.variance[:width].mean() / anchor.variance.mean()))
+        for k in SEEN
+    ]
+    if model.config.queries:  # a query is a chunk, of the size of the last one
+        gains.append(gains[0])
+    model.input_gain = _device(
+        np.concatenate([gain * variance[:width] ** -WHITENING["input"] for gain in gains])
+    )
+    if model.config.head == "regress":
+        for own, fitted in zip(model.horizons, anchor.horizons, strict=True):
+            own.filter, own.shift_filter, own.map.weight = (
+                mx.array(x) for x in (fitted.filter, fitted.shift_filter, fitted.map)
+            )
+            if fitted.query_filter is not None and fitted.query_shift_filter is not None:
+                own.query_filter, own.query_shift_filter = (
+                    mx.array(fitted.query_filter),
+                    mx.array(fitted.query_shift_filter),
+                )
+        model.output_gain = mx.ones((width,))
+    else:
+        steep = steep_mixture(len(variance))
+        model.shift_filter = _device(
+            np.where(np.arange(MIXTURES)[:, None] == ALL, -SET_APART * steep.sum(axis=0), steep)
+        )
+        model.filter = _device(steep * variance ** -WHITENING["output"])
+        model.output_gain = _device(variance[:width] ** -WHITENING["output"])
+        model.push_metric = _device(-WHITENING["push"] * np.log(variance))
+        model.log_scale = mx.full((1,), float(np.log(10)))
+    model.start_at_baseline()
+
+
+def _device(values: np.ndarray) -> mx.array:
+    return mx.array(np.asarray(values, dtype=np.float32))

@@ -1,0 +1,1 @@
+"""Faults to plant, so that the checks show that they can fail."""

@@ -1,0 +1,98 @@
+"""How a fault is planted in the MLX side: a changed model, or other functions in the place of those that it calls.
+
+A fault lasts as long as its context manager is open, and names the place that the checks must blame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.models import MODELS, VectorModel, layers
+
+Plant = Callable[[VectorModel], AbstractContextManager[None]]
+SIZES = {
+    "amn": {"dim": 48, "attention_dim": 24, "hidden_dim": 32},
+    "lstm": {"dim": 48, "hidden_dim": 32, "layers": 2},
+    "gru": {"dim": 48, "hidden_dim": 32, "layers": 2},
+    "transformer": {"dim": 48, "hidden_dim": 32, "layers": 2, "heads": 4, "ffn_dim": 64},
+    "ramn": {"dim": 48, "head": "retrieve", "rank": 20, "hidden_dim": 32},
+    "filter": {"dim": 48, "lags": 4, "centroid": True},
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """expect: beginnings of the places that may rightly be blamed. stage: `model` or `training`."""
+
+    name: str
+    model: str
+    expect: tuple[str, ...]
+    plant: Plant
+    stage: str = "model"
+    equivalent: str = ""  # why nothing can notice it; such a fault must go unnoticed
+
+
+def config_of(model: str) -> Any:
+    return MODELS[model][1](**SIZES[model])
+
+
+@contextmanager
+def patch(target: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(target, name)
+    setattr(target, name, value)
+    try:
+        yield
+    finally:
+        setattr(target, name, before)
+
+
+def anyhow(patches: Callable[[], AbstractContextManager[None]]) -> Plant:
+    """A fault that lies in no model."""
+    return lambda model: patches()
+
+
+def method(module: str, name: str, function: Callable) -> Plant:
+    """`function(self, original, *args)` in place of a submodule's method; `module` empty is the model itself."""
+
+    @contextmanager
+    def plant(model: VectorModel) -> Iterator[None]:
+        target: Any = dict(model.named_modules())[module]
+        kind = type(target)
+        original = getattr(kind, name)
+        target.__class__ = type(
+            kind.__name__, (kind,), {name: lambda self, *args: function(self, original, *args)}
+        )
+        try:
+            yield
+        finally:
+            target.__class__ = kind
+
+    return plant
+
+
+def call(module: str, function: Callable) -> Plant:
+    return method(module, "__call__", function)
+
+
+def layer_function(name: str, function: Callable) -> Plant:
+    """Another function of `models.layers`, such as a recurrent cell."""
+    return lambda model: patch(layers, name, function)
+
+
+def value(change: Callable[[dict[str, mx.array]], dict[str, mx.array]]) -> Plant:
+    """Other weights in the MLX model than in the file."""
+
+    @contextmanager
+    def plant(model: VectorModel) -> Iterator[None]:
+        before = model.weights()
+        model.load_weights(list({**before, **change(before)}.items()))
+        try:
+            yield
+        finally:
+            model.load_weights(list(before.items()))
+
+    return plant

@@ -1,0 +1,1 @@
+"""The torch twins, one file an architecture, written from the specification."""

@@ -1,0 +1,184 @@
+"""Torch twin of the recency-anchored mixture network, window by window and chunk by chunk as the formulas read.
+
+mixture_k = B sum_i k(age_i) z_i / sum_i k(age_i);  t = sigmoid(slope (limit - log sum v mixture_all^2))
+anchor = t (sum_k w_k * mixture_k + W [...]) + (1 - t) sum_k w'_k * mixture_k;  correction = t net([...])
+where there is a query: w and w' are u and u', and mixture_13 = B (query - m);  further horizons: another w, w', u, u', W, last layer
+regress: m + B^T (anchor + correction)
+retrieve: q = s (sum_k w_k * mixture_k + net([...]))
+          h = q - v * B sum_i b softplus(<q, B z_i> - c) z_i
+          d B^T (t h/|h| + (1 - t) a'/|a'|) + e x_last, a' = sum_k w'_k * mixture_k
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mlx_lvm.parity.twins.base import Prediction, Twin, normalize
+
+LAGS, DECAYS = 8, (0.5, 0.8, 0.93)
+MAPPED, SEEN = (
+    (0, 10, 11),
+    (0, 1, 8, 10, 11),
+)  # 0-7: lags 1-8; 8-10: averages, fastest first; 11: mean of everything read
+
+
+class Horizon(nn.Module):
+    """The parameters of a horizon after the first."""
+
+    def __init__(self, config: Any, mixtures: int, width: int) -> None:
+        super().__init__()
+        self.filter = nn.Parameter(torch.zeros(mixtures, config.dim))
+        self.shift_filter = nn.Parameter(torch.zeros(mixtures, config.dim))
+        if config.queries:
+            self.query_filter = nn.Parameter(torch.zeros(mixtures + 1, config.dim))
+            self.query_shift_filter = nn.Parameter(torch.zeros(mixtures + 1, config.dim))
+        self.map = nn.Linear(len(MAPPED) * width, config.dim, bias=False)
+        self.output = nn.Linear(config.hidden_dim, width)
+
+
+class RAMN(Twin):
+    """Scores against what was read are taken in the basis, where MLX takes them in the embedding space."""
+
+    model_type: ClassVar[str] = "ramn"
+    defaults: ClassVar = {
+        "dim": 768, "head": "regress", "rank": 192, "hidden_dim": 768, "input_dropout": 0.4, "dropout": 0.6, "horizons": 1, "queries": 0.0
+    }  # fmt: skip
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        dim, hidden = self.config.dim, self.config.hidden_dim
+        width, mixtures = min(self.config.rank, dim), LAGS + len(DECAYS) + 1
+        seen = len(SEEN) + (1 if self.config.queries else 0)
+        self.mean = nn.Parameter(torch.zeros(dim))
+        self.basis = nn.Linear(dim, dim, bias=False)
+        self.filter = nn.Parameter(torch.zeros(mixtures, dim))
+        self.shift_filter = nn.Parameter(torch.zeros(mixtures, dim))
+        if self.config.queries:
+            self.query_filter = nn.Parameter(torch.zeros(mixtures + 1, dim))
+            self.query_shift_filter = nn.Parameter(torch.zeros(mixtures + 1, dim))
+        self.log_novelty = nn.Parameter(torch.zeros(dim))
+        self.trust_limit = nn.Parameter(torch.zeros(1))
+        self.trust_slope = nn.Parameter(torch.zeros(1))
+        self.input_gain = nn.Parameter(torch.ones(seen * width))
+        self.output_gain = nn.Parameter(torch.ones(width))
+        self.net = nn.Sequential(
+            nn.Dropout(self.config.input_dropout),
+            nn.Linear(seen * width + 2, hidden),
+            nn.GELU(),
+            nn.Dropout(self.config.dropout),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Dropout(self.config.dropout),
+            nn.Linear(hidden, width),
+        )
+        if self.config.head == "regress":
+            self.map = nn.Linear(len(MAPPED) * width, dim, bias=False)
+        else:
+            self.log_scale = nn.Parameter(torch.zeros(1))
+            self.push_strength = nn.Parameter(torch.zeros(1))
+            self.push_threshold = nn.Parameter(torch.zeros(1))
+            self.push_metric = nn.Parameter(torch.zeros(dim))
+            self.blend = nn.Parameter(torch.zeros(2))
+        if self.config.horizons > 1:
+            self.ahead = nn.ModuleList(
+                [Horizon(self.config, mixtures, width) for _ in range(self.config.horizons - 1)]
+            )
+
+    def forward(self, context: Tensor, query: Tensor | None = None) -> Prediction:
+        width = min(self.config.rank, self.config.dim)
+        present = (context != 0).any(dim=-1)
+        z = torch.where(present[..., None], context - self.mean, (context - self.mean) * 0)
+        mixtures = self.basis(self.mixtures(z, present))
+        seen = mixtures[:, list(SEEN), :width].flatten(1)
+        asked = None
+        if self.config.queries:
+            query = torch.zeros_like(context[:, 0]) if query is None else query
+            there = (query != 0).any(dim=-1, keepdim=True)
+            asked = self.basis(torch.where(there, query - self.mean, (query - self.mean) * 0))
+            seen = torch.cat([seen, asked[:, :width]], dim=1)
+            asked = (there, torch.cat([mixtures, asked[:, None]], dim=1))
+        novelty = (mixtures[:, 11].square() * torch.exp(self.log_novelty)).sum(dim=1, keepdim=True)
+        trust = 1 / (1 + torch.exp(-self.trust_slope * (self.trust_limit - torch.log(novelty + 1e-6))))
+        count = present.sum(dim=1, keepdim=True).to(context.dtype)
+        hidden = self.net[:-1](
+            torch.cat([seen * self.input_gain, torch.exp(-count / 6), torch.exp(-count / 30)], dim=1)
+        )
+        if self.config.head == "regress":
+            anchor, correction = (
+                self.anchor(self, mixtures, asked, trust),
+                self.correction(self.net[-1](hidden), trust),
+            )
+            baseline, residual = self.mean + anchor @ self.basis.weight, correction @ self.basis.weight
+            raw = baseline + residual
+        else:
+            one = torch.ones_like(trust)
+            here, elsewhere = (
+                self.anchor(self, mixtures, None, one),
+                self.anchor(self, mixtures, None, 0 * one),
+            )
+            query = torch.exp(self.log_scale) * (here + self.correction(self.net[-1](hidden), one))
+            rotated = z @ self.basis.weight.T
+            scores = torch.einsum("bd,bld->bl", query, rotated) - self.push_threshold
+            age = torch.arange(context.shape[1], 0, -1, device=z.device)
+            strength = torch.exp(self.push_strength) * torch.logaddexp(scores, torch.zeros_like(scores))
+            strength = strength * (present & (age > 5)).to(context.dtype)
+            push = torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
+            raw, baseline = (
+                self.blended(one, elsewhere, trust, context[:, -1]) for one in (query - push, here)
+            )
+            apart = normalize(query - push, dim=-1) - normalize(here, dim=-1)
+            residual = self.blend[0] * trust * (apart @ self.basis.weight)
+        ahead = None
+        if self.config.horizons > 1:
+            further: Any = self.ahead
+            later = [
+                self.anchor(own, mixtures, asked, trust) + self.correction(own.output(hidden), trust)
+                for own in further
+            ]
+            ahead = torch.stack([raw, *(self.mean + moved @ self.basis.weight for moved in later)], dim=1)
+        return Prediction(raw, normalize(raw, dim=-1), None, baseline, residual, ahead)
+
+    def blended(self, here: Tensor, elsewhere: Tensor, trust: Tensor, last: Tensor) -> Tensor:
+        """What ranks: a unit vector for here, one for elsewhere, and the last chunk as it is."""
+        moved = trust * normalize(here, dim=-1) + (1 - trust) * normalize(elsewhere, dim=-1)
+        return self.blend[0] * (moved @ self.basis.weight) + self.blend[1] * last
+
+    def anchor(
+        self, own: Any, mixtures: Tensor, asked: tuple[Tensor, Tensor] | None, trust: Tensor
+    ) -> Tensor:
+        """t (filter + map) + (1 - t) filter, all of the horizon whose parameters `own` has."""
+        here, elsewhere = (
+            torch.einsum("kd,bkd->bd", own.filter, mixtures),
+            torch.einsum("kd,bkd->bd", own.shift_filter, mixtures),
+        )
+        if asked is not None:
+            there, thirteen = asked
+            here = torch.where(there, torch.einsum("kd,bkd->bd", own.query_filter, thirteen), here)
+            elsewhere = torch.where(
+                there, torch.einsum("kd,bkd->bd", own.query_shift_filter, thirteen), elsewhere
+            )
+        if self.config.head == "regress":
+            here = here + own.map(
+                mixtures[:, list(MAPPED), : min(self.config.rank, self.config.dim)].flatten(1)
+            )
+        return trust * here + (1 - trust) * elsewhere
+
+    def correction(self, moved: Tensor, trust: Tensor) -> Tensor:
+        """The network's output in all directions: zero past the first `rank`."""
+        moved = moved * self.output_gain
+        return trust * torch.cat(
+            [moved, moved.new_zeros(len(moved), self.config.dim - moved.shape[1])], dim=1
+        )
+
+    def mixtures(self, z: Tensor, present: Tensor) -> Tensor:
+        """[batch, 12, dim]: weighted means of the chunks that are there; zero where none has any weight."""
+        ages = range(z.shape[1], 0, -1)
+        weights = [[float(age == lag) for age in ages] for lag in range(1, LAGS + 1)]
+        weights += [[decay ** (age - 1) for age in ages] for decay in DECAYS] + [[1.0 for _ in ages]]
+        own = torch.einsum(
+            "kl,bl->bkl", torch.tensor(weights, dtype=z.dtype, device=z.device), present.to(z.dtype)
+        )
+        return torch.einsum("bkl,bld->bkd", own, z) / own.sum(dim=2, keepdim=True).clamp(min=1e-6)

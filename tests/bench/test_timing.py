@@ -1,0 +1,196 @@
+"""Turns, refusals and floors of `lvm bench`, against counts made another way."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlx_lvm.bench.roofline import CHIPS, Work, products, step_work, work
+from mlx_lvm.bench.timing import FEWEST, Bench, require_same_device, row, rows
+from mlx_lvm.bench.workers import Failed, Options, Worker, turn
+from mlx_lvm.core.mlx import mx, tree_flatten
+from mlx_lvm.errors import SetupInvalid, UsageError
+from mlx_lvm.models import MODELS, build
+
+TORCH = ("mlx_lvm.parity.speed", "Torch")
+MLX = ("mlx_lvm.bench.speed", "Mlx")
+
+
+def test_a_turn_warms_up_and_fills_its_time() -> None:
+    calls = []
+    times = turn(lambda: calls.append(time.sleep(0.01)), 0.1)
+    assert len(calls) == len(times) + 1 and 5 <= len(times) <= 10 and min(times) >= 0.01
+
+
+def test_a_long_call_is_made_once() -> None:
+    calls = []
+    assert len(turn(lambda: calls.append(time.sleep(0.21)), 0.0)) == len(calls) == 1
+
+
+@pytest.fixture
+def options(tmp_path: Path, small_file: Path) -> Options:
+    return Options("amn", str(tmp_path), corpus=str(small_file), device="cpu", threads=1)
+
+
+def test_both_sides_run_every_task_on_the_same_weights(options: Options) -> None:
+    notes: list[str] = []
+    with Bench({"mlx": MLX, "torch": TORCH}, options) as bench:
+        for task, hows in {
+            "forward": ["compiled", "eager"],
+            "train": ["compiled"],
+            "epoch": ["compiled"],
+            "load": ["compiled"],
+        }.items():
+            found = bench.cell(task, 4, {"mlx": hows, "torch": ["eager"]}, 0.01, notes.append)
+            assert [*found["mlx"], *found["torch"]] == [*hows, "eager"] and not notes
+            assert all(
+                times["calls"] >= FEWEST and 0 < times["median"] <= times["p99"]
+                for side in found.values()
+                for times in side.values()
+            )
+        assert all(peak > 1e6 for peak in bench.peaks.values())
+        assert all(values["resident"] > 1e7 for values in bench.memory().values())
+        found = bench.cell("train", 4, {"mlx": ["eager"]}, 0.01, notes.append)
+    assert found == {"mlx": {}} and "train at batch 4" in notes[0], "what a side cannot do is said, not timed"
+
+
+def test_bfloat16_trains_on_both_sides_and_an_epoch_of_ramn_is_not_compared(options: Options) -> None:
+    notes: list[str] = []
+    with Bench({"mlx": MLX, "torch": TORCH}, replace(options, model="ramn", dtype="bfloat16")) as bench:
+        found = list(
+            rows(bench, [("train", [4]), ("epoch", [4])], 0.01, False, notes.append, lambda text: None)
+        )
+    assert [row["task"] for row in found] == ["train"] and found[0]["ratio"] > 0 and "no epoch" in notes[0]
+
+
+def test_the_torch_side_computes_in_the_precision_that_was_asked_for(options: Options) -> None:
+    torch = pytest.importorskip("torch", reason="the side of torch")
+    from mlx_lvm.parity.speed import Torch
+
+    Worker(*MLX, options).close()  # leaves weights and vectors
+    threads, losses = torch.get_num_threads(), {}
+    try:
+        for dtype in ("float32", "bfloat16"):
+            side = Torch(replace(options, dtype=dtype))
+            twin = side.twin().train()
+            losses[dtype] = side.loss(twin, *side.contexts(side.targets[:64]))
+            losses[dtype].backward()
+            assert losses[dtype].dtype == torch.float32 and all(
+                p.grad.dtype == torch.float32 for p in twin.parameters()
+            )
+    finally:
+        torch.set_num_threads(threads)
+    wide, narrow = (value.item() for value in losses.values())
+    assert wide != narrow and wide == pytest.approx(narrow, rel=0.02)
+
+
+BUSY = "import os, threading, time; from mlx_lvm.bench.workers import end_with; "
+BUSY += "threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start(); print(os.getpid(), flush=True); time.sleep(60)"
+
+
+def test_a_side_ends_with_a_killed_parent() -> None:
+    """Else it would time an epoch for nobody, for minutes, beside whatever is timed next."""
+    command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BUSY!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        time.sleep(0.1)
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            break
+    else:
+        pytest.fail("the side outlived its parent by ten seconds")
+    parent.stdout.close()
+
+
+def test_the_torch_side_refuses_another_device(options: Options) -> None:
+    with pytest.raises(SetupInvalid, match="two devices do not compare"):
+        Worker(*TORCH, Options(options.model, options.folder, device="metal"))
+
+
+@pytest.mark.parametrize("theirs", [{"device": "cuda", "threads": 2}, {"device": "cpu", "threads": 1}])
+def test_other_devices_or_threads_are_refused(theirs: dict) -> None:
+    with pytest.raises(SetupInvalid, match="not the same"):
+        require_same_device({"mlx": {"device": "cpu", "threads": 2}, "torch": theirs})
+    require_same_device({"mlx": {"device": "metal", "threads": 8}, "torch": {"device": "mps", "threads": 4}})
+
+
+@pytest.mark.skipif(mx.is_available(mx.gpu), reason="here is a GPU")
+def test_the_mlx_side_refuses_a_gpu_that_is_not_there(options: Options) -> None:
+    with pytest.raises(UsageError, match="no GPU"):
+        Worker(*MLX, replace(options, device="gpu"))
+
+
+def test_a_side_that_breaks_says_how(options: Options) -> None:
+    with pytest.raises(Failed, match="No module named"):
+        Worker("mlx_lvm.nowhere", "Side", options)
+
+
+def test_ratios() -> None:
+    found = {
+        "mlx": {"compiled": {"median": 3.0}, "eager": {"median": 2.0}},
+        "torch": {"eager": {"median": 4.0}, "compiled": {"median": 1.0}},
+    }
+    made = row("amn", "forward", 1, found, 0.5)
+    assert (made["mlx_ms"], made["torch_ms"], made["ratio"], made["best_ratio"]) == (3.0, 4.0, 0.75, 2.0)
+    alone = row("amn", "forward", 1, {"mlx": found["mlx"]}, 0.5)
+    assert alone["torch_ms"] is None and alone["ratio"] is None
+
+
+# How often each matrix of a model meets a vector for one window of `length` chunks.
+USES = {
+    "lstm": lambda name, length: 1 if name.startswith("output") else length - ("_hh_" in name),
+    "gru": lambda name, length: 1 if name.startswith("output") else length - ("_hh_" in name),
+    "amn": lambda name, length: 1,
+    "ramn": lambda name, length: (
+        14 if name.startswith("basis") else 0 if "filter" in name else 1
+    ),  # 12 mixtures in, 2 sums out
+}
+
+
+@pytest.mark.parametrize("length", [1, 5])
+@pytest.mark.parametrize("model", USES)
+def test_multiplications_follow_from_the_shapes_of_the_weights(model: str, length: int) -> None:
+    config = MODELS[model][1]()
+    weights = {name: value for name, value in build(config).weights().items() if value.ndim == 2}
+    expected = sum(value.size * USES[model](name, length) for name, value in weights.items())
+    expected += (
+        {"amn": 2, "ramn": 12}.get(model, 0) * length * config.dim
+    )  # scores and mixture; mixtures by age
+    assert products(config, length)[0] == expected
+
+
+def test_multiplications_of_the_transformer_are_torch_s() -> None:
+    """At one position nothing is left out, so that torch's own counter must agree."""
+    torch = pytest.importorskip("torch", reason="torch counts")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from mlx_lvm.parity.twins.transformer import Transformer
+
+    config = MODELS["transformer"][1](dim=24, hidden_dim=16, layers=3, heads=2, ffn_dim=40)
+    twin = Transformer(config).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin(torch.randn(2, 1, 24))
+    scores = 3 * 2 * 2 * 16  # of one key: torch's counter leaves out what is no product of matrices
+    assert counter.get_total_flops() / 2 in (
+        2 * products(config, 1)[0],
+        2 * (products(config, 1)[0] - scores),
+    )
+
+
+def test_the_floor_is_the_larger_part() -> None:
+    assert Work(10.0, 4.0).floor(5.0, 4.0) == 2.0 and Work(10.0, 40.0).floor(5.0, 4.0) == 10.0
+    config = MODELS["amn"][1]()
+    parameters = sum(value.size for _, value in tree_flatten(build(config).parameters()))
+    assert work(config, parameters, "epoch", 32, windows=320).flops == pytest.approx(
+        10 * step_work(config, parameters, 32).flops
+    )
+    assert len({chip.name for chip in CHIPS}) == len(CHIPS)

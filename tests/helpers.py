@@ -1,0 +1,42 @@
+"""What several tests make: corpora of given lengths, the windows of a corpus by a plain loop, a script as a module."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.corpus import Corpus
+
+LENGTHS = (30, 4, 17, 6, 9, 40, 5, 23, 7, 12, 33, 2, 8, 19, 6, 14)
+
+
+def make_corpus(vectors: np.ndarray, lengths: tuple[int, ...] | list[int]) -> Corpus:
+    offsets = np.cumsum([0, *lengths])
+    names = tuple(f"document {d}" for d in range(len(lengths)))
+    return Corpus(
+        "made", mx.array(vectors.astype(np.float32)), None, offsets, names, EncoderCard(dim=vectors.shape[1])
+    )
+
+
+def positions(corpus: Corpus, documents: np.ndarray, context: int) -> list[tuple[int, int]]:
+    """(target row, first row of its document) of every window, by a plain loop."""
+    out = []
+    for d in documents:
+        start, end = int(corpus.offsets[d]), int(corpus.offsets[d + 1])
+        out += [(t, start) for t in range(start + context, end)]
+    return out
+
+
+def script(name: str) -> ModuleType:
+    """The script `name` of benchmarks/, as a module."""
+    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
