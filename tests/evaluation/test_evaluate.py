@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mlx_lvm.bench import latency as bench
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import CheckFailed, InvalidFile, UsageError
 from mlx_lvm.evaluation import evaluate as evaluation
+from mlx_lvm.evaluation import setup as bench
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation, evaluate, examine
 from mlx_lvm.evaluation.summary import JUDGED
 from mlx_lvm.hub.load import Loaded
