@@ -155,7 +155,7 @@ SEARCH_SIZES: dict[str, Range] = {
 }
 
 # What a preset sets against the defaults above, which are those of the research project these models come from: `seed`
-# is that recipe. `best`, the default, is the one that measured best on validation documents (see the README).
+# is that recipe. `best`, the default, is the one that measured best on validation documents (docs/results.md).
 PRESETS: dict[str, dict[str, Any]] = {
     "best": {"loss_cosine": 1.0, "early_stop": 5},
     "seed": {"residual_init": "torch"},
