@@ -5,7 +5,14 @@ eM, eT: rms errors of MLX and of torch against the float64 truth, u: unit roundo
     pass if  eM / max(eT, u rms(truth)) <= 8 in float32, 2 in bfloat16 and float16
 
 A fixed tolerance would be too tight for an ill-conditioned input and too loose for the rest; torch's own error is the
-measure of what the arithmetic can do. Only NumPy is needed here, so that goldens verify without torch.
+measure of what the arithmetic can do. But where a value hangs on a few rounded numbers (a gradient that is one number, or one
+that came through the five weights of a softmax) that error is a single draw: by chance it is a fifth of what torch errs on the
+next input, and the ratio says more of torch's luck than of MLX. So a ratio above half the limit is taken once more with eT the
+largest of torch's errors here and on neighbouring inputs. It excuses no fault: MLX's error is the one of this input, the limit
+stays, and where an ordinary input has shown a fault no neighbours are asked. Measured, it leaves ratios of 5 and less.
+
+Below the smallest normal number 2^-126 nothing is observable: Metal, and a CPU told so, take such numbers for zero. An error
+is measured against that number where everything else is smaller. Only NumPy is needed here, so that goldens verify without torch.
 """
 
 from __future__ import annotations
@@ -19,6 +26,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # unit roundoff
+SMALLEST_NORMAL = (
+    2.0**-126
+)  # of float32 and bfloat16; float16 has a smaller range, whose subnormals every device keeps
 LARGEST = {"float32": 3.4e38, "bfloat16": 3.38e38, "float16": 65504.0}  # finite numbers of each dtype
 LIMIT = {
     "float32": 8.0,
@@ -138,7 +148,7 @@ def judge(
 ) -> Check:
     """Compare float64 copies of MLX's and torch's values of `dtype` with the truth.
 
-    around:       what happens on neighbouring inputs, asked only where the ratio fails
+    around:       what happens on neighbouring inputs, asked only where the ratio is above half of the limit
     must_observe: a finite truth must be finite on both sides, and there must be one
     scale:        magnitude of the terms that cancelled in a value that is zero by mathematics or in float64; 0 for any other value
     slack:        roundings of the truth's size that are always allowed for, times the limit; see `slack_of_sum`, `slack_of_norm`
@@ -189,12 +199,18 @@ def judge(
         return Check(name, UNOBSERVABLE, True, note="not finite, on all sides alike")
     m, t, true = mlx[both], torch[both], truth[both]
     error, torch_error, size = rms(m - true), rms(t - true), max(rms(true), scale)
-    floor = max(torch_error, unit * size * slack)
-    ratio = error / floor if floor > 0 else (0.0 if error == 0 else math.inf)
+    floor = max(torch_error, unit * size * slack, SMALLEST_NORMAL)
+    near, luck = Around(), ""
+    if around is not None and error > limit / 2 * floor:
+        near = around()
+        if near.torch_error > floor:
+            luck = "torch is luckier here than on neighbouring inputs" if error > limit * floor else ""
+            floor = near.torch_error
+    ratio = error / floor
     largest = float(np.abs(m - true).max())
 
-    def check(verdict: str, floor: float = floor, note: str = "") -> Check:
-        ratio = error / floor if floor > 0 else (0.0 if error == 0 else math.inf)
+    def check(verdict: str, floor: float = floor, note: str = luck) -> Check:
+        ratio = error / floor
         return Check(
             name,
             verdict,
@@ -216,6 +232,11 @@ def judge(
             UNOBSERVABLE if ratio <= limit else MLX_INACCURATE,
             note="zero by mathematics, or below what float64 resolves",
         )
+    if size < SMALLEST_NORMAL and ratio <= limit:
+        return check(
+            UNOBSERVABLE,
+            note="below the smallest normal number, where a device may take every number for zero",
+        )
     if ratio <= limit:
         gross = torch_error > GROSS * unit * size and torch_error > 8 * error
         if gross:
@@ -223,11 +244,7 @@ def judge(
         if torch_error > GROSS * unit * size:
             return check(BOTH)
         return check(EQUIVALENT)
-    if around is None:
-        return check(MLX_INACCURATE)
-    moved, usual, mlx_usual = around()
-    if error <= limit * usual:
-        return check(EQUIVALENT, usual, "torch is luckier here than on neighbouring inputs")
+    moved, usual, mlx_usual = near
     if error <= 2 * limit * usual and mlx_usual <= limit * usual:
         return check(EQUIVALENT, error / limit, "MLX is unluckier here than on neighbouring inputs")
     if moved > ILL * unit * size and error <= limit * max(moved, floor):

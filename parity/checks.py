@@ -22,6 +22,7 @@ from mlx_lvm.parity.arbiter import (
     failed,
     judge,
     rms,
+    slack_of_sum,
 )
 from mlx_lvm.parity.inputs import Case, random_case
 from mlx_lvm.parity.kinks import NULL, settle_kinks
@@ -249,10 +250,14 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
                     )
                     continue
                 scale = largest if name in null else 0.0
+                terms = (
+                    case.context.shape[0] * case.context.shape[2]
+                )  # that cancel in a number which is zero by mathematics
                 options = {
                     "around": around(name),
                     "must_observe": True,
                     "scale": scale,
+                    "slack": slack_of_sum(terms, sides.dtype) if scale and truth[name].size == 1 else 1.0,
                     "limit": GRADIENT_LIMIT[sides.dtype],
                 }
                 found.append(

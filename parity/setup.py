@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +43,15 @@ def require_valid() -> None:
                 f"{side} does not multiply in full float32 here: 1 + 2^-12 times 1 gave {float(product[0, 0])!r}. "
                 f"TF32 is on; start again with {TF32}=0 in the environment."
             )
+
+
+@lru_cache
+def flushes_subnormals(device: Any) -> bool:
+    """Whether the device takes numbers below 2^-126 for zero, as Metal does: a subnormal, doubled, is a zero of all bits."""
+    from mlx_lvm.core.mlx import mx
+
+    subnormal = mx.array(1 << 10, mx.uint32).view(mx.float32)
+    return bool(mx.add(subnormal, subnormal, stream=device).view(mx.uint32).item() == 0)
 
 
 def require_evaluation(training: bool, side: str) -> None:

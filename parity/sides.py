@@ -18,8 +18,8 @@ import torch
 from mlx_lvm.core.mlx import mx, tree_flatten, tree_unflatten
 from mlx_lvm.models import ModelConfig, VectorModel, build
 from mlx_lvm.parity import bridge
-from mlx_lvm.parity.arbiter import UNIT, Around, rms
-from mlx_lvm.parity.setup import require_evaluation
+from mlx_lvm.parity.arbiter import SMALLEST_NORMAL, UNIT, Around, rms
+from mlx_lvm.parity.setup import flushes_subnormals, require_evaluation
 from mlx_lvm.parity.trace import FIELDS, ask
 from mlx_lvm.parity.twins.base import Twin
 
@@ -108,7 +108,9 @@ class Sides:
         require_evaluation(self.torch.training, "torch")
 
     def context(self, values: np.ndarray) -> tuple[mx.array, torch.Tensor, torch.Tensor]:
-        """The same input on the three sides, rounded once."""
+        """The same input on the three sides, rounded once, as the device holds it: one that flushes subnormal numbers has zeros."""
+        if flushes_subnormals(mx.default_device()):
+            values = np.where(np.abs(values) < SMALLEST_NORMAL, np.float32(0), values)
         rounded = mx.array(values).astype(bridge.MLX[self.dtype])
         tensor = bridge.to_torch(rounded)
         return rounded, tensor, tensor.to(torch.float64)

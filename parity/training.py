@@ -7,8 +7,9 @@ divides by |g|, so an element whose gradient is rounding noise moves by lr in a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,11 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.parity import bridge
-from mlx_lvm.parity.arbiter import UNIT, UNOBSERVABLE, Check, failed, judge, rms, slack_of_sum
+from mlx_lvm.parity.arbiter import UNIT, UNOBSERVABLE, Around, Check, failed, judge, rms, slack_of_sum
 from mlx_lvm.parity.checks import split_gates
 from mlx_lvm.parity.inputs import random_case
 from mlx_lvm.parity.kinks import NULL, near_kinks
-from mlx_lvm.parity.sides import Outputs, Subject, twin_outputs
+from mlx_lvm.parity.sides import Outputs, Subject, shake, twin_outputs
 from mlx_lvm.parity.trace import ask
 from mlx_lvm.parity.twins.base import Twin
 from mlx_lvm.parity.twins.losses import total
@@ -107,7 +108,60 @@ def train_both(subject: Subject, corpus: Corpus, steps: int, seed: int, **option
         truth,
         null,
         config.lr * steps,
+        Neighbours(subject, corpus, truth_run.config, batches),
     )
+
+
+class Neighbours:
+    """What torch errs on runs that begin a few roundings beside the one compared; computed once, when a value first asks."""
+
+    def __init__(
+        self, subject: Subject, corpus: Corpus, config: TrainConfig, batches: list[np.ndarray], draws: int = 3
+    ) -> None:
+        self.subject, self.corpus, self.config, self.batches, self.draws = (
+            subject,
+            corpus,
+            config,
+            batches,
+            draws,
+        )
+
+    def around(self, part: str, name: str = "") -> Callable[[], Around]:
+        """For `judge`: the largest error of torch in a field of `Trained`, or in one entry of it."""
+
+        def error(pair: tuple[Trained, Trained]) -> float:
+            torch, truth = (
+                getattr(side, part)[name] if name else np.asarray(getattr(side, part)) for side in pair
+            )
+            if part == "weights":
+                _, torch, truth = trimmed(torch, torch, truth)
+            return rms(torch - truth)
+
+        return lambda: Around(0.0, max(error(pair) for pair in self.runs))
+
+    @cached_property
+    def runs(self) -> list[tuple[Trained, Trained]]:
+        """(float32, float64) of every draw."""
+        return [self._runs(draw) for draw in range(self.draws)]
+
+    def _runs(self, draw: int) -> tuple[Trained, Trained]:
+        generator = torch.Generator().manual_seed(draw)
+        weights = {
+            name: bridge.to_mlx(
+                shake(bridge.to_torch(value).double(), 4 * UNIT["float32"], generator).float()
+            )
+            for name, value in self.subject.weights.items()
+        }
+        near = replace(self.subject, weights=weights)
+        truth = Torch(near, self.corpus, self.config, "float64")
+        for number, batch in enumerate(self.batches):
+            truth.step(batch, number)
+        single = Torch(
+            near, self.corpus, truth.config, "float32"
+        )  # its config has the clip that the truth chose
+        for number, batch in enumerate(self.batches):
+            single.step(batch, number)
+        return single.result(), truth.result()
 
 
 def recorded_metric(step: int) -> float:
@@ -223,18 +277,24 @@ def mlx_run(subject: Subject, corpus: Corpus, config: TrainConfig, batches: list
 
 
 def compare_runs(
-    head: str, mlx: Trained, torch: Trained, truth: Trained, null: set[str], reach: float
+    head: str,
+    mlx: Trained,
+    torch: Trained,
+    truth: Trained,
+    null: set[str],
+    reach: float,
+    near: Neighbours,
 ) -> Iterator[Check]:
     """reach: the farthest that AdamW can have moved a weight, lr times steps."""
-    terms = (
-        mlx.probe["raw"].shape[1] * BATCH
-    )  # numbers that are added to the loss, or to the gradient of a single number
+    # Numbers that are added to the loss, and shared out to the elements of a small parameter's gradient.
+    terms = mlx.probe["raw"].shape[1] * BATCH
     yield judge(
         f"{head}/losses",
         mlx.losses,
         torch.losses,
         truth.losses,
         "float32",
+        around=near.around("losses"),
         must_observe=True,
         slack=slack_of_sum(terms),
     )
@@ -258,11 +318,17 @@ def compare_runs(
             else:
                 if part == "weights":
                     mine, other, true = trimmed(mine, other, true)
-                slack = (
-                    slack_of_sum(terms) * (2 if part == "second" else 1) if true.size == 1 else 1.0
-                )  # a square errs twice as much
+                # A square errs twice as much.
+                slack = slack_of_sum(terms // true.size) * (2 if part == "second" else 1)
                 check = judge(
-                    f"{head}/{part}/{name}", mine, other, true, "float32", must_observe=True, slack=slack
+                    f"{head}/{part}/{name}",
+                    mine,
+                    other,
+                    true,
+                    "float32",
+                    around=near.around(part, name),
+                    must_observe=True,
+                    slack=slack,
                 )
                 yield check if check.passed else replace(check, first_divergence=f"{part}/{name}")
     names = [name for name in truth.weights if name not in null]
@@ -270,7 +336,13 @@ def compare_runs(
     yield judge(f"{head}/trajectory", *trimmed(*whole), "float32", must_observe=True)
     for name, value in truth.probe.items():
         yield judge(
-            f"{head}/probe/{name}", mlx.probe[name], torch.probe[name], value, "float32", must_observe=True
+            f"{head}/probe/{name}",
+            mlx.probe[name],
+            torch.probe[name],
+            value,
+            "float32",
+            around=near.around("probe", name),
+            must_observe=True,
         )
 
 

@@ -10,6 +10,7 @@ from mlx_lvm.core.mlx import mx, nn, tree_flatten
 from mlx_lvm.errors import UsageError
 
 SUM_WIDTH = 32  # numbers added in one go where a sum is taken in two stages
+SMALLEST_NORMAL = 2.0**-126  # of float32 and bfloat16; devices may take what lies below for zero
 MAX_CONTEXT = (
     100  # positions in the transformer's table; the other models keep to it so that all are comparable
 )
@@ -93,6 +94,16 @@ class VectorModel(nn.Module):
     def buffers(self) -> dict[str, mx.array]:
         """Tables that torch keeps in its state dict although nothing trains them; none by default."""
         return {}
+
+
+def is_chunk(x: mx.array, keepdims: bool = False) -> mx.array:
+    """Whether the vectors of x [..., dim] are there: true unless every element is zero, bool [...] or [..., 1].
+
+    A subnormal number counts as zero. Metal reads it as zero and a CPU does not, so that anything else would be another answer
+    on each device. NaN and infinity are there.
+    """
+    largest = mx.abs(x).max(axis=-1, keepdims=keepdims).astype(mx.float32)
+    return mx.logical_not(largest < SMALLEST_NORMAL)
 
 
 def normalize(x: mx.array, eps: float = 1e-12) -> mx.array:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize
+from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, is_chunk, normalize
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Filter(VectorModel):
     def __call__(self, context: mx.array) -> Prediction:
         self.check_context(context)
         batch, length, dim = context.shape
-        present = mx.abs(context).max(axis=-1) != 0
+        present = is_chunk(context)
         first = mx.argmax(present, axis=1, keepdims=True)
         rows = mx.stop_gradient(mx.maximum(length - 1 - mx.arange(self.config.lags), first))
         parts = [

@@ -23,7 +23,7 @@ horizons H:     head regress once more for each of the H - 1 chunks after the ne
 queries:        where a query vector is given, w and w' are others, over 13 mixtures: the last is B (query - m); the network
                 reads it too. A query of zeros is none
 
-A row of zeros is no chunk: contexts of several lengths share a batch when zeros fill them up on the left.
+A row of zeros (`is_chunk`) is no chunk: contexts of several lengths share a batch when zeros fill them up on the left.
 """
 
 from __future__ import annotations
@@ -38,7 +38,15 @@ from mlx_lvm.config import option
 from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import Problems, UsageError
-from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize, row_sum
+from mlx_lvm.models.base import (
+    MAX_CONTEXT,
+    ModelConfig,
+    Prediction,
+    VectorModel,
+    is_chunk,
+    normalize,
+    row_sum,
+)
 from mlx_lvm.models.layers import Linear
 
 LAGS = 8
@@ -201,7 +209,7 @@ class RAMN(VectorModel):
     def __call__(self, context: mx.array, query: mx.array | None = None) -> Prediction:
         self.check_context(context)
         length = context.shape[1]
-        present = (mx.abs(context).max(axis=-1) != 0).astype(context.dtype)
+        present = is_chunk(context).astype(context.dtype)
         # A mean for each window, so that its gradient adds up a window's chunks before windows: MLX adds in order, and many
         # small numbers after a large one all round the same way.
         z = (context - mx.broadcast_to(self.mean, (context.shape[0], 1, context.shape[2]))) * present[
@@ -260,7 +268,7 @@ class RAMN(VectorModel):
             query = mx.zeros_like(like)
         if query.shape != like.shape:
             raise UsageError(f"ramn: query of shape {tuple(query.shape)}; expected {list(like.shape)}")
-        there = mx.abs(query).max(axis=-1, keepdims=True) != 0
+        there = is_chunk(query, keepdims=True)
         return there, self.basis((query - self.mean) * there)
 
     def parts(

@@ -14,7 +14,7 @@ from mlx_lvm.errors import UsageError, nearest
 
 UNUSED = {"model_type", "residual_init"}  # entries of a config that do not change what a model computes
 
-__all__ = ["Prediction", "Twin", "normalize"]
+__all__ = ["Prediction", "Twin", "is_chunk", "normalize"]
 
 
 class Prediction(NamedTuple):
@@ -55,6 +55,11 @@ def sizes(config: Any, defaults: dict[str, Any]) -> SimpleNamespace:
     else:
         values = {key: getattr(config, key, default) for key, default in defaults.items()}
     return SimpleNamespace(**values)
+
+
+def is_chunk(x: Tensor) -> Tensor:
+    """[..., dim] -> bool [...]: false for a vector whose elements are all zero or subnormal in float32, which Metal takes for zero."""
+    return ~(x.abs() < torch.finfo(torch.float32).tiny).all(dim=-1)
 
 
 def causal_mask(length: int, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mlx_lvm.parity.twins.base import Prediction, Twin, normalize
+from mlx_lvm.parity.twins.base import Prediction, Twin, is_chunk, normalize
 
 
 class Filter(Twin):
@@ -29,7 +29,7 @@ class Filter(Twin):
 
     def forward(self, context: Tensor) -> Prediction:
         batch, length, _ = context.shape
-        present = (context != 0).any(dim=-1)
+        present = is_chunk(context)
         first = torch.where(present.any(dim=1), present.int().argmax(dim=1), 0)
         raw = (self.mean_weight * self.mean).expand(batch, -1)
         for lag in range(self.config.lags):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mlx_lvm.parity.twins.base import Prediction, Twin, normalize
+from mlx_lvm.parity.twins.base import Prediction, Twin, is_chunk, normalize
 
 LAGS, DECAYS = 8, (0.5, 0.8, 0.93)
 MAPPED, SEEN = (
@@ -89,14 +89,14 @@ class RAMN(Twin):
 
     def forward(self, context: Tensor, query: Tensor | None = None) -> Prediction:
         width = min(self.config.rank, self.config.dim)
-        present = (context != 0).any(dim=-1)
+        present = is_chunk(context)
         z = torch.where(present[..., None], context - self.mean, (context - self.mean) * 0)
         mixtures = self.basis(self.mixtures(z, present))
         seen = mixtures[:, list(SEEN), :width].flatten(1)
         asked = None
         if self.config.queries:
             query = torch.zeros_like(context[:, 0]) if query is None else query
-            there = (query != 0).any(dim=-1, keepdim=True)
+            there = is_chunk(query)[:, None]
             asked = self.basis(torch.where(there, query - self.mean, (query - self.mean) * 0))
             seen = torch.cat([seen, asked[:, :width]], dim=1)
             asked = (there, torch.cat([mixtures, asked[:, None]], dim=1))

@@ -126,6 +126,32 @@ def test_luck_of_torch_is_measured_on_neighbours() -> None:
     ).passed
 
 
+def test_luck_is_asked_about_from_half_of_the_limit() -> None:
+    asked: list[int] = []
+
+    def neighbours() -> Around:
+        asked.append(1)
+        return Around(0.0, 3 * U * rms(TRUTH))
+
+    ratios = [
+        judge("x", off(units), off(1, 1), TRUTH, "float32", around=neighbours).ratio for units in (3, 7, 20)
+    ]
+    assert len(asked) == 2  # 3 of 8 asks nobody
+    assert ratios == pytest.approx([3, 7 / 3, 20 / 3], rel=0.3)
+
+
+def test_what_a_device_flushes_is_unobservable() -> None:
+    truth = np.full(8, 1e-39)
+    assert judge("x", 0 * truth, truth, truth, "float32").verdict == "unobservable"
+    assert judge("x", 0 * truth, truth, truth, "float32").passed
+    assert not judge(
+        "x", truth + 1e-30, truth, truth, "float32"
+    ).passed  # a number above the range is an error
+    assert not judge(
+        "x", np.full(8, 1e-35), truth * 2e4, truth * 2e4, "float32"
+    ).passed  # and so is one within it
+
+
 def test_bad_luck_of_mlx_is_excused_only_where_neighbours_have_none() -> None:
     usual = 2 * U * rms(TRUTH)
     assert judge(
