@@ -1,0 +1,144 @@
+"""A sentence-transformers folder, or a plain one of transformers: which model, and what happens to its
+vectors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlx_lvm.encoders import ARCHITECTURES
+from mlx_lvm.encoders.base import OTHER_ENGINE, EncoderConfig, TextModel
+from mlx_lvm.encoders.pooling import Dense, Pooling
+from mlx_lvm.errors import InvalidFile
+
+FURTHEST = 8192  # tokens of a text where nothing says how many an encoder reads
+
+
+@dataclass(frozen=True)
+class EncoderFolder:
+    """What a folder holds. `denses` are (folder, module) in order; `prompts` by name, `default_prompt` the
+    text of one or ''.
+    """
+
+    path: Path  # of the folder
+    model_path: Path  # of the transformer in it
+    architecture: type[TextModel]
+    config: EncoderConfig
+    pooling: Pooling
+    denses: list[tuple[Path, Dense]]
+    normalised: bool
+    max_tokens: int
+    lower_case: bool = False
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str = ""
+
+
+def read_folder(path: str | Path) -> EncoderFolder:
+    """Raises InvalidFile where the folder holds no encoder, or one that is not computed here, naming the
+    remedy.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InvalidFile(f"encoder {path}: {'a file, not' if path.exists() else 'no such'} folder")
+    modules = _modules(path)
+    model_path = path / modules[0][1]
+    values = read_object(model_path / "config.json")
+    architecture, config = _architecture(values, model_path / "config.json")
+    pooling, denses, normalised = Pooling(), [], False
+    for kind, place in modules[1:]:
+        if kind == "Pooling":
+            pooling = Pooling.read(read_object(path / place / "config.json"), str(path / place))
+        elif kind == "Dense":
+            denses.append(
+                (path / place, Dense.read(read_object(path / place / "config.json"), str(path / place)))
+            )
+        else:
+            normalised = True
+    settings = next((read_object(file) for file in sorted(model_path.glob("sentence_*_config.json"))), {})
+    saved = read_object(path / "config_sentence_transformers.json", required=False)
+    prompts = {str(name): str(text) for name, text in (saved.get("prompts") or {}).items() if text}
+    return EncoderFolder(
+        path,
+        model_path,
+        architecture,
+        config,
+        pooling,
+        denses,
+        normalised,
+        _max_tokens(settings, model_path, config),
+        bool(settings.get("do_lower_case", False)),
+        prompts,
+        prompts.get(saved.get("default_prompt_name") or "", ""),
+    )
+
+
+def _modules(path: Path) -> list[tuple[str, str]]:
+    """(kind, sub-folder) of the modules in order. Without `modules.json`, a transformer whose vectors are
+    averaged.
+    """
+    file = path / "modules.json"
+    if not file.exists():
+        return [("Transformer", "")]
+    listed = read_json(file)
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise InvalidFile(f"{file}: expected a list of modules")
+    found = [(str(entry.get("type", "")).rpartition(".")[2], str(entry.get("path", ""))) for entry in listed]
+    for number, (kind, place) in enumerate(found):
+        if kind not in (("Transformer",) if number == 0 else ("Pooling", "Dense", "Normalize")):
+            raise InvalidFile(
+                f"{file}: module {number} is {kind or 'unnamed'}; "
+                "here are a Transformer, then Pooling, Dense and Normalize. "
+                f"{OTHER_ENGINE}."
+            )
+        if Path(place).is_absolute() or ".." in Path(place).parts:
+            raise InvalidFile(f"{file}: module {number} lies at {place!r}, outside of the folder")
+    if not found:
+        raise InvalidFile(f"{file}: lists no module")
+    return found
+
+
+def _architecture(values: dict[str, Any], file: Path) -> tuple[type[TextModel], EncoderConfig]:
+    kind = values.get("model_type")
+    if kind not in ARCHITECTURES:
+        raise InvalidFile(
+            f"{file}: model_type {kind!r} is not one of {', '.join(ARCHITECTURES)}, computed in MLX. {OTHER_ENGINE}."
+        )
+    architecture, config = ARCHITECTURES[kind]
+    return architecture, config.read(values, str(file))
+
+
+def _max_tokens(settings: dict[str, Any], path: Path, config: EncoderConfig) -> int:
+    """The settings' own number, else the tokenizer's, as sentence-transformers takes it; never past the
+    model's positions.
+    """
+    said = settings.get("max_seq_length")
+    if said is None:
+        said = read_object(path / "tokenizer_config.json", required=False).get("model_max_length")
+    if said is not None and (isinstance(said, bool) or not isinstance(said, (int, float)) or said < 1):
+        raise InvalidFile(f"{path}: at most {said!r} tokens; expected a whole number from 1 on")
+    bounds = [bound for bound in (said, config.positions) if bound is not None and bound < 1 << 30]
+    return int(min(bounds, default=FURTHEST))
+
+
+def read_object(path: Path, required: bool = True) -> dict[str, Any]:
+    """A JSON object; empty where the file is absent and not required."""
+    if not required and not path.exists():
+        return {}
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise InvalidFile(f"{path}: expected a JSON object")
+    return values
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidFile(
+            f"{path}: no such file; expected the folder of a sentence-transformers model"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidFile(f"{path}: cannot be read as JSON ({error})") from None

@@ -1,0 +1,162 @@
+"""MPNet, as `transformers.MPNetModel` computes it (Song et al. 2020): all-mpnet-base-v2.
+
+BERT's layers, but positions are counted from 2 on over what is no padding, there are no segments, and every
+layer's attention adds one and the same bias by relative position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlx_lvm.config import option
+from mlx_lvm.core.mlx import mx, nn
+from mlx_lvm.encoders.base import EncoderConfig, TextModel, key_bias
+from mlx_lvm.encoders.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, attend
+from mlx_lvm.encoders.positions import position_bias
+from mlx_lvm.errors import Problems
+
+PADDING = 1  # token id that has no position of its own; transformers fixes it, whatever `pad_token_id` says
+FURTHEST = 128  # distance from which on all share a bucket
+
+
+@dataclass(frozen=True)
+class MPNetConfig(EncoderConfig):
+    title: ClassVar[str] = "MPNet"
+    model_type: ClassVar[str] = "mpnet"
+    # transformers counts into 32 buckets whatever the table's length is
+    fixed: ClassVar = {"relative_attention_num_buckets": (32,)}
+
+    vocab_size: int = option(30527, "tokens", low=2)
+    hidden_size: int = option(768, "width of a token's vector", low=1)
+    num_hidden_layers: int = option(12, "layers", low=1)
+    num_attention_heads: int = option(12, "heads of the attention", low=1)
+    intermediate_size: int = option(3072, "width inside the feed-forward network", low=1)
+    hidden_act: str = option("gelu", "its activation", choices=tuple(ACTIVATIONS))
+    max_position_embeddings: int = option(512, "longest text in tokens, and 2", low=3)
+    relative_attention_num_buckets: int = option(32, "buckets of relative positions", low=4)
+    layer_norm_eps: float = option(1e-12, "added to a variance", low=0)
+
+    def check(self, problems: Problems) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            problems.add(
+                f"hidden_size = {self.hidden_size} does not divide into {self.num_attention_heads} heads"
+            )
+
+    @property
+    def width(self) -> int:
+        return self.hidden_size
+
+    @property
+    def positions(self) -> int | None:
+        return self.max_position_embeddings - PADDING - 1
+
+
+class Embeddings(nn.Module):
+    def __init__(self, config: MPNetConfig) -> None:
+        super().__init__()
+        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = Embedding(config.max_position_embeddings, config.hidden_size)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        return self.LayerNorm(self.word_embeddings(ids) + self.position_embeddings(places(ids)))
+
+
+def places(ids: mx.array) -> mx.array:
+    """1, 2, ... after PADDING over what is no padding. A text may name the padding token too, and it counts
+    as such.
+    """
+    counted = (ids != PADDING).astype(mx.int32)
+    return mx.cumsum(counted, axis=1) * counted + PADDING
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: MPNetConfig) -> None:
+        super().__init__()
+        self.heads, self.scale = (
+            config.num_attention_heads,
+            (config.hidden_size // config.num_attention_heads) ** -0.5,
+        )
+        self.q = Linear(config.hidden_size, config.hidden_size)
+        self.k = Linear(config.hidden_size, config.hidden_size)
+        self.v = Linear(config.hidden_size, config.hidden_size)
+        self.o = Linear(config.hidden_size, config.hidden_size)
+
+    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
+        return self.o(attend(self.q(x), self.k(x), self.v(x), self.heads, self.scale, bias))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: MPNetConfig) -> None:
+        super().__init__()
+        self.attn = SelfAttention(config)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
+        return self.LayerNorm(self.attn(x, bias) + x)
+
+
+class Intermediate(nn.Module):
+    def __init__(self, config: MPNetConfig) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.intermediate_size)
+        self.activation = config.hidden_act
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return ACTIVATIONS[self.activation](self.dense(x))
+
+
+class Output(nn.Module):
+    def __init__(self, config: MPNetConfig) -> None:
+        super().__init__()
+        self.dense = Linear(config.intermediate_size, config.hidden_size)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def __call__(self, y: mx.array, x: mx.array) -> mx.array:
+        return self.LayerNorm(self.dense(y) + x)
+
+
+class Layer(nn.Module):
+    def __init__(self, config: MPNetConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.intermediate = Intermediate(config)
+        self.output = Output(config)
+
+    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
+        x = self.attention(x, bias)
+        return self.output(self.intermediate(x), x)
+
+
+class Stack(nn.Module):
+    def __init__(self, config: MPNetConfig) -> None:
+        super().__init__()
+        self.layer = [Layer(config) for _ in range(config.num_hidden_layers)]
+        self.relative_attention_bias = Embedding(
+            config.relative_attention_num_buckets, config.num_attention_heads
+        )
+
+
+class MPNetModel(TextModel):
+    ignored = ("pooler.", "lm_head.", "embeddings.position_ids")
+    prefix = "mpnet."
+
+    def __init__(self, config: MPNetConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.encoder = Stack(config)
+
+    @property
+    def blocks(self) -> Sequence[Layer]:
+        layers: list[Layer] = self.encoder.layer
+        return layers
+
+    def embed(self, ids: mx.array) -> mx.array:
+        x: mx.array = self.embeddings(ids)
+        return x
+
+    def bias(self, mask: mx.array) -> mx.array:
+        table = self.encoder.relative_attention_bias.weight
+        return position_bias(table, mask.shape[1], FURTHEST) + key_bias(mask, table.dtype)
