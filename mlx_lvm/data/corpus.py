@@ -76,8 +76,10 @@ class Corpus:
         """Chunks of each document, [D]."""
         return np.diff(self.offsets)
 
-    def take(self, rows: mx.array) -> mx.array:
-        """Rows of any shape [...] as float32 vectors [..., dim]; usable inside a compiled function."""
+    def take(self, rows: mx.array | np.ndarray) -> mx.array:
+        """Rows of any shape [...] as float32 vectors [..., dim]; with an MLX array, inside a compiled function too."""
+        if isinstance(rows, np.ndarray):
+            rows = mx.array(rows.astype(np.int32))
         return gather(self.vectors, self.scales, rows)
 
     def numpy(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:

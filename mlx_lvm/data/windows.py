@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mlx_lvm.core.arrays import blocks, ranges
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile
@@ -36,11 +37,20 @@ class Windows:
 
     def truth(self, index: slice | np.ndarray = slice(None)) -> mx.array:
         """Targets [n, dim] of the chosen windows, float32."""
-        return self.corpus.take(mx.array(self.targets[index]))
+        return self.corpus.take(self.targets[index])
+
+    def select(self, index: slice | np.ndarray) -> Windows:
+        """The chosen windows alone: a slice, indices, or a mask [n]."""
+        return replace(
+            self,
+            targets=self.targets[index],
+            starts=self.starts[index],
+            documents=self.documents[index],
+        )
 
     def blocks(self, size: int = 1024) -> Iterator[slice]:
-        for start in range(0, len(self), size):
-            yield slice(start, min(start + size, len(self)))
+        """All windows, in slices of at most `size`."""
+        return blocks(len(self), size)
 
 
 def context_rows(targets: mx.array, context: int) -> mx.array:
@@ -58,11 +68,10 @@ def windows(corpus: Corpus, documents: np.ndarray, context: int, what: str = "")
             f"(the longest has {longest} chunks). Use a shorter --context, more documents or another --split-seed."
         )
     which = np.repeat(np.arange(len(documents)), counts)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return Windows(
         corpus,
         context,
-        targets=(starts[which] + context + within).astype(np.int32),
+        targets=ranges(starts + context, counts).astype(np.int32),
         starts=starts[which].astype(np.int32),
         documents=documents[which],
         skipped=int((counts == 0).sum()),
