@@ -41,7 +41,8 @@ def import_(
 
     Example:  lvm import best_amn.pt --out models/amn
     """
-    from mlx_lvm.core.files import open_safetensors, sha256
+    from mlx_lvm.core.files import sha256
+    from mlx_lvm.core.safetensors import open_safetensors
     from mlx_lvm.hub.export import require_free, write_model
     from mlx_lvm.hub.importing import to_model
     from mlx_lvm.hub.load import load_weights_file

@@ -1,280 +1,45 @@
-"""Reading safetensors strictly and writing any file so that a reader sees the old one or the new one, never a part.
+"""Files that a reader sees as they were or as they shall be, never a part; and what systems refuse of large or many files.
 
-MLX's and safetensors' own readers accept some of: overlaps, holes, duplicate keys, trailing bytes. This one refuses all
-of them, bounds everything before it allocates, and maps the data instead of copying it.
-
-The writer lays the file out itself because `safetensors.serialize` orders metadata by a hash drawn anew in each process:
-the same tensors would give different bytes. What it writes is checked against the safetensors package by the tests.
+write_atomic   a whole file under a temporary name, flushed to the disk, then renamed
+sync           to the disk itself, as far as the volume allows
+read_at, write_at, write_all   any number of bytes: Darwin refuses more than 2^31 - 1 in one call
+allow_open_files   a higher soft limit of open files, where a corpus of many shards needs it (256 on macOS)
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import math
 import os
-import stat
-import struct
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from mlx_lvm.core.mlx import mx
-from mlx_lvm.errors import InvalidFile, IOFailed, Problems
+from mlx_lvm.errors import InvalidFile, IOFailed, SetupInvalid
 
-MAX_HEADER = 4 << 20  # bytes; a header holds names, shapes and metadata, never data
-MAX_PARTS = 100_000  # brackets and commas in a header: they, not its bytes, decide what parsing it allocates
-MAX_RANK = 8
-MAX_SIDE = 1 << 31  # MLX counts along an axis in 32 bits
-MAX_OFFSET = 1 << 62
-
-# name in the file -> (bytes of an element, numpy type its bytes are read as, MLX type)
-DTYPES: dict[str, tuple[int, str, mx.Dtype]] = {
-    "F64": (8, "<f8", mx.float64),
-    "F32": (4, "<f4", mx.float32),
-    "F16": (2, "<f2", mx.float16),
-    "BF16": (2, "<u2", mx.bfloat16),
-    "I64": (8, "<i8", mx.int64),
-    "I32": (4, "<i4", mx.int32),
-    "I8": (1, "<i1", mx.int8),
-    "U8": (1, "<u1", mx.uint8),
-    "U32": (4, "<u4", mx.uint32),
-    "U64": (8, "<u8", mx.uint64),
-}
-NAMES = {dtype: name for name, (_, _, dtype) in DTYPES.items()}
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    dtype: str
-    shape: tuple[int, ...]
-    start: int  # first byte of its data in the file
-    end: int
-
-
-@dataclass(frozen=True)
-class SafeFile:
-    """The header of a safetensors file, read and found sound; its tensors are mapped when asked for."""
-
-    path: Path
-    tensors: dict[str, TensorInfo]
-    metadata: dict[str, str]
-    data: np.ndarray | None = field(
-        default=None, repr=False, compare=False
-    )  # the file's bytes where they were read already
-
-    def numpy(self, name: str) -> np.ndarray:
-        """The tensor as a read-only map of the file. BF16 comes as the uint16 of its bits."""
-        info = self.tensors[name]
-        kind = np.dtype(DTYPES[info.dtype][1])
-        if info.start == info.end:
-            return np.zeros(info.shape, kind)
-        if self.data is not None:
-            return np.frombuffer(self.data, kind, math.prod(info.shape), info.start).reshape(info.shape)
-        return np.memmap(self.path, dtype=kind, mode="r", offset=info.start, shape=info.shape)
-
-    def array(self, name: str) -> mx.array:
-        """The tensor copied to the device."""
-        data = mx.array(np.ascontiguousarray(self.numpy(name))).reshape(
-            self.tensors[name].shape
-        )  # NumPy makes a scalar [1]
-        return data.view(mx.bfloat16) if self.tensors[name].dtype == "BF16" else data
-
-    def arrays(self) -> dict[str, mx.array]:
-        return {name: self.array(name) for name in self.tensors}
-
-
-def open_safetensors(path: str | Path) -> SafeFile:
-    """Raises InvalidFile with every problem of the header, IOFailed where the file cannot be read."""
-    path = Path(path)
-    try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):
-            what = "a folder" if stat.S_ISDIR(state.st_mode) else "no regular file"
-            raise InvalidFile(f"{path}: is {what}; expected a .safetensors file")
-        size = state.st_size
-        with open(path, "rb") as file:
-            length = _header_length(path, file.read(8), size)
-            raw = file.read(length)
-    except FileNotFoundError:
-        raise InvalidFile(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise IOFailed(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    return SafeFile(path, *_parse_header(path, raw, 8 + length, size))
-
-
-def safetensors_from(path: Path, data: np.ndarray) -> SafeFile:
-    """The same from the file's bytes [n] uint8, so that what was checked against a digest is what is used."""
-    length = _header_length(path, data[:8].tobytes(), len(data))
-    return SafeFile(path, *_parse_header(path, data[8 : 8 + length].tobytes(), 8 + length, len(data)), data)
-
-
-def _header_length(path: Path, first: bytes, size: int) -> int:
-    if len(first) < 8:
-        raise InvalidFile(
-            f"{path}: {size} bytes; too short for a safetensors file. Was the download cut off?"
-        )
-    (length,) = struct.unpack("<Q", first)
-    if not 2 <= length <= min(MAX_HEADER, size - 8):
-        raise InvalidFile(
-            f"{path}: header of {length:,} bytes in a file of {size:,} (at most {MAX_HEADER:,}); cut off, or not a safetensors file"
-        )
-    return length
-
-
-def _parse_header(
-    path: Path, raw: bytes, data_start: int, size: int
-) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    problems = Problems(str(path))
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in pairs}) < len(pairs):
-            for key, count in Counter(key for key, _ in pairs).items():
-                if count > 1:
-                    problems.add(f"duplicate key {_short(key)} in the header")
-        return dict(pairs)
-
-    try:
-        if raw[:1] != b"{":
-            raise ValueError("does not begin with '{'")
-        if sum(map(raw.count, (b"[", b"{", b","))) > MAX_PARTS:
-            raise ValueError(f"more than {MAX_PARTS:,} brackets and commas")
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise InvalidFile(
-            f"{path}: header is not valid JSON ({error}); not a safetensors file, or damaged"
-        ) from None
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        problems.add("metadata must map text to text")
-        metadata = {}
-    tensors: dict[str, TensorInfo] = {}
-    for name, entry in header.items():
-        info = _tensor_info(entry, data_start)
-        if isinstance(info, str):
-            problems.add(f"tensor {_short(name)}: {info}")
-        else:
-            tensors[name] = info
-    if not problems.found:
-        position = data_start
-        for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
-            if info.start != position:
-                problems.add(
-                    f"tensor {_short(name)} starts at byte {info.start}, expected {position}: tensors overlap or leave holes"
-                )
-            position = info.end
-        if position != size:
-            problems.add(
-                f"data ends at byte {position:,} but the file has {size:,}; cut off or with bytes added"
-            )
-    problems.raise_if_any(InvalidFile)
-    return tensors, metadata
-
-
-def _tensor_info(entry: Any, data_start: int) -> TensorInfo | str:
-    """The entry of one tensor, or what is wrong with it."""
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        return "entry must have exactly dtype, shape and data_offsets"
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        return f"dtype {_short(dtype)} is not one of {', '.join(DTYPES)}"
-    if not _whole(shape, MAX_SIDE) or len(shape) > MAX_RANK:
-        return f"shape {_short(shape)} is not a list of at most {MAX_RANK} whole numbers below 2^31"
-    if not _whole(offsets, MAX_OFFSET) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        return f"data_offsets {_short(offsets)} are not two increasing whole numbers"
-    count = 1
-    for side in shape:
-        count *= side
-    if count * DTYPES[dtype][0] != offsets[1] - offsets[0]:
-        return f"shape {shape} of {dtype} needs {count * DTYPES[dtype][0]:,} bytes, offsets give {offsets[1] - offsets[0]:,}"
-    return TensorInfo(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
-
-
-def _whole(values: Any, limit: int) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(v, int) and not isinstance(v, bool) and 0 <= v < limit for v in values
-    )
-
-
-def _short(value: Any) -> str:
-    """A value out of a file as a message may show it: escaped, and not for pages."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where everything lies in a safetensors file: its first bytes (`head`), and each tensor's place after it."""
-
-    head: bytes
-    order: tuple[str, ...]
-    tensors: dict[str, TensorInfo]
-    size: int
-
-
-def layout(entries: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str]) -> Layout:
-    """The layout of tensors {name: (dtype, shape)}. It depends on names, dtypes, shapes and metadata alone.
-
-    Data starts at a multiple of 8 bytes and wider elements come first, so that every tensor is aligned.
-    """
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-    position, places = 0, {}
-    order = sorted(entries, key=lambda name: (-DTYPES[entries[name][0]][0], name))
-    for name in order:
-        dtype, shape = entries[name]
-        end = position + DTYPES[dtype][0] * math.prod(shape)
-        header[name] = {
-            "dtype": dtype,
-            "shape": [int(side) for side in shape],
-            "data_offsets": [position, end],
-        }
-        places[name], position = (position, end), end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    start = 8 + len(text)
-    tensors = {
-        name: TensorInfo(entries[name][0], tuple(entries[name][1]), start + a, start + b)
-        for name, (a, b) in places.items()
-    }
-    return Layout(struct.pack("<Q", len(text)) + text, tuple(order), tensors, start + position)
-
-
-def to_bytes(tensors: Mapping[str, mx.array | np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file whose bytes depend on names, values and metadata alone: keys and tensors lie in sorted order."""
-    plain = {name: _raw(value) for name, value in tensors.items()}
-    plan = layout({name: (dtype, shape) for name, (dtype, shape, _) in plain.items()}, metadata)
-    return plan.head + b"".join(plain[name][2] for name in plan.order)
-
-
-def _raw(value: mx.array | np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
-    if isinstance(value, np.ndarray):
-        little = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
-        names = {kind: name for name, (_, kind, _) in DTYPES.items() if name != "BF16"}
-        return names[little.dtype.newbyteorder("<").str.replace("|", "<")], value.shape, little.tobytes()
-    bits = value.view(mx.uint16) if value.dtype == mx.bfloat16 else value
-    return NAMES[value.dtype], tuple(value.shape), np.array(bits).tobytes()
+SLICE = 1 << 30  # bytes of one read or write; Darwin answers EINVAL above 2^31 - 1
+F_BARRIERFSYNC = 85  # Darwin's <sys/fcntl.h>; Python's fcntl does not name it
+NOT_OF_THIS_VOLUME = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY)  # SMB, NTFS, FUSE
+SPARE_FILES = 64  # open files that a process has beside those asked for
 
 
 def sha256(data: bytes | np.ndarray) -> str:
     return hashlib.sha256(data if isinstance(data, bytes) else np.ascontiguousarray(data).data).hexdigest()
 
 
-def write_atomic(path: str | Path, data: bytes) -> None:
-    """Write a whole file or nothing: temporary name in the same folder, fsync, `os.replace`, fsync of the folder.
+def write_atomic(path: str | Path, data: bytes, *, full: bool = True) -> None:
+    """Write a whole file or nothing: temporary name in the same folder, flush, `os.replace`, flush of the folder.
 
+    full=False leaves out the flush of the drive's own cache on macOS (see `sync`), for what may be lost in a power cut.
     Raises IOFailed naming the cause; the file that was there before is untouched then.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            sync(file.fileno())
+        write_flushed(temporary, data, full=full)
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -282,14 +47,59 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         raise IOFailed(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+def write_flushed(path: Path, data: bytes, *, full: bool = False) -> None:
+    """Write a file and flush it: to the drive, with `full` to the disk itself. Raises OSError."""
+    with open(path, "wb") as file:
+        write_all(file, data)
+        file.flush()
+        if full:
+            sync(file.fileno())
+        else:
+            os.fsync(file.fileno())
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write any number of bytes to an open file."""
+    view = memoryview(data)
+    for start in range(0, len(view), SLICE):
+        file.write(view[start : start + SLICE])
+
+
+def write_at(descriptor: int, data: np.ndarray, position: int) -> None:
+    """Write an array's bytes at a place of a file. Raises OSError."""
+    view = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+    while len(view):
+        written = os.pwrite(descriptor, view[:SLICE], position)
+        view, position = view[written:], position + written
+
+
+def read_at(descriptor: int, into: np.ndarray, position: int) -> int:
+    """Fill a contiguous array with a file's bytes from a place on; fewer than it holds where the file ends. Raises OSError."""
+    view = into.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(view):
+        got = os.preadv(descriptor, [view[done : done + SLICE]], position + done)
+        if not got:
+            break
+        done += got
+    return done
+
+
 def sync(descriptor: int) -> None:
-    """To the disk itself: macOS's fsync stops at the drive's cache, F_FULLFSYNC does not."""
+    """To the disk itself: macOS's fsync stops at the drive's cache, F_FULLFSYNC does not. One such call flushes all that
+    was written to the drive before it. Where a volume knows no such call (SMB, NTFS, FUSE): F_BARRIERFSYNC, then fsync.
+    """
     import fcntl
 
-    if hasattr(fcntl, "F_FULLFSYNC"):
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    for command in (full, F_BARRIERFSYNC) if full is not None else ():
+        try:
+            fcntl.fcntl(descriptor, command)
+            return
+        except OSError as error:
+            if error.errno not in NOT_OF_THIS_VOLUME:
+                raise
+    os.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -298,6 +108,28 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def allow_open_files(count: int, what: str) -> None:
+    """Make room for `count` more open files, where the process's soft limit is lower than that and may be raised.
+
+    Raises SetupInvalid where the system allows no more, naming `what` needs them.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    try:
+        if hard != resource.RLIM_INFINITY and needed > hard:
+            raise ValueError
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    except (ValueError, OSError):  # above the hard limit, or above what the kernel allows
+        raise SetupInvalid(
+            f"{what}: needs {needed:,} open files, this process may have {soft:,}. "
+            f"`ulimit -n {needed}` allows more; or use fewer, larger shards (lvm data subset --shard-size)."
+        ) from None
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -22,12 +22,13 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.memory import machine_memory
+from mlx_lvm.data.names import find_name
 from mlx_lvm.data.storage.corpus_file import quantise
 from mlx_lvm.data.storage.mapped import MappedCorpus, RowCheck
 from mlx_lvm.data.storage.reader import check_documents, find_corpus, open_corpus
 from mlx_lvm.data.storage.texts import read_texts, texts_file
 from mlx_lvm.data.storage.writer import CorpusWriter
-from mlx_lvm.errors import InvalidFile, Problems, SetupInvalid, UsageError, nearest
+from mlx_lvm.errors import InvalidFile, Problems, SetupInvalid
 
 __all__ = [
     "Corpus",
@@ -93,11 +94,7 @@ class Corpus:
 
     def document(self, name: str) -> int:
         """Raises UsageError naming the nearest document where there is none of that name."""
-        if name not in self.names:
-            raise UsageError(
-                f"corpus {self.name}: no document '{name}'.{nearest(name, list(self.names))[:500]}"
-            )
-        return self.names.index(name)
+        return find_name(name, self.names, f"corpus {self.name}")
 
     @cached_property
     def texts(self) -> list[str] | None:

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.files import SafeFile, open_safetensors, read_json
+from mlx_lvm.core.files import read_json
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.safetensors import SafeFile, open_safetensors
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.errors import InvalidFile, LvmError, UsageError, nearest
 from mlx_lvm.models import MODELS, VectorModel, build, config_from_dict

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.names import normal
 from mlx_lvm.errors import InvalidFile, UsageError
 
 
@@ -31,7 +32,7 @@ def read_query(text: str, corpus: Corpus, encoder: str | None = None) -> Query:
         raise UsageError("--query is blank")
     if text.endswith(".npy"):
         return Query(_vector(Path(text), corpus.dim), text)
-    document, _, chunk = text.rpartition(":")
+    document, _, chunk = normal(text).rpartition(":")
     if document in corpus.names and chunk.isdecimal():
         number = corpus.names.index(document)
         if int(chunk) >= corpus.lengths[number]:

@@ -15,7 +15,7 @@ import pytest
 
 from mlx_lvm.cli.progress import StopOnSignal
 from mlx_lvm.cli.train import presets_of
-from mlx_lvm.core.files import open_safetensors, to_bytes
+from mlx_lvm.core.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.run import Lock

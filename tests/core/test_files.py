@@ -1,134 +1,22 @@
-"""The strict reader against the safetensors package, and files that it must refuse."""
+"""Writing files whole or not at all; and what Darwin and its volumes refuse, emulated."""
 
-import json
-import struct
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
-from mlx_lvm.core.files import MAX_HEADER, open_safetensors, to_bytes, write_atomic
+from mlx_lvm.core import files
+from mlx_lvm.core.files import read_at, sync, write_all, write_at, write_atomic
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.errors import InvalidFile, IOFailed
+from mlx_lvm.errors import IOFailed
+from mlx_lvm.training import checkpoint as checkpoints
 
-TENSORS = {
-    "b.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
-    "a.half": np.array([0.5, -2.0], dtype=np.float16),
-    "c.bytes": np.arange(5, dtype=np.int8),
-    "d.long": np.array([1, -(2**40)], dtype=np.int64),
-    "e.empty": np.zeros((0, 3), dtype=np.float32),
-}
-
-
-def test_safetensors_reads_what_we_write(tmp_path: Path) -> None:
-    (tmp_path / "x.safetensors").write_bytes(to_bytes(TENSORS, {"format": "pt", "z": "é"}))
-    loaded = load_file(tmp_path / "x.safetensors")
-    assert set(loaded) == set(TENSORS)
-    for name, value in TENSORS.items():
-        assert loaded[name].dtype == value.dtype
-        np.testing.assert_array_equal(loaded[name], value)
-
-
-def test_we_read_what_safetensors_writes(tmp_path: Path) -> None:
-    save_file(TENSORS, tmp_path / "x.safetensors", {"key": "value"})
-    file = open_safetensors(tmp_path / "x.safetensors")
-    assert file.metadata == {"key": "value"}
-    for name, value in TENSORS.items():
-        np.testing.assert_array_equal(file.numpy(name), value)
-        np.testing.assert_array_equal(np.array(file.array(name)), value)
-
-
-def test_bfloat16_keeps_its_bits(tmp_path: Path) -> None:
-    value = mx.array([1.0, -3.25, 1e-30, 7.0]).astype(mx.bfloat16)
-    (tmp_path / "x.safetensors").write_bytes(to_bytes({"w": value}, {}))
-    back = open_safetensors(tmp_path / "x.safetensors").array("w")
-    assert back.dtype == mx.bfloat16 and mx.array_equal(back.view(mx.uint16), value.view(mx.uint16))
-
-
-def test_bytes_depend_on_content_alone() -> None:
-    """Another process, another insertion order: the same bytes. safetensors' own writer fails this."""
-    code = (
-        "import numpy as np, hashlib; from mlx_lvm.core.files import to_bytes\n"
-        "names = {order}\n"
-        "print(hashlib.sha256(to_bytes({{n: np.ones(3, np.float32) for n in names}}, {{n: n for n in names}})).hexdigest())"
-    )
-    digests = set()
-    for order in (list("abcdefgh"), list("hgfedcba")):
-        out = subprocess.run(
-            [sys.executable, "-c", code.format(order=order)], capture_output=True, text=True, check=True
-        )
-        digests.add(out.stdout)
-    assert len(digests) == 1
-
-
-def header(entries: dict, data: bytes = b"\0" * 8, **changes: object) -> bytes:
-    text = json.dumps(entries | changes).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-GOOD = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
-
-
-def entry(**changes: object) -> dict:
-    return {"w": GOOD["w"] | changes}
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "too short"),
-        (b"\1\2\3", "too short"),
-        (struct.pack("<Q", 1 << 60) + b"{}", "header of"),
-        (struct.pack("<Q", MAX_HEADER + 1) + b" " * 64, "header of"),
-        (struct.pack("<Q", 4) + b"[1] ", "begin with"),
-        (struct.pack("<Q", 4) + b"{\xff\xfe}", "not valid JSON"),
-        (struct.pack("<Q", 6) + b'{"w":}', "not valid JSON"),
-        (struct.pack("<Q", 40000) + b"{" * 1 + b'"a":[' * 7999 + b" " * 4, "not valid JSON"),
-        (header(GOOD)[:-1], "cut off"),
-        (header(GOOD) + b"\0", "bytes added"),
-        (header(entry(dtype="F31")), "dtype 'F31'"),
-        (header(entry(dtype=["F32"])), "dtype"),
-        (header(entry(shape=[3])), "needs 12 bytes"),
-        (header(entry(shape=[-2])), "whole numbers"),
-        (header(entry(shape=[2**61, 2**61])), "below 2\\^31"),
-        (header(entry(shape=[2**31 - 1, 2**31 - 1])), "needs"),
-        (header(GOOD | {"v": {"dtype": "F32", "shape": [0, 2**61], "data_offsets": [8, 8]}}), "below 2\\^31"),
-        (header(entry(dtype="x" * 100_000)), r"dtype 'x{96}\.\.\. is not"),
-        (header(GOOD, __metadata__={"a": ",[{" * 50_000}), "more than 100,000 brackets"),
-        (header(entry(shape=[True, 2])), "whole numbers"),
-        (header(entry(data_offsets=[8, 0])), "increasing"),
-        (header(entry(data_offsets=[0, 8, 9])), "increasing"),
-        (header({"w": {"dtype": "F32", "shape": [2]}}), "exactly"),
-        (header({"w": 3}), "exactly"),
-        (header(GOOD | {"v": GOOD["w"]}), "overlap"),
-        (header(GOOD | {"v": {"dtype": "F32", "shape": [1], "data_offsets": [12, 16]}}, b"\0" * 16), "holes"),
-        (header(GOOD, __metadata__={"a": 1}), "text to text"),
-    ],
-)  # fmt: skip
-def test_refused_with_a_reason(tmp_path: Path, data: bytes, words: str) -> None:
-    path = tmp_path / "bad.safetensors"
-    path.write_bytes(data)
-    with pytest.raises(InvalidFile, match=words) as error:
-        open_safetensors(path)
-    assert str(path) in str(error.value)
-
-
-def test_duplicate_keys_are_refused(tmp_path: Path) -> None:
-    one = '"w":{"dtype":"F32","shape":[1],"data_offsets":[%d,%d]}'
-    text = ("{" + one % (0, 4) + "," + one % (4, 8) + "}").encode()
-    (tmp_path / "d").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 8)
-    with pytest.raises(InvalidFile, match="duplicate key 'w'"):
-        open_safetensors(tmp_path / "d")
-
-
-def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFile, match="no such file"):
-        open_safetensors(tmp_path / "none")
-    with pytest.raises(InvalidFile, match="is a folder"):
-        open_safetensors(tmp_path)
+FULL = 51  # F_FULLFSYNC in Darwin's <sys/fcntl.h>
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +36,106 @@ def test_writing_below_a_file_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(IOFailed, match="cannot be written"):
         write_atomic(tmp_path / "file" / "x", b"new")
+
+
+class Darwin:
+    """fcntl and fsync of a Mac whose volume knows the flushes `known` and refuses the others with `refusal`."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, known: set[int], refusal: int = errno.ENOTSUP) -> None:
+        self.known, self.refusal, self.calls = known, refusal, []
+        self.fsync = os.fsync
+        patch.setattr(fcntl, "F_FULLFSYNC", FULL, raising=False)
+        patch.setattr(fcntl, "fcntl", self.command)
+        patch.setattr(os, "fsync", lambda descriptor: (self.calls.append("fsync"), self.fsync(descriptor)))
+
+    def command(self, descriptor: int, command: int) -> int:
+        self.calls.append({FULL: "full", files.F_BARRIERFSYNC: "barrier"}[command])
+        if command not in self.known:
+            raise OSError(self.refusal, os.strerror(self.refusal))
+        return 0
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOTSUP, errno.EINVAL, errno.ENOTTY])
+@pytest.mark.parametrize(
+    ("known", "calls"),
+    [
+        ({FULL, files.F_BARRIERFSYNC}, ["full"]),
+        ({files.F_BARRIERFSYNC}, ["full", "barrier"]),
+        (set(), ["full", "barrier", "fsync"]),
+    ],
+)
+def test_a_volume_without_a_full_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: set[int], calls: list[str], refusal: int
+) -> None:
+    darwin = Darwin(monkeypatch, known, refusal)
+    with open(tmp_path / "x", "wb") as file:
+        sync(file.fileno())
+    assert darwin.calls == calls
+
+
+def test_a_failing_flush_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that reports an error is not a volume that lacks the call."""
+    Darwin(monkeypatch, set(), errno.EIO)
+    with pytest.raises(IOFailed, match="Input/output error"):
+        write_atomic(tmp_path / "x", b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_flushes_the_disk_itself_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every file's own flush, before the rename."""
+    darwin, replace = Darwin(monkeypatch, {FULL}), os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: (darwin.calls.append("rename"), replace(*paths)))
+    made = checkpoints.Checkpoint({"w": mx.ones(3)}, {"m": mx.ones(3)}, {})
+    checkpoints.save(tmp_path, made, "step-00000001", ("LATEST", "BEST"))
+    before, after = darwin.calls[: darwin.calls.index("rename")], darwin.calls[darwin.calls.index("rename") :]
+    assert before[:4] == ["fsync", "fsync", "fsync", "full"] and darwin.calls.count("full") == 1
+    assert after.count("rename") == 3
+
+
+LIMIT = 1000
+
+
+def refuse_large(call):  # type: ignore[no-untyped-def]
+    """pwrite or preadv as Darwin has it, with LIMIT in the place of 2^31 - 1."""
+
+    def refusing(descriptor, data, position):  # type: ignore[no-untyped-def]
+        if (sum(map(len, data)) if isinstance(data, list) else len(data)) > LIMIT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return call(descriptor, data, position)
+
+    return refusing
+
+
+def test_large_reads_and_writes_go_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert files.SLICE < 2**31
+    monkeypatch.setattr(files, "SLICE", LIMIT)
+    monkeypatch.setattr(os, "pwrite", refuse_large(os.pwrite))
+    monkeypatch.setattr(os, "preadv", refuse_large(os.preadv))
+    data, back = np.arange(2500, dtype=np.uint16), np.zeros(2500, np.uint16)
+    with open(tmp_path / "x", "w+b") as file:
+        write_at(file.fileno(), data, 7)
+        assert read_at(file.fileno(), back, 7) == 5000
+        np.testing.assert_array_equal(back, data)
+        assert read_at(file.fileno(), back, 5) == 5000 and read_at(file.fileno(), back, 4007) == 1000
+    sizes: list[int] = []
+
+    class Recorded:
+        def write(self, part: memoryview) -> int:
+            sizes.append(len(part))
+            return len(part)
+
+    write_all(Recorded(), data.tobytes())  # type: ignore[arg-type]
+    assert sizes == [LIMIT] * 5
+
+
+def test_more_open_files_are_allowed_where_they_may_be() -> None:
+    code = (
+        "import resource as r\nfrom mlx_lvm.core.files import allow_open_files\nfrom mlx_lvm.errors import SetupInvalid\n"
+        "r.setrlimit(r.RLIMIT_NOFILE, (256, 2000))\n"
+        "allow_open_files(10, 'x'); print(r.getrlimit(r.RLIMIT_NOFILE)[0])\n"
+        "allow_open_files(1000, 'x'); print(r.getrlimit(r.RLIMIT_NOFILE)[0])\n"
+        "try: allow_open_files(5000, 'corpus c')\nexcept SetupInvalid as error: print(error)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    low, high, refused = out.stdout.splitlines()
+    assert int(low) == 256 and int(high) >= 1000 and "corpus c: needs" in refused and "ulimit" in refused

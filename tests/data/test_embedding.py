@@ -146,13 +146,13 @@ def test_without_text_and_in_shards(docs: Path, tmp_path: Path) -> None:
         ("x.jsonl", b"[1]\n", "line 1: expected"),
         ("x.jsonl", b'{"id": [1], "text": "a."}\n', "neither text nor a whole number"),
         ("x.jsonl", b'{"id": 1, "text": "a."}\n{"id": "1", "text": "b."}\n', "used twice: '1'"),
-        ("x.jsonl", b'{"id": "a\\nb", "text": "a."}\n', "unprintable"),
+        ("x.jsonl", b'{"id": "a\\nb", "text": "a."}\n', "control character"),
         ("x.jsonl", b'{"id": "", "text": "a."}\n', "is empty"),
-        ("x.jsonl", b'{"id": "\\ud800", "text": "a."}\n', "unprintable"),
+        ("x.jsonl", b'{"id": "\\ud800", "text": "a."}\n', "surrogate"),
         ("x.jsonl", b'{"id": 1, "text": "\xff"}\n', "line 1: not UTF-8"),
         ("x.jsonl", b"[" * 100_000, "line 1: not JSON"),
         ("x.pdf", b"%PDF", "ending '.pdf' is not one of"),
-        ("na\nme.txt", b"A text.", "unprintable"),
+        ("na\nme.txt", b"A text.", "control character"),
     ],
 )
 def test_bad_documents_are_refused(tmp_path: Path, name: str, data: bytes, message: str) -> None:

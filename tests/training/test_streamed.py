@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_lvm.core.files import SafeFile, sha256
+from mlx_lvm.core.files import sha256
+from mlx_lvm.core.safetensors import SafeFile
 from mlx_lvm.data import memory, sampling
 from mlx_lvm.data.blocks import Epoch
 from mlx_lvm.data.card import EncoderCard

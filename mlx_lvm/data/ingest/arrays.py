@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from mlx_lvm.core.files import DTYPES, open_safetensors
+from mlx_lvm.core.safetensors import DTYPES, open_safetensors
 from mlx_lvm.errors import InvalidFile, IOFailed, SetupInvalid
 
 MAX_HEADER = 64 << 10  # bytes of the header of one .npy

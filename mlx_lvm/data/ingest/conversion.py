@@ -10,6 +10,7 @@ import numpy as np
 
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.ingest.arrays import Array, ArrayFile
+from mlx_lvm.data.names import normal
 from mlx_lvm.data.storage.mapped import to_float
 from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.errors import InvalidFile
@@ -112,7 +113,8 @@ def require_floats(file: ArrayFile, *arrays: Array) -> None:
 
 def codes_of(values: np.ndarray) -> tuple[np.ndarray, list]:
     """(number of its document for each row, ids of the documents), documents in order of their first row."""
-    values = values.astype(str) if values.dtype.kind in "OS" else values
+    if values.dtype.kind in "OSU":
+        values = np.array([normal(str(value)) for value in values.tolist()])
     labels, first, codes = np.unique(values, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))
     return rank[codes.reshape(-1)], [labels[k].item() for k in np.argsort(first)]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlx_lvm.data.names import normal
 from mlx_lvm.errors import InvalidFile
 
 TEXT, MARKDOWN, LINES = (".txt", ".text"), (".md", ".markdown"), (".jsonl", ".ndjson")
@@ -78,10 +79,10 @@ def read_documents(files: list[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
     """(name, text) of every document, in order. Raises InvalidFile naming file and line; a blank text is the caller's to skip."""
     for name, path in files:
         if path.suffix.lower() in LINES:
-            yield from _lines(path)
+            yield from ((normal(found), text) for found, text in _lines(path))
         else:
             text = _decode(path, _read(path))
-            yield name, plain(text) if path.suffix.lower() in MARKDOWN else text
+            yield normal(name), plain(text) if path.suffix.lower() in MARKDOWN else text
 
 
 def _read(path: Path) -> bytes:

@@ -16,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.core.files import open_safetensors, read_json, sync, to_bytes, write_atomic, write_json
+from mlx_lvm.core.files import read_json, sync, write_atomic, write_json
 from mlx_lvm.core.files import sha256 as digest_of
+from mlx_lvm.core.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.ingest.chunking import Chunking
 from mlx_lvm.data.ingest.documents import list_documents, read_documents
 from mlx_lvm.data.ingest.encoder import Encoder
+from mlx_lvm.data.names import check_names
 from mlx_lvm.data.storage.corpus_file import to_stored
 from mlx_lvm.data.storage.mapped import RowCheck
-from mlx_lvm.data.storage.reader import check_names
 from mlx_lvm.data.storage.texts import chunk_lines, read_texts
 from mlx_lvm.data.storage.writer import CorpusWriter, remove, require_free
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError

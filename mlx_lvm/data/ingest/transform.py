@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.ingest.synthetic import Process
+from mlx_lvm.data.names import normal
 from mlx_lvm.data.quality.duplicates import NEAR, exact_groups, near_pairs
 from mlx_lvm.data.splits import PART, SPLITS, assign
 from mlx_lvm.data.storage.mapped import MappedCorpus
@@ -148,12 +149,15 @@ def choose(
     chosen = np.zeros(len(corpus.names), dtype=bool)
     problems = Problems(f"subset of {corpus.name}")
     for pattern in patterns:
-        found = np.array([fnmatch.fnmatchcase(name, pattern) for name in corpus.names])
+        pattern = normal(pattern)
+        found = np.array([name == pattern for name in corpus.names])
+        if not found.any():  # a name with brackets in it is no pattern
+            found = np.array([fnmatch.fnmatchcase(name, pattern) for name in corpus.names])
         if not found.any():
             problems.add(f"no document matches '{pattern}'.{nearest(pattern, list(corpus.names))[:200]}")
         chosen |= found
     place = {name: number for number, name in enumerate(corpus.names)}
-    for name in [] if names_file is None else _lines(names_file):
+    for name in [] if names_file is None else map(normal, _lines(names_file)):
         if name in place:
             chosen[place[name]] = True
         else:
@@ -182,6 +186,7 @@ def read_assignment(path: Path, corpus: MappedCorpus) -> np.ndarray:
         raise InvalidFile(
             f"{path}: neither JSON of names and parts nor lines of name, tab, part ({error})"
         ) from None
+    values = {normal(name): part for name, part in values.items()}
     problems, known = Problems(str(path)), set(corpus.names)
     for name in sorted(known - set(values)):
         problems.add(f"document '{name}' has no part")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.core.files import DTYPES, layout, sync
+from mlx_lvm.core.files import write_at
+from mlx_lvm.core.safetensors import DTYPES, layout
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.storage.mapped import RowCheck
 from mlx_lvm.data.storage.reader import FORMAT, PROVENANCE, VERSION
@@ -104,16 +105,13 @@ class CorpusFile:
             self._write(self.plan.tensors["scales"].start + 4 * start, scales)
 
     def _write(self, position: int, values: np.ndarray) -> None:
-        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         try:
-            while len(data):
-                written = os.pwrite(self.descriptor, data, position)
-                data, position = data[written:], position + written
+            write_at(self.descriptor, values, position)
         except OSError as error:
             raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
     def finish(self) -> str:
-        """Writes what is left, with the digests, and flushes it to the disk. Returns the digest of the vectors.
+        """Writes what is left, with the digests, and flushes it to the drive. Returns the digest of the vectors.
 
         Raises InvalidFile where a row is unfit.
         """
@@ -129,8 +127,9 @@ class CorpusFile:
                 for position in range(tensor.start, tensor.end, HASH_BYTES):
                     into.update(os.pread(self.descriptor, min(HASH_BYTES, tensor.end - position), position))
             self.metadata.update(sha256=digest.hexdigest(), sha256_rest=rest.hexdigest())
-            os.pwrite(self.descriptor, layout(self.entries, self.metadata).head, 0)
-            sync(self.descriptor)
+            head = layout(self.entries, self.metadata).head
+            write_at(self.descriptor, np.frombuffer(head, np.uint8), 0)
+            os.fsync(self.descriptor)
         except OSError as error:
             raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
         return digest.hexdigest()

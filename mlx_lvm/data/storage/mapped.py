@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.files import SafeFile, sha256
+from mlx_lvm.core.files import sha256
+from mlx_lvm.core.safetensors import SafeFile
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.errors import Problems
 

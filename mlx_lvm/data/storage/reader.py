@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.files import SafeFile, open_safetensors, read_json
+from mlx_lvm.core.files import allow_open_files, read_json
+from mlx_lvm.core.safetensors import SafeFile, open_safetensors
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
+from mlx_lvm.data.names import check_names, normal
 from mlx_lvm.data.storage.mapped import SHOWN, MappedCorpus, RowCheck, Shard, rest_digest
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError, nearest
 
@@ -21,7 +23,6 @@ INDEX = "corpus.json"
 VECTOR_DTYPES = ("F32", "F16", "BF16", "I8")
 PROVENANCE = ("chunking", "source", "licence")
 MAX_NAMES = 256 << 20  # bytes of the names of one file's documents
-MAX_NAME = 1000  # characters of one name
 
 
 def open_corpus(path: str | Path) -> MappedCorpus:
@@ -81,6 +82,7 @@ def _indexed(folder: Path, problems: Problems) -> list[SafeFile]:
     entries = values.get("shards")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InvalidFile(f"{index}: 'shards' must be a list of at least one shard")
+    allow_open_files(2 * len(entries), f"corpus {folder}")  # each shard is mapped, and read by blocks
     files: list[SafeFile] = []
     for number, entry in enumerate(entries):
         name = entry.get("file")
@@ -183,7 +185,7 @@ def _names(file: SafeFile, problems: Problems, label: str) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         problems.add(f"{label}'document_names' is not a list of names")
         return []
-    return names
+    return [normal(name) for name in names]
 
 
 def _card(file: SafeFile, problems: Problems) -> EncoderCard:
@@ -225,20 +227,6 @@ def check_documents(
     if len(names) != len(offsets) - 1:
         problems.add(f"{label}{len(names)} document names for {len(offsets) - 1} documents")
     check_names(names, problems, label)
-
-
-def check_names(names: list[str], problems: Problems, label: str = "") -> None:
-    """Names decide the split, so they are unique; they are shown to people, so they print."""
-    if len(set(names)) != len(names):
-        twice = sorted(name for name, count in Counter(names).items() if count > 1)[:SHOWN]
-        problems.add(
-            f"{label}document names must be unique, they decide the split; used twice: {', '.join(map(repr, twice))}"
-        )
-    unfit = [k for k, name in enumerate(names) if not name or len(name) > MAX_NAME or not name.isprintable()]
-    for k in unfit[:SHOWN]:
-        problems.add(
-            f"{label}document {k}: name {names[k][:60]!r} is empty, longer than {MAX_NAME} characters or holds unprintable ones"
-        )
 
 
 def _check_alike(shards: list[Shard], cards: list[EncoderCard], problems: Problems) -> None:

@@ -16,8 +16,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from mlx_lvm.core.files import DTYPES
+from mlx_lvm.core.files import read_at
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.safetensors import DTYPES
 from mlx_lvm.data.storage.mapped import MappedCorpus, RowCheck, Shard
 from mlx_lvm.errors import InvalidFile, IOFailed, Problems
 
@@ -102,20 +103,17 @@ class RowReader:
         return descriptor
 
     def _read(self, descriptor: int, shard: Shard, name: str, width: int, row: int, into: np.ndarray) -> None:
-        view = into.reshape(-1).view(np.uint8).data
-        position = shard.file.tensors[name].start + (row - shard.first_row) * width
-        while len(view):
-            try:
-                got = os.preadv(descriptor, [view], position)
-            except OSError as error:
-                raise IOFailed(
-                    f"{shard.path}: cannot be read at {self.corpus.where(row)} ({error.strerror})"
-                ) from error
-            if not got:
-                raise IOFailed(
-                    f"{shard.path}: ends before {self.corpus.where(row)}; it was cut off while vectors are read from it"
-                )
-            view, position = view[got:], position + got
+        try:
+            got = read_at(descriptor, into, shard.file.tensors[name].start + (row - shard.first_row) * width)
+        except OSError as error:
+            raise IOFailed(
+                f"{shard.path}: cannot be read at {self.corpus.where(row)} ({error.strerror})"
+            ) from error
+        if got < into.nbytes:
+            raise IOFailed(
+                f"{shard.path}: ends before {self.corpus.where(row + got // width)}; "
+                "it was cut off while vectors are read from it"
+            )
 
     def _check(
         self,

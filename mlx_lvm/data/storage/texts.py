@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_lvm.data.names import normal
 from mlx_lvm.errors import InvalidFile, IOFailed
 
 SUFFIXES = (".chunks.jsonl", ".chunks.jsonl.gz")
@@ -51,8 +52,8 @@ def read_texts(path: Path, names: list[str], lengths: np.ndarray) -> Iterator[st
                 )
             try:
                 entry = json.loads(line)
-                found, text = (entry["document"], entry["chunk"]), entry["text"]
-            except (ValueError, KeyError, TypeError, RecursionError):
+                found, text = (normal(entry["document"]), entry["chunk"]), entry["text"]
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise InvalidFile(
                     f"{path}, line {number}: not a JSON object of document, chunk and text"
                 ) from None

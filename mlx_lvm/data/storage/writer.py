@@ -16,8 +16,10 @@ from types import TracebackType
 
 import numpy as np
 
-from mlx_lvm.core.files import DTYPES, sync, sync_folder, write_json
+from mlx_lvm.core.files import allow_open_files, sync, sync_folder, write_json
+from mlx_lvm.core.safetensors import DTYPES
 from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.names import normal
 from mlx_lvm.data.storage.corpus_file import CorpusFile
 from mlx_lvm.data.storage.reader import INDEX, INDEX_FORMAT, VECTOR_DTYPES, VERSION, check_documents
 from mlx_lvm.data.storage.texts import SUFFIXES, chunk_lines
@@ -45,7 +47,7 @@ class CorpusWriter:
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
-        self.offsets, self.names = np.asarray(offsets, dtype=np.int64), list(names)
+        self.offsets, self.names = np.asarray(offsets, dtype=np.int64), [normal(name) for name in names]
         if dtype not in VECTOR_DTYPES:
             raise UsageError(f"dtype '{dtype}' is not one of {', '.join(VECTOR_DTYPES)}")
         require_free(self.path, overwrite)
@@ -59,6 +61,7 @@ class CorpusWriter:
             self.folder = self.path.with_name(f".{self.path.name}.partial")
             remove(self.folder)
             cuts = shard_cuts(self.offsets, DTYPES[dtype][0] * card.dim + 4 * (dtype == "I8"), shard_bytes)
+        allow_open_files(len(cuts), f"corpus {self.path}")
         self.first_rows = self.offsets[cuts[:-1]]
         try:
             for number, (a, b) in enumerate(pairwise(cuts)):
@@ -101,6 +104,7 @@ class CorpusWriter:
         rest = iter(texts) if texts is not None else None
         try:
             beside = [None if rest is None else self._write_texts(file, rest) for file in self.files]
+            sync(self.files[-1].descriptor)  # one flush to the disk itself takes all that was written before
             if self.folder is None:
                 for old in (sibling(self.path, suffix) for suffix in SUFFIXES):
                     old.unlink(missing_ok=True)
@@ -129,7 +133,7 @@ class CorpusWriter:
                 )
             )
             out.flush()
-            sync(out.fileno())
+            os.fsync(out.fileno())
         return target
 
     def _place_folder(self, digests: list[str]) -> None:
