@@ -38,7 +38,7 @@ Precision = Annotated[
     str,
     typer.Option(
         "--precision",
-        metavar="float32|bfloat16",
+        metavar="float32|tf32|bfloat16",
         help="What the model's forward pass runs in: bfloat16 is half of the bytes, for chips that are faster in it.",
         rich_help_panel="Model",
     ),

@@ -11,8 +11,8 @@ import numpy as np
 
 from mlx_lvm.errors import SetupInvalid
 
-PROBE = 1 + 2.0**-12  # TF32 keeps 10 bits of the fraction and would round this to 1
 TF32 = "MLX_ENABLE_TF32"
+PROBE = 1 + 2.0**-12  # TF32 keeps 10 bits of the fraction and would round this to 1
 
 
 def prepare() -> None:

@@ -13,10 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlx_lvm import __version__
-from mlx_lvm.core.mlx import BLAS, COMPILER, FREED_IS_KEPT, KEPT, KERNELS_ARE_WIDE, mkl_holds_back, mx
+from mlx_lvm.core.mlx import BLAS, COMPILER, FREED_IS_KEPT, KEPT, KERNELS_ARE_WIDE, TF32, mkl_holds_back, mx
+from mlx_lvm.core.products import tf32_active
 
 SLOW_BLAS = 20.0  # GFLOP/s per core pair below which a Linux CPU runs a reference BLAS
 SIDE = 1024
@@ -45,13 +44,6 @@ def matmul_speed(seconds: float = 0.3) -> float:
         mx.eval(a @ b)
         count += 1
     return 2 * SIDE**3 * count / (time.perf_counter() - start) / 1e9
-
-
-def tf32_active() -> bool:
-    """Whether matrix products round their inputs to 10 mantissa bits: measured, on a batch above 1."""
-    x = mx.full((64, 64), 1 + 2.0**-12)
-    product = np.array(x @ mx.eye(64))
-    return bool(np.abs(product - np.float32(1 + 2.0**-12)).max() > 2.0**-14)
 
 
 def _versions() -> list[Check]:
@@ -116,7 +108,13 @@ def _blas() -> Check:
 
 def _tf32() -> Check:
     active = tf32_active()
-    return Check("tf32", "on: matrix products keep 10 bits of mantissa" if active else "off", active)
+    finding = "on: matrix products keep 10 bits of mantissa" if active else "off: matrix products are float32"
+    remedy = (
+        f"figures differ from those of other machines: unset {TF32}; --precision tf32 asks for it"
+        if active
+        else ""
+    )
+    return Check("tf32", finding, active, remedy)
 
 
 def _compiler() -> list[Check]:

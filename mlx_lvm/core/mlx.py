@@ -109,6 +109,7 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and bool(mallopt(TRIM, KEPT) and mallopt(MMAP, MAPPED))
 
 
+TF32 = "MLX_ENABLE_TF32"
 COMPILER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compiler")
 
 
@@ -130,6 +131,7 @@ def compile_wide() -> bool:
 BLAS = open_blas()
 FREED_IS_KEPT = keep_freed_memory()
 KERNELS_ARE_WIDE = compile_wide()
+os.environ.setdefault(TF32, "0")  # before MLX's first product; see `mlx_lvm.core.products`
 
 try:
     import mlx.core as mx
@@ -145,6 +147,7 @@ __all__ = [
     "BLAS",
     "FREED_IS_KEPT",
     "KERNELS_ARE_WIDE",
+    "TF32",
     "Blas",
     "mx",
     "nn",

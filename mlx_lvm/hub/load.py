@@ -20,13 +20,14 @@ import numpy as np
 
 from mlx_lvm.core.files import read_json
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.products import choose
 from mlx_lvm.core.safetensors import SafeFile, open_safetensors
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.errors import InvalidFile, LvmError, UsageError, nearest
 from mlx_lvm.models import MODELS, VectorModel, build, config_from_dict
 from mlx_lvm.models.weights import DTYPES, set_weights
 
-PRECISIONS = ("float32", "bfloat16")  # that a forward pass runs in
+PRECISIONS = ("float32", "tf32", "bfloat16")  # that a forward pass runs in
 WEIGHTS = "model.safetensors"
 GOLDEN_WINDOWS = 2
 # Largest distance of a unit output from its golden: rounding of the backend (TF32 at worst) and of the stored dtype.
@@ -58,10 +59,18 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
 
     def compute_in(self, precision: str) -> Loaded:
-        """This model with its weights, and so every prediction, in float32 or bfloat16. Raises UsageError for another precision."""
+        """This model with its weights, and so every prediction, in float32 or bfloat16, or with float32 products rounded to TF32.
+
+        Raises UsageError for another precision, SetupInvalid where the device does not multiply so.
+        """
         if precision not in PRECISIONS:
             raise UsageError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
-        if precision != "float32":
+        choose(precision)
+        if precision == "tf32":
+            self.notes.append(
+                f"{self.name} computes in tf32: float32, whose matrix products round their inputs to 10 bits."
+            )
+        elif precision == "bfloat16":
             self.model.set_dtype(DTYPES[precision])
             self.notes.append(
                 f"{self.name} computes in {precision}: weights, contexts, forward pass; scores are float32."

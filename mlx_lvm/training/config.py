@@ -51,8 +51,9 @@ class TrainConfig(Config):
     )
     precision: str = option(
         "float32",
-        "forward and backward pass in float32 or bfloat16; weights, loss and optimiser stay float32",
-        choices=("float32", "bfloat16"),
+        "forward and backward pass in float32, in tf32 (float32 whose products round their inputs to 10 bits, on an M5 or an "
+        "NVIDIA GPU) or in bfloat16; weights, loss and optimiser stay float32",
+        choices=("float32", "tf32", "bfloat16"),
         group="Training",
     )
     residual_init: str = option(

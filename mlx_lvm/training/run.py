@@ -18,6 +18,7 @@ from typing import Any
 from mlx_lvm import __version__
 from mlx_lvm.core.files import read_json, write_atomic, write_json
 from mlx_lvm.core.mlx import BLAS, mx
+from mlx_lvm.core.products import tf32_active
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile, IOFailed
 from mlx_lvm.models import ModelConfig, as_dict
@@ -91,6 +92,7 @@ def conditions() -> dict[str, str]:
         "mlx": version("mlx"),
         "numpy": version("numpy"),
         "blas": BLAS.name,
+        "products": "tf32" if tf32_active() else "float32",
         "device": str(mx.default_device().type).removeprefix("DeviceType."),
     }
 

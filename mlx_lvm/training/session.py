@@ -10,6 +10,7 @@ from typing import Any
 from mlx_lvm.config import parse_size
 from mlx_lvm.core.files import write_json
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.products import choose
 from mlx_lvm.data.corpus import to_memory
 from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.data.storage.mapped import MappedCorpus
@@ -42,6 +43,7 @@ def new_trainer(
     name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path, group: Group = ALONE
 ) -> tuple[Trainer, ModelConfig]:
     """A trainer of a new model, with nothing written yet."""
+    choose(config.precision)
     corpus = open_corpus(find_corpus(config.corpus))
     config = settle(config, corpus)
     model_config = architecture(name)[1].from_dict({**sizes, "dim": corpus.dim})
@@ -110,6 +112,7 @@ def resume_run(
             for options in preset(preset_name, model_config.variant)
             for key, value in options.items()
         } | given
+    choose(config.precision)
     problems = Problems(f"{folder} cannot be continued so")
     changes = _changes({**as_dict(model_config), **config.to_dict()}, given, force, problems)
     if not force:

@@ -156,6 +156,6 @@ def test_other_precisions_and_closed_forms_are_refused(lvm: Callable) -> None:
         ["predict", "amn", "-d", "0", "--precision", "float8"],
     ):
         ran = lvm(*command)
-        assert ran.code == 2 and "expected one of float32, bfloat16" in ran.err
+        assert ran.code == 2 and "expected one of float32, tf32, bfloat16" in ran.err
     ran = lvm("eval", "ridge", "--precision", "bfloat16")
     assert ran.code == 2 and "ridge is a closed form" in ran.err
