@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -42,3 +42,12 @@ def in_blocks(count: int, size: int, compute: Callable[[slice], mx.array]) -> mx
         parts.append(compute(block))
         mx.eval(parts[-1])
     return mx.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def not_finite(arrays: Mapping[str, mx.array]) -> list[str]:
+    """Names of the floating-point arrays that hold NaN or infinity, in their order. The device is asked once for all of them."""
+    names = [name for name, value in arrays.items() if mx.issubdtype(value.dtype, mx.floating)]
+    if not names:
+        return []
+    finite = np.array(mx.stack([mx.isfinite(arrays[name]).all() for name in names]))
+    return [name for name, good in zip(names, finite.tolist(), strict=True) if not good]

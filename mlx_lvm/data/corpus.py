@@ -21,7 +21,7 @@ import numpy as np
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.memory import machine_memory
+from mlx_lvm.data.memory import bound_cache, largest_array, machine_memory
 from mlx_lvm.data.names import find_name
 from mlx_lvm.data.storage.corpus_file import quantise
 from mlx_lvm.data.storage.mapped import MappedCorpus, RowCheck
@@ -142,6 +142,7 @@ def load_corpus(reference: str | Path) -> Corpus:
 
     Raises InvalidFile with every problem found, UsageError for no such name, SetupInvalid where it does not fit in memory.
     """
+    bound_cache()
     return to_memory(open_corpus(find_corpus(reference)))
 
 
@@ -173,12 +174,18 @@ def on_device(mapped: MappedCorpus) -> Corpus:
 
 
 def require_memory(mapped: MappedCorpus) -> None:
-    """Raises SetupInvalid where the vectors, as stored, are larger than the machine's memory."""
+    """Raises SetupInvalid where the vectors, as stored, are larger than the machine's memory or than one array of its device."""
     memory = machine_memory()
     if mapped.nbytes > memory:
         raise SetupInvalid(
             f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors do not fit in {memory / 2**30:.1f} GiB of memory. "
             "Take a part with `lvm data subset`, or store it smaller with `lvm data subset --dtype i8`."
+        )
+    if mapped.nbytes > largest_array():
+        raise SetupInvalid(
+            f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors are more than this device holds in one array, "
+            f"{largest_array() / 2**30:.1f} GiB. Train on it in blocks with --memory {largest_array() >> 20}M, take a part with "
+            "`lvm data subset`, or store it smaller with `lvm data subset --dtype i8`."
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm.data.corpus import Corpus, to_memory
-from mlx_lvm.data.memory import roomy
+from mlx_lvm.data.memory import bound_cache, largest_array, roomy
 from mlx_lvm.data.splits import SPLITS, Split, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
@@ -45,7 +45,9 @@ def load_or_sample(
 
     Raises as `load_corpus` and `sample_documents`.
     """
-    mapped, allowed = open_corpus(find_corpus(reference)), roomy() if memory is None else memory
+    bound_cache(memory)
+    mapped = open_corpus(find_corpus(reference))
+    allowed = roomy() if memory is None else min(memory, largest_array())
     return (
         to_memory(mapped)
         if mapped.nbytes <= allowed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlx_lvm.core.arrays import not_finite
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import InvalidFile, Problems, nearest
 from mlx_lvm.models.base import VectorModel
@@ -25,8 +26,8 @@ def set_weights(model: VectorModel, weights: dict[str, mx.array], what: str) -> 
             )
         elif value.dtype not in DTYPES.values():
             problems.add(f"tensor '{name}' is {value.dtype}; expected float32, float16 or bfloat16")
-        elif not mx.isfinite(value).all().item():
-            problems.add(f"tensor '{name}' holds NaN or Inf")
+    for name in not_finite({name: weights[name] for name in sorted(set(weights) & set(expected))}):
+        problems.add(f"tensor '{name}' holds NaN or Inf")
     problems.raise_if_any(InvalidFile)
     model.load_weights([(name, value.astype(mx.float32)) for name, value in weights.items()], strict=True)
     model.eval()

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.arrays import not_finite
 from mlx_lvm.core.files import sha256, sync_folder, write_atomic, write_flushed
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.safetensors import safetensors_from, to_bytes
@@ -42,11 +43,10 @@ class Checkpoint:
 
 def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, ...]) -> Path:
     """Write `folder/name` and point `pointers` at it. Raises IOFailed naming the cause, NumbersBroke for NaN or Inf weights."""
-    for key, value in checkpoint.weights.items():
-        if not mx.isfinite(value).all().item():
-            raise NumbersBroke(
-                f"weight '{key}' holds NaN or Inf; this checkpoint is not written, the last good one stays"
-            )
+    for key in not_finite(checkpoint.weights):
+        raise NumbersBroke(
+            f"weight '{key}' holds NaN or Inf; this checkpoint is not written, the last good one stays"
+        )
     contents = {
         "model.safetensors": to_bytes(checkpoint.weights, {"format": "pt"}),
         "optimizer.safetensors": to_bytes(checkpoint.optimizer, {}),

@@ -23,7 +23,8 @@ class TrainConfig(Config):
     )
     memory: str = option(
         "auto",
-        "for the corpus's vectors (4G): a larger one is streamed in blocks that fit; auto is half the machine's",
+        "for the corpus's vectors (4G): a larger one is streamed in blocks that fit, and a quarter of it may be kept of freed arrays; "
+        "auto is half the machine's",
         group="Data",
     )
 

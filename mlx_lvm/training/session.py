@@ -12,6 +12,7 @@ from mlx_lvm.core.files import write_json
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.products import choose
 from mlx_lvm.data.corpus import to_memory
+from mlx_lvm.data.memory import bound_cache
 from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
@@ -64,13 +65,21 @@ def make_trainer(
     model = initial_model(model_config, config)
     if not streams(config, corpus):
         kind: Any = RamnTrainer if model_config.model_type == "ramn" else Trainer
-        return kind(model, to_memory(corpus), config, folder, group=group)
+        held = to_memory(corpus)
+        bound_cache(allowed_memory(config))
+        return kind(model, held, config, folder, group=group)
+    bound_cache(allowed_memory(config))
     if model_config.model_type == "ramn":
         raise SetupInvalid(
             f"ramn is trained on a corpus in memory; {corpus.name} has {corpus.nbytes / 1e9:,.2f} GB of vectors, more than --memory "
             f"{config.memory}. Give more, take a part with `lvm data subset`, or train an architecture that reads windows."
         )
     return StreamedTrainer(model, corpus, config, folder, group)
+
+
+def allowed_memory(config: TrainConfig) -> int | None:
+    """Bytes that `--memory` names; None for auto."""
+    return None if config.memory == "auto" else parse_size(config.memory)
 
 
 def trainable(name: str, config: TrainConfig) -> bool:
@@ -162,10 +171,9 @@ def judge(folder: Path, progress: Callable[[str], None] = lambda line: None) -> 
     """
     loaded = load_model(folder)
     config = TrainConfig.from_dict(loaded.train)
-    memory = None if config.memory == "auto" else parse_size(config.memory)
     return evaluate(
         loaded,
-        load_or_sample(config.corpus, config.context, config.split_seed, memory),
+        load_or_sample(config.corpus, config.context, config.split_seed, allowed_memory(config)),
         "test",
         progress=progress,
     )

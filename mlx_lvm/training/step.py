@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.arrays import not_finite
 from mlx_lvm.core.mlx import mx, nn, tree_flatten, tree_map
 from mlx_lvm.data.corpus import Corpus, gather
 from mlx_lvm.data.storage.stream import Rows
@@ -121,6 +122,7 @@ class TrainStep:
 
     def read_sums(self) -> dict[str, float]:
         """Loss and cosine per window since the sums were last cleared, their number, and the first broken step (else NEVER)."""
+        mx.eval(self._live("sums"))  # once for all of them
         sums = {name: value.item() for name, value in self._live("sums").items()}
         windows = max(sums["windows"], 1)
         return {**sums, "loss": sums["loss"] / windows, "cosine": sums["cosine"] / windows}
@@ -147,9 +149,8 @@ class TrainStep:
             raise InvalidFile(
                 f"optimiser state: {', '.join(wrong[:5])}: missing, unknown, or of another shape or dtype than this model's"
             )
-        for name, value in saved.items():
-            if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item():
-                raise InvalidFile(f"optimiser state: '{name}' holds NaN or Inf")
+        for name in not_finite(saved):
+            raise InvalidFile(f"optimiser state: '{name}' holds NaN or Inf")
         for part in ("first", "second"):
             # Into the tree that is there: one built from names alone would lack modules without parameters, such as dropout.
             leaves: Any = tree_flatten(self.moments[part])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlx_lvm.core.arrays import blocks, evenly_spaced, in_blocks, ranges
+from mlx_lvm.core.arrays import blocks, evenly_spaced, in_blocks, not_finite, ranges
 from mlx_lvm.core.mlx import mx
 
 
@@ -36,3 +36,19 @@ def test_blocks_cover_every_place_once() -> None:
     assert np.array(in_blocks(7, 3, squares)).tolist() == [0, 1, 4, 9, 16, 25, 36]
     assert seen == list(blocks(7, 3))
     assert np.array(in_blocks(3, 3, squares)).tolist() == [0, 1, 4]
+
+
+def test_what_is_not_finite_is_named_and_the_device_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = {
+        "good": mx.ones(3),
+        "nan": mx.array([1.0, np.nan]),
+        "whole": mx.array([1, 2]),
+        "half": mx.array([np.inf]).astype(mx.bfloat16),
+        "minus": mx.array([[0.0], [-np.inf]]),
+    }
+    asked: list[int] = []
+    real = np.array
+    monkeypatch.setattr("mlx_lvm.core.arrays.np.array", lambda x: asked.append(1) or real(x))
+    assert not_finite(arrays) == ["nan", "half", "minus"]
+    assert len(asked) == 1
+    assert not_finite({"whole": mx.array([1])}) == not_finite({}) == []
