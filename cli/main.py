@@ -37,6 +37,9 @@ COMMANDS = {
     "doctor": ("doctor", "Show versions, device and BLAS, and what would mend what is missing.", "Trust"),
 }
 
+# A first argument that makes a command another one, which has a file of its own.
+SECOND_WORDS = {("parity", "encoder"): "parity_encoder"}
+
 EPILOG = "Every command has --help with an example and --json for machines. Put --debug anywhere to see a traceback."
 
 
@@ -56,10 +59,11 @@ class LazyGroup(TyperGroup):
         name = args[0]
         if name not in COMMANDS:
             ctx.fail(f"no command '{name}'.{nearest(name, list(COMMANDS))}")
-        app = importlib.import_module(f"mlx_lvm.cli.{COMMANDS[name][0]}").app
+        second = SECOND_WORDS.get((name, args[1])) if len(args) > 1 else None
+        app = importlib.import_module(f"mlx_lvm.cli.{second or COMMANDS[name][0]}").app
         command: Any = typer.main.get_command(app)
-        command.name = name
-        return name, command, args[1:]
+        command.name = f"{name} {args[1]}" if second else name
+        return command.name, command, args[2 if second else 1 :]
 
 
 def _listed(name: str, line: str, panel: str) -> Any:

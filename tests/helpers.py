@@ -4,8 +4,10 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import pytest
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
@@ -40,3 +42,9 @@ def script(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
+
+
+def reference(folder: Path, **options: Any) -> Any:
+    """The same folder as sentence-transformers loads it."""
+    library = pytest.importorskip("sentence_transformers")
+    return library.SentenceTransformer(str(folder), device="cpu", **options)

@@ -33,14 +33,15 @@ def padded(length: int) -> int:
     return -(-length // step) * step
 
 
-def plan(lengths: Sequence[int], tokens: int, most: int) -> Iterator[Batch]:
-    """Batches of about `tokens` tokens, padding counted, and at most `most` texts; every text once. lengths:
-    each at least 1.
+def plan(lengths: Sequence[int], tokens: int, most: int, longest: int) -> Iterator[Batch]:
+    """Batches of about `tokens` tokens, padding counted, and at most `most` texts; every text once.
+
+    lengths: each from 1 to `longest`, which no text is padded past: a model has no position there.
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     at = 0
     while at < len(order):
-        length = padded(int(lengths[order[at]]))
+        length = min(padded(int(lengths[order[at]])), longest)
         full = max(1, min(most, power_below(max(1, tokens // length))))
         rows = order[at : at + full]
         yield Batch(rows, min(full, power_above(len(rows))), length)

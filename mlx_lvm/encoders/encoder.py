@@ -114,7 +114,8 @@ class TextEncoder:
     def _run(self, ids: list[list[int]], skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows, their vectors) of every batch; some are under way while one is read."""
         on_cpu = mx.default_device() == mx.Device(mx.cpu)
-        batches = list(plan([len(row) for row in ids], CPU_TOKENS if on_cpu else GPU_TOKENS, self.batch_size))
+        tokens = CPU_TOKENS if on_cpu else GPU_TOKENS
+        batches = list(plan([len(row) for row in ids], tokens, self.batch_size, self.tokens.longest))
         waiting: deque[tuple[Batch, mx.array]] = deque()
         with lanes(len(batches)) as streams:
             for number, batch in enumerate(batches):

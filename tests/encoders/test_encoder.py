@@ -14,7 +14,7 @@ from mlx_lvm.encoders.mpnet import FURTHEST
 from mlx_lvm.encoders.positions import buckets
 from mlx_lvm.errors import NumbersBroke, UsageError
 
-from .conftest import reference
+from ..helpers import reference
 
 Small = Callable[[str, int], Path]
 pytestmark = pytest.mark.filterwarnings("default")  # of libraries that are not ours

@@ -11,7 +11,7 @@ from mlx_lvm.data.card import PROBE_SENTENCES
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.encoders.encoder import TextEncoder
 
-from .conftest import reference
+from ..helpers import reference
 
 pytestmark = pytest.mark.filterwarnings("default")  # of libraries that are not ours
 HOSTILE = st.one_of(

@@ -1,0 +1,138 @@
+"""A parity run of encoders: the folder as given, small random ones of every architecture, and all that was
+found.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlx_lvm.encoders import ARCHITECTURES
+from mlx_lvm.encoders.encoder import TextEncoder
+from mlx_lvm.errors import UsageError
+from mlx_lvm.parity.arbiter import LIMIT, Check, verdict_of
+from mlx_lvm.parity.encoders.cases import cases, shipped_chunks
+from mlx_lvm.parity.encoders.examine import Examination, first_divergence
+from mlx_lvm.parity.encoders.faults import FAULTS, Fault
+from mlx_lvm.parity.encoders.small import write_small
+from mlx_lvm.parity.setup import require_valid
+
+CHUNKS = 8  # of the shipped corpus, in the batch of real texts
+SEEDS = 4  # small encoders of every architecture
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a planted fault. `place` is the first one that parts from torch."""
+
+    fault: Fault
+    encoder: str
+    failures: tuple[Check, ...]
+
+    @property
+    def caught(self) -> bool:
+        return bool(self.failures)
+
+    @property
+    def place(self) -> str:
+        return first_divergence(list(self.failures))
+
+    @property
+    def blamed(self) -> bool:
+        return self.place.startswith(self.fault.expect)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "fault": self.fault.name,
+            "encoder": self.encoder,
+            "caught": self.caught,
+            "blamed": self.blamed,
+            "place": self.place,
+            "expected": list(self.fault.expect),
+        }
+
+
+@dataclass
+class EncoderReport:
+    """Checks of every encoder and the outcomes of planted faults."""
+
+    dtype: str
+    checks: list[Check] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def failures(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]
+
+    @property
+    def passed(self) -> bool:
+        return verdict_of(self.checks) and all(outcome.caught and outcome.blamed for outcome in self.outcomes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed,
+            "dtype": self.dtype,
+            "compared": len(self.checks),
+            "failed": len(self.failures),
+            "seconds": round(self.seconds, 2),
+            "checks": [check.to_dict() for check in self.checks],
+            "faults": [outcome.to_dict() for outcome in self.outcomes],
+        }
+
+
+def run(
+    folder: Path | None,
+    dtype: str = "float32",
+    seeds: int = SEEDS,
+    faults: bool = False,
+    say: Say = lambda text: None,
+) -> EncoderReport:
+    """Compare the encoder of `folder`, if any, and `seeds` small ones of each architecture; with `faults`,
+    plant them all.
+
+    Raises SetupInvalid without transformers, InvalidFile where the folder cannot be read by either side.
+    """
+    if dtype not in LIMIT:
+        raise UsageError(f"dtype '{dtype}': expected one of {', '.join(LIMIT)}")
+    begun, report = time.perf_counter(), EncoderReport(dtype)
+    require_valid()
+    with tempfile.TemporaryDirectory() as place:
+        if folder is not None:
+            TextEncoder.load(folder, dtype)  # says what is wrong with it before torch is at work
+            say(f"torch on {folder}")
+            _examine(report, Examination(folder, cases(shipped_chunks(CHUNKS)), dtype), faults, say)
+        for kind in ARCHITECTURES:
+            for seed in range(seeds):
+                small = write_small(Path(place) / f"{kind}-small{seed}", kind, seed)
+                say(small.name)
+                _examine(report, Examination(small, cases(), dtype), faults, say)
+    report.seconds = time.perf_counter() - begun
+    return report
+
+
+def _examine(report: EncoderReport, examination: Examination, faults: bool, say: Say) -> None:
+    encoder = TextEncoder.load(examination.folder, examination.dtype)
+    report.checks += examination.checks(encoder)
+    for fault in FAULTS if faults else ():
+        if fault.fits(encoder):
+            say(f"{examination.name}: {fault.name}")
+            report.outcomes.append(plant(fault, examination))
+
+
+def plant(fault: Fault, examination: Examination) -> Outcome:
+    """The checks with the fault in our side alone, as far as the first place that parts from torch by itself."""
+    failures: list[Check] = []
+    encoder = TextEncoder.load(examination.folder, examination.dtype)
+    with fault.plant(encoder):
+        for check in examination.checks(encoder):
+            failures += [] if check.passed else [check]
+            if not check.passed and check.name.split("/")[3] in ("exact", "own"):
+                break
+    return Outcome(fault, examination.name, tuple(failures))
