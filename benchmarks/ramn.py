@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,24 +30,24 @@ from mlx_lvm.hub.load import load_model
 from mlx_lvm.models.ramn import RAMN, RAMNConfig
 from mlx_lvm.models.weights import set_weights
 from mlx_lvm.predictors.history import HistoryPredictor
-from mlx_lvm.training.checkpoint import load_newest
 from mlx_lvm.training.config import TrainConfig, preset
-from mlx_lvm.training.ramn import anchor
-from mlx_lvm.training.ramn import trainer as ramn
-from mlx_lvm.training.session import initial_model
+from mlx_lvm.training.ramn import anchor, losses, step
+from mlx_lvm.training.store import BestInMemory
+from mlx_lvm.training.tasks.choose import make_task
+from mlx_lvm.training.trainer import Trainer
 
 SHOWN = ("cosine", "centred_cosine", "centred.mrr", "centred.recall_at_5")
 # Left out of the training: {head: {what: (module, constant, value)}}.
 UNTRAINED: dict[str, dict[str, tuple[Any, str, Any]]] = {
     "regress": {
         "bands: one filter for all directions": (anchor, "bands", lambda dim: [slice(0, dim)]),
-        "average of the weights": (ramn, "AVERAGE", 0.0),
-        "centred cosine in the loss": (ramn, "CENTRED", 0.0),
+        "average of the weights": (step, "AVERAGE", 0.0),
+        "centred cosine in the loss": (losses, "CENTRED", 0.0),
     },
     "retrieve": {
         "whitening": (anchor, "WHITENING", {"input": 0.2, "output": 0.0, "push": 0.0}),
-        "average of the weights": (ramn, "AVERAGE", 0.0),
-        "loss power 0.3: cross entropy": (ramn, "POWER", 0.01),
+        "average of the weights": (step, "AVERAGE", 0.0),
+        "loss power 0.3: cross entropy": (losses, "GCE_Q", 0.01),
     },
 }
 
@@ -57,15 +56,12 @@ def train(head: str, corpus: Corpus, split: Split, **sizes: Any) -> RAMN:
     """The best epoch's model by the head's recipe, seed 0."""
     config = RAMNConfig(head=head, **sizes)
     options = TrainConfig.from_dict(preset("best", config.variant)[0])
-    model = initial_model(config, options)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = ramn.RamnTrainer(model, corpus, options, Path(folder), split)  # type: ignore[arg-type]
-        trainer.train()
-        best = next(record for record in trainer.state.history if record["epoch"] == trainer.state.best_epoch)
-        print(f"   best epoch {best['epoch']}, {trainer.state.seconds:.0f} s", flush=True)
-        loaded, _, _ = load_newest(trainer.checkpoint_folder, "BEST")
-    set_weights(model, loaded.weights, "best")
-    return model  # type: ignore[return-value]
+    task, best = make_task(config, corpus, options, split=split), BestInMemory()
+    trainer = Trainer(task, best)
+    trainer.train()
+    print(f"   best epoch {trainer.state.best_epoch}, {trainer.state.seconds:.0f} s", flush=True)
+    set_weights(task.model, best.weights or {}, "best")
+    return task.model  # type: ignore[return-value]
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,9 +26,11 @@ from mlx_lvm.core.mlx import BLAS, mx, nn
 from mlx_lvm.data.corpus import gather, load_corpus
 from mlx_lvm.data.windows import context_rows
 from mlx_lvm.models import TRAINED, architecture, build, normalize
-from mlx_lvm.training.config import Every, TrainConfig
+from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.losses import total_loss
 from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, zero_moments
+from mlx_lvm.training.store import Checkpoints
+from mlx_lvm.training.tasks.windows import WindowTask
 from mlx_lvm.training.trainer import Trainer
 
 CALLS, EPOCHS, CAPTURED = 60, 3, 3
@@ -45,11 +46,11 @@ def milliseconds(call: Callable[[], Any]) -> float:
     return float(np.median(times[5:])) * 1e3
 
 
-def parts(trainer: Trainer) -> dict[str, float]:
+def parts(task: WindowTask) -> dict[str, float]:
     """Milliseconds of what a step is made of."""
-    model, config, corpus = trainer.model, trainer.config, trainer.corpus
+    model, config, corpus = task.model, task.config, task.corpus
     loss_of = total_loss(config.loss_weights(), config.temperature)
-    targets = mx.array(trainer.target_rows(0, 0))
+    targets = mx.array(task.target_rows(0, 0))
     state: Any = [model.state, mx.random.state]
 
     def forward(context: mx.array, target: mx.array) -> tuple[mx.array, mx.array]:
@@ -86,15 +87,15 @@ def epoch(trainer: Trainer) -> dict[str, float]:
     """Of an epoch without validation and checkpoint, per step: milliseconds, and page faults."""
     trainer.state.step = 0
     faults, began, cpu, own = faults_now(), time.perf_counter(), time.process_time(), time.thread_time()
-    trainer._epoch(lambda progress: None, lambda: False, Every())
-    mx.eval(trainer.train_step.state())
+    trainer.run_epoch()
+    mx.eval(trainer.task.step.arrays())
     spent = time.perf_counter() - began, time.process_time() - cpu, time.thread_time() - own
-    clock, cpu, own = (seconds * 1e3 / trainer.steps_per_epoch for seconds in spent)
+    clock, cpu, own = (seconds * 1e3 / trainer.task.steps_per_epoch for seconds in spent)
     return {
         "clock": clock,
         "CPU": cpu,
         "Python's thread": own,
-        "faults": (faults_now() - faults) / trainer.steps_per_epoch,
+        "faults": (faults_now() - faults) / trainer.task.steps_per_epoch,
     }
 
 
@@ -102,13 +103,13 @@ def faults_now() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def capture(trainer: Trainer, path: Path) -> None:
+def capture(task: WindowTask, path: Path) -> None:
     """A few warm steps as Metal ran them, in a file for Xcode."""
     for number in range(CAPTURED + 5):
         if number == 5:
             mx.metal.start_capture(str(path))
-        trainer.train_step(trainer.target_rows(0, number), 1e-5, number)
-        mx.eval(trainer.train_step.state())
+        task.step(task.target_rows(0, number), 1e-5, number)
+        mx.eval(task.step.arrays())
     mx.metal.stop_capture()
 
 
@@ -131,23 +132,23 @@ def main() -> None:
     corpus = load_corpus(options.corpus)
     model = build(architecture(options.model)[1].from_dict({"dim": corpus.dim}))
     config = TrainConfig(corpus=options.corpus, loss_cosine=1.0, batch_size=options.batch_size)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(model, corpus, config, Path(folder))
-        if options.capture:
-            capture(trainer, options.capture)
-            print(f"written: {options.capture}; open it in Xcode")
-            return
+    task = WindowTask(model, corpus, config)
+    trainer = Trainer(task, Checkpoints())
+    if options.capture:
+        capture(task, options.capture)
+        print(f"written: {options.capture}; open it in Xcode")
+        return
+    print(
+        f"{options.model}, batch {options.batch_size}, {mx.default_device()}, BLAS {BLAS.name}; milliseconds"
+    )
+    for name, value in parts(task).items():
+        print(f"{name:22}{value:9.2f}")
+    for number in range(options.epochs):
+        found = epoch(trainer)
         print(
-            f"{options.model}, batch {options.batch_size}, {mx.default_device()}, BLAS {BLAS.name}; milliseconds"
+            f"a step of epoch {number + 1}: "
+            + ", ".join(f"{name} {value:.2f}" for name, value in found.items())
         )
-        for name, value in parts(trainer).items():
-            print(f"{name:22}{value:9.2f}")
-        for number in range(options.epochs):
-            found = epoch(trainer)
-            print(
-                f"a step of epoch {number + 1}: "
-                + ", ".join(f"{name} {value:.2f}" for name, value in found.items())
-            )
 
 
 if __name__ == "__main__":

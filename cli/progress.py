@@ -17,21 +17,20 @@ from mlx_lvm.cli.evaluate import show
 from mlx_lvm.training import state
 from mlx_lvm.training.trainer import Trainer
 
-JUDGED = {
+METRICS = {  # what may choose the best epoch, in words
     "val_cosine": "cosine",
     "val_mrr": "MRR",
     "val_score": "cosine + 0.3 centred cosine",
-}  # what chose the best epoch, in words
+}
 
 
 class TrainingDisplay:
-    """Follows a Trainer: pass `step` and `epoch` to its `train`."""
+    """Follows a Trainer into `folder`: pass `step` and `epoch` to its `train`."""
 
-    def __init__(self, out: Output, trainer: Trainer) -> None:
-        self.out, self.trainer, self.headed = out, trainer, False
-        config = trainer.config
+    def __init__(self, out: Output, trainer: Trainer, folder: Path) -> None:
+        self.out, self.trainer, self.folder, self.headed = out, trainer, folder, False
         self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}/" + str(config.epochs)),
+            TextColumn("epoch {task.fields[epoch]}/" + str(trainer.task.config.epochs)),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
             TextColumn("loss {task.fields[loss]:.6f} cosine {task.fields[cosine]:.4f}"),
@@ -44,45 +43,24 @@ class TrainingDisplay:
         )
 
     def __enter__(self) -> TrainingDisplay:
-        trainer, say = self.trainer, self.out.say
-        model, config = trainer.model, trainer.config
-        total = config.epochs * trainer.steps_per_epoch
-        done = trainer.state.epoch * trainer.steps_per_epoch + trainer.state.step
-        say(f"{model.config.model_type}: {model.parameter_count():,} parameters, run folder {trainer.folder}")
-        train, val = trainer.train_windows, trainer.val_windows
-        count = getattr(
-            train, "windows", len(train)
-        )  # RAMN's batches are stretches of documents, with many windows each
-        say(
-            f"corpus {trainer.corpus.name}: {count:,} training windows of {config.context} in {len(trainer.split.train)} documents, "
-            f"{len(val):,} validation windows in {len(trainer.split.val)}"
-            + (f"; {train.skipped + val.skipped} documents too short" if train.skipped + val.skipped else "")
-        )
-        say(
-            "validation cosine without training: "
-            + ", ".join(f"{name} {value:.4f}" for name, value in trainer.baselines.items())
-        )
-        one, most = trainer.checkpoint_bytes()
-        say(f"checkpoints: {one / 1e6:,.1f} MB each, at most {most / 1e6:,.1f} MB of disk")
-        if not trainer.group.alone:
-            say(f"{trainer.group.size} processes share every batch")
+        trainer, task, state = self.trainer, self.trainer.task, self.trainer.state
+        for line in headings(trainer, self.folder):
+            self.out.say(line)
         for note in trainer.notes:
             self.out.notes.print(Text(note, style="yellow"))
+        steps = task.steps_per_epoch
+        done = state.epoch * steps + state.step
         if done:
-            say(
-                f"resumed at epoch {trainer.state.epoch + 1}, step {trainer.state.step} of {trainer.steps_per_epoch}"
-            )
+            self.out.say(f"resumed at epoch {state.epoch + 1}, step {state.step} of {steps}")
         self.progress.start()
-        self.task = self.progress.add_task(
-            "",
-            total=total,
-            completed=done,
-            epoch=trainer.state.epoch + 1,
-            loss=0.0,
-            cosine=0.0,
-            rate=0.0,
-            memory=0.0,
-        )
+        fields: dict[str, Any] = {
+            "epoch": state.epoch + 1,
+            "loss": 0.0,
+            "cosine": 0.0,
+            "rate": 0.0,
+            "memory": 0.0,
+        }
+        self.task = self.progress.add_task("", total=task.config.epochs * steps, completed=done, **fields)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,22 +84,43 @@ class TrainingDisplay:
             )
             self.out.say(f"{head} {'seconds':>7} {'MB':>6}", style="bold")
             self.headed = True
-        epoch = f"{r['epoch']:>3}/{self.trainer.config.epochs:<2} {r['lr']:>7.2g} {r['train_loss']:>9.6f}"
+        epoch = (
+            f"{r['epoch']:>3}/{self.trainer.task.config.epochs:<2} {r['lr']:>7.2g} {r['train_loss']:>9.6f}"
+        )
         validation = f" {r['val_loss']:>9.6f} {r['val_cosine']:>8.4f} {r['val_centred_cosine']:>8.4f}"
         ranking = f" {r['val_mrr']:>7.4f}" if ranks else ""
         cost = f" {r['seconds']:>7.1f} {r['peak_memory'] / 1e6:>6.0f}"
         self.out.say(epoch + validation + ranking + cost + (" best" if r["best"] else ""))
 
-    def verdict(self, result: dict[str, Any], folder: Path) -> None:
+    def verdict(self, result: dict[str, Any]) -> None:
         """How the best checkpoint stands on the test documents, and what to do with it."""
-        state = self.trainer.state
-        judged = JUDGED.get(self.trainer.judged_by, self.trainer.judged_by)
+        state, metric = self.trainer.state, self.trainer.task.selection_metric
         self.out.say(
-            f"best validation {judged} {state.best_cosine:.4f} at epoch {state.best_epoch}; {state.seconds:.0f} s of training"
+            f"best validation {METRICS.get(metric, metric)} {state.best_score:.4f} at epoch {state.best_epoch}; "
+            f"{state.seconds:.0f} s of training"
         )
         self.out.say()
         show(self.out, result)
-        self.out.say(f"next: lvm parity {folder}   lvm export {folder} --out exported")
+        self.out.say(f"next: lvm parity {self.folder}   lvm export {self.folder} --out exported")
+
+
+def headings(trainer: Trainer, folder: Path) -> list[str]:
+    """What is known of a training before its first step."""
+    task = trainer.task
+    model, split, validation = task.model, task.split, len(task.val_windows)
+    short = f"; {task.skipped} documents too short" if task.skipped else ""
+    baselines = ", ".join(f"{name} {value:.4f}" for name, value in task.baselines.items())
+    each, most = trainer.checkpoint_bytes()
+    lines = [
+        f"{model.config.model_type}: {model.parameter_count():,} parameters, run folder {folder}",
+        f"corpus {task.corpus.name}: {task.train_count:,} training windows of {task.config.context} in "
+        f"{len(split.train)} documents, {validation:,} validation windows in {len(split.val)}{short}",
+        f"validation cosine without training: {baselines}",
+        f"checkpoints: {each / 1e6:,.1f} MB each, at most {most / 1e6:,.1f} MB of disk",
+    ]
+    if not task.group.single:
+        lines.append(f"{task.group.size} processes share every batch")
+    return lines
 
 
 class Silent(Output):

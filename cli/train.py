@@ -16,12 +16,14 @@ from mlx_lvm.cli.progress import Silent
 from mlx_lvm.cli.train_many import PLAN, Recipe, resume_many, train_many
 from mlx_lvm.cli.train_one import resume_locked, run
 from mlx_lvm.config import Config, field_types
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
 from mlx_lvm.models import MODELS, TRAINED, architecture
 from mlx_lvm.training.config import BEST_OF, PRESETS, UNUSED, TrainConfig, preset
-from mlx_lvm.training.distributed import join
+from mlx_lvm.training.distributed import init
 from mlx_lvm.training.reporting import require_reporter
-from mlx_lvm.training.session import start_run, trainable
+from mlx_lvm.training.session import start_run
+from mlx_lvm.training.tasks.choose import trainable
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -163,7 +165,7 @@ def train(
     given = {name: value for name, value in options.items() if value is not None}
     choose_device(device)
     require_reporter(report_to)
-    group = join()
+    group = init()
     out_ = Output(as_json) if group.rank == 0 else Silent()
     if resume is not None:
         if seeds > 1:
@@ -186,7 +188,8 @@ def train(
         if seeds > 1:
             raise UsageError("--seeds trains one architecture again; name it, or leave --seeds away")
         recipes = every_recipe(given, config, preset_name)
-        planned = {name: one for name, one in recipes.items() if trainable(name, one[2])}
+        corpus = open_corpus(find_corpus(next(iter(recipes.values()))[2].corpus))
+        planned = {name: one for name, one in recipes.items() if trainable(name, one[2], corpus)}
         for name in [name for name in recipes if name not in planned]:
             out_.say(
                 f"{name}: left out, for it is trained on a corpus in memory and this one is streamed; --memory gives it more"

@@ -64,7 +64,7 @@ def resume_many(folder: Path, group: Group, out: Output, report_to: str | None) 
     """What a plan has left over. Raises InvalidFile where the plan does not parse."""
     text = json.dumps(read_json(folder / PLAN)) if group.rank == 0 else ""
     try:
-        plan = json.loads(group.first_text(text))
+        plan = json.loads(group.broadcast_text(text))
         recipes = {
             key: (one["model"], one["sizes"], TrainConfig.from_dict(one["train"]))
             for key, one in plan["runs"].items()

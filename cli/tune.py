@@ -70,7 +70,7 @@ def tune(
     choose_device(device)
     name, sizes, base = recipe(model, given, None, None)
     search = Search(name, base, sizes, frozenset(given))
-    words = WORDS[search.judged_by]
+    words = WORDS[search.selection_metric]
     folder = out or Path("runs") / f"tune-{name}-{Path(base.corpus).stem}"
     with Lock(folder), StopOnSignal() as signals:
         study = open_study(folder / "study.db", search)
@@ -84,14 +84,14 @@ def tune(
                 trials,
                 seconds,
                 on_epoch=lambda number, record: status.update(
-                    f"trial {number}, epoch {record['epoch']}: {words} {record[f'val_{search.judged_by}']:.4f}"
+                    f"trial {number}, epoch {record['epoch']}: {words} {record[f'val_{search.selection_metric}']:.4f}"
                 ),
                 on_trial=lambda record: display.say(trial_line(record)),
                 stop=lambda: bool(signals.received),
             )
         best = best_of(study)
         if best is not None:
-            show(display, table(study), best, search.judged_by)
+            show(display, table(study), best, search.selection_metric)
             display.say("pictures: " + ", ".join(str(path) for path in plot(study, folder)))
             chosen = {key: best[key] for key in search.space()}
             display.say(f"train the best: {search.command(chosen)}", style="bold")

@@ -40,7 +40,7 @@ class IOFailed(LvmError):
     exit_code = 4
 
 
-class NumbersBroke(LvmError):
+class NonFiniteError(LvmError):
     """NaN or Inf in a loss, a gradient or a weight."""
 
     exit_code = 5

@@ -255,11 +255,11 @@ def mlx_run(subject: Subject, corpus: Corpus, config: TrainConfig, batches: list
     losses = []
     for number, batch in enumerate(batches):
         step(batch, schedule.lr, key=number)
-        mx.eval(step.state())
+        mx.eval(step.arrays())
         losses.append(step.read_sums()["loss"])
         step.clear_sums()
         schedule.observe(recorded_metric(number))
-    saved = step.saved()
+    saved = step.state_dict()
     moments = [
         {
             name.removeprefix(f"{part}."): bridge.to_float64(v)

@@ -22,8 +22,10 @@ from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import VectorModel, architecture, as_dict, build
 from mlx_lvm.models.weights import DTYPES
-from mlx_lvm.training.config import Every, TrainConfig
+from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.step import TrainStep
+from mlx_lvm.training.store import Checkpoints
+from mlx_lvm.training.tasks.windows import WindowTask
 from mlx_lvm.training.trainer import Trainer
 
 
@@ -123,20 +125,20 @@ class Mlx:
 
         def call() -> None:
             step(batches[step.count % INPUTS], self.train_config.lr, step.count)
-            mx.eval(step.state())
+            mx.eval(step.arrays())
 
         return call
 
     def epoch(self, cell: Cell) -> Callable[[], None]:
         """An epoch of the trainer itself, without validation and checkpoint."""
-        trainer = Trainer(
-            self.model(), self.corpus, self.train_config.replace(batch_size=cell.batch), self.folder
-        )
+        config = self.train_config.replace(batch_size=cell.batch)
+        task = WindowTask(self.model(), self.corpus, config)
+        trainer = Trainer(task, Checkpoints())
 
         def call() -> None:
             trainer.state.step = 0
-            trainer._epoch(lambda progress: None, lambda: False, Every())
-            mx.eval(trainer.train_step.state())
+            trainer.run_epoch()
+            mx.eval(task.step.arrays())
 
         return call
 

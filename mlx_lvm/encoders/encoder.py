@@ -21,7 +21,7 @@ from mlx_lvm.encoders.parallel import lanes
 from mlx_lvm.encoders.pooling import Dense, Pooling
 from mlx_lvm.encoders.tokens import Tokens
 from mlx_lvm.encoders.weights import load_weights
-from mlx_lvm.errors import InvalidFile, NumbersBroke, UsageError
+from mlx_lvm.errors import InvalidFile, NonFiniteError, UsageError
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 CPU_TOKENS = 512  # of a batch: what a layer makes of them stays in a core's own cache
@@ -81,7 +81,7 @@ class TextEncoder:
         """Unit vectors [texts, dim] float32. prompt: what every text begins with; default: the folder's own,
         if any.
 
-        Raises NumbersBroke where a vector is not finite.
+        Raises NonFiniteError where a vector is not finite.
         """
         prompt = prompt if prompt is not None else (self.folder.default_prompt if self.folder else "")
         ids = self.tokens.ids([prompt + text for text in texts])
@@ -90,7 +90,7 @@ class TextEncoder:
         for rows, vectors in self._run(ids, skipped):
             out[rows] = vectors
         if not np.isfinite(out).all():
-            raise NumbersBroke(
+            raise NonFiniteError(
                 f"the encoder gave NaN or Inf in {self.model.dtype}; float32 and bfloat16 reach further than float16"
             )
         return out

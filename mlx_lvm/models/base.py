@@ -57,6 +57,9 @@ class VectorModel(nn.Module):
         "cosine"  # the figure of an evaluation that the model is made for, and its verdict speaks of first
     )
 
+    # What trains it: a key of `mlx_lvm.training.tasks`, or "fitted" for a model that nothing trains by gradient.
+    task: ClassVar[str] = "windows"
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config

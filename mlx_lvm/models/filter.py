@@ -33,6 +33,8 @@ class Filter(VectorModel):
     Unfitted it is the mean of the last chunks. Torch twin: `mlx_lvm.parity.twins.filter.Filter`.
     """
 
+    task = "fitted"
+
     config: FilterConfig
 
     def __init__(self, config: FilterConfig) -> None:

@@ -163,6 +163,8 @@ class RAMN(VectorModel):
     2,531,138 (regress) or 2,089,543 (retrieve) parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.ramn.RAMN`.
     """
 
+    task = "documents"
+
     config: RAMNConfig
     history = MAX_CONTEXT  # chunks before the target that it reads where a document has them
 

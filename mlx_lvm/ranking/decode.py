@@ -28,7 +28,7 @@ from mlx_lvm.core.files import read_json
 from mlx_lvm.core.safetensors import open_safetensors
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.errors import InvalidFile, NumbersBroke, SetupInvalid, UsageError
+from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError
 
 INSTALL = "pip install 'mlx-lvm[decode]'"
 WEIGHTS = (
@@ -74,7 +74,7 @@ class Inverter:
     def decode(self, vectors: Sequence[Sequence[float]] | np.ndarray) -> list[dict[str, Any]]:
         """For each unit vector [n, dim] its `text` and `cosine`, that of the text's own embedding with it; None where the encoder
         is an API. Raises InvalidFile where the inverter does not load or its encoder gives other vectors for the probe sentences
-        than the corpus's, SetupInvalid where what it builds on cannot be had, NumbersBroke where its encoder gives no number.
+        than the corpus's, SetupInvalid where what it builds on cannot be had, NonFiniteError where its encoder gives no number.
         """
         units = np.asarray(vectors, np.float32)
         with _quiet():
@@ -96,7 +96,9 @@ class Inverter:
             own = _embed(model, texts)
             cosines = (own * units).sum(axis=1) / np.linalg.norm(own, axis=1)
         if not np.isfinite(cosines).all():
-            raise NumbersBroke(f"--decode {self.name}: the inverter's encoder gave a zero vector, NaN or Inf")
+            raise NonFiniteError(
+                f"--decode {self.name}: the inverter's encoder gave a zero vector, NaN or Inf"
+            )
         return [{"text": text, "cosine": float(cosine)} for text, cosine in zip(texts, cosines, strict=True)]
 
     def _require_same(self, card: EncoderCard) -> None:

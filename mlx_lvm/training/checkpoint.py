@@ -22,7 +22,7 @@ from mlx_lvm.core.arrays import not_finite
 from mlx_lvm.core.files import sha256, sync_folder, write_atomic, write_flushed
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.safetensors import safetensors_from, to_bytes
-from mlx_lvm.errors import InvalidFile, IOFailed, NumbersBroke
+from mlx_lvm.errors import InvalidFile, IOFailed, NonFiniteError
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 POINTERS = ("LATEST", "BEST")
@@ -42,11 +42,8 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, ...]) -> Path:
-    """Write `folder/name` and point `pointers` at it. Raises IOFailed naming the cause, NumbersBroke for NaN or Inf weights."""
-    for key in not_finite(checkpoint.weights):
-        raise NumbersBroke(
-            f"weight '{key}' holds NaN or Inf; this checkpoint is not written, the last good one stays"
-        )
+    """Write `folder/name` and point `pointers` at it. Raises IOFailed naming the cause, NonFiniteError for NaN or Inf weights."""
+    require_finite(checkpoint.weights)
     contents = {
         "model.safetensors": to_bytes(checkpoint.weights, {"format": "pt"}),
         "optimizer.safetensors": to_bytes(checkpoint.optimizer, {}),
@@ -79,6 +76,14 @@ def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, .
         ) from error
     point(folder, name, pointers)
     return target
+
+
+def require_finite(weights: dict[str, mx.array]) -> None:
+    """Raises NonFiniteError naming the first weight that holds NaN or Inf."""
+    for name in not_finite(weights):
+        raise NonFiniteError(
+            f"weight '{name}' holds NaN or Inf; this checkpoint is not written, the last good one stays"
+        )
 
 
 def point(folder: Path, name: str, pointers: tuple[str, ...]) -> None:

@@ -105,6 +105,10 @@ class TrainConfig(Config):
                 f"all loss weights are zero: the model would learn nothing. Set one of {', '.join('loss_' + n for n in LOSSES)}"
             )
 
+    def memory_bytes(self) -> int | None:
+        """What `memory` names; None for auto."""
+        return None if self.memory == "auto" else parse_size(self.memory)
+
     def loss_weights(self) -> dict[str, float]:
         return {name: getattr(self, f"loss_{name}") for name in LOSSES}
 

@@ -1,7 +1,7 @@
 """Several processes that train one model: each computes its rows of every batch, all apply the same step.
 
-MLX's own engine carries the data (ring, MPI, JACCL, NCCL); `mlx.launch` starts the processes. A process alone, the usual
-case, never touches it: `ALONE` leaves every array as it is.
+MLX's own engine carries the data (ring, MPI, JACCL, NCCL); `mlx.launch` starts the processes. A process on its own, the usual
+case, never touches it: `SINGLE` leaves every array as it is.
 
 A process waits for its peers in every step. If one dies, MLX reports the broken connection; if one merely falls silent
 (power, cable, a stopped process), a thread ends this process after PATIENCE seconds.
@@ -37,10 +37,10 @@ class Group:
     def __init__(self, group: Any = None) -> None:
         self.group = group
         self.rank, self.size = (0, 1) if group is None else (int(group.rank()), int(group.size()))
-        self.watch = Watch(self.rank)
+        self.watchdog = PeerWatchdog(self.rank)
 
     @property
-    def alone(self) -> bool:
+    def single(self) -> bool:
         return self.size == 1
 
     def shard(self, batch: int) -> tuple[int, int, int]:
@@ -51,7 +51,7 @@ class Group:
         rows = -(-batch // self.size)
         return min(self.rank * rows, batch), min((self.rank + 1) * rows, batch), rows
 
-    def all_rows(self, own: mx.array, batch: int) -> mx.array:
+    def all_gather(self, own: mx.array, batch: int) -> mx.array:
         """Every rank's rows in the batch's order, [rows, dim] -> [batch, dim]; a gradient reaches this rank's own alone.
 
         So a loss over the result is the loss of the whole batch, also one that looks across it, and its gradients summed
@@ -61,7 +61,7 @@ class Group:
         others = mx.distributed.all_gather(mx.stop_gradient(own), group=self.group)
         return mx.concatenate([others[:start], own[: stop - start], others[stop:batch]])
 
-    def sum(self, tree: Any) -> Any:
+    def all_reduce(self, tree: Any) -> Any:
         """The tree's arrays summed over the ranks, in one message.
 
         (`mlx.nn.average_gradients` drops the parts of a tree that hold no array, such as a dropout layer's.)
@@ -76,27 +76,27 @@ class Group:
 
     def any(self, flag: bool) -> bool:
         """Whether any rank says true. Every rank must ask."""
-        return flag if self.alone else bool(self._gather(np.array([flag], np.int32)).any())
+        return flag if self.single else bool(self._gather(np.array([flag], np.int32)).any())
 
-    def first(self, values: np.ndarray) -> np.ndarray:
+    def broadcast(self, values: np.ndarray) -> np.ndarray:
         """Rank 0's values, to the bit."""
-        if self.alone:
+        if self.single:
             return values
         bits = np.ascontiguousarray(values).reshape(-1).view(np.int32)
         return self._gather(bits)[0].copy().view(values.dtype).reshape(values.shape)
 
-    def first_text(self, text: str | None) -> str:
+    def broadcast_text(self, text: str | None) -> str:
         """Rank 0's text; the others need not know it."""
-        if self.alone:
+        if self.single:
             return text or ""
         data = (text or "").encode()
-        length = int(self.first(np.array([len(data)], np.int64))[0])
+        length = int(self.broadcast(np.array([len(data)], np.int64))[0])
         padded = data[:length].ljust(-(-length // 4) * 4, b"\0")
-        return self.first(np.frombuffer(padded, np.int32)).tobytes()[:length].decode()
+        return self.broadcast(np.frombuffer(padded, np.int32)).tobytes()[:length].decode()
 
-    def first_arrays(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
+    def broadcast_arrays(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
         """Rank 0's arrays by name; the others bring arrays of the same names, shapes and dtypes."""
-        if self.alone:
+        if self.single:
             return arrays
         mine = arrays if self.rank == 0 else tree_map(mx.zeros_like, arrays)
         shared = {name: mx.distributed.all_sum(mine[name], group=self.group) for name in sorted(mine)}
@@ -106,9 +106,9 @@ class Group:
 
     def require_same(self, what: str, text: str) -> None:
         """Raises UsageError on every rank where `text` is not the same on all."""
-        if self.alone:
+        if self.single:
             return
-        theirs = self.first_text(text)
+        theirs = self.broadcast_text(text)
         if self.any(theirs != text):
             raise UsageError(
                 f"{what} differs between the processes; every machine needs the same files and options"
@@ -127,10 +127,10 @@ class Group:
     @contextmanager
     def waiting(self, patience: float | None = None) -> Iterator[None]:
         """Around everything that needs the peers. Raises IOFailed where one is lost; a silent one ends this process."""
-        if self.alone:
+        if self.single:
             yield
             return
-        self.watch.deadline = time.monotonic() + (self.patience if patience is None else patience)
+        self.watchdog.deadline = time.monotonic() + (self.patience if patience is None else patience)
         try:
             yield
         except RuntimeError as error:
@@ -138,10 +138,10 @@ class Group:
                 f"rank {self.rank}: lost another process of this training ({error}). {REMEDY}"
             ) from None
         finally:
-            self.watch.deadline = 0.0
+            self.watchdog.deadline = 0.0
 
 
-class Watch:
+class PeerWatchdog:
     """Ends the process when a wait is too long; nothing in Python can interrupt one.
 
     Its thread must not hold the group: MPI is finalised when nothing does any more, and complains if it never is.
@@ -161,18 +161,18 @@ class Watch:
 
 
 REMEDY = "The last checkpoint is intact: start all processes again with --resume. MLX_LVM_PEER_TIMEOUT=60 allows slower steps."
-ALONE = Group()
+SINGLE = Group()
 
 
-def join() -> Group:
-    """The group that a launcher put this process in, else ALONE. Raises IOFailed where the peers cannot be reached."""
+def init() -> Group:
+    """The group that a launcher put this process in, else SINGLE. Raises IOFailed where the peers cannot be reached."""
     if not any(name in os.environ for name in LAUNCHED):
-        return ALONE
+        return SINGLE
     try:
         group = Group(mx.distributed.init())
     except RuntimeError as error:
         raise IOFailed(f"the other processes cannot be reached ({error})") from None
-    if group.alone:
-        return ALONE
-    threading.Thread(target=group.watch.run, daemon=True).start()
+    if group.single:
+        return SINGLE
+    threading.Thread(target=group.watchdog.run, daemon=True).start()
     return group

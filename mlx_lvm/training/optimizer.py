@@ -16,7 +16,14 @@ from mlx_lvm.core.mlx import mx, tree_flatten, tree_map
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch's defaults
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
 COLUMNS = 64  # in which what is left of the squares is added
-IDLE = (1.0, 0.0, 1.0, 0.0, 1.0, 0.0)  # coefficients with which `adamw` returns what it was given, to the bit
+NO_OP = (
+    1.0,
+    0.0,
+    1.0,
+    0.0,
+    1.0,
+    0.0,
+)  # coefficients with which `adamw` returns what it was given, to the bit
 
 
 def zero_moments(parameters: Any) -> dict[str, Any]:
@@ -29,13 +36,13 @@ def coefficients(lr: float, weight_decay: float, step: int) -> mx.array:
     return mx.array([*held, 1 - BETA1, BETA2, 1 - BETA2], dtype=mx.float32)
 
 
-def only_if(ok: mx.array, gradients: Any, coefs: Any) -> tuple[Any, Any]:
+def skip_if_nonfinite(ok: mx.array, gradients: Any, coefs: Any) -> tuple[Any, Any]:
     """Gradients and coefficients as they are where `ok` [] is true; else those with which `adamw` changes nothing.
 
     The selection fuses into AdamW's kernel. One on what AdamW returns would not, and costs a third of a step of AMN.
     """
     chosen = tree_map(lambda g: mx.where(ok, g, 0.0), gradients)
-    return chosen, tree_map(lambda c: mx.where(ok, c, mx.array(IDLE)), coefs)
+    return chosen, tree_map(lambda c: mx.where(ok, c, mx.array(NO_OP)), coefs)
 
 
 def adamw(
@@ -46,7 +53,7 @@ def adamw(
     m = m + (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2;  p = (1 - lr wd) p - (lr / c1) m / (sqrt(v) / sqrt(c2) + eps)
     """
     # Scalars must have no axis: MLX's CPU takes its slow strided kernel for arrays of shape [1].
-    decay, size, root, new1, old2, new2 = (apart(c.squeeze()) for c in mx.split(coefs, len(IDLE)))
+    decay, size, root, new1, old2, new2 = (apart(c.squeeze()) for c in mx.split(coefs, len(NO_OP)))
     first = tree_map(lambda m, g: m + new1 * (g - m), moments["first"], gradients)
     second = tree_map(lambda v, g: old2 * v + new2 * (g * g), moments["second"], gradients)
     updated = tree_map(

@@ -20,6 +20,7 @@ from mlx_lvm.core.files import read_json, write_atomic, write_json
 from mlx_lvm.core.mlx import BLAS, mx
 from mlx_lvm.core.products import tf32_active
 from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.errors import InvalidFile, IOFailed
 from mlx_lvm.models import ModelConfig, as_dict
 from mlx_lvm.training.config import TrainConfig
@@ -49,7 +50,7 @@ def claim(model: str, corpus: str) -> Path:
         return folder
 
 
-def create(folder: Path, model: ModelConfig, train: TrainConfig, corpus: Corpus) -> None:
+def create(folder: Path, model: ModelConfig, train: TrainConfig, corpus: Corpus | MappedCorpus) -> None:
     """Write the configuration of a new run. Raises IOFailed where the folder holds a run already or cannot be written."""
     if folder.exists() and not folder.is_dir():
         raise IOFailed(f"{folder}: is a file; --out names a folder")
@@ -66,7 +67,7 @@ def write_config(folder: Path, described: dict[str, Any], model: ModelConfig, tr
     write_json(folder / CONFIG, described)
 
 
-def describe(model: ModelConfig, train: TrainConfig, corpus: Corpus) -> dict[str, Any]:
+def describe(model: ModelConfig, train: TrainConfig, corpus: Corpus | MappedCorpus) -> dict[str, Any]:
     return {
         "model": as_dict(model),
         "train": train.to_dict(),

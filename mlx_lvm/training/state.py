@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import sys
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,31 +29,39 @@ class Progress:
 class LoopState:
     """Where the loop stands; all plain values, saved with every checkpoint."""
 
+    plateau: Plateau
     epoch: int = 0
     step: int = 0  # steps done in this epoch
     count: int = 0  # optimiser steps done
     best_epoch: int = 0
-    best_cosine: float = -2.0
+    best_score: float = -sys.float_info.max  # of the task's selection metric; infinity would not be JSON
     seconds: float = 0.0
     trained_windows: int = 0
-    plateau: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def end_epoch(self, record: dict[str, Any], score: float) -> bool:
+        """Take an epoch's record; the schedule looks at its validation loss. Whether its score is the best so far."""
+        self.plateau.observe(record["val_loss"])
+        self.history.append(record)
+        self.epoch, self.step = self.epoch + 1, 0
+        better = score > self.best_score
+        if better:
+            self.best_epoch, self.best_score = self.epoch, score
+        return better
 
     @classmethod
     def checked(cls, values: Any, steps_per_epoch: int, what: str) -> LoopState:
-        """From the plain values of `what`. Raises InvalidFile where they do not parse, or cannot be of a run with so many steps."""
+        """From the plain values of `what`.
+
+        Raises InvalidFile where they do not parse, or cannot be of a run with so many steps.
+        """
         try:
-            state = cls(**values)
-            kinds = {name: type(value) for name, value in asdict(cls()).items()}
-            wrong = [
-                name
-                for name, kind in kinds.items()
-                if not isinstance(getattr(state, name), (int, kind) if kind is float else kind)
-            ]
+            known = {RENAMED.get(str(name), str(name)): value for name, value in dict(values).items()}
+            state = cls(**{**known, "plateau": Plateau(**known["plateau"])})
+            wrong = [name for name, kinds in KINDS.items() if not isinstance(getattr(state, name), kinds)]
             if wrong:
                 raise ValueError(f"{', '.join(wrong)} of another type")
-            Plateau(**state.plateau)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, KeyError) as error:
             raise InvalidFile(f"{what}: its state does not parse ({error})") from None
         if (
             state.count != state.epoch * steps_per_epoch + state.step
@@ -63,6 +72,14 @@ class LoopState:
                 f"with {steps_per_epoch} steps an epoch; it belongs to another run"
             )
         return state
+
+
+RENAMED = {"best_cosine": "best_score"}  # in checkpoints of earlier versions
+KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("epoch", "step", "count", "best_epoch", "trained_windows"), int),
+    **dict.fromkeys(("best_score", "seconds"), (int, float)),
+    "history": list,
+}
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -1,14 +1,14 @@
-"""The compiled training step: gather, forward, loss, backward, clip, update, in one function without a host round trip.
+"""The compiled training step: gather, forward, loss, backward, clip, update, without a host round trip.
 
-The step's state (weights, moments, running sums) is captured by `mx.compile`; `load` must come before the first call,
-because an array bound to the state later would not be the one that the compiled function updates.
+`mx.compile` captures one dict, `TrainStep.state` (moments and running sums), beside the model itself. What is in
+the dict may be replaced at any time; the dict itself never is, because the compiled function would not see another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,144 +20,170 @@ from mlx_lvm.data.windows import context_rows
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.models import Prediction, VectorModel, normalize
 from mlx_lvm.training.config import TrainConfig
-from mlx_lvm.training.distributed import ALONE, Group
+from mlx_lvm.training.distributed import SINGLE, Group
 from mlx_lvm.training.losses import total_loss
 from mlx_lvm.training.optimizer import (
     adamw,
     clip_gradients,
     coefficients,
     gradient_norm,
-    only_if,
+    skip_if_nonfinite,
     zero_moments,
 )
 
 NEVER = 2**31 - 1  # step at which nothing broke
 
 
-class TrainStep:
+class Step(Protocol):
+    """What a task trains with. Sums since the last `clear_sums` stay on the device."""
+
+    def __call__(self, batch: np.ndarray, lr: float, key: int) -> None:
+        """One step on a batch [n] of `Task.batches`; `key` seeds all that is random in it."""
+
+    def arrays(self) -> list[Any]:
+        """Everything that a step leaves behind on the device, for `mx.eval` and `mx.async_eval`."""
+
+    def broken(self) -> mx.array:
+        """The first step whose loss or gradient was not finite, else NEVER."""
+
+    def read_sums(self) -> dict[str, float]:
+        """loss, cosine: means since the last `clear_sums`; windows: their number; broken: as above."""
+
+    def clear_sums(self) -> None: ...
+
+    def state_dict(self) -> dict[str, mx.array]:
+        """All that a checkpoint must hold beside the model's weights."""
+
+    def load_state_dict(self, saved: dict[str, mx.array], count: int) -> None:
+        """Take back what `state_dict` gave, after `count` steps. Raises InvalidFile where it does not fit."""
+
+
+class StepState:
+    """What every step has: optimiser moments and running sums, in the one dict that the compiled step captures."""
+
+    def __init__(self, trained: nn.Module) -> None:
+        self.count = 0  # optimiser steps done
+        self.state: dict[str, Any] = {
+            "moments": zero_moments(trained.trainable_parameters()),
+            "sums": zero_sums(),
+        }
+
+    def broken(self) -> mx.array:
+        """To be read when the device is done with it."""
+        return self.state["sums"]["broken"]
+
+    def read_sums(self) -> dict[str, float]:
+        mx.eval(self.state["sums"])  # once for all of them
+        sums = {name: value.item() for name, value in self.state["sums"].items()}
+        windows = max(sums["windows"], 1)
+        return {**sums, "loss": sums["loss"] / windows, "cosine": sums["cosine"] / windows}
+
+    def clear_sums(self) -> None:
+        self.state["sums"] = zero_sums()
+
+    def state_dict(self) -> dict[str, mx.array]:
+        """Moments and sums by name."""
+        moments, sums = self.state["moments"], self.state["sums"]
+        leaves: Any = {part: tree_flatten(moments[part]) for part in ("first", "second")}
+        out = {f"{part}.{name}": value for part in leaves for name, value in leaves[part]}
+        return {**out, **{f"sums.{name}": value for name, value in sums.items()}}
+
+    def load_state_dict(self, saved: dict[str, mx.array], count: int) -> None:
+        require_fit(saved, self.state_dict())
+        moments = self.state["moments"]
+        for part in ("first", "second"):
+            # Into the tree that is there: one built from names alone would lack modules without parameters,
+            # such as dropout.
+            names: Any = tree_flatten(moments[part])
+            values = iter([saved[f"{part}.{name}"] for name, _ in names])
+            moments[part] = tree_map(lambda _, values=values: next(values), moments[part])
+        self.state["sums"] = {name: saved[f"sums.{name}"] for name in self.state["sums"]}
+        self.count = count
+
+
+def require_fit(saved: dict[str, mx.array], expected: dict[str, mx.array]) -> None:
+    """Raises InvalidFile where names, shapes or dtypes differ, or a value is NaN or Inf."""
+    wanted = {name: (value.shape, value.dtype) for name, value in expected.items()}
+    given = {name: (value.shape, value.dtype) for name, value in saved.items()}
+    wrong = sorted(name for name in {*given, *wanted} if given.get(name) != wanted.get(name))
+    if wrong:
+        raise InvalidFile(
+            f"optimiser state: {', '.join(wrong[:5])}: missing, unknown, or of another shape or dtype than "
+            "this model's"
+        )
+    for name in not_finite(saved):
+        raise InvalidFile(f"optimiser state: '{name}' holds NaN or Inf")
+
+
+class TrainStep(StepState):
     """Calls of this object train `model` on the windows of the given target rows.
 
-    Sums since the last `clear_sums` stay on the device: loss, cosine, windows, and the first step whose loss or gradient
-    was not finite. That step, and every one after it, leaves weights and moments as they were, to the bit.
-
-    With a group of processes every rank gets the whole batch, computes its own share and applies the same step.
+    A step whose loss or gradient is not finite, and every one after it, leaves weights and moments as they were,
+    to the bit. With a group of processes every rank gets the whole batch, computes its share and applies the same step.
     """
 
-    def __init__(self, model: VectorModel, corpus: Corpus, config: TrainConfig, group: Group = ALONE) -> None:
+    def __init__(
+        self, model: VectorModel, corpus: Corpus | Rows, config: TrainConfig, group: Group = SINGLE
+    ) -> None:
+        super().__init__(model)
         self.model, self.config, self.group = model, config, group
-        self.count = 0  # optimiser steps done
-        self.moments = zero_moments(model.trainable_parameters())
-        self.sums = _zero_sums()
         self.use(corpus)
-        self._compiled: Callable[..., None] | None = None
+        self._step = self._compile()
 
     def use(self, rows: Corpus | Rows) -> None:
-        """Gather from these rows from now on; target rows count in them. Of one dtype and, lest it compile anew, one shape."""
+        """Gather from these rows from now on; target rows count in them.
+
+        Of one dtype and, lest it compile anew, of one shape.
+        """
         self._vectors = [rows.vectors] if rows.scales is None else [rows.vectors, rows.scales]
 
-    def __call__(self, targets: np.ndarray, lr: float, key: int) -> None:
-        """One step on target rows [batch]. `key` seeds this step's dropout alone, so nothing random has to be saved."""
-        if self._compiled is None:
-            self._compiled = self._compile()
+    def __call__(self, batch: np.ndarray, lr: float, key: int) -> None:
+        """One step on target rows [batch]. `key` seeds this step's dropout, so nothing random has to be saved."""
         self.count += 1
         mx.random.seed(key)
-        self._compiled(
-            mx.array(targets),
-            coefficients(lr, self.config.weight_decay, self.count),
-            mx.array(self.count),
-            *self._vectors,
-        )
+        rates = coefficients(lr, self.config.weight_decay, self.count)
+        self._step(mx.array(batch), rates, mx.array(self.count), *self._vectors)
+
+    def arrays(self) -> list[Any]:
+        return [self.model.parameters(), self.state["moments"], self.state["sums"]]
 
     def _compile(self) -> Callable[..., None]:
-        config, model, group = self.config, self.model, self.group
+        config, model, group, state = self.config, self.model, self.group, self.state
         loss_of = total_loss(config.loss_weights(), config.temperature)
-        captured = {"moments": self.moments, "sums": self.sums}
-        state = [model.state, captured, mx.random.state]
 
         def forward(context: mx.array, target: mx.array) -> tuple[mx.array, mx.array]:
             prediction = in_bfloat16(model, context) if config.precision == "bfloat16" else model(context)
-            if not group.alone:
-                raw = group.all_rows(prediction.raw, target.shape[0])
+            if not group.single:
+                raw = group.all_gather(prediction.raw, target.shape[0])
                 prediction = Prediction(raw, normalize(raw))
             return loss_of(prediction, target), (prediction.unit * normalize(target)).sum()
 
         value_and_grad: Callable[..., Any] = nn.value_and_grad(model, forward)
+        captured: list[Any] = [model.state, state, mx.random.state]
 
-        @partial(mx.compile, inputs=state, outputs=state)
+        @partial(mx.compile, inputs=captured, outputs=captured)
         def step(
             targets: mx.array,
-            coefs: mx.array,
+            rates: mx.array,
             number: mx.array,
             vectors: mx.array,
             scales: mx.array | None = None,
         ) -> None:
             context = gather(vectors, scales, context_rows(share(targets, group), config.context))
-            values, gradients = value_and_grad(context, gather(vectors, scales, targets))
-            loss, cosine = values
-            if not group.alone:
-                gradients = group.sum(gradients)
+            (loss, cosine), gradients = value_and_grad(context, gather(vectors, scales, targets))
+            if not group.single:
+                gradients = group.all_reduce(gradients)
             norm = gradient_norm(gradients)
             if config.clip:
                 gradients = clip_gradients(gradients, norm, config.clip)
-            captured["sums"] = added(captured["sums"], number, loss, cosine, norm, targets.size)
-            gradients, coefs = only_if(captured["sums"]["broken"] == NEVER, gradients, coefs)
-            weights, captured["moments"] = adamw(
-                model.trainable_parameters(), gradients, captured["moments"], coefs
-            )
+            state["sums"] = added(state["sums"], number, loss, cosine, norm, targets.size)
+            finite = state["sums"]["broken"] == NEVER
+            gradients, rates = skip_if_nonfinite(finite, gradients, rates)
+            weights, moments = adamw(model.trainable_parameters(), gradients, state["moments"], rates)
+            state["moments"] = moments
             model.update(weights)
 
-        self._captured = captured
         return step
-
-    def state(self) -> list[Any]:
-        """Everything that a step leaves behind on the device, for `mx.eval` and `mx.async_eval`."""
-        return [self.model.parameters(), self._live("moments"), self._live("sums")]
-
-    def _live(self, name: str) -> dict[str, Any]:
-        return getattr(self, name) if self._compiled is None else self._captured[name]
-
-    def broken(self) -> mx.array:
-        """The first step whose loss or gradient was not finite, else NEVER; to be read when the device is done with it."""
-        return self._live("sums")["broken"]
-
-    def read_sums(self) -> dict[str, float]:
-        """Loss and cosine per window since the sums were last cleared, their number, and the first broken step (else NEVER)."""
-        mx.eval(self._live("sums"))  # once for all of them
-        sums = {name: value.item() for name, value in self._live("sums").items()}
-        windows = max(sums["windows"], 1)
-        return {**sums, "loss": sums["loss"] / windows, "cosine": sums["cosine"] / windows}
-
-    def clear_sums(self) -> None:
-        for name, value in _zero_sums().items():
-            self._live("sums")[name] = value
-
-    def saved(self) -> dict[str, mx.array]:
-        """Moments and sums by name, as a checkpoint holds them."""
-        leaves: Any = {part: tree_flatten(self._live("moments")[part]) for part in ("first", "second")}
-        out = {f"{part}.{name}": value for part in leaves for name, value in leaves[part]}
-        return {**out, **{f"sums.{name}": value for name, value in self._live("sums").items()}}
-
-    def load(self, saved: dict[str, mx.array], count: int) -> None:
-        """Take back what `saved` gave, after `count` steps. Only before the first call. Raises InvalidFile where it does not fit."""
-        assert self._compiled is None, (
-            "load before the first step: a compiled step does not see arrays bound later"
-        )
-        expected = {name: (value.shape, value.dtype) for name, value in self.saved().items()}
-        found = {name: (value.shape, value.dtype) for name, value in saved.items()}
-        if found != expected:
-            wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-            raise InvalidFile(
-                f"optimiser state: {', '.join(wrong[:5])}: missing, unknown, or of another shape or dtype than this model's"
-            )
-        for name in not_finite(saved):
-            raise InvalidFile(f"optimiser state: '{name}' holds NaN or Inf")
-        for part in ("first", "second"):
-            # Into the tree that is there: one built from names alone would lack modules without parameters, such as dropout.
-            leaves: Any = tree_flatten(self.moments[part])
-            values = iter([saved[f"{part}.{name}"] for name, _ in leaves])
-            self.moments[part] = tree_map(lambda _, values=values: next(values), self.moments[part])
-        self.sums = {name: saved[f"sums.{name}"] for name in self.sums}
-        self.count = count
 
 
 def in_bfloat16(model: VectorModel, context: mx.array) -> Prediction:
@@ -196,32 +222,11 @@ def added(
 
 def share(targets: mx.array, group: Group) -> mx.array:
     """The target rows that this rank computes; a rank with fewer than the others fills up with the batch's first."""
-    if group.alone:
+    if group.single:
         return targets
     start, stop, rows = group.shard(targets.shape[0])
     return mx.concatenate([targets[start:stop], mx.broadcast_to(targets[:1], (rows - (stop - start),))])
 
 
-def _zero_sums() -> dict[str, mx.array]:
+def zero_sums() -> dict[str, mx.array]:
     return {"loss": mx.array(0.0), "cosine": mx.array(0.0), "windows": mx.array(0), "broken": mx.array(NEVER)}
-
-
-def compile_validation(
-    model: VectorModel, corpus: Corpus, config: TrainConfig, mean: mx.array
-) -> Callable[[mx.array], mx.array]:
-    """A compiled function from target rows [n] to sums [loss, cosine, centred cosine] over them.
-
-    A function of its own, because a compiled training step keeps dropout whatever `model.eval()` says later.
-    """
-    loss_of = total_loss(config.loss_weights(), config.temperature)
-    vectors = [corpus.vectors] if corpus.scales is None else [corpus.vectors, corpus.scales]
-
-    @partial(mx.compile, inputs=[model.state])
-    def sums(targets: mx.array, vectors: mx.array, scales: mx.array | None = None) -> mx.array:
-        prediction = model(gather(vectors, scales, context_rows(targets, config.context)))
-        target = gather(vectors, scales, targets)
-        cosine = (prediction.unit * normalize(target)).sum()
-        centred = (normalize(prediction.unit - mean) * normalize(normalize(target) - mean)).sum()
-        return mx.stack([loss_of(prediction, target) * targets.size, cosine, centred])
-
-    return lambda targets: sums(targets, *vectors)

@@ -16,10 +16,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm.errors import InvalidFile, NumbersBroke, SetupInvalid, UsageError
+from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError
 from mlx_lvm.models import architecture
 from mlx_lvm.training.config import SEARCH, SEARCH_SIZES, UNUSED, Range, TrainConfig, preset
-from mlx_lvm.training.session import new_trainer
+from mlx_lvm.training.session import new_task
+from mlx_lvm.training.store import Checkpoints
+from mlx_lvm.training.trainer import Trainer
 
 STARTUP = 5  # trials before any is cut short
 
@@ -34,7 +36,7 @@ class Search:
     fixed: frozenset[str] = frozenset()
 
     @property
-    def judged_by(self) -> str:
+    def selection_metric(self) -> str:
         """The figure of the validation documents that a trial is as good as."""
         return "mrr" if self.sizes.get("head") == "retrieve" else "centred_cosine"
 
@@ -107,7 +109,7 @@ def open_study(path: Path, search: Search) -> Any:
     if earlier is not None and earlier != [search.model, search.described()]:
         raise UsageError(f"{path}: holds a search over {earlier[0]} with other options; name another --out")
     study.set_user_attr("search", [search.model, search.described()])
-    study.set_user_attr("judged_by", search.judged_by)
+    study.set_user_attr("judged_by", search.selection_metric)  # the name that studies have it under
     for trial in study.get_trials(
         deepcopy=False, states=[optuna.trial.TrialState.RUNNING]
     ):  # its process was killed
@@ -141,7 +143,7 @@ def run_search(
             value, epochs = _train(trial, search, on_epoch, lambda: stop() or time.monotonic() > deadline)
         except optuna.TrialPruned:
             state, value = states.PRUNED, None
-        except NumbersBroke as error:
+        except NonFiniteError as error:
             trial.set_user_attr("broke", str(error)[:500])
             state, value = states.PRUNED, None
         except BaseException:
@@ -182,12 +184,11 @@ def _train(
     options = {name: value for name, value in chosen.items() if name in known}
     sizes = search.sizes | {name: value for name, value in chosen.items() if name not in known}
     try:
-        trainer, _ = new_trainer(search.model, sizes, search.base.replace(**options), Path("nowhere"))
+        task = new_task(search.model, sizes, search.base.replace(**options))
     except UsageError as error:  # such as a width that the given number of heads does not divide
         trial.set_user_attr("broke", str(error)[:500])
         raise optuna.TrialPruned from None
-    trainer.writes = False
-    figure = f"val_{search.judged_by}"
+    trainer, figure = Trainer(task, Checkpoints()), f"val_{search.selection_metric}"
 
     def epoch(record: dict[str, Any]) -> None:
         on_epoch(trial.number, record)

@@ -18,7 +18,7 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.encoders.encoder import DTYPES, TextEncoder
 from mlx_lvm.encoders.folder import read_folder
-from mlx_lvm.errors import NumbersBroke
+from mlx_lvm.errors import NonFiniteError
 from mlx_lvm.parity.arbiter import Check, exact, failed, judge
 from mlx_lvm.parity.bridge import TORCH
 from mlx_lvm.parity.encoders.cases import Texts
@@ -128,7 +128,7 @@ class Examination:
         name = f"{self.name}/vectors/given/compiled/{case.name}/unit"
         try:
             found = encoder.encode(list(case.texts)).astype(np.float64)
-        except NumbersBroke as error:
+        except NonFiniteError as error:
             return failed(name, str(error), "unit")
         return judge(name, found, torch, truth, self.dtype, must_observe=True)
 

@@ -73,7 +73,7 @@ def _float32_correction(lr: float, weight_decay: float, step: int) -> mx.array:
 
 def _corrected(lr: float, weight_decay: float, step: int, size: Any, root: Any) -> mx.array:
     """The coefficients with another step size and root."""
-    decay, _, _, *moments = mx.split(optimizer.coefficients(lr, weight_decay, step), len(optimizer.IDLE))
+    decay, _, _, *moments = mx.split(optimizer.coefficients(lr, weight_decay, step), len(optimizer.NO_OP))
     return mx.concatenate([decay, mx.array([size]), mx.array([root]), *moments])
 
 

@@ -126,7 +126,7 @@ def test_a_trial_that_lags_is_cut_and_a_killed_one_is_not_counted(
     class Fake:
         """Reports what it is told to, as a trainer would after each epoch."""
 
-        writes = True
+        def __init__(self, *arguments: object) -> None: ...
 
         def train(self, on_epoch: Callable, stop: Callable) -> bool:
             self.state = type("State", (), {"history": [], "epoch": 0})
@@ -135,7 +135,8 @@ def test_a_trial_that_lags_is_cut_and_a_killed_one_is_not_counted(
                 on_epoch({"epoch": epoch, "val_centred_cosine": value})
             return True
 
-    monkeypatch.setattr("mlx_lvm.training.tune.new_trainer", lambda *arguments: (Fake(), None))
+    monkeypatch.setattr("mlx_lvm.training.tune.new_task", lambda *arguments: None)
+    monkeypatch.setattr("mlx_lvm.training.tune.Trainer", Fake)
     study.ask()  # and never told: its process was killed
     study = open_study(tmp_path / "s.db", one)
     run_search(study, one, 7)

@@ -99,9 +99,9 @@ def truth_of(name: str, folder: Path, corpus: Path) -> dict[str, dict[str, str]]
 
         def saved(pointers: tuple[str, ...]) -> None:
             save(pointers)
-            step = checkpoints.pointed(trainer.checkpoint_folder, "LATEST")
+            step = checkpoints.pointed(trainer.checkpoints.folder, "LATEST")
             assert step is not None
-            found[step] = digests(trainer.checkpoint_folder / step)
+            found[step] = digests(trainer.checkpoints.folder / step)
 
         trainer.save = saved  # type: ignore[method-assign]
         trainer.train(checkpoint_every=1)

@@ -20,17 +20,17 @@ from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import LvmError
 from mlx_lvm.models import architecture
 from mlx_lvm.training.config import TrainConfig
-from mlx_lvm.training.distributed import join
-from mlx_lvm.training.session import initial_model
+from mlx_lvm.training.distributed import init
 from mlx_lvm.training.state import step_key
 from mlx_lvm.training.step import TrainStep
+from mlx_lvm.training.tasks.choose import initial_model
 
 SIZES = {"amn": {"attention_dim": 8, "hidden_dim": 16}, "lstm": {"hidden_dim": 8, "dropout": 0.0}}
 BATCHES = (32, 7, 1)  # even, odd, fewer windows than ranks
 
 
 def train(mode: str, name: str, losses: str, corpus_file: str, out: str) -> None:
-    group = join()
+    group = init()
     corpus = load_corpus(corpus_file)
     config = TrainConfig.from_dict(
         {"loss_mse": 0.0, **{f"loss_{loss}": 1.0 for loss in losses.split(",")}, "residual_init": "torch"}
@@ -45,7 +45,7 @@ def train(mode: str, name: str, losses: str, corpus_file: str, out: str) -> None
             os.kill(os.getpid(), signal.SIGKILL if mode == "die" else signal.SIGSTOP)
         with group.waiting():
             step(rows, 1e-3, step_key(0, 0, number, group.rank))
-            mx.eval(step.state())
+            mx.eval(step.arrays())
     sums = {name: np.float32(value) for name, value in step.read_sums().items()}
     if group.rank == 0:
         write_atomic(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.errors import NumbersBroke
+from mlx_lvm.errors import NonFiniteError
 from mlx_lvm.models import Prediction
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training import losses
@@ -27,16 +27,16 @@ def begin(folder: Path, corpus: Path) -> Trainer:
 
 def batch_of(trainer: Trainer, step: int) -> np.ndarray:
     """The windows of optimiser step 1, 2, ..."""
-    epoch, within = divmod(step - 1, trainer.steps_per_epoch)
-    return epoch_order(len(trainer.train_windows), 0, epoch)[within * BATCH : (within + 1) * BATCH]
+    epoch, within = divmod(step - 1, trainer.task.steps_per_epoch)
+    return epoch_order(len(trainer.task.train_windows), 0, epoch)[within * BATCH : (within + 1) * BATCH]
 
 
 def held(trainer: Trainer) -> dict[str, np.ndarray]:
     """Weights and moments in memory."""
     moments = {
-        name: value for name, value in trainer.train_step.saved().items() if not name.startswith("sums.")
+        name: value for name, value in trainer.task.step.state_dict().items() if not name.startswith("sums.")
     }
-    return {name: np.array(value) for name, value in {**trainer.model.weights(), **moments}.items()}
+    return {name: np.array(value) for name, value in {**trainer.task.model.weights(), **moments}.items()}
 
 
 def gradient_without_value(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
@@ -55,31 +55,31 @@ def test_it_stops_at_the_step_and_names_the_batch(
         monkeypatch.setitem(losses.LOSS_FUNCTIONS, "mse", gradient_without_value)
     trainer = begin(tmp_path / "run", small_file)
     windows = batch_of(trainer, step)
-    row = int(trainer.train_windows.targets[windows[7]])
+    row = int(trainer.task.train_windows.targets[windows[7]])
     value = {"data": float("nan"), "inf data": float("inf"), "loss": 1e25, "gradient": 0.0}.get(kind)
-    sound = trainer.train_step._vectors[0]
+    sound = trainer.task.step._vectors[0]
     spoiled = mx.array(
-        np.where(np.arange(len(trainer.corpus))[:, None] == row, np.float32(value or 0), np.array(sound))
+        np.where(np.arange(len(trainer.task.corpus))[:, None] == row, np.float32(value or 0), np.array(sound))
     )
-    real = trainer.train_step.__call__
+    real = trainer.task.step.__call__
     before: dict[str, np.ndarray] = {}
 
     def spoil(targets: np.ndarray, lr: float, key: int) -> None:
         at = trainer.state.count + 1 == step
         if at and kind == "weights":
-            weight = trainer.model.query_encoder.weight
-            trainer.model.query_encoder.weight = mx.where(
+            weight = trainer.task.model.query_encoder.weight
+            trainer.task.model.query_encoder.weight = mx.where(
                 mx.arange(weight.size).reshape(weight.shape) == 3, float("nan"), weight
             )
-        trainer.train_step._vectors[0] = spoiled if at and kind != "weights" else sound
+        trainer.task.step._vectors[0] = spoiled if at and kind != "weights" else sound
         if at:
             before.update(held(trainer))
         real(targets, lr, key)
 
-    monkeypatch.setattr(type(trainer.train_step), "__call__", lambda self, *arguments: spoil(*arguments))
-    with pytest.raises(NumbersBroke) as error:
+    monkeypatch.setattr(type(trainer.task.step), "__call__", lambda self, *arguments: spoil(*arguments))
+    with pytest.raises(NonFiniteError) as error:
         trainer.train(checkpoint_every=5)
-    epoch, within = divmod(step - 1, trainer.steps_per_epoch)
+    epoch, within = divmod(step - 1, trainer.task.steps_per_epoch)
     assert f"epoch {epoch + 1}, step {within + 1} " in str(error.value) and error.value.exit_code == 5
     assert trainer.state.count <= step + 1, "at most the step that was under way already"
     for name, value in held(trainer).items():
@@ -89,7 +89,7 @@ def test_it_stops_at_the_step_and_names_the_batch(
     written = json.loads((tmp_path / "run/broken.json").read_text())
     assert (written["epoch"], written["step"], written["count"]) == (epoch + 1, within + 1, step)
     assert (
-        written["target_rows"] == trainer.train_windows.targets[windows].tolist()
+        written["target_rows"] == trainer.task.train_windows.targets[windows].tolist()
         and row in written["target_rows"]
     )
     loaded, name, damaged = checkpoints.load_newest(tmp_path / "run/checkpoints")
@@ -102,12 +102,12 @@ def test_it_stops_at_the_step_and_names_the_batch(
 def test_no_step_after_a_broken_one_changes_anything(tmp_path: Path, small_file: Path) -> None:
     """However many were sent to the device before the host looks."""
     trainer = begin(tmp_path / "run", small_file)
-    step, batches = trainer.train_step, [batch_of(trainer, number) for number in range(1, 9)]
+    step, batches = trainer.task.step, [batch_of(trainer, number) for number in range(1, 9)]
     for number, batch in enumerate(batches, 1):
         if number == 4:
             before, sound = held(trainer), step._vectors
             step._vectors = [mx.full(sound[0].shape, float("inf")), *sound[1:]]
-        step(trainer.train_windows.targets[batch], 1e-3, number)
+        step(trainer.task.train_windows.targets[batch], 1e-3, number)
         if number == 4:
             step._vectors = sound
     assert step.broken().item() == 4

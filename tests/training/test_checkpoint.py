@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.errors import InvalidFile, IOFailed, NumbersBroke
+from mlx_lvm.errors import InvalidFile, IOFailed, NonFiniteError
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training.checkpoint import Checkpoint
 
@@ -87,7 +87,7 @@ def test_a_pointer_cannot_leave_the_folder(tmp_path: Path) -> None:
 def test_nan_is_not_saved(tmp_path: Path) -> None:
     save(tmp_path, 1)
     broken = Checkpoint({"w": mx.array([1.0, float("nan")])}, {}, {})
-    with pytest.raises(NumbersBroke, match="'w' holds NaN or Inf"):
+    with pytest.raises(NonFiniteError, match="'w' holds NaN or Inf"):
         checkpoints.save(tmp_path, broken, "step-00000002", ("LATEST",))
     assert checkpoints.names(tmp_path) == ["step-00000001"]
 

@@ -18,7 +18,7 @@ from mlx_lvm.core.safetensors import open_safetensors
 from mlx_lvm.hub.load import load_model
 from mlx_lvm.training import distributed
 from mlx_lvm.training.config import TrainConfig, preset
-from mlx_lvm.training.distributed import ALONE, Group
+from mlx_lvm.training.distributed import SINGLE, Group
 from mlx_lvm.training.session import start_run
 from mlx_lvm.training.state import step_key
 
@@ -236,9 +236,9 @@ def test_one_process_never_touches_the_engine(monkeypatch: pytest.MonkeyPatch) -
     for name in distributed.LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(mx.distributed, "init", lambda: pytest.fail("init was called"))
-    assert distributed.join() is ALONE
+    assert distributed.init() is SINGLE
     values = np.array([1.5, -0.0])
-    assert ALONE.first(values) is values and ALONE.any(True) and not ALONE.any(False)
+    assert SINGLE.broadcast(values) is values and SINGLE.any(True) and not SINGLE.any(False)
 
 
 def test_dropout_differs_by_rank_and_not_for_one_process() -> None:

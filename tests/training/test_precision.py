@@ -92,8 +92,10 @@ def test_float32_would_not_have_rounded() -> None:
     assert not mx.array_equal(model(x).raw, model(x + 1e-3).raw)
 
 
-def test_training_keeps_updates_smaller_than_a_bfloat16_digit(tmp_path: Path, small_file: Path) -> None:
+def test_training_keeps_updates_smaller_than_a_bfloat16_digit(small_file: Path) -> None:
     from mlx_lvm.data.corpus import load_corpus
+    from mlx_lvm.training.store import Checkpoints
+    from mlx_lvm.training.tasks.windows import WindowTask
     from mlx_lvm.training.trainer import Trainer
 
     corpus = load_corpus(str(small_file))
@@ -107,9 +109,7 @@ def test_training_keeps_updates_smaller_than_a_bfloat16_digit(tmp_path: Path, sm
         config = TrainConfig.from_dict(
             {"corpus": str(small_file), "epochs": 1, "lr": 1e-5, "loss_cosine": 1.0, "precision": precision}
         )
-        folder = tmp_path / precision
-        folder.mkdir()
-        Trainer(model, corpus, config, folder).train()
+        Trainer(WindowTask(model, corpus, config), Checkpoints()).train()
         found[precision] = np.concatenate(
             [(np.array(v) - start[k]).ravel() for k, v in model.weights().items()]
         )

@@ -19,8 +19,9 @@ from mlx_lvm.predictors.base import document_rows
 from mlx_lvm.predictors.history import HistoryPredictor
 from mlx_lvm.ranking.hybrid import RIDGE
 from mlx_lvm.training.config import TrainConfig
-from mlx_lvm.training.ramn import trainer as training
+from mlx_lvm.training.ramn import blend as blends
 from mlx_lvm.training.ramn.anchor import PENALTY, SHRINK, bands, fit_anchor, start_at_anchor
+from mlx_lvm.training.ramn.blend import fit_blend
 from mlx_lvm.training.ramn.documents import (
     causal_kernels,
     centred_rows,
@@ -30,8 +31,12 @@ from mlx_lvm.training.ramn.documents import (
     segments,
     take_segments,
 )
-from mlx_lvm.training.ramn.trainer import FILTERS, FROZEN, POWER, RamnTrainer, fit_blend, retrieve_loss
+from mlx_lvm.training.ramn.losses import GCE_Q, retrieve_loss
+from mlx_lvm.training.ramn.step import FILTERS, FROZEN
 from mlx_lvm.training.state import epoch_order, step_key
+from mlx_lvm.training.store import RunCheckpoints
+from mlx_lvm.training.tasks.choose import make_task
+from mlx_lvm.training.trainer import Trainer
 
 SIZES = {"dim": 32, "rank": 12, "hidden_dim": 16}
 
@@ -283,7 +288,7 @@ def test_retrieve_loss_by_its_formula(
         others += [int(s) for s in strangers if s not in close and s != target]
         scores = z[[target, *others]] @ q
         p = np.exp(scores[0] - scores.max()) / np.exp(scores - scores.max()).sum()
-        losses.append((1 - p**POWER) / POWER)
+        losses.append((1 - p**GCE_Q) / GCE_Q)
     assert float(loss) == pytest.approx(np.mean(losses), rel=2e-4)
 
 
@@ -337,9 +342,9 @@ def test_a_blend_in_a_large_pool_is_fitted_on_some_of_its_chunks(
 ) -> None:
     documents = split_corpus(small).train
     pool, sizes = build_pool(windows(small, documents, 5), document_rows(small.offsets, documents)), []
-    monkeypatch.setattr(training, "BLEND_PAIRS", 50 * len(pool.windows))
+    monkeypatch.setattr(blends, "BLEND_PAIRS", 50 * len(pool.windows))
     monkeypatch.setattr(
-        training, "fit_logit", lambda features, offsets: sizes.append(features.shape) or np.ones(2)
+        blends, "fit_logit", lambda features, offsets: sizes.append(features.shape) or np.ones(2)
     )
     _, found = fit_blend(fitted["retrieve"], pool)
     assert sizes[0] == (len(pool.windows), 2, 51)  # and the truth
@@ -356,17 +361,17 @@ def only(pool: Pool, kept: np.ndarray) -> Pool:
     return Pool(read, pool.rows, hits, context, pool.sizes[kept])
 
 
-def new(folder: Path, corpus: Corpus, head: str, epochs: int = 2, **options: float) -> RamnTrainer:
-    mx.random.seed(0)
+def new(folder: Path, corpus: Corpus, head: str, epochs: int = 2, **options: float) -> Trainer:
     config = TrainConfig(corpus="small", epochs=epochs, batch_size=4, lr=2e-3, early_stop=0)
-    folder.mkdir()
-    return RamnTrainer(build(RAMNConfig(head=head, **SIZES, **options)), corpus, config, folder)
+    folder.mkdir(exist_ok=True)
+    task = make_task(RAMNConfig(head=head, **SIZES, **options), corpus, config)
+    return Trainer(task, RunCheckpoints(folder))
 
 
-def fingerprint(trainer: RamnTrainer) -> dict[str, str]:
+def fingerprint(trainer: Trainer) -> dict[str, str]:
     return {
         name: sha256(np.array(value))
-        for name, value in {**trainer.model.weights(), **trainer.train_step.saved()}.items()
+        for name, value in {**trainer.task.model.weights(), **trainer.task.step.state_dict()}.items()
     }
 
 
@@ -382,22 +387,21 @@ def test_training_lowers_the_loss_leaves_the_statistics_and_resumes_to_the_bit(
     tmp_path: Path, small: Corpus, head: str, options: dict
 ) -> None:
     whole = new(tmp_path / "whole", small, head, **options)
-    before = {name: np.array(value) for name, value in whole.model.weights().items()}
+    before = {name: np.array(value) for name, value in whole.task.model.weights().items()}
     assert whole.train()
     history = whole.state.history
     if not options:  # with queries every epoch has other ones, of more or less worth
         assert history[-1]["train_loss"] < history[0]["train_loss"]
     frozen = FITTED - ({"filter", "blend"} if head == "retrieve" else set())
-    for name, value in whole.model.weights().items():
+    for name, value in whole.task.model.weights().items():
         assert (np.array(value) == before[name]).all() == (name in frozen), name
     if head == "retrieve":  # else the average would drift back to the blend that the steps began with
-        np.testing.assert_array_equal(np.array(whole.train_step.live.blend), np.array(whole.model.blend))
+        np.testing.assert_array_equal(np.array(whole.task.step.live.blend), np.array(whole.task.model.blend))
 
     stopped = new(tmp_path / "cut", small, head, **options)
     steps = iter([False, False, True])
     assert not stopped.train(stop=lambda: next(steps))
-    resumed = new(tmp_path / "other", small, head, **options)
-    resumed.folder = stopped.folder
+    resumed = new(tmp_path / "cut", small, head, **options)
     resumed.resume()
     assert resumed.state.count == 3
     assert resumed.train()
@@ -407,24 +411,24 @@ def test_training_lowers_the_loss_leaves_the_statistics_and_resumes_to_the_bit(
 def test_the_average_follows_the_steps(tmp_path: Path, small: Corpus) -> None:
     """average_n = k average + (1 - k) weights, k = min(0.98, n / (n + 10))."""
     trainer = new(tmp_path / "run", small, "retrieve")
-    expected = np.array(trainer.model.net[-1].bias).astype(np.float64)
-    order = epoch_order(len(trainer.train_windows), 0, 0)
+    expected = np.array(trainer.task.model.net[-1].bias).astype(np.float64)
+    order = epoch_order(len(trainer.task.segments), 0, 0)
     for number in range(1, 4):
-        trainer.train_step(trainer.train_windows.targets[order[:4]], 0.0, step_key(0, 0, number))
+        trainer.task.step(trainer.task.segments.targets[order[:4]], 1e-3, step_key(0, 0, number))
         keep = number / (number + 10)
-        expected = keep * expected + (1 - keep) * np.array(trainer.train_step.live.net[-1].bias)
-    np.testing.assert_allclose(np.array(trainer.model.net[-1].bias), expected, atol=1e-7)
+        expected = keep * expected + (1 - keep) * np.array(trainer.task.step.live.net[-1].bias)
+    np.testing.assert_allclose(np.array(trainer.task.model.net[-1].bias), expected, atol=1e-7)
 
 
 def test_a_broken_step_and_those_after_it_change_nothing(tmp_path: Path, small: Corpus) -> None:
     """Neither the weights that are trained, nor their average, nor the moments."""
     trainer = new(tmp_path / "run", small, "retrieve")
-    step, order = trainer.train_step, epoch_order(len(trainer.train_windows), 0, 0)
+    step, order = trainer.task.step, epoch_order(len(trainer.task.segments), 0, 0)
     for number in range(1, 6):
         if number == 3:
             before, sound = fingerprint(trainer), step._centred
             step._centred = mx.full(sound.shape, float("nan"))
-        step(trainer.train_windows.targets[order[:4]], 0.0, number)
+        step(trainer.task.segments.targets[order[:4]], 0.0, number)
         if number == 3:
             step._centred = sound
     assert step.broken().item() == 3

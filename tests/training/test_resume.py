@@ -7,6 +7,7 @@ three minutes); the short form takes some of them.
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +65,11 @@ def until(trainer: Trainer, step: int) -> bool:
 
 def fingerprint(trainer: Trainer) -> dict[str, str]:
     """Weights, moments and sums, the schedule, the history and its file."""
-    arrays = {**trainer.model.weights(), **trainer.train_step.saved()}
-    plain = {key: value for key, value in vars(trainer.state).items() if key != "seconds"}
+    arrays = {**trainer.task.model.weights(), **trainer.task.step.state_dict()}
+    plain = {key: value for key, value in asdict(trainer.state).items() if key != "seconds"}
     return {name: sha256(np.array(value)) for name, value in arrays.items()} | {
         "state": json.dumps(plain, sort_keys=True),
-        "file": (trainer.folder / "history.jsonl").read_text(),
+        "file": (trainer.checkpoints.run / "history.jsonl").read_text(),
     }
 
 
@@ -85,7 +86,7 @@ def interrupted(name: str, folder: Path, corpus: Path, stops: Iterable[int]) -> 
 
 def check(name: str, tmp_path: Path, corpus: Path, chains: list[list[int]]) -> None:
     whole = begin(name, tmp_path / "whole", corpus)
-    assert whole.train() and whole.steps_per_epoch == STEPS
+    assert whole.train() and whole.task.steps_per_epoch == STEPS
     assert whole.state.epoch < HARSH["epochs"] and whole.state.count > 60, (
         "early stop must end the run, after the last of the stops"
     )
@@ -125,7 +126,7 @@ def test_on_a_gpu_within_the_stated_bound(name: str, tmp_path: Path, small_file:
         for stop in stops:
             until(trainer, stop)
             trainer = resume_run(folder)
-        weights.append({key: np.array(value) for key, value in trainer.model.weights().items()})
+        weights.append({key: np.array(value) for key, value in trainer.task.model.weights().items()})
     for key, value in weights[0].items():
         assert np.abs(value - weights[1][key]).max() <= GPU_BOUND * max(np.abs(value).max(), 1e-3), key
 
@@ -241,7 +242,7 @@ def test_a_kill_between_the_two_pointers_is_mended(tmp_path: Path, small_file: P
     """LATEST is written before BEST; a kill in between must not leave the run with an older best."""
     trainer = begin("amn", tmp_path / "run", small_file)
     until(trainer, STEPS)
-    folder = trainer.checkpoint_folder
+    folder = trainer.checkpoints.folder
     assert trainer.state.best_epoch == 1
     checkpoints.point(folder, "step-00000001", ("BEST",))
     (tmp_path / "run/history.jsonl").unlink()
@@ -283,9 +284,9 @@ def test_kept_checkpoints_and_their_bound(tmp_path: Path, small_file: Path) -> N
     )
     one, most = trainer.checkpoint_bytes()
     trainer.train(checkpoint_every=2)
-    kept = checkpoints.names(trainer.checkpoint_folder)
+    kept = checkpoints.names(trainer.checkpoints.folder)
     assert set(kept) >= {f"step-{k * STEPS:08d}" for k in (2, 4, 5)} and len(kept) <= 4
-    on_disk = sum(path.stat().st_size for path in trainer.checkpoint_folder.rglob("*.safetensors"))
+    on_disk = sum(path.stat().st_size for path in trainer.checkpoints.folder.rglob("*.safetensors"))
     assert 0.9 * len(kept) * one < on_disk < most + len(kept) * 8192  # headers
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, SetupInvalid, UsageError
 from mlx_lvm.training import checkpoint as checkpoints
-from mlx_lvm.training import streamed
 from mlx_lvm.training.config import TrainConfig
-from mlx_lvm.training.session import initial_model, resume_run, start_run
+from mlx_lvm.training.session import resume_run, start_run
 from mlx_lvm.training.state import step_key
 from mlx_lvm.training.step import TrainStep
-from mlx_lvm.training.streamed import StreamedTrainer, settle, streams
+from mlx_lvm.training.tasks import streamed
+from mlx_lvm.training.tasks.choose import initial_model
+from mlx_lvm.training.tasks.streamed import StreamedTask, settle, streams
+from mlx_lvm.training.trainer import Trainer
 
 SIZES = {"attention_dim": 8, "hidden_dim": 16}
 OPTIONS = {
@@ -53,18 +56,18 @@ def shards(
     return out
 
 
-def begin(folder: Path, corpus: Path, **options: Any) -> StreamedTrainer:
+def begin(folder: Path, corpus: Path, **options: Any) -> Trainer:
     values = {"corpus": str(corpus), **OPTIONS, **options}
     if corpus.is_dir():
         values["memory"] = str(int(4 * 204 * open_corpus(corpus).nbytes / len(open_corpus(corpus))))
     trainer = start_run("amn", SIZES, TrainConfig.from_dict(values), folder)
-    assert isinstance(trainer, StreamedTrainer)
+    assert isinstance(trainer.task, StreamedTask)
     return trainer
 
 
-def fingerprint(trainer: StreamedTrainer) -> dict[str, str]:
-    arrays = {**trainer.model.weights(), **trainer.train_step.saved()}
-    plain = {key: value for key, value in vars(trainer.state).items() if key != "seconds"}
+def fingerprint(trainer: Trainer) -> dict[str, str]:
+    arrays = {**trainer.task.model.weights(), **trainer.task.step.state_dict()}
+    plain = {key: value for key, value in asdict(trainer.state).items() if key != "seconds"}
     return {name: sha256(np.array(value)) for name, value in arrays.items()} | {
         "state": json.dumps(plain, sort_keys=True)
     }
@@ -74,29 +77,33 @@ def test_the_same_steps_as_from_memory(shards: Path, tmp_path: Path) -> None:
     """Fed the same windows in the same order, the corpus in memory trains the same weights, to the bit."""
     trainer = begin(tmp_path / "run", shards, epochs=2, plateau_patience=9)
     orders = [
-        trainer.target_rows(epoch, step) for epoch in range(2) for step in range(trainer.steps_per_epoch)
+        trainer.task.target_rows(epoch, step)
+        for epoch in range(2)
+        for step in range(trainer.task.steps_per_epoch)
     ]
     whole = load_corpus(shards)
-    expected = windows(whole, trainer.split.train, 5).targets
+    expected = windows(whole, trainer.task.split.train, 5).targets
     half = len(orders) // 2
     for rows in (np.concatenate(orders[:half]), np.concatenate(orders[half:])):
         np.testing.assert_array_equal(np.sort(rows), expected)
     assert (np.concatenate(orders[:half]) != np.concatenate(orders[half:])).mean() > 0.9
     trainer.train()
 
-    model = initial_model(trainer.model.config, trainer.config)
-    step = TrainStep(model, whole, trainer.config)
+    model = initial_model(trainer.task.model.config, trainer.task.config)
+    step = TrainStep(model, whole, trainer.task.config)
     for count, rows in enumerate(orders):
-        epoch, within = divmod(count, trainer.steps_per_epoch)
-        step(rows.astype(np.int32), trainer.config.lr, step_key(0, epoch, within))
+        epoch, within = divmod(count, trainer.task.steps_per_epoch)
+        step(rows.astype(np.int32), trainer.task.config.lr, step_key(0, epoch, within))
     for name, value in model.weights().items():
-        np.testing.assert_array_equal(np.array(value), np.array(trainer.model.weights()[name]), err_msg=name)
+        np.testing.assert_array_equal(
+            np.array(value), np.array(trainer.task.model.weights()[name]), err_msg=name
+        )
 
 
 def test_resumed_equals_undisturbed(shards: Path, tmp_path: Path) -> None:
     whole = begin(tmp_path / "whole", shards)
     assert whole.train()
-    steps = whole.steps_per_epoch
+    steps = whole.task.steps_per_epoch
     for number, stops in enumerate(
         [[1], [3, 4, steps - 1, steps, steps + 1, 2 * steps + 7], [11, 2 * steps]]
     ):
@@ -105,7 +112,7 @@ def test_resumed_equals_undisturbed(shards: Path, tmp_path: Path) -> None:
         for stop in stops:
             trainer.train(stop=lambda stop=stop: trainer.state.count >= stop)  # noqa: B023 (called at once)
             trainer = resume_run(folder)
-            assert isinstance(trainer, StreamedTrainer) and trainer.state.count == stop
+            assert isinstance(trainer.task, StreamedTask) and trainer.state.count == stop
         trainer.train()
         assert fingerprint(trainer) == fingerprint(whole), f"after stops at {stops}"
 
@@ -121,11 +128,8 @@ def test_nothing_is_compiled_anew(small_file: Path, tmp_path: Path, monkeypatch:
         lambda targets, context: (traced.append(targets.shape), real(targets, context))[1],
     )
     trainer = begin(tmp_path / "run", small_file)
-    trainer._validate = lambda targets: (
-        real(targets, 3).sum() * np.float32([0.1, 0.1, 0.1])
-    )  # its own gathers aside
     trainer.train()
-    last = len(trainer.train_windows) % 20
+    last = len(trainer.task.layout) % 20
     assert last and sorted(set(traced)) == [(last,), (20,)] and len(traced) == 2
 
 
@@ -139,11 +143,11 @@ def test_start_up_reads_a_part(small_file: Path, tmp_path: Path, monkeypatch: py
     )
     monkeypatch.setattr(os, "preadv", lambda *arguments: (took.append(read(*arguments)), took[-1])[1])
     trainer = begin(tmp_path / "run", small_file)
-    size = trainer.corpus.shards[0].file.tensors["vectors"]
+    size = trainer.task.corpus.shards[0].file.tensors["vectors"]
     assert 0 < sum(took) < 0.3 * (size.end - size.start)
     trainer.train()
-    per_epoch = sum(trainer.layout.stretch_rows) / len(trainer.corpus)
-    assert sum(took) / (size.end - size.start) < 0.3 + 3 * (per_epoch + 4 * 19 * 6 / len(trainer.corpus))
+    per_epoch = sum(trainer.task.layout.stretch_rows) / len(trainer.task.corpus)
+    assert sum(took) / (size.end - size.start) < 0.3 + 3 * (per_epoch + 4 * 19 * 6 / len(trainer.task.corpus))
 
 
 def test_what_was_sampled_is_told(small_file: Path, tmp_path: Path) -> None:
@@ -151,8 +155,8 @@ def test_what_was_sampled_is_told(small_file: Path, tmp_path: Path) -> None:
     streamed_, sampled = trainer.notes
     assert "more than --memory 100K" in streamed_ and "checksums are not" in streamed_
     counted = [int(word) for word in sampled.split() if word.isdigit()]
-    assert counted[1] == len(trainer.split.train) and 0 < counted[0] < counted[1]
-    assert counted[2] == len(trainer.split.val) == len(set(trainer.val_windows.documents.tolist()))
+    assert counted[1] == len(trainer.task.split.train) and 0 < counted[0] < counted[1]
+    assert counted[2] == len(trainer.task.split.val) == len(set(trainer.task.val_windows.documents.tolist()))
 
 
 def spoil(path: Path, row: int, value: float) -> None:
@@ -162,9 +166,9 @@ def spoil(path: Path, row: int, value: float) -> None:
         file.write(np.float32(value).tobytes())
 
 
-def third_block(trainer: StreamedTrainer) -> tuple[int, int]:
+def third_block(trainer: Trainer) -> tuple[int, int]:
     """(a row that only the third block reads, and no sample; its first step)."""
-    order = Epoch(trainer.layout, 0, 0)
+    order = Epoch(trainer.task.layout, 0, 0)
     first, second, third = (order.block(number) for number in range(3))
     read = {
         row
@@ -172,8 +176,8 @@ def third_block(trainer: StreamedTrainer) -> tuple[int, int]:
         for a, b in zip(block.starts, block.stops, strict=True)
         for row in range(a, b)
     }
-    sampled = set(trainer._sample.corpus.names)
-    names = [trainer.corpus.names[d] for d in trainer.corpus.document_of(third.rows)]
+    sampled = set(trainer.task.sample.corpus.names)
+    names = [trainer.task.corpus.names[d] for d in trainer.task.corpus.document_of(third.rows)]
     return next(
         int(row)
         for row, name in zip(third.rows, names, strict=True)
@@ -188,7 +192,7 @@ def test_a_bad_row_stops_with_its_name(small_file: Path, tmp_path: Path, value: 
     trainer = begin(tmp_path / "run", file)
     row, step = third_block(trainer)
     spoil(file, row, value)
-    trainer._reader = RowReader(trainer.corpus)  # which knows the file as it is now
+    trainer.task.reader = RowReader(trainer.task.corpus)  # which knows the file as it is now
     with pytest.raises(InvalidFile) as error:
         trainer.train()
     assert (
@@ -197,7 +201,7 @@ def test_a_bad_row_stops_with_its_name(small_file: Path, tmp_path: Path, value: 
         and error.value.exit_code == 3
     )
     assert trainer.state.count == step, "the blocks before it were trained on"
-    assert checkpoints.pointed(trainer.checkpoint_folder, "LATEST") == f"step-{step:08d}", (
+    assert checkpoints.pointed(trainer.checkpoints.folder, "LATEST") == f"step-{step:08d}", (
         "and nothing of that is lost"
     )
 
@@ -238,12 +242,12 @@ def test_a_file_that_goes_or_changes(
         trainer.train(stop=stop)
     assert words in str(error.value) and str(file) in str(error.value)
     done = trainer.state.count
-    assert 5 <= done < trainer.steps_per_epoch
+    assert 5 <= done < trainer.task.steps_per_epoch
     shutil.copy(small_file, file)  # put back, the run goes on as if nothing had been
     again = resume_run(tmp_path / "run")
     assert again.state.count == done
     again.train()
-    assert isinstance(again, StreamedTrainer) and fingerprint(again) == fingerprint(whole)
+    assert isinstance(again.task, StreamedTask) and fingerprint(again) == fingerprint(whole)
 
 
 def test_a_read_that_ends_early(small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

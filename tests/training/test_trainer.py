@@ -9,7 +9,7 @@ import pytest
 from mlx_lvm.core.files import sha256
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.data.splits import split_corpus
-from mlx_lvm.errors import InvalidFile, IOFailed, NumbersBroke
+from mlx_lvm.errors import InvalidFile, IOFailed, NonFiniteError
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import resume_run, start_run
@@ -29,7 +29,7 @@ def new(folder: Path, corpus: Path, **options: object) -> Trainer:
 
 
 def fingerprint(trainer: Trainer) -> dict[str, str]:
-    arrays = {**trainer.model.weights(), **trainer.train_step.saved()}
+    arrays = {**trainer.task.model.weights(), **trainer.task.step.state_dict()}
     return {name: sha256(np.array(value)) for name, value in arrays.items()} | {
         "history": json.dumps(trainer.state.history, sort_keys=True)
     }
@@ -37,12 +37,12 @@ def fingerprint(trainer: Trainer) -> dict[str, str]:
 
 def test_training_lowers_the_loss_and_starts_at_the_mean(tmp_path: Path, small_file: Path) -> None:
     trainer = new(tmp_path / "run", small_file, epochs=6)
-    start = trainer.validate()[1]
-    assert start == pytest.approx(trainer.baselines["mean"], abs=1e-5)
+    start = trainer.validate()["val_cosine"]
+    assert start == pytest.approx(trainer.task.baselines["mean"], abs=1e-5)
     assert trainer.train()
     history = trainer.state.history
     assert history[-1]["train_loss"] < 0.97 * history[0]["train_loss"]
-    assert trainer.state.best_cosine > start + 0.002
+    assert trainer.state.best_score > start + 0.002
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
 
 
@@ -50,10 +50,10 @@ def test_one_step_equals_torch(tmp_path: Path, small_file: Path) -> None:
     """Gather, loss, clip and AdamW as one compiled step, against the same written with torch modules."""
     torch = pytest.importorskip("torch", reason="torch is the reference")
     trainer = new(tmp_path / "run", small_file, residual_init="torch", clip=0.01, weight_decay=0.3)
-    corpus, targets = trainer.corpus, trainer.train_windows.targets[:9]
+    corpus, targets = trainer.task.corpus, trainer.task.train_windows.targets[:9]
     weights = {
         name: torch.nn.Parameter(torch.tensor(np.array(value), dtype=torch.float64))
-        for name, value in trainer.model.weights().items()
+        for name, value in trainer.task.model.weights().items()
     }
     x = torch.tensor(corpus.numpy(targets[:, None] + np.arange(-5, 0)), dtype=torch.float64)
     y = torch.tensor(corpus.numpy(targets), dtype=torch.float64)
@@ -79,9 +79,9 @@ def test_one_step_equals_torch(tmp_path: Path, small_file: Path) -> None:
     torch.nn.utils.clip_grad_norm_(weights.values(), 0.01)
     torch.optim.AdamW(weights.values(), lr=3e-3, weight_decay=0.3).step()
 
-    trainer.train_step(targets, 3e-3, 0)
-    assert trainer.train_step.read_sums()["loss"] == pytest.approx(loss.item(), rel=1e-5)
-    for name, value in trainer.model.weights().items():
+    trainer.task.step(targets, 3e-3, 0)
+    assert trainer.task.step.read_sums()["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for name, value in trainer.task.model.weights().items():
         if (
             name != "context_encoder.bias"
         ):  # its gradient is zero by algebra; torch's rounding noise becomes a step
@@ -116,8 +116,8 @@ def test_same_seed_same_run_other_seed_another(tmp_path: Path, small_file: Path)
 
 def test_broken_numbers_stop_and_name_epoch_and_step(tmp_path: Path, small_file: Path) -> None:
     trainer = new(tmp_path / "run", small_file)
-    bad = trainer.train_windows.targets[epoch_order(len(trainer.train_windows), 0, 1)[5 * 32]]
-    real = trainer.train_step
+    bad = trainer.task.train_windows.targets[epoch_order(len(trainer.task.train_windows), 0, 1)[5 * 32]]
+    real = trainer.task.step
 
     def poisoned(targets: np.ndarray, lr: float, key: int) -> None:
         if trainer.state.epoch == 1 and trainer.state.step == 5:
@@ -126,11 +126,11 @@ def test_broken_numbers_stop_and_name_epoch_and_step(tmp_path: Path, small_file:
         real(targets, lr, key)
 
     poisoned.__dict__.update(
-        {name: getattr(real, name) for name in ("read_sums", "clear_sums", "state", "saved", "broken")}
+        {name: getattr(real, name) for name in ("read_sums", "clear_sums", "arrays", "state_dict", "broken")}
     )
-    trainer.train_step = poisoned  # type: ignore[assignment]
+    trainer.task.step = poisoned  # type: ignore[assignment]
     with pytest.raises(
-        NumbersBroke, match=r"epoch 2, step 7 "
+        NonFiniteError, match=r"epoch 2, step 7 "
     ) as error:  # the step after the poisoned update sees it
         trainer.train()
     assert error.value.exit_code == 5 and "step-" in str(error.value)
@@ -160,16 +160,17 @@ def test_resume_refuses_another_corpus(tmp_path: Path, small_file: Path) -> None
 def test_learning_rate_reaches_the_compiled_step(tmp_path: Path, small_file: Path) -> None:
     """A schedule that the compiled function does not see would train on at the first rate."""
     trainer = new(tmp_path / "run", small_file)
-    targets = trainer.train_windows.targets[:8]
-    trainer.train_step(targets, 1e-3, 0)
-    mx.eval(trainer.model.parameters())
-    before = {name: np.array(value) for name, value in trainer.model.weights().items()}
-    trainer.train_step(targets, 0.0, 1)
-    for name, value in trainer.model.weights().items():
+    targets = trainer.task.train_windows.targets[:8]
+    trainer.task.step(targets, 1e-3, 0)
+    mx.eval(trainer.task.model.parameters())
+    before = {name: np.array(value) for name, value in trainer.task.model.weights().items()}
+    trainer.task.step(targets, 0.0, 1)
+    for name, value in trainer.task.model.weights().items():
         np.testing.assert_array_equal(np.array(value), before[name])
-    trainer.train_step(targets, 1e-3, 2)
+    trainer.task.step(targets, 1e-3, 2)
     assert any(
-        not np.array_equal(np.array(value), before[name]) for name, value in trainer.model.weights().items()
+        not np.array_equal(np.array(value), before[name])
+        for name, value in trainer.task.model.weights().items()
     )
 
 
@@ -191,8 +192,8 @@ def test_orders_are_permutations_that_differ_by_epoch() -> None:
 
 def test_windows_of_the_parts_do_not_meet(tmp_path: Path, small_file: Path) -> None:
     trainer = new(tmp_path / "run", small_file)
-    split = split_corpus(trainer.corpus, 0)
-    assert set(trainer.train_windows.documents) <= set(split.train) and set(
-        trainer.val_windows.documents
+    split = split_corpus(trainer.task.corpus, 0)
+    assert set(trainer.task.train_windows.documents) <= set(split.train) and set(
+        trainer.task.val_windows.documents
     ) <= set(split.val)
     assert not set(split.train) & set(split.val) | set(split.val) & set(split.test)

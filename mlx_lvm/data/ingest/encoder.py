@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
-from mlx_lvm.errors import InvalidFile, NumbersBroke, SetupInvalid
+from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 DEFAULT = "sentence-transformers/gtr-t5-base"
@@ -56,7 +56,7 @@ class SentenceEncoder:
         )
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if not np.isfinite(vectors).all():
-            raise NumbersBroke("the encoder gave NaN or Inf; try --device cpu")
+            raise NonFiniteError("the encoder gave NaN or Inf; try --device cpu")
         return vectors
 
     def too_long(self, texts: Sequence[str]) -> int:

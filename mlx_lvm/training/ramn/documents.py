@@ -53,6 +53,11 @@ class Segments:
         index = [self._place[int(row)] for row in targets]
         return np.stack([self.targets[index], self.starts[index], self.ends[index]], axis=1).astype(np.int32)
 
+    def target_rows(self, targets: np.ndarray) -> np.ndarray:
+        """The corpus row of every target of the segments with these first targets."""
+        table = self.table(targets)
+        return np.concatenate([self.rows[first : min(first + TARGETS, end)] for first, _, end in table])
+
 
 def segments(corpus: Corpus, documents: np.ndarray, context: int) -> Segments:
     """Every position with at least `context` chunks before it is a target of one segment. Raises InvalidFile where none is."""
