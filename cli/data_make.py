@@ -13,23 +13,17 @@ from mlx_lvm.cli.common import Json, Output
 from mlx_lvm.cli.embed import Licence, Overwrite, RateBar, ShardSize, Source, stored_dtype
 from mlx_lvm.config import parse_size
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.ingest.convert import Target
+from mlx_lvm.data.ingest.choosing import assign_together, choose, parse_fractions, read_assignment
+from mlx_lvm.data.ingest.convert import Columns, Target
 from mlx_lvm.data.ingest.convert import convert as convert_file
 from mlx_lvm.data.ingest.synthetic import Process
-from mlx_lvm.data.ingest.transform import (
-    assign_together,
-    choose,
-    parse_fractions,
-    read_assignment,
-    resplit,
-    synthesise,
-)
 from mlx_lvm.data.ingest.transform import merge as merge_corpora
+from mlx_lvm.data.ingest.transform import resplit, synthesise
 from mlx_lvm.data.ingest.transform import subset as take_subset
 from mlx_lvm.data.splits import SPLITS, assign
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.reader import VECTOR_DTYPES, find_corpus, open_corpus
-from mlx_lvm.errors import InvalidFile, UsageError
+from mlx_lvm.errors import UsageError
 
 CorpusArgument = Annotated[
     str,
@@ -52,10 +46,18 @@ Dtype = Annotated[
 CONTEXT = 5  # of the windows that a summary counts
 
 
+def _column(what: str) -> Any:
+    """The option that names a column whose own name is not known."""
+    return typer.Option(metavar="NAME", help=f"Column of {what}.", rich_help_panel="Columns")
+
+
 def convert(
-    path: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help=".npz, .npy, .parquet or .safetensors of vectors or windows."),
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE|FOLDER...",
+            help=".npz, .npy, .parquet or .safetensors of vectors or windows; several, or a folder of them, are one table.",
+        ),
     ],
     out: Out,
     ids: Annotated[
@@ -67,6 +69,17 @@ def convert(
             rich_help_panel="Data",
         ),
     ] = None,
+    vector_column: Annotated[str, _column("the vectors")] = "",
+    document_column: Annotated[str, _column("document ids")] = "",
+    chunk_column: Annotated[str, _column("chunk numbers, the order in a document")] = "",
+    text_column: Annotated[str, _column("chunk texts")] = "",
+    title_column: Annotated[str, _column("document names")] = "",
+    one_document: Annotated[
+        bool,
+        typer.Option(
+            "--one-document", help="All rows are one document, as part of a merge.", rich_help_panel="Data"
+        ),
+    ] = False,
     like: Annotated[
         str | None,
         typer.Option(
@@ -92,7 +105,8 @@ def convert(
     """Another file to a corpus. Overlapping windows become the documents they were cut from, each vector once.
 
     Known are windows (contexts [N, C, dim] and targets [N, dim], article ids where there are any) and vectors [N, dim]
-    with document ids and chunk numbers, or offsets. Nothing is unpickled.
+    with document ids and chunk numbers, or offsets. Columns of other names are given with --document-column and the like.
+    Nothing is unpickled.
 
     Example:  lvm data convert sequences.npz --out mine.safetensors
     """
@@ -101,8 +115,9 @@ def convert(
     display = Output(json)
     card = None if like is None else open_corpus(find_corpus(like)).card
     if encoder:
-        card = EncoderCard(model=encoder, dim=_dim(path))
-    provenance = {"source": source or path.name, "licence": licence}
+        card = EncoderCard(model=encoder)
+    provenance = {"source": source or files[0].name, "licence": licence}
+    columns = Columns(vector_column, document_column, chunk_column, text_column, title_column)
     target = Target(
         out,
         stored_dtype(dtype, VECTOR_DTYPES) if dtype else "",
@@ -110,29 +125,23 @@ def convert(
         provenance,
         _size(shard_size),
         overwrite,
+        one_document,
     )
     with RateBar(display, "converting", scale=1e6, unit="MB") as bar:
-        report = convert_file(path, target, ids, bar)
+        report = convert_file(files, target, ids, bar, columns)
     written = _written(display, out)
     if report.kind == "windows":
         display.say(
             f"{report.windows_read:,} windows read: {report.repeated:,} repeat another, {report.alone:,} overlap with no other"
             f"{' and became documents of their own' if report.alone else ''}"
         )
+    if report.columns:
+        display.say("read " + ", ".join(f"{role} from '{name}'" for role, name in report.columns.items()))
+    if report.unused:
+        display.say(f"left out, as they have no role in a corpus: {', '.join(report.unused)}")
     for note in [f"left out: {reason}" for reason in report.left_out] + report.notes:
         display.say(f"warning: {note}", style="yellow")
     display.result({**asdict(report), **written})
-
-
-def _dim(path: Path) -> int:
-    from mlx_lvm.data.ingest.arrays import open_arrays
-
-    widths = {array.shape[-1] for array in open_arrays(path).arrays.values() if len(array.shape) > 1}
-    if len(widths) != 1:
-        raise InvalidFile(
-            f"{path}: arrays of widths {sorted(widths)}; --encoder needs one. Convert without it"
-        )
-    return widths.pop()
 
 
 def synth(
@@ -240,12 +249,20 @@ def merge(
             "--prefix", help="Put the corpus's name before every document's.", rich_help_panel="Data"
         ),
     ] = False,
+    same_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--same-encoder",
+            help="One encoder made all, though their cards do not tell: you vouch for it.",
+            rich_help_panel="Data",
+        ),
+    ] = False,
     dtype: Dtype = "",
     shard_size: ShardSize = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """All documents of several corpora in one. Refused where their encoders differ.
+    """All documents of several corpora in one. Refused where their encoders differ, or may differ.
 
     Example:  lvm data merge sotu moby --out both.safetensors
     """
@@ -254,7 +271,13 @@ def merge(
     display = Output(json)
     opened = [open_corpus(find_corpus(corpus)) for corpus in corpora]
     merge_corpora(
-        opened, out, _kind(dtype), prefix=prefix, shard_bytes=_size(shard_size), overwrite=overwrite
+        opened,
+        out,
+        _kind(dtype),
+        prefix=prefix,
+        same_encoder=same_encoder,
+        shard_bytes=_size(shard_size),
+        overwrite=overwrite,
     )
     display.result(_written(display, out))
 

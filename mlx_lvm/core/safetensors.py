@@ -40,8 +40,11 @@ DTYPES: dict[str, tuple[int, str, mx.Dtype]] = {
     "BF16": (2, "<u2", mx.bfloat16),
     "I64": (8, "<i8", mx.int64),
     "I32": (4, "<i4", mx.int32),
+    "I16": (2, "<i2", mx.int16),
     "I8": (1, "<i1", mx.int8),
+    "BOOL": (1, "<b1", mx.bool_),
     "U8": (1, "<u1", mx.uint8),
+    "U16": (2, "<u2", mx.uint16),
     "U32": (4, "<u4", mx.uint32),
     "U64": (8, "<u8", mx.uint64),
 }
@@ -63,9 +66,10 @@ class SafeFile:
     path: Path
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
-    data: np.ndarray | None = field(
-        default=None, repr=False, compare=False
-    )  # the file's bytes where they were read already
+    data: np.ndarray | None = field(default=None, repr=False, compare=False)  # its bytes, where read already
+    unread: dict[str, str] = field(
+        default_factory=dict
+    )  # tensors of types not known here, where that is allowed
 
     def numpy(self, name: str) -> np.ndarray:
         """The tensor as a read-only map of the file. BF16 comes as the uint16 of its bits."""
@@ -102,8 +106,11 @@ class SafeFile:
         return {name: self.array(name) for name in self.tensors}
 
 
-def open_safetensors(path: str | Path) -> SafeFile:
-    """Raises InvalidFile with every problem of the header, IOFailed where the file cannot be read."""
+def open_safetensors(path: str | Path, lenient: bool = False) -> SafeFile:
+    """Raises InvalidFile with every problem of the header, IOFailed where the file cannot be read.
+
+    `lenient` is for other people's files: tensors of types not known here and metadata that is not text are left out.
+    """
     path = Path(path)
     try:
         state = path.stat()
@@ -118,13 +125,15 @@ def open_safetensors(path: str | Path) -> SafeFile:
         raise InvalidFile(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise IOFailed(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    return SafeFile(path, *_parse_header(path, raw, 8 + length, size))
+    tensors, metadata, unread = _parse_header(path, raw, 8 + length, size, lenient)
+    return SafeFile(path, tensors, metadata, unread=unread)
 
 
 def safetensors_from(path: Path, data: np.ndarray) -> SafeFile:
     """The same from the file's bytes [n] uint8, so that what was checked against a digest is what is used."""
     length = _header_length(path, data[:8].tobytes(), len(data))
-    return SafeFile(path, *_parse_header(path, data[8 : 8 + length].tobytes(), 8 + length, len(data)), data)
+    tensors, metadata, _ = _parse_header(path, data[8 : 8 + length].tobytes(), 8 + length, len(data))
+    return SafeFile(path, tensors, metadata, data)
 
 
 def _header_length(path: Path, first: bytes, size: int) -> int:
@@ -141,8 +150,8 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
 
 
 def _parse_header(
-    path: Path, raw: bytes, data_start: int, size: int
-) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    path: Path, raw: bytes, data_start: int, size: int, lenient: bool = False
+) -> tuple[dict[str, TensorInfo], dict[str, str], dict[str, str]]:
     problems = Problems(str(path))
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -163,12 +172,14 @@ def _parse_header(
             f"{path}: header is not valid JSON ({error}); not a safetensors file, or damaged"
         ) from None
     metadata = header.pop("__metadata__", {})
+    if lenient and isinstance(metadata, dict):
+        metadata = {key: value for key, value in metadata.items() if isinstance(value, str)}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         problems.add("metadata must map text to text")
         metadata = {}
     tensors: dict[str, TensorInfo] = {}
     for name, entry in header.items():
-        info = _tensor_info(entry, data_start)
+        info = _tensor_info(entry, data_start, lenient)
         if isinstance(info, str):
             problems.add(f"tensor {_short(name)}: {info}")
         else:
@@ -186,15 +197,20 @@ def _parse_header(
                 f"data ends at byte {position:,} but the file has {size:,}; cut off or with bytes added"
             )
     problems.raise_if_any(InvalidFile)
-    return tensors, metadata
+    unread = {
+        name: f"{info.dtype} is not one of {', '.join(DTYPES)}"
+        for name, info in tensors.items()
+        if info.dtype not in DTYPES
+    }
+    return {name: info for name, info in tensors.items() if name not in unread}, metadata, unread
 
 
-def _tensor_info(entry: Any, data_start: int) -> TensorInfo | str:
+def _tensor_info(entry: Any, data_start: int, lenient: bool) -> TensorInfo | str:
     """The entry of one tensor, or what is wrong with it."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         return "entry must have exactly dtype, shape and data_offsets"
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    if not isinstance(dtype, str) or (dtype not in DTYPES and not lenient):
         return f"dtype {_short(dtype)} is not one of {', '.join(DTYPES)}"
     if not _whole(shape, MAX_SIDE) or len(shape) > MAX_RANK:
         return f"shape {_short(shape)} is not a list of at most {MAX_RANK} whole numbers below 2^31"
@@ -203,7 +219,7 @@ def _tensor_info(entry: Any, data_start: int) -> TensorInfo | str:
     count = 1
     for side in shape:
         count *= side
-    if count * DTYPES[dtype][0] != offsets[1] - offsets[0]:
+    if dtype in DTYPES and count * DTYPES[dtype][0] != offsets[1] - offsets[0]:
         return f"shape {shape} of {dtype} needs {count * DTYPES[dtype][0]:,} bytes, offsets give {offsets[1] - offsets[0]:,}"
     return TensorInfo(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
 

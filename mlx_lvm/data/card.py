@@ -87,6 +87,14 @@ class EncoderCard(Config):
         named = [key for key in fields if mine[key] and theirs[key]]
         return [f"{key} '{mine[key]}' against '{theirs[key]}'" for key in named if mine[key] != theirs[key]]
 
+    def unknown(self, other: EncoderCard) -> str:
+        """Why nothing tells whether vectors of `other` are of our space; empty where probe vectors or names tell."""
+        if self.probes is not None and other.probes is not None:
+            return ""
+        if not (self.model and other.model):
+            return "no encoder is recorded" if not (self.model or other.model) else "one records no encoder"
+        return "" if (self.probes is None) == (other.probes is None) else "one has no probe vectors"
+
     def require_same(self, other: EncoderCard, what: str) -> None:
         """Raises InvalidFile where vectors of the two cards must not be combined."""
         found = self.differences(other)

@@ -10,9 +10,9 @@ import pytest
 
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import load_corpus, write_corpus
+from mlx_lvm.data.ingest.choosing import choose, read_assignment
 from mlx_lvm.data.ingest.convert import Target, convert
 from mlx_lvm.data.ingest.documents import list_documents, read_documents
-from mlx_lvm.data.ingest.transform import choose, read_assignment
 from mlx_lvm.data.names import check_names, normal
 from mlx_lvm.data.splits import assign
 from mlx_lvm.data.storage.reader import open_corpus

@@ -8,15 +8,8 @@ import pytest
 
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
-from mlx_lvm.data.ingest.transform import (
-    assign_together,
-    choose,
-    merge,
-    parse_fractions,
-    read_assignment,
-    resplit,
-    subset,
-)
+from mlx_lvm.data.ingest.choosing import assign_together, choose, parse_fractions, read_assignment
+from mlx_lvm.data.ingest.transform import merge, resplit, subset
 from mlx_lvm.data.quality.audit import find_duplicates
 from mlx_lvm.data.splits import assign, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
@@ -108,14 +101,14 @@ def test_split_by_seed_fractions_and_file(mapped: MappedCorpus, tmp_path: Path) 
         np.testing.assert_array_equal(
             read_assignment(tmp_path / file, mapped), [2 * name.endswith("7") for name in mapped.names]
         )
-    wanted.update(extracts="testing", stranger="train")
+    wanted.update(extracts="holdout", stranger="train")
     del wanted["contents"]
     (tmp_path / "a.json").write_text(json.dumps(wanted))
     with pytest.raises(InvalidFile) as error:
         read_assignment(tmp_path / "a.json", mapped)
     assert all(
         words in str(error.value)
-        for words in ("'contents' has no part", "'testing' is not one of", "no document 'stranger'")
+        for words in ("'contents' has no split", "'holdout' is not one of", "no document 'stranger'")
     )
     for text in ("0.8,0.2", "a,b,c", "0.8,0.8,-0.6", "0.5,0.1,0.1"):
         with pytest.raises(UsageError, match="three shares"):

@@ -19,7 +19,8 @@ from mlx_lvm.data import memory, sampling
 from mlx_lvm.data.blocks import Epoch
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus, load_corpus
-from mlx_lvm.data.ingest.transform import choose, subset
+from mlx_lvm.data.ingest.choosing import choose
+from mlx_lvm.data.ingest.transform import subset
 from mlx_lvm.data.storage.reader import open_corpus
 from mlx_lvm.data.storage.stream import RowReader
 from mlx_lvm.data.storage.writer import CorpusWriter

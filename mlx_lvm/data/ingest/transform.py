@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,13 +9,10 @@ import numpy as np
 
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.ingest.synthetic import Process
-from mlx_lvm.data.names import normal
-from mlx_lvm.data.quality.duplicates import NEAR, exact_groups, near_pairs
-from mlx_lvm.data.splits import PART, SPLITS, assign
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.texts import read_texts, texts_file
 from mlx_lvm.data.storage.writer import CorpusWriter
-from mlx_lvm.errors import InvalidFile, Problems, UsageError, nearest
+from mlx_lvm.errors import InvalidFile, Problems, UsageError
 
 
 def merge(
@@ -26,24 +21,33 @@ def merge(
     dtype: str = "",
     *,
     prefix: bool = False,
+    same_encoder: bool = False,
     shard_bytes: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """All documents of all corpora, in order. Encoders are compared by their cards; a name may stand in one corpus only.
 
-    prefix: put `<corpus>/` before every name. A recorded split is kept where every corpus has one.
-    Raises InvalidFile where encoders or names do not allow it.
+    prefix: put `<corpus>/` before every name. A recorded split is kept where every corpus has one. same_encoder: the caller
+    vouches that one encoder made all, where their cards do not tell. Raises InvalidFile where encoders or names do not
+    allow it.
     """
     first = corpora[0]
     problems = Problems("merge")
     for other in corpora[1:]:
         for difference in other.card.differences(first.card):
             problems.add(f"{other.path} is of another encoder than {first.path}: {difference}")
+        unknown = "" if same_encoder or problems.found else first.card.unknown(other.card)
+        if unknown:
+            problems.add(
+                f"whether one encoder made {first.path} and {other.path} is not known ({unknown}). "
+                "--same-encoder vouches for it"
+            )
     problems.raise_if_any(InvalidFile)
     names = [f"{corpus.name}/{name}" if prefix else name for corpus in corpora for name in corpus.names]
     if len(set(names)) < len(names):
         raise InvalidFile(
-            "merge: documents of one name in two corpora; --prefix puts the corpus before each name"
+            f"merge: {len(names) - len(set(names)):,} names of documents stand in several corpora. Parts of one data set: "
+            "`lvm data convert FILE FILE ...` joins them. Different documents: --prefix puts the corpus before each name"
         )
     kept = (
         None
@@ -139,105 +143,6 @@ def synthesise(
         writer.finish()
 
 
-def choose(
-    corpus: MappedCorpus, patterns: Sequence[str], names_file: Path | None = None, least: int = 0
-) -> np.ndarray:
-    """Documents whose names match any pattern (`*`, `?`, `[...]`) or stand in a file, a name a line, and have `least` chunks.
-
-    Raises UsageError naming the patterns that match nothing and the names that are not there.
-    """
-    chosen = np.zeros(len(corpus.names), dtype=bool)
-    problems = Problems(f"subset of {corpus.name}")
-    for pattern in patterns:
-        pattern = normal(pattern)
-        found = np.array([name == pattern for name in corpus.names])
-        if not found.any():  # a name with brackets in it is no pattern
-            found = np.array([fnmatch.fnmatchcase(name, pattern) for name in corpus.names])
-        if not found.any():
-            problems.add(f"no document matches '{pattern}'.{nearest(pattern, list(corpus.names))[:200]}")
-        chosen |= found
-    place = {name: number for number, name in enumerate(corpus.names)}
-    for name in [] if names_file is None else map(normal, _lines(names_file)):
-        if name in place:
-            chosen[place[name]] = True
-        else:
-            problems.add(f"{names_file}: no document '{name}'.{nearest(name, list(corpus.names))[:200]}")
-    problems.raise_if_any(UsageError)
-    if not patterns and names_file is None:
-        chosen[:] = True
-    return np.flatnonzero(chosen & (corpus.lengths >= least))
-
-
-def read_assignment(path: Path, corpus: MappedCorpus) -> np.ndarray:
-    """0, 1, 2 a document from a file: JSON {name: "train" | "val" | "test"}, or lines of name, tab, part.
-
-    Raises InvalidFile with every document that is missing, unknown, or of an unknown part.
-    """
-    text = "\n".join(_lines(path))
-    try:
-        values = (
-            json.loads(text)
-            if path.suffix == ".json"
-            else dict(line.rsplit("\t", 1) for line in text.splitlines() if line.strip())
-        )
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-    except (ValueError, RecursionError) as error:
-        raise InvalidFile(
-            f"{path}: neither JSON of names and parts nor lines of name, tab, part ({error})"
-        ) from None
-    values = {normal(name): part for name, part in values.items()}
-    problems, known = Problems(str(path)), set(corpus.names)
-    for name in sorted(known - set(values)):
-        problems.add(f"document '{name}' has no part")
-    for name, part in values.items():
-        if name not in known:
-            problems.add(f"no document '{name}' in {corpus.name}")
-        elif part not in SPLITS:
-            problems.add(f"document '{name}': part {str(part)[:40]!r} is not one of {', '.join(SPLITS)}")
-    problems.raise_if_any(InvalidFile)
-    return np.array([SPLITS.index(values[name]) for name in corpus.names], dtype=np.uint8)
-
-
-def assign_together(
-    corpus: MappedCorpus, seed: int, fractions: Sequence[float], threshold: float = NEAR
-) -> np.ndarray:
-    """As `splits.assign`, with documents that share a chunk, exactly or nearly, in one part: that of the first name among them."""
-    leader = list(range(len(corpus.names)))
-
-    def find(document: int) -> int:
-        while leader[document] != document:
-            leader[document] = leader[leader[document]]
-            document = leader[document]
-        return document
-
-    pairs = [
-        np.stack([np.full(len(group) - 1, group[0]), group[1:]], axis=1) for group in exact_groups(corpus)
-    ]
-    near = near_pairs(corpus, threshold)
-    if near.total > len(near.rows):
-        raise InvalidFile(
-            f"{corpus.path}: {near.total:,} near pairs are too many to keep together; most chunks repeat others"
-        )
-    for a, b in corpus.document_of(np.concatenate([*pairs, near.rows])).tolist():
-        leader[find(a)] = find(b)
-    groups: dict[int, list[str]] = {}
-    for document, name in enumerate(corpus.names):
-        groups.setdefault(find(document), []).append(PART.sub("", name))
-    return assign([min(groups[find(document)]) for document in range(len(corpus.names))], seed, fractions)
-
-
-def parse_fractions(text: str) -> tuple[float, float, float]:
-    """'0.8,0.1,0.1' for train, val and test. Raises UsageError where they are not three shares that make 1."""
-    try:
-        parts = [float(part) for part in text.split(",")]
-    except ValueError:
-        parts = []
-    if len(parts) != 3 or not all(0 <= part <= 1 for part in parts) or abs(sum(parts) - 1) > 1e-6:
-        raise UsageError(f"--fractions {text}: expected three shares that make 1, as 0.8,0.1,0.1")
-    return parts[0], parts[1], parts[2]
-
-
 def _write(
     documents: list[tuple[MappedCorpus, np.ndarray]],
     names: list[str],
@@ -308,12 +213,3 @@ def _joined(values: list[str]) -> str:
     return (
         values[0] if len(set(values)) == 1 else "; ".join(dict.fromkeys(value for value in values if value))
     )
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        if path.stat().st_size > 1 << 28:
-            raise InvalidFile(f"{path}: too large for a list of documents")
-        return path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidFile(f"{path}: cannot be read ({error})") from None

@@ -1,0 +1,153 @@
+"""Which documents, and which split each: by pattern, by files of names, by what documents share."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlx_lvm.data.ingest.lists import read_lines, read_text
+from mlx_lvm.data.names import normal
+from mlx_lvm.data.quality.duplicates import NEAR, exact_groups, near_pairs
+from mlx_lvm.data.splits import PART, SPLITS, assign
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.errors import InvalidFile, Problems, UsageError, nearest
+
+SAME = {"validation": "val", "valid": "val", "dev": "val", "training": "train", "testing": "test"}
+HEADERS = ("split", "part", "set", "subset", "fold")  # of a first line that names its columns
+
+
+def choose(
+    corpus: MappedCorpus, patterns: Sequence[str], names_file: Path | None = None, least: int = 0
+) -> np.ndarray:
+    """Documents whose names match any pattern (`*`, `?`, `[...]`) or stand in a file, a name a line, and have `least` chunks.
+
+    Raises UsageError naming the patterns that match nothing and the names that are not there.
+    """
+    chosen = np.zeros(len(corpus.names), dtype=bool)
+    problems = Problems(f"subset of {corpus.name}")
+    for pattern in patterns:
+        pattern = normal(pattern)
+        found = np.array([name == pattern for name in corpus.names])
+        if not found.any():  # a name with brackets in it is no pattern
+            found = np.array([fnmatch.fnmatchcase(name, pattern) for name in corpus.names])
+        if not found.any():
+            problems.add(f"no document matches '{pattern}'.{nearest(pattern, list(corpus.names))[:200]}")
+        chosen |= found
+    place = {name: number for number, name in enumerate(corpus.names)}
+    for name in [] if names_file is None else map(normal, read_lines(names_file)):
+        if not name:
+            continue
+        if name in place:
+            chosen[place[name]] = True
+        else:
+            problems.add(f"{names_file}: no document '{name}'.{nearest(name, list(corpus.names))[:200]}")
+    problems.raise_if_any(UsageError)
+    if not patterns and names_file is None:
+        chosen[:] = True
+    return np.flatnonzero(chosen & (corpus.lengths >= least))
+
+
+def read_assignment(path: Path, corpus: MappedCorpus) -> np.ndarray:
+    """0, 1, 2 a document from a file: JSON {name: split} or {split: [names]}, or lines of name, tab (or comma), split.
+
+    Splits are train, val and test; validation, valid and dev are val, whatever their capitals. Raises InvalidFile with
+    every document that is missing, unknown, or of an unknown split.
+    """
+    text = read_text(path)
+    try:
+        values = _of_json(text) if path.suffix.lower() == ".json" else _of_lines(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidFile(
+            f"{path}: neither JSON of names and splits nor lines of name, tab, split ({error})"
+        ) from None
+    problems, known = Problems(str(path)), set(corpus.names)
+    for name in sorted(known - set(values)):
+        problems.add(f"document '{name}' has no split")
+    for name, split in values.items():
+        if name not in known:
+            problems.add(f"no document '{name}' in {corpus.name}.{nearest(name, list(corpus.names))[:200]}")
+        elif split not in SPLITS:
+            problems.add(f"document '{name}': split {str(split)[:40]!r} is not one of {', '.join(SPLITS)}")
+    problems.raise_if_any(InvalidFile)
+    return np.array([SPLITS.index(values[name]) for name in corpus.names], dtype=np.uint8)
+
+
+def _of_json(text: str) -> dict[str, str]:
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("not an object")
+    if values and all(isinstance(names, list) for names in values.values()):
+        pairs = [(str(name), split) for split, names in values.items() for name in names]
+    else:
+        pairs = list(values.items())
+    return _unique([(normal(name), _split_of(split)) for name, split in pairs])
+
+
+def _of_lines(text: str) -> dict[str, str]:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    mark = "\t" if any("\t" in line for line in lines) else ","
+    pairs = []
+    for number, line in enumerate(lines):
+        name, found, split = line.rpartition(mark)
+        if not found:
+            raise ValueError(f"'{line[:60]}' has no tab")
+        if number == 0 and split.strip().lower() in HEADERS:
+            continue
+        pairs.append((normal(name.strip().strip('"')), _split_of(split.strip().strip('"'))))
+    return _unique(pairs)
+
+
+def _unique(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name, split in pairs:
+        if values.setdefault(name, split) != split:
+            raise ValueError(f"document '{name}' stands in {values[name]} and in {split}")
+    return values
+
+
+def _split_of(word: object) -> str:
+    text = str(word).lower()
+    return SAME.get(text, text)
+
+
+def assign_together(
+    corpus: MappedCorpus, seed: int, fractions: Sequence[float], threshold: float = NEAR
+) -> np.ndarray:
+    """As `splits.assign`, with documents that share a chunk, exactly or nearly, in one part: that of the first name among them."""
+    leader = list(range(len(corpus.names)))
+
+    def find(document: int) -> int:
+        while leader[document] != document:
+            leader[document] = leader[leader[document]]
+            document = leader[document]
+        return document
+
+    pairs = [
+        np.stack([np.full(len(group) - 1, group[0]), group[1:]], axis=1) for group in exact_groups(corpus)
+    ]
+    near = near_pairs(corpus, threshold)
+    if near.total > len(near.rows):
+        raise InvalidFile(
+            f"{corpus.path}: {near.total:,} near pairs are too many to keep together; most chunks repeat others"
+        )
+    for a, b in corpus.document_of(np.concatenate([*pairs, near.rows])).tolist():
+        leader[find(a)] = find(b)
+    groups: dict[int, list[str]] = {}
+    for document, name in enumerate(corpus.names):
+        groups.setdefault(find(document), []).append(PART.sub("", name))
+    return assign([min(groups[find(document)]) for document in range(len(corpus.names))], seed, fractions)
+
+
+def parse_fractions(text: str) -> tuple[float, float, float]:
+    """'0.8,0.1,0.1' for train, val and test. Raises UsageError where they are not three shares that make 1."""
+    try:
+        parts = [float(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) != 3 or not all(0 <= part <= 1 for part in parts) or abs(sum(parts) - 1) > 1e-6:
+        raise UsageError(f"--fractions {text}: expected three shares that make 1, as 0.8,0.1,0.1")
+    return parts[0], parts[1], parts[2]

@@ -1,0 +1,109 @@
+"""`.npz` and `.npy`: headers by NumPy, members by zipfile, and the size that a header declares held against what is there."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from mlx_lvm.data.tables.base import Array, ArrayFile, read_rows, reading
+from mlx_lvm.errors import InvalidFile
+
+RATIO, RATIO_FROM = 100, 256 << 20  # vectors do not pack a hundredfold; ids do, but they are small
+Header = tuple[tuple[int, ...], np.dtype, int]  # shape, dtype, first byte of the data
+
+
+def open_npy(path: Path) -> ArrayFile:
+    with open(path, "rb") as file:
+        header = _header(file, path.stat().st_size, str(path))
+    if isinstance(header, str):
+        raise InvalidFile(f"{path}: {header}")
+    shape, dtype, start = header
+
+    def blocks(rows: int) -> Iterator[np.ndarray]:
+        with reading(path), open(path, "rb") as file:
+            file.seek(start)
+            yield from read_rows(file, shape, dtype, rows, str(path))
+
+    return ArrayFile(path, {"vectors": Array.known("vectors", shape, dtype, blocks)})
+
+
+def open_npz(path: Path) -> ArrayFile:
+    arrays: dict[str, Array] = {}
+    unread: dict[str, str] = {}
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        names = [member.filename for member in members]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise InvalidFile(f"{path}: members of one name: {', '.join(twice[:5])}")
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name == member.filename:
+                unread[name] = "not an array"
+                continue
+            if member.file_size > RATIO_FROM and member.file_size > RATIO * max(1, member.compress_size):
+                raise InvalidFile(
+                    f"{path}: array '{name}' unpacks {member.compress_size:,} bytes to {member.file_size:,}: a zip bomb"
+                )
+            with archive.open(member) as file:
+                header = _header(file, member.file_size, f"{path}, array '{name}'")
+            if isinstance(header, str):
+                unread[name] = header
+            else:
+                shape, dtype, _ = header
+                blocks = _member(path, member, header)
+                arrays[name] = Array.known(name, shape, dtype, blocks)
+    return ArrayFile(path, arrays, unread)
+
+
+def _member(path: Path, member: zipfile.ZipInfo, header: Header) -> Callable[[int], Iterator[np.ndarray]]:
+    shape, dtype, start = header
+
+    def blocks(rows: int) -> Iterator[np.ndarray]:
+        with reading(path), zipfile.ZipFile(path) as archive, archive.open(member) as file:
+            file.read(start)
+            yield from read_rows(file, shape, dtype, rows, f"{path}, array '{member.filename}'")
+
+    return blocks
+
+
+def _header(file: IO[bytes], size: int, what: str) -> Header | str:
+    """The header, or why the array is left out. Raises InvalidFile where it is damaged or says another size than is there."""
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            return f"NumPy format {version[0]}.{version[1]}, which structures alone need"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python 2, whose headers are read all the same
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version[0] == 1
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, by_columns, dtype = read(file)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy's parser lets through what its tokenizer raises, and that grows
+        said = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise InvalidFile(f"{what}: not a NumPy array, or damaged ({said})") from None
+    if dtype.hasobject:
+        return "Python objects, which are pickled and never read"
+    if dtype.names is not None or dtype.kind not in "biufSU" or (dtype.kind == "f" and dtype.itemsize > 8):
+        return f"type {dtype.str!r} is not one of numbers or text"
+    if any(not isinstance(side, int) or side < 0 for side in shape):
+        raise InvalidFile(f"{what}: not a NumPy array, or damaged (shape {str(shape)[:60]})")
+    start, needed = file.tell(), dtype.itemsize
+    for side in shape:
+        needed *= side
+    if needed != size - start:
+        raise InvalidFile(
+            f"{what}: shape {list(shape)} of {dtype.str} needs {needed:,} bytes, {size - start:,} are there: cut off or damaged"
+        )
+    if by_columns and sum(side > 1 for side in shape) > 1:
+        return "stored by columns (Fortran order); save it with np.ascontiguousarray"
+    return tuple(shape), dtype, start

@@ -1,0 +1,153 @@
+"""Parquet: numbers, lists of them of one length in every nesting that arrow has, and text in every spelling of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.data.tables.base import Array, ArrayFile, reading
+from mlx_lvm.errors import InvalidFile, SetupInvalid
+
+
+def open_parquet(path: Path) -> ArrayFile:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise SetupInvalid(f"{path}: reading parquet needs pyarrow: pip install 'mlx-lvm[parquet]'") from None
+    with _arrow(path, pa.ArrowException):
+        table = pq.ParquetFile(path)
+        schema, count = table.schema_arrow, table.metadata.num_rows
+    arrays: dict[str, Array] = {}
+    unread: dict[str, str] = {}
+    for column in schema:
+        if column.name in arrays:
+            raise InvalidFile(f"{path}: two columns named '{column.name}'")
+        levels, inner = _levels(column.type)
+        scalar = levels == 0
+        if pa.types.is_floating(inner) or pa.types.is_integer(inner):
+            dtype = np.dtype(inner.to_pandas_dtype())
+        elif scalar and _is_text(inner):
+            dtype = np.dtype(object)
+        else:
+            unread[column.name] = f"{column.type} is neither numbers nor text"
+            continue
+
+        def blocks(rows: int, name: str = column.name, dtype: Any = dtype) -> Iterator[np.ndarray]:
+            start, sides = 0, None
+            what = f"{path}, column '{name}'"
+            with reading(path), _arrow(path, pa.ArrowException):
+                for batch in pq.ParquetFile(path).iter_batches(batch_size=rows, columns=[name]):
+                    block = _values(batch.column(0), dtype, what, start)
+                    sides = block.shape[1:] if sides is None else sides
+                    if block.shape[1:] != sides:
+                        raise InvalidFile(
+                            f"{what}, row {start}: {list(block.shape[1:])} numbers, {list(sides)} in the rows before"
+                        )
+                    yield block
+                    start += len(block)
+
+        def measure(scalar: bool = scalar, blocks: Any = blocks) -> tuple[int, ...]:
+            return (count,) if scalar or not count else (count, *next(blocks(1)).shape[1:])
+
+        arrays[column.name] = Array(column.name, 1 + levels, dtype, measure, blocks)
+    return ArrayFile(path, arrays, unread)
+
+
+@contextmanager
+def _arrow(path: Path, kind: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (kind, IndexError) as error:  # IndexError: a column chunk that a damaged footer points to
+        raise InvalidFile(f"{path}: not a parquet file, or damaged ({str(error).strip()[:200]})") from None
+
+
+def _levels(kind: Any) -> tuple[int, Any]:
+    """(how many sides a value has beside its row, the type of what it holds)."""
+    import pyarrow as pa
+
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return len(kind.shape), kind.value_type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _levels(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return 0, kind.value_type
+    if _is_list(kind):
+        levels, inner = _levels(kind.value_type)
+        return levels + 1, inner
+    return 0, kind
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    known = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+    return any(getattr(pa.types, name)(kind) for name in known if hasattr(pa.types, name))
+
+
+def _is_text(kind: Any) -> bool:
+    """What can name a document: text, bytes, and what has a text of its own, as dates and decimals."""
+    import pyarrow as pa
+
+    known = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_binary_view",
+             "is_fixed_size_binary", "is_decimal", "is_temporal")  # fmt: skip
+    return any(getattr(pa.types, name)(kind) for name in known if hasattr(pa.types, name))
+
+
+def _values(values: Any, dtype: np.dtype, what: str, start: int) -> np.ndarray:
+    """One batch of a column: numbers [n, ...], or objects [n] of text, bytes or what else names a document."""
+    import pyarrow as pa
+
+    if values.null_count:
+        null = int(np.flatnonzero(np.asarray(values.is_null()))[0])
+        raise InvalidFile(f"{what}, row {start + null}: no value")
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if dtype.hasobject:
+        return np.array([*values.to_pylist(), None], dtype=object)[:-1]  # None: NumPy looks into no text
+    sides: list[int] = []
+    while True:
+        if isinstance(values.type, pa.FixedShapeTensorType):
+            if values.type.permutation not in (None, list(range(len(values.type.shape)))):
+                raise InvalidFile(f"{what}: a tensor of permuted axes; store it in the order of its shape")
+            sides += values.type.shape
+            values = values.storage.flatten()
+            break
+        if isinstance(values.type, pa.BaseExtensionType):
+            values = values.storage
+        elif _is_list(values.type):
+            sides.append(_one_length(values, what, start, sides))
+            values = values.flatten()
+        else:
+            break
+    count = len(values)
+    rows = count // int(np.prod(sides)) if sides and 0 not in sides else count if not sides else 0
+    if values.null_count:
+        place = int(np.flatnonzero(np.asarray(values.is_null()))[0]) // max(1, count // max(1, rows))
+        raise InvalidFile(f"{what}, row {start + place}: a missing number")
+    return np.asarray(values).astype(dtype, copy=False).reshape(rows, *sides)
+
+
+def _one_length(values: Any, what: str, start: int, sides: list[int]) -> int:
+    """The length that every list has. Raises InvalidFile naming the row where one has another, or is missing."""
+    per_row = max(1, int(np.prod(sides)))
+    if values.null_count:
+        null = int(np.flatnonzero(np.asarray(values.is_null()))[0]) // per_row
+        raise InvalidFile(f"{what}, row {start + null}: no value")
+    if not len(values):
+        return 0
+    if hasattr(values, "value_lengths"):
+        lengths = np.asarray(values.value_lengths())
+    elif hasattr(values, "sizes"):
+        lengths = np.asarray(values.sizes)
+    else:
+        lengths = np.full(len(values), values.type.list_size)
+    odd = np.flatnonzero(lengths != lengths[0])
+    if len(odd):
+        row = start + int(odd[0]) // per_row
+        raise InvalidFile(f"{what}, row {row}: {lengths[odd[0]]} numbers, {lengths[0]} in the rows before")
+    return int(lengths[0])
