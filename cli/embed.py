@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,7 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlx_lvm.cli.common import Json, Output
 from mlx_lvm.config import parse_size
 from mlx_lvm.data.ingest.chunking import Chunking
-from mlx_lvm.data.ingest.encoder import DEFAULT, SentenceEncoder
 from mlx_lvm.data.storage.writer import require_free
 from mlx_lvm.errors import UsageError
 
@@ -100,22 +99,45 @@ def embed(
         typer.Option(
             "--encoder",
             metavar="NAME|FOLDER",
-            help="Hub id or local folder of a sentence-transformers model.",
+            help="Hub id or local folder of a sentence-transformers model. A small one: all-MiniLM-L6-v2.",
             rich_help_panel="Encoder",
         ),
-    ] = DEFAULT,
+    ] = "sentence-transformers/all-mpnet-base-v2",
+    revision: Annotated[
+        str | None,
+        typer.Option("--revision", help="Commit, branch or tag of the Hub.", rich_help_panel="Encoder"),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="mlx|torch",
+            help="mlx runs BERT, MPNet and T5; torch what sentence-transformers runs (extra 'embed-torch').",
+            rich_help_panel="Encoder",
+        ),
+    ] = "mlx",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="float32|float16|bfloat16",
+            help="What the encoder runs in; half is faster on a GPU.",
+            rich_help_panel="Encoder",
+        ),
+    ] = "float32",
     device: Annotated[
         str | None,
         typer.Option(
             "--device",
-            metavar="cpu|cuda|mps",
-            help="Default: the fastest there is.",
+            metavar="cpu|gpu|cuda|mps",
+            help="cpu or gpu; with --engine torch cpu, cuda or mps. Default: the fastest there is.",
             rich_help_panel="Encoder",
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Chunks encoded at a time.", rich_help_panel="Encoder")
-    ] = 32,
+        int | None,
+        typer.Option("--batch-size", min=1, help="Most chunks encoded at a time.", rich_help_panel="Encoder"),
+    ] = None,
     chunk_min: Annotated[
         int,
         typer.Option(
@@ -159,18 +181,21 @@ def embed(
 ) -> None:
     """Split documents into chunks and embed them. A run that was stopped goes on when it is called again.
 
-    Example:  lvm embed notes/ --out notes.safetensors --encoder sentence-transformers/all-mpnet-base-v2
+    Examples:  lvm embed notes/ --out notes.safetensors
+               lvm embed notes/ --out notes.safetensors --encoder all-MiniLM-L6-v2
     """
     from mlx_lvm.data.ingest.embedding import EMBED_DTYPES, embed
+    from mlx_lvm.data.ingest.encoder import load_encoder
 
     display = Output(json)
     kind, chunking = stored_dtype(dtype, EMBED_DTYPES), Chunking(chunk_min, chunk_max, sentences)
     size = None if shard_size is None else parse_size(shard_size)
     require_free(out, overwrite)
-    model = SentenceEncoder(encoder, device, batch_size)
+    model = load_encoder(encoder, engine, device, batch_size, revision, precision)
     display.say(
         f"encoder {model.card.model}: {model.card.dim} dimensions, at most {model.card.max_tokens or '?'} tokens, on {model.device}"
     )
+    same, different = _compare(model.card)
     provenance = {key: value for key, value in (("source", source), ("licence", licence)) if value}
     try:
         with RateBar(display, "embedding", unit="chunks") as bar:
@@ -195,7 +220,14 @@ def embed(
     )
     if done.resumed:
         display.say(f"{done.resumed:,} chunks were embedded by an earlier run")
+    if same:
+        display.say(f"same vectors as {', '.join(same)}, by their probe sentences", style="dim")
     notes = [
+        (
+            len(different),
+            "the same encoder by name, but other vectors; what was made for one is of no use with the other: "
+            + "; ".join(f"{name} ({why})" for name, why in different.items()),
+        ),
         (
             done.too_long,
             f"{done.too_long:,} chunks are longer than the encoder reads; so their ends are lost. A smaller --chunk-max mends it",
@@ -221,6 +253,20 @@ def embed(
             "too_long": done.too_long,
             "blank": done.blank,
             "left_out": done.left_out,
-            "encoder": {**model.card.to_dict(), "device": model.device},
+            "encoder": {**model.card.to_dict(), "device": model.device, "engine": engine},
+            "same_space": same,
+            "other_space": different,
         }
     )
+
+
+def _compare(card: Any) -> tuple[list[str], dict[str, str]]:
+    """The shipped corpora and models that claim this encoder, by whether they hold its vectors."""
+    from mlx_lvm import weights
+    from mlx_lvm.data.ingest.encoder import compare_spaces
+    from mlx_lvm.data.storage.reader import find_corpus, open_corpus
+    from mlx_lvm.hub.load import load_model
+
+    cards = {name: open_corpus(find_corpus(name)).card for name in weights.corpora()}
+    models = {name: load_model(name).card for name in weights.released()}
+    return compare_spaces(card, cards | {name: found for name, found in models.items() if found is not None})

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.names import normal
 from mlx_lvm.errors import InvalidFile, UsageError
+
+if TYPE_CHECKING:
+    from mlx_lvm.data.ingest.encoder import Encoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +26,12 @@ class Query:
 
 
 def read_query(text: str, corpus: Corpus, encoder: str | None = None) -> Query:
-    """A `.npy` file holds a vector of the corpus's space; `DOCUMENT:CHUNK` is a chunk of the corpus; anything else is a text,
-    embedded with the corpus's own encoder or the one named, which must give the same probe vectors.
+    """A `.npy` file holds a vector of the corpus's space; `DOCUMENT:CHUNK` is a chunk of the corpus; anything
+    else is a text, embedded with the corpus's own encoder or the one named, which must give the same probe
+    vectors.
 
-    Raises UsageError for a blank text or a chunk that is not there, InvalidFile for a file that holds no such vector or for
-    another encoder, SetupInvalid where the encoder cannot be loaded.
+    Raises UsageError for a blank text or a chunk that is not there, InvalidFile for a file that holds no such
+    vector or for another encoder, SetupInvalid where the encoder cannot be loaded.
     """
     if not text.strip():
         raise UsageError("--query is blank")
@@ -46,16 +51,24 @@ def read_query(text: str, corpus: Corpus, encoder: str | None = None) -> Query:
 
 def embed_query(text: str, corpus: Corpus, encoder: str | None) -> np.ndarray:
     """The text in the space of the corpus, [dim]."""
-    from mlx_lvm.data.ingest.encoder import SentenceEncoder
+    return encoder_of(corpus, encoder, "--query").encode([text])[0]
+
+
+def encoder_of(corpus: Corpus, encoder: str | None, what: str) -> Encoder:
+    """The corpus's own encoder or the one named, in MLX.
+
+    Raises UsageError where the corpus names none, InvalidFile where its vectors are not the corpus's.
+    """
+    from mlx_lvm.data.ingest.encoder import load_encoder
 
     name = encoder or corpus.card.model
     if not name:
         raise UsageError(
             f"corpus {corpus.name} does not say which encoder made its vectors; name it with --encoder"
         )
-    found = SentenceEncoder(name)
-    found.card.require_same(corpus.card, f"--query embedded with {name}, on corpus {corpus.name}")
-    return found.encode([text])[0]
+    found = load_encoder(name)
+    found.card.require_same(corpus.card, f"{what} embedded with {name}, on corpus {corpus.name}")
+    return found
 
 
 def _vector(path: Path, dim: int) -> np.ndarray:

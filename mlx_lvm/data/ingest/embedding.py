@@ -30,7 +30,7 @@ from mlx_lvm.data.storage.writer import CorpusWriter, remove, require_free
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError
 
 EMBED_DTYPES = ("I8", "F16", "F32")
-PART = 1024  # chunks embedded and stored together: what a kill can cost
+PART = 256  # chunks embedded and stored together: what a kill can cost
 
 
 @dataclass

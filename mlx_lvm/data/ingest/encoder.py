@@ -1,24 +1,29 @@
-"""Sentence encoders through sentence-transformers, with the card of what they are.
+"""The encoder of a corpus: texts to unit vectors, with the card of what they are.
 
-The card is read from the model's modules, not from its name: pooling, dense layers, maximum length and prompt decide
-which space the vectors live in. Vectors are always scaled to unit length.
+The card is read from the encoder's folder, not from its name: pooling, dense layers, maximum length and
+prompt decide which space the vectors live in. Vectors are always scaled to unit length.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
-from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid
+from mlx_lvm.encoders.encoder import TextEncoder
+from mlx_lvm.encoders.fetch import find_encoder
+from mlx_lvm.encoders.weights import weight_files
+from mlx_lvm.errors import UsageError
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-DEFAULT = "sentence-transformers/gtr-t5-base"
+DEFAULT = "sentence-transformers/all-mpnet-base-v2"  # that of the shipped corpora and models
+SMALL = "sentence-transformers/all-MiniLM-L6-v2"
+ENGINES = ("mlx", "torch")
+DEVICES = {"cpu": mx.cpu, "gpu": mx.gpu}
 
 
 class Encoder(Protocol):
@@ -26,126 +31,113 @@ class Encoder(Protocol):
 
     card: EncoderCard
 
+    @property
+    def device(self) -> str: ...
+
     def encode(self, texts: Sequence[str]) -> np.ndarray: ...
 
     def too_long(self, texts: Sequence[str]) -> int:
         """How many texts are longer than the encoder reads."""
 
 
-class SentenceEncoder:
-    """A sentence-transformers model from a local folder or, by its Hub id, from the local cache or the network."""
+class MLXEncoder:
+    """BERT, MPNet or T5 in MLX, from a local folder or, by its Hub id, from the cache or the network."""
 
-    def __init__(self, name: str, device: str | None = None, batch_size: int = 32) -> None:
-        self.batch_size = batch_size
-        self.model: Any = _load(name, device)
-        self.card = self._card(name)
-        probes = self.encode(PROBE_SENTENCES)
-        self.card = self.card.replace(probes=probes, dim=int(probes.shape[1]))
+    def __init__(
+        self,
+        name: str,
+        device: str | None = None,
+        batch_size: int | None = None,
+        revision: str | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        if device is not None:
+            if device not in DEVICES:
+                raise UsageError(
+                    f"--device {device}: expected cpu or gpu, or cuda or mps with --engine torch"
+                )
+            mx.set_default_device(DEVICES[device])
+        folder, commit = find_encoder(name, revision)
+        self.text = TextEncoder.load(folder, dtype)
+        self.text.batch_size = batch_size or self.text.batch_size
+        probes = self.text.encode(PROBE_SENTENCES)
+        self.card = EncoderCard(
+            model=folder.resolve().name
+            if not commit
+            else name
+            if "/" in name
+            else f"sentence-transformers/{name}",
+            revision=commit or weights_digest(folder),
+            pooling="+".join(self.text.pooling.modes),
+            dense=", ".join(dense.describe() for dense in self.text.denses) or "none",
+            normalised="L2",
+            max_tokens=str(self.text.tokens.longest),
+            prompt=(self.text.folder.default_prompt if self.text.folder else "") or "none",
+            dtype=dtype,
+            dim=self.text.dim,
+            probes=probes,
+        )
 
     @property
     def device(self) -> str:
-        return str(self.model.device)
+        return "gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu"
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        vectors = self.model.encode(
-            list(texts),
-            batch_size=self.batch_size,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-            convert_to_numpy=True,
-        )
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        if not np.isfinite(vectors).all():
-            raise NonFiniteError("the encoder gave NaN or Inf; try --device cpu")
-        return vectors
+        return self.text.encode(texts)
 
     def too_long(self, texts: Sequence[str]) -> int:
-        if not self.model.max_seq_length or not texts:
-            return 0
-        found = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        return sum(len(tokens) > self.model.max_seq_length for tokens in found)
-
-    def _card(self, name: str) -> EncoderCard:
-        kinds = {type(module).__name__: module for module in self.model}
-        prompts, default = self.model.prompts or {}, self.model.default_prompt_name
-        local = Path(name)
-        return EncoderCard(
-            model=local.resolve().name if local.is_dir() else name,
-            revision=_revision(self.model, local),
-            pooling=_pooling(kinds.get("Pooling")),
-            dense=", ".join(_dense(module) for module in self.model if type(module).__name__ == "Dense")
-            or "none",
-            normalised="L2",
-            max_tokens=str(self.model.max_seq_length or ""),
-            prompt=(prompts.get(default) if default else "") or "none",
-            dtype=str(next(self.model.parameters()).dtype).removeprefix("torch."),
-        )
+        return self.text.too_long(texts)
 
 
-def _load(name: str, device: str | None) -> Any:
-    """Local files first, so that nothing needs a network that has no need of it."""
-    local = Path(name)
-    if not local.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise InvalidFile(f"encoder {name}: no such folder")
-    if local.is_file():
-        raise InvalidFile(f"encoder {name}: a file; give the folder of a sentence-transformers model")
-    try:
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging as transformers_logging  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        raise SetupInvalid(
-            f"embedding needs sentence-transformers ({error}): pip install 'mlx-lvm[embed]'"
-        ) from None
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    try:
-        return SentenceTransformer(name, device=device, local_files_only=True)
-    except Exception as first:  # whatever its many loaders raise
-        if local.is_dir():
-            raise InvalidFile(
-                f"encoder {name}: no model that sentence-transformers can load ({_line(first)})"
-            ) from None
-    try:
-        return SentenceTransformer(name, device=device)
-    except Exception as error:
-        raise SetupInvalid(
-            f"encoder '{name}' is not on this machine and cannot be fetched ({_line(error)}). "
-            "With a network it is downloaded once; without one, pass --encoder FOLDER of a model."
-        ) from None
+def load_encoder(
+    name: str,
+    engine: str = "mlx",
+    device: str | None = None,
+    batch_size: int | None = None,
+    revision: str | None = None,
+    dtype: str = "float32",
+) -> Encoder:
+    """An encoder by folder or Hub id. Raises UsageError for an unknown engine, InvalidFile and SetupInvalid
+    as each engine says.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
+    if engine == "mlx":
+        return MLXEncoder(name, device, batch_size, revision, dtype)
+    from mlx_lvm.data.ingest.torch_encoder import SentenceEncoder
+
+    if dtype != "float32":
+        raise UsageError(f"--precision {dtype} belongs with --engine mlx")
+    return SentenceEncoder(name, device, batch_size or 32, revision)
 
 
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+def weights_digest(folder: Path) -> str:
+    """What stands for a commit where there is none: the digest of the first file of weights."""
+    file = weight_files(folder)[0]
+    return f"{file.name} sha256 {digest(file)}"
 
 
-def _pooling(module: Any) -> str:
-    """The pooling mode in a word; old versions answer by a method, new ones by an attribute."""
-    if module is None:
-        return "none"
-    mode = getattr(module, "pooling_mode", None)
-    if mode is None:
-        mode = module.get_pooling_mode_str()
-    return "+".join(mode) if isinstance(mode, (list, tuple)) else str(mode)
+def digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            found.update(block)
+    return found.hexdigest()
 
 
-def _dense(module: Any) -> str:
-    activation = type(module.activation_function).__name__
-    return f"{module.in_features}->{module.out_features} {activation}{'' if module.bias else ', no bias'}"
+def same_name(a: EncoderCard, b: EncoderCard) -> bool:
+    """Whether two cards claim the same encoder: by the last part of its name, since a local folder has no
+    more.
+    """
+    return bool(a.model) and a.model.rpartition("/")[2].lower() == b.model.rpartition("/")[2].lower()
 
 
-def _revision(model: Any, folder: Path) -> str:
-    """The Hub's commit where the model came from there, else the digest of its weights."""
-    commit = getattr(getattr(model[0], "auto_model", None), "config", None)
-    commit = getattr(commit, "_commit_hash", None)
-    if commit:
-        return str(commit)
-    for name in WEIGHTS:
-        path = folder / name
-        if path.is_file():
-            digest = hashlib.sha256()
-            with open(path, "rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
-            return f"{name} sha256 {digest.hexdigest()}"
-    return ""
+def compare_spaces(card: EncoderCard, others: dict[str, EncoderCard]) -> tuple[list[str], dict[str, str]]:
+    """Of the cards by name that claim the same encoder: those of the same space, and why each of the rest is
+    another.
+
+    Probe vectors decide where a card has them.
+    """
+    found = {name: card.differences(other) for name, other in others.items() if same_name(card, other)}
+    same = [name for name, differences in found.items() if not differences]
+    return same, {name: "; ".join(differences) for name, differences in found.items() if differences}

@@ -1,0 +1,135 @@
+"""Any sentence encoder through sentence-transformers and torch, with the card of what it is.
+
+The card is read from the model's modules, not from its name: pooling, dense layers, maximum length and prompt
+decide which space the vectors live in. Vectors are always scaled to unit length.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
+from mlx_lvm.data.ingest.encoder import digest
+from mlx_lvm.encoders.fetch import line
+from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+class SentenceEncoder:
+    """A sentence-transformers model from a local folder or, by its Hub id, from the local cache or the
+    network.
+    """
+
+    def __init__(
+        self, name: str, device: str | None = None, batch_size: int = 32, revision: str | None = None
+    ) -> None:
+        self.batch_size = batch_size
+        self.model: Any = _load(name, device, revision)
+        self.card = self._card(name)
+        probes = self.encode(PROBE_SENTENCES)
+        self.card = self.card.replace(probes=probes, dim=int(probes.shape[1]))
+
+    @property
+    def device(self) -> str:
+        return str(self.model.device)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = self.model.encode(
+            list(texts),
+            batch_size=self.batch_size,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+        )
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        if not np.isfinite(vectors).all():
+            raise NonFiniteError("the encoder gave NaN or Inf; try --device cpu")
+        return vectors
+
+    def too_long(self, texts: Sequence[str]) -> int:
+        if not self.model.max_seq_length or not texts:
+            return 0
+        found = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return sum(len(tokens) > self.model.max_seq_length for tokens in found)
+
+    def _card(self, name: str) -> EncoderCard:
+        kinds = {type(module).__name__: module for module in self.model}
+        prompts, default = self.model.prompts or {}, self.model.default_prompt_name
+        local = Path(name)
+        return EncoderCard(
+            model=local.resolve().name if local.is_dir() else name,
+            revision=_revision(self.model, local),
+            pooling=_pooling(kinds.get("Pooling")),
+            dense=", ".join(_dense(module) for module in self.model if type(module).__name__ == "Dense")
+            or "none",
+            normalised="L2",
+            max_tokens=str(self.model.max_seq_length or ""),
+            prompt=(prompts.get(default) if default else "") or "none",
+            dtype=str(next(self.model.parameters()).dtype).removeprefix("torch."),
+        )
+
+
+def _load(name: str, device: str | None, revision: str | None) -> Any:
+    """Local files first, so that nothing needs a network that has no need of it."""
+    local = Path(name)
+    if not local.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise InvalidFile(f"encoder {name}: no such folder")
+    if local.is_file():
+        raise InvalidFile(f"encoder {name}: a file; give the folder of a sentence-transformers model")
+    try:
+        from sentence_transformers import SentenceTransformer
+
+        # type: ignore[import-not-found,unused-ignore]
+        from transformers.utils import logging as transformers_logging
+    except ImportError as error:
+        raise SetupInvalid(
+            f"--engine torch needs sentence-transformers ({error}): pip install 'mlx-lvm[embed-torch]'"
+        ) from None
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    try:
+        return SentenceTransformer(name, device=device, revision=revision, local_files_only=True)
+    except Exception as first:  # whatever its many loaders raise
+        if local.is_dir():
+            raise InvalidFile(
+                f"encoder {name}: no model that sentence-transformers can load ({line(first)})"
+            ) from None
+    try:
+        return SentenceTransformer(name, device=device, revision=revision)
+    except Exception as error:
+        raise SetupInvalid(
+            f"encoder '{name}' is not on this machine and cannot be fetched ({line(error)}). "
+            "With a network it is downloaded once; without one, pass --encoder FOLDER of a model."
+        ) from None
+
+
+def _pooling(module: Any) -> str:
+    """The pooling mode in a word; old versions answer by a method, new ones by an attribute."""
+    if module is None:
+        return "none"
+    mode = getattr(module, "pooling_mode", None)
+    if mode is None:
+        mode = module.get_pooling_mode_str()
+    return "+".join(mode) if isinstance(mode, (list, tuple)) else str(mode)
+
+
+def _dense(module: Any) -> str:
+    activation = type(module.activation_function).__name__
+    return f"{module.in_features}->{module.out_features} {activation}{'' if module.bias else ', no bias'}"
+
+
+def _revision(model: Any, folder: Path) -> str:
+    """The Hub's commit where the model came from there, else the digest of its weights."""
+    commit = getattr(getattr(model[0], "auto_model", None), "config", None)
+    commit = getattr(commit, "_commit_hash", None)
+    if commit:
+        return str(commit)
+    return next(
+        (f"{name} sha256 {digest(folder / name)}" for name in WEIGHTS if (folder / name).is_file()), ""
+    )

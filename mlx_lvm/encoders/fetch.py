@@ -1,0 +1,68 @@
+"""An encoder's folder by its name: a local folder, the Hub's cache on this machine, or the Hub itself.
+
+`huggingface_hub` keeps what it fetched; its environment variables hold here too (HF_HOME, HF_HUB_OFFLINE,
+HF_TOKEN).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlx_lvm.errors import InvalidFile, SetupInvalid
+
+FILES = ["*.json", "*.safetensors"]  # never a pickle
+OTHERS = ["onnx/*", "openvino/*", "*/onnx/*"]
+HOME = "sentence-transformers"  # the Hub's organisation that a bare name is looked for in
+
+
+def find_encoder(name: str, revision: str | None = None) -> tuple[Path, str]:
+    """(folder, commit of the Hub, empty for a local folder). What is in the cache needs no network.
+
+    Raises InvalidFile for a path that is no folder, SetupInvalid where the encoder is not here and cannot be
+    fetched.
+    """
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local, ""
+    if local.is_file():
+        raise InvalidFile(f"encoder {name}: a file; give the folder of a sentence-transformers model")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InvalidFile(f"encoder {name}: no such folder")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise SetupInvalid(
+            f"encoder {name}: to fetch it needs huggingface_hub ({error}): pip install 'mlx-lvm[embed]'"
+        ) from None
+    options: dict[str, Any] = {"revision": revision, "allow_patterns": FILES, "ignore_patterns": OTHERS}
+    repository = name if "/" in name else f"{HOME}/{name}"
+    try:
+        folder = Path(snapshot_download(repository, local_files_only=True, **options))
+        if _is_whole(folder):
+            return folder, folder.name
+    except Exception:  # it is not in the cache, whatever the library calls that
+        pass
+    try:
+        folder = Path(snapshot_download(repository, **options))
+    except Exception as error:  # a dozen kinds, and those of the HTTP library under it
+        at = f" at {revision}" if revision else ""
+        raise SetupInvalid(
+            f"encoder '{repository}'{at} is not on this machine and cannot be fetched ({line(error)}). "
+            "With a network it is downloaded once; without one, pass --encoder FOLDER of a model."
+        ) from None
+    return folder, folder.name
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a cached snapshot holds what an encoder is read from; another program may have fetched a file
+    of it.
+    """
+    weights = any(folder.glob("*.safetensors")) or any(folder.glob("*/*.safetensors"))
+    return weights and (folder / "config.json").exists() and any(folder.glob("tokenizer.json"))
+
+
+def line(error: Exception) -> str:
+    """An exception in one line."""
+    lines = [text for text in str(error).strip().splitlines() if text.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
