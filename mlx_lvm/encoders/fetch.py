@@ -30,28 +30,27 @@ def find_encoder(name: str, revision: str | None = None) -> tuple[Path, str]:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InvalidFile(f"encoder {name}: no such folder")
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import constants, snapshot_download
     except ImportError as error:
         raise SetupInvalid(
             f"encoder {name}: to fetch it needs huggingface_hub ({error}): pip install 'mlx-lvm[embed]'"
         ) from None
     options: dict[str, Any] = {"revision": revision, "allow_patterns": FILES, "ignore_patterns": OTHERS}
     repository = name if "/" in name else f"{HOME}/{name}"
-    try:
-        folder = Path(snapshot_download(repository, local_files_only=True, **options))
-        if _is_whole(folder):
-            return folder, folder.name
-    except Exception:  # it is not in the cache, whatever the library calls that
-        pass
-    try:
-        folder = Path(snapshot_download(repository, **options))
-    except Exception as error:  # a dozen kinds, and those of the HTTP library under it
-        at = f" at {revision}" if revision else ""
-        raise SetupInvalid(
-            f"encoder '{repository}'{at} is not on this machine and cannot be fetched ({line(error)}). "
-            "With a network it is downloaded once; without one, pass --encoder FOLDER of a model."
-        ) from None
-    return folder, folder.name
+    why = "only a part of it is in the cache"
+    for only_local in (True, False):
+        try:
+            folder = Path(snapshot_download(repository, local_files_only=only_local, **options))
+        except Exception as error:  # a dozen kinds, and those of the HTTP library under it
+            why = line(error)
+            continue
+        if _is_whole(folder) or not (only_local or constants.HF_HUB_OFFLINE):
+            return folder, folder.name  # of a model without them, the reader says what is missing
+    at = f" at {revision}" if revision else ""
+    raise SetupInvalid(
+        f"encoder '{repository}'{at} is not on this machine and cannot be fetched ({why}). "
+        "With a network it is downloaded once; without one, pass --encoder FOLDER of a model."
+    )
 
 
 def _is_whole(folder: Path) -> bool:
