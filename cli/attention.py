@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from mlx_lvm.cli.common import Corpus, Json, Model, Output
+from mlx_lvm.cli.text import EncoderOf, GivenText, extend
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -25,6 +26,8 @@ def attention(
             "--document", "-d", metavar="NAME", help="One document, window by window.", rich_help_panel="Data"
         ),
     ] = None,
+    text: GivenText = None,
+    encoder: EncoderOf = None,
     split: Annotated[
         str,
         typer.Option(
@@ -46,6 +49,7 @@ def attention(
 
     Examples:  lvm attention amn
                lvm attention amn --document 1941_franklin_d_roosevelt_d --out attention.png
+               lvm attention amn --text draft.md
     """
     import numpy as np
 
@@ -64,6 +68,11 @@ def attention(
     display = Output(json)
     data, loaded = load_corpus(corpus), load_model(model)
     name, _, notes = subject_of(loaded, data, None)
+    if text is not None:
+        if document is not None:
+            raise UsageError("--document and --text: name one document")
+        data = extend(data, text, encoder)
+        document = data.names[-1]
     chosen = (
         split_corpus(data, loaded.split_seed).part(split)
         if document is None

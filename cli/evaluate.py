@@ -9,6 +9,7 @@ import typer
 
 from mlx_lvm.cli.common import Corpus, Json, Output, Precision
 from mlx_lvm.cli.study import show_study
+from mlx_lvm.cli.text import EncoderOf, GivenText, extend
 from mlx_lvm.data import corpus as data_corpus
 from mlx_lvm.errors import UsageError
 from mlx_lvm.predictors.baselines import NAMES
@@ -48,6 +49,8 @@ def evaluate(
             "--split", metavar="train|val|test|all", help="Documents to score on.", rich_help_panel="Data"
         ),
     ] = "test",
+    text: GivenText = None,
+    encoder: EncoderOf = None,
     context: Annotated[
         int | None,
         typer.Option(
@@ -113,8 +116,10 @@ def evaluate(
     Examples:  lvm eval amn --out report
                lvm eval runs/amn-sotu-1 --ood moby --json
                lvm eval lag-filter --quick
+               lvm eval amn --text my-speeches/ --quick
     """
     from mlx_lvm.core.files import write_json
+    from mlx_lvm.data.ingest.outside import scored_alone
     from mlx_lvm.data.sampling import load_or_sample
     from mlx_lvm.evaluation.evaluate import examine
     from mlx_lvm.evaluation.report import plots
@@ -140,6 +145,10 @@ def evaluate(
         load_or_sample(corpus, reads, seed),
         None if ood is None else load_or_sample(ood, reads, seed),
     )
+    if text is not None:
+        if split != "test":
+            raise UsageError("--split and --text: a text is what is scored on")
+        data = scored_alone(data, extend(data, text, encoder), seed)
     with display.notes.status("") as status:
 
         def progress(line: str) -> None:

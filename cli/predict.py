@@ -8,6 +8,7 @@ import typer
 
 from mlx_lvm.cli.common import Corpus, Json, Output, Precision
 from mlx_lvm.cli.evaluate import Subject, load_subject
+from mlx_lvm.cli.text import EncoderOf, GivenText, extend
 from mlx_lvm.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -19,7 +20,7 @@ WAYS = ("hybrid", "prediction")
 def predict(
     model: Subject,
     document: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--document",
             "-d",
@@ -27,7 +28,8 @@ def predict(
             help="Document of the corpus, by name or number.",
             rich_help_panel="Data",
         ),
-    ],
+    ] = None,
+    text: GivenText = None,
     corpus: Corpus = "sotu",
     at: Annotated[
         int | None,
@@ -48,15 +50,7 @@ def predict(
             rich_help_panel="Data",
         ),
     ] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            "--encoder",
-            metavar="NAME|FOLDER",
-            help="Encoder of a text query. Default: the one the corpus names.",
-            rich_help_panel="Data",
-        ),
-    ] = None,
+    encoder: EncoderOf = None,
     steps: Annotated[
         int,
         typer.Option(
@@ -115,7 +109,10 @@ def predict(
     Examples:  lvm predict amn --document 1961_john_f_kennedy_d --at 20
                lvm predict amn --document 2021_joseph_r_biden_d --query "jobs and roads"
                lvm predict amn --document 2021_joseph_r_biden_d --steps 5 --top 3
+               lvm predict ramn --corpus notes.safetensors --text draft.md
     """
+    import numpy as np
+
     from mlx_lvm.data.corpus import load_corpus
     from mlx_lvm.data.splits import split_corpus
     from mlx_lvm.ranking.decode import Inverter
@@ -128,18 +125,17 @@ def predict(
         raise UsageError(f"--rank {rank}: expected one of {', '.join(WAYS)}")
     if rank == "prediction" and (query or approximate):
         raise UsageError(f"{'--query' if query else '--approximate'} belongs with --rank hybrid")
+    if (document is None) == (text is None):
+        raise UsageError("name a document of the corpus with --document, or give one with --text FILE")
     display = Output(json)
     data = load_corpus(corpus)
     inverter = Inverter(decode, data) if decode is not None else None
-    number = (
-        int(document)
-        if document.isdigit() and document not in data.names and int(document) < len(data.names)
-        else None
-    )
-    chosen = data.document(document) if number is None else number
     subject = load_subject(model, data, precision)
+    held = data if text is None else extend(data, text, encoder)
+    chosen = _chosen(data, document) if document is not None else _only(data, held, text)
+    own = None if text is None else np.arange(len(data), len(held))
     ranker, notes, parts = None, list(subject.notes), split_corpus(data, subject.split_seed)
-    if subject.trained_on and subject.trained_on == data.sha256 and chosen in parts.train:
+    if subject.trained_on and subject.trained_on == data.sha256 and text is None and chosen in parts.train:
         notes.append(
             f"{data.names[chosen]} is a training document: {model} has seen what follows, and does better here than elsewhere."
         )
@@ -152,15 +148,33 @@ def predict(
             ranker = Ranker(found, ranking_mean(data, parts, subject.context), asked, approximate)
         elif query or approximate:
             raise UsageError(said[0])
-    result = measure(subject.predictor, data, chosen, at, subject.context, steps, top, ranker, coverage)
+    context = subject.context
+    if text is not None and held.lengths[chosen] < context:
+        context = int(held.lengths[chosen])
+        notes.append(f"the text has {context} chunks; the model was made to read {subject.context}")
+    result = measure(subject.predictor, held, chosen, at, context, steps, top, ranker, coverage, own)
     if inverter is not None:
         with display.notes.status("loading the inverter"):
             texts = inverter.decode([step["vector"] for step in result["steps"]])
-        for step, text in zip(result["steps"], texts, strict=True):
-            step["decoded"] = text
+        for step, decoded in zip(result["steps"], texts, strict=True):
+            step["decoded"] = decoded
         notes += inverter.notes
     show(display, result, notes)
     display.result({**result, "notes": notes})
+
+
+def _chosen(corpus: Any, document: str) -> int:
+    """A document by name, or by number where none has that name."""
+    numbered = document.isdigit() and document not in corpus.names and int(document) < len(corpus.names)
+    return int(document) if numbered else corpus.document(document)
+
+
+def _only(corpus: Any, held: Any, text: str | None) -> int:
+    """The one document that a text is. Raises UsageError where it is several."""
+    count = len(held.names) - len(corpus.names)
+    if count > 1:
+        raise UsageError(f"--text {text}: {count} documents; give the one to go on with")
+    return len(corpus.names)
 
 
 def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:

@@ -72,6 +72,7 @@ def predict(
     top: int = 5,
     ranker: Ranker | None = None,
     coverage: float = 0.9,
+    without: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """`steps`: for each, the unit vector and the chunks of the corpus that rank first (the context's own left out), best first,
     and where the document goes on, the true chunk with its rank. `score` is what is ranked by: the cosine with the prediction
@@ -79,6 +80,7 @@ def predict(
 
     The first step of a ranker also says the `probability` of each chunk, `expected_cosine` of the prediction with the next
     chunk, and `set`: how many of the first chunks hold the next one with probability `coverage`. No data calibrated later steps.
+    `without`: further rows that are no candidates.
     Raises UsageError for a document or place that cannot be predicted, and for a query that is a chunk asked for.
     """
     window = window_at(corpus, document, at, context)
@@ -88,6 +90,8 @@ def predict(
         if target <= query.row < min(target + steps, end):
             raise UsageError(f"--query {query.text}: that is a chunk to predict")
         left_out = np.union1d(left_out, [query.row])
+    if without is not None:
+        left_out = np.union1d(left_out, without)
     race = Race(corpus, left_out, exact=not (ranker and ranker.approximate))
     raws, queries = roll_fused(predictor, window, steps, ranker)
     out = []

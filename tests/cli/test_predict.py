@@ -140,7 +140,7 @@ def test_mistakes(lvm: Callable, small_file: Path, small: Corpus) -> None:
         (2, "no document 'nobody'", ["last", "--document", "nobody"]),
         (2, "--at 99: document", ["last", "--document", small.names[0], "--at", 99]),
         (2, "unknown model 'lsat'", ["lsat", "--document", small.names[0]]),
-        (2, "Missing option '--document'", ["last"]),
+        (2, "--document, or give one with --text", ["last"]),
         (
             2,
             "--rank best: expected one of hybrid, prediction",

@@ -1,0 +1,37 @@
+"""What commands share that take a text in the place of a document of the corpus."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+GivenText = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        metavar="FILE|FOLDER|-",
+        help="A document that is no part of the corpus (.txt, .md, .jsonl; - reads standard input): chunked and embedded as the "
+        "corpus was.",
+        rich_help_panel="Data",
+    ),
+]
+EncoderOf = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        metavar="NAME|FOLDER",
+        help="Encoder of a text. Default: the one the corpus names.",
+        rich_help_panel="Data",
+    ),
+]
+
+
+def extend(corpus: Any, text: str, encoder: str | None) -> Any:
+    """The corpus with the documents of `text` after its own."""
+    from mlx_lvm.data.ingest.outside import read_texts_from, with_documents
+    from mlx_lvm.ranking.query import encoder_of
+
+    documents = read_texts_from(text, sys.stdin.read() if text == "-" else None)
+    return with_documents(corpus, documents, encoder_of(corpus, encoder, "--text"))
