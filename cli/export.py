@@ -67,7 +67,7 @@ def export(
                lvm export lag-filter --corpus moby --out exported/lag-filter
     """
     section = None if no_measure else _parity()
-    from mlx_lvm.hub.export import export as write
+    from mlx_lvm.evaluation.export import export as write
     from mlx_lvm.hub.export import fit_filter, require_free
     from mlx_lvm.hub.load import load_model
     from mlx_lvm.predictors.baselines import NAMES

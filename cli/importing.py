@@ -55,7 +55,7 @@ def import_(
         state, described = (opened.arrays(), {}) if file.suffix == ".safetensors" else _read_torch(file)
         loaded = to_model(state, described, model, heads, str(file))
         loaded.imported.update(file=file.name, sha256=sha256(file.read_bytes()))
-    written = write_model(loaded, out, dtype=loaded.dtype, measure=False)
+    written = write_model(loaded, out, dtype=loaded.dtype)
     kind = loaded.model.config.model_type
     display.say(f"{out}: {kind}, {written['parameters']:,} parameters, {loaded.model.config.to_dict()}")
     for note in loaded.notes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_lvm.hub.load import Loaded
@@ -29,7 +30,23 @@ COLUMNS = {
 }
 
 
-def model_card(loaded: Loaded, dtype: str, digest: str, measured: dict[str, Any], parity: str | None) -> str:
+@dataclass(frozen=True)
+class CardFigures:
+    """What was measured of a model as its file stores it, on test documents.
+
+    evaluation: an evaluation's result
+    rounding:   what storing the weights in the file's dtype adds to the cosine, None for float32
+    ranking:    how the model ranks (`Ranking.to_dict`), for the file's metadata
+    """
+
+    evaluation: dict[str, Any]
+    rounding: float | None = None
+    ranking: dict[str, Any] = field(default_factory=dict)
+
+
+def model_card(
+    loaded: Loaded, dtype: str, digest: str, figures: CardFigures | None, parity: str | None
+) -> str:
     """Markdown with the Hub's front matter. Holds no date and no timing: the same model gives the same bytes."""
     config = loaded.model.config
     parts = [
@@ -37,7 +54,7 @@ def model_card(loaded: Loaded, dtype: str, digest: str, measured: dict[str, Any]
         f"# {TITLES.get(config.model_type, config.model_type)} ({config.variant})",
         f"Reads {_read(loaded)} and predicts {PREDICTED[loaded.model.purpose]}, [batch, {config.dim}], of unit length. "
         f"{loaded.model.parameter_count():,} parameters, stored in {dtype}.{_beyond(loaded)}",
-        _results(measured, dtype),
+        _results(figures, dtype),
         parity or "## Parity with PyTorch\n\nNot run at export. `lvm parity MODEL` runs it.",
         _use(loaded),
         _origin(loaded, digest),
@@ -63,10 +80,10 @@ def _beyond(loaded: Loaded) -> str:
     return said
 
 
-def _results(measured: dict[str, Any], dtype: str) -> str:
-    result = measured.get("evaluation")
-    if not result:
+def _results(figures: CardFigures | None, dtype: str) -> str:
+    if figures is None:
         return "## Results\n\nNot measured: exported without a corpus."
+    result = figures.evaluation
     documents, windows, pool = result["documents"], result["windows"], result["retrieval"]["split"]["pool"]
     lines = [
         "## Results",
@@ -83,12 +100,8 @@ def _results(measured: dict[str, Any], dtype: str) -> str:
     ]
     order = sorted(result["metrics"].items(), key=lambda item: -item[1]["cosine"])
     lines += [_row(name, entry, name == result["model"]) for name, entry in order]
-    rounding = measured.get("rounding")
-    if rounding:
-        lines += [
-            "",
-            f"Storing the weights in {dtype} changes the cosine by {rounding[dtype] - rounding['float32']:+.6f}.",
-        ]
+    if figures.rounding is not None:
+        lines += ["", f"Storing the weights in {dtype} changes the cosine by {figures.rounding:+.6f}."]
     lines += ["", f"Measured with `lvm eval MODEL --corpus {result['corpus']} --split {result['split']}`."]
     return "\n".join(lines)
 

@@ -1,11 +1,9 @@
-"""`lvm export`: a model as a Hub folder, with the numbers on its card measured while it is written."""
+"""A model as a Hub folder: weights, config and card. What the card tells of it is measured by the caller."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +18,11 @@ from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import IOFailed, UsageError
-from mlx_lvm.evaluation.evaluate import examine
-from mlx_lvm.hub.card import model_card
-from mlx_lvm.hub.load import GOLDEN_WINDOWS, WEIGHTS, Loaded, load_model
-from mlx_lvm.metrics.figures import mean_cosine
+from mlx_lvm.hub.card import CardFigures, model_card
+from mlx_lvm.hub.load import GOLDEN_WINDOWS, WEIGHTS, Loaded
 from mlx_lvm.models import VectorModel, as_dict, build
 from mlx_lvm.models.weights import DTYPES, set_weights
 from mlx_lvm.predictors.baselines import FILTERS, LagFilter, fit_baselines
-from mlx_lvm.predictors.history import predictor_of
-
-Progress = Callable[[str], None]
-
-
-def export(
-    reference: str | Path | Loaded,
-    folder: Path,
-    *,
-    dtype: str = "float32",
-    overwrite: bool = False,
-    corpus: str | None = None,
-    measure: bool = True,
-    parity: str | None = None,
-    progress: Progress = lambda line: None,
-) -> dict[str, Any]:
-    """Write model.safetensors, config.json and README.md; the same model gives the same bytes.
-
-    corpus: measured on its test documents, by default the one the model was trained on. parity: the card's section about
-    it. Raises UsageError for an unknown dtype, IOFailed where the folder holds something and `overwrite` is
-    not set, InvalidFile where corpus and model do not fit.
-    """
-    if dtype not in DTYPES:
-        raise UsageError(f"unknown dtype '{dtype}'; expected one of {', '.join(DTYPES)}")
-    require_free(folder, overwrite)
-    loaded = reference if isinstance(reference, Loaded) else load_model(reference)
-    return write_model(
-        loaded, folder, dtype=dtype, corpus=corpus, measure=measure, parity=parity, progress=progress
-    )
 
 
 def fit_filter(name: str, corpus: str = "sotu", context: int = 5, split_seed: int = 0) -> Loaded:
@@ -90,49 +57,50 @@ def write_model(
     folder: Path,
     *,
     dtype: str = "float32",
-    corpus: str | None = None,
-    measure: bool = True,
+    figures: CardFigures | None = None,
+    corpus: Corpus | None = None,
     parity: str | None = None,
-    progress: Progress = lambda line: None,
 ) -> dict[str, Any]:
-    """What `export` does, for a model at hand."""
+    """Write model.safetensors, config.json and README.md; the same arguments give the same bytes.
+
+    figures: what the card tells of the model as stored (`mlx_lvm.evaluation.export` measures it)
+    corpus:  whose first test windows are the golden pair; without one the pair the model came with, or a drawn one
+    parity:  the card's section about it
+
+    Raises UsageError for an unknown dtype.
+    """
+    require_dtype(dtype)
     rounded, stored = round_weights(loaded.model, dtype)
-    chosen = corpus or loaded.train.get("corpus") or loaded.corpus
-    vectors = load_or_sample(chosen, loaded.context, loaded.split_seed) if measure else None
-    measured, ranking = (
-        _measure(loaded, rounded, vectors, dtype, progress) if vectors is not None else ({}, loaded.ranking)
-    )
+    ranking = figures.ranking if figures else loaded.ranking
     about = {
         "model": as_dict(loaded.model.config),
         "context": loaded.context,
         "split_seed": loaded.split_seed,
-        "train": {**loaded.train, "corpus": loaded.corpus}
-        if loaded.train
-        else {},  # a path would tell of this machine
+        # A path would tell of this machine.
+        "train": {**loaded.train, "corpus": loaded.corpus} if loaded.train else {},
         "corpus": {"name": loaded.corpus, "sha256": loaded.corpus_sha256},
         "encoder_card": loaded.card.to_dict() if loaded.card else None,
         "mlx_lvm": __version__,
         **({"imported": loaded.imported} if loaded.imported else {}),
         **({"ranking": ranking} if ranking else {}),
     }
-    data = to_bytes(
-        stored,
-        {
-            "format": "pt",
-            "mlx_lvm": json.dumps(about, sort_keys=True),
-            **golden_pair(loaded, rounded, vectors),
-        },
-    )
+    golden = golden_pair(loaded, rounded, corpus)
+    data = to_bytes(stored, {"format": "pt", "mlx_lvm": json.dumps(about, sort_keys=True), **golden})
     write_atomic(folder / WEIGHTS, data)
     write_json(folder / "config.json", as_dict(loaded.model.config))
-    write_atomic(folder / "README.md", model_card(loaded, dtype, sha256(data), measured, parity).encode())
+    write_atomic(folder / "README.md", model_card(loaded, dtype, sha256(data), figures, parity).encode())
     return {
         "path": str(folder),
         "sha256": sha256(data),
         "dtype": dtype,
         "parameters": rounded.parameter_count(),
-        **measured,
     }
+
+
+def require_dtype(dtype: str) -> None:
+    """Raises UsageError for one that no file is written in."""
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype '{dtype}'; expected one of {', '.join(DTYPES)}")
 
 
 def round_weights(model: VectorModel, dtype: str) -> tuple[VectorModel, dict[str, mx.array]]:
@@ -166,19 +134,3 @@ def golden_pair(loaded: Loaded, model: VectorModel, corpus: Corpus | None) -> di
         "golden_input": base64.b64encode(contexts.astype("<f2").tobytes()).decode(),
         "golden_output": base64.b64encode(output.astype("<f4").tobytes()).decode(),
     }
-
-
-def _measure(
-    loaded: Loaded, rounded: VectorModel, corpus: Corpus, dtype: str, progress: Progress
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The evaluation of the stored weights and what rounding them cost; and how they rank, fitted on validation documents."""
-    subject = replace(loaded, model=rounded, name=rounded.config.variant)
-    found = examine(subject, corpus, progress=progress)
-    measured: dict[str, Any] = {"evaluation": found.result}
-    if dtype != "float32":
-        test = windows(corpus, split_corpus(corpus, loaded.split_seed).test, loaded.context, "test documents")
-        sides = {"float32": loaded.model, dtype: rounded}
-        measured["rounding"] = {
-            name: mean_cosine(predictor_of(name, model), test) for name, model in sides.items()
-        }
-    return measured, found.ranking.to_dict() if found.ranking else {}

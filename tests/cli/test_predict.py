@@ -92,7 +92,7 @@ def test_a_corpus_without_validation_documents(lvm: Callable, tmp_path: Path, sm
     write_corpus(path, small.numpy(np.arange(72)), np.array([0, 24, 48, 72]), names, small.card, {}, "F32")
     model = tmp_path / "model"
     weights = build(config_from_dict({"model_type": "amn", "dim": 32, "attention_dim": 4, "hidden_dim": 8}))
-    write_model(Loaded(weights, "mine"), model, measure=False)
+    write_model(Loaded(weights, "mine"), model)
     ran = lvm("predict", model, "--corpus", path, "--document", 0)
     assert ran.code == 0, ran.err
     assert (

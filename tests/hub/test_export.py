@@ -14,7 +14,7 @@ from mlx_lvm.core.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
 from mlx_lvm.evaluation.evaluate import examine
-from mlx_lvm.hub.export import export
+from mlx_lvm.evaluation.export import export
 from mlx_lvm.hub.load import load_model
 from mlx_lvm.ranking.fusion import Ranking
 from mlx_lvm.training.config import TrainConfig

@@ -10,7 +10,7 @@ import pytest
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import InvalidFile, UsageError
-from mlx_lvm.hub.export import export
+from mlx_lvm.evaluation.export import export
 from mlx_lvm.hub.importing import infer, to_model
 from mlx_lvm.hub.load import load_model
 from mlx_lvm.models import MODELS, build

@@ -19,7 +19,7 @@ from mlx_lvm.hub.load import Loaded, load_model
 def test_exports_agree_with_plain_torch(reference, sotu: Corpus, tmp_path: Path, name: str) -> None:
     config = reference.config(name)
     model, _ = reference.pair(config, seed=3)
-    write_model(Loaded(model, name), tmp_path / name, measure=False)
+    write_model(Loaded(model, name), tmp_path / name)
 
     twin = reference.twins[name](**config.to_dict()).eval()
     twin.load_state_dict(load_file(tmp_path / name / "model.safetensors"), strict=True)

@@ -1,0 +1,70 @@
+"""`lvm export`: a model as a Hub folder, with the numbers on its card measured while it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.sampling import load_or_sample
+from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.windows import windows
+from mlx_lvm.evaluation.evaluate import examine
+from mlx_lvm.hub.card import CardFigures
+from mlx_lvm.hub.export import require_dtype, require_free, round_weights, write_model
+from mlx_lvm.hub.load import Loaded, load_model
+from mlx_lvm.metrics.figures import mean_cosine
+from mlx_lvm.predictors.history import predictor_of
+
+Progress = Callable[[str], None]
+
+
+def export(
+    reference: str | Path | Loaded,
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    overwrite: bool = False,
+    corpus: str | None = None,
+    measure: bool = True,
+    parity: str | None = None,
+    progress: Progress = lambda line: None,
+) -> dict[str, Any]:
+    """Write model.safetensors, config.json and README.md; the same model gives the same bytes.
+
+    corpus: measured on its test documents, by default the one the model was trained on
+    parity: the card's section about it
+
+    Raises UsageError for an unknown dtype, IOFailed where the folder holds something and `overwrite` is not set,
+    InvalidFile where corpus and model do not fit.
+    """
+    require_dtype(dtype)
+    require_free(folder, overwrite)
+    loaded = reference if isinstance(reference, Loaded) else load_model(reference)
+    if not measure:
+        return write_model(loaded, folder, dtype=dtype, parity=parity)
+    chosen = corpus or loaded.train.get("corpus") or loaded.corpus
+    vectors = load_or_sample(chosen, loaded.context, loaded.split_seed)
+    figures = card_figures(loaded, dtype, vectors, progress)
+    written = write_model(loaded, folder, dtype=dtype, figures=figures, corpus=vectors, parity=parity)
+    return {**written, "evaluation": figures.evaluation}
+
+
+def card_figures(
+    loaded: Loaded, dtype: str, corpus: Corpus, progress: Progress = lambda line: None
+) -> CardFigures:
+    """The evaluation of the weights as stored in `dtype` on the test documents, and what rounding them cost."""
+    stored, _ = round_weights(loaded.model, dtype)
+    subject = replace(loaded, model=stored, name=stored.config.variant)
+    found = examine(subject, corpus, progress=progress)
+    ranking = found.ranking.to_dict() if found.ranking else {}
+    if dtype == "float32":
+        return CardFigures(found.result, ranking=ranking)
+    test = windows(corpus, split_corpus(corpus, loaded.split_seed).test, loaded.context, "test documents")
+    full, rounded = (
+        mean_cosine(predictor_of(name, model), test)
+        for name, model in (("float32", loaded.model), (dtype, stored))
+    )
+    return CardFigures(found.result, rounded - full, ranking)
