@@ -7,7 +7,7 @@ divides by |g|, so an element whose gradient is rounding noise moves by lr in a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
+from mlx_lvm.models import build
 from mlx_lvm.parity import bridge
 from mlx_lvm.parity.arbiter import UNIT, UNOBSERVABLE, Around, Check, failed, judge, rms, slack_of_sum
 from mlx_lvm.parity.checks import split_gates
@@ -86,11 +87,18 @@ def part_to_blame(first_step: list[Check]) -> str:
     ):
         if part in failures:
             return name
+    if failures and set(failures) <= {"probe"}:
+        return "average of the weights"
     return "optimiser" if failures else "schedule, or state between steps"
 
 
 def train_both(subject: Subject, corpus: Corpus, steps: int, seed: int, **options: Any) -> Iterator[Check]:
     head = f"{subject.name}/training/{subject.parameters}/{steps} step{'s' if steps > 1 else ''}"
+    if type(build(subject.config)).task == "documents":
+        from mlx_lvm.parity.document_training import document_checks
+
+        yield from document_checks(head, subject, corpus, steps, seed)
+        return
     if "dropout" in subject.config.to_dict():
         subject = replace(subject, config=subject.config.replace(dropout=0.0))
     corpus = corpus if corpus.dim == subject.config.dim else synthetic_corpus(subject.config.dim)
@@ -98,33 +106,31 @@ def train_both(subject: Subject, corpus: Corpus, steps: int, seed: int, **option
     truth_run = Torch(subject, corpus, config, "float64")
     batches = truth_run.choose_batches(steps, seed)
     truth, null = truth_run.result(), truth_run.null
-    torch_run = Torch(subject, corpus, truth_run.config, "float32")
-    for number, batch in enumerate(batches):
-        torch_run.step(batch, number)
+    config = truth_run.config  # which has the clip that the truth chose
+
+    def pair(draw: int) -> tuple[Trained, Trained]:
+        near = replace(subject, weights=shaken(subject.weights, draw))
+        return tuple(run_of(near, corpus, config, batches, kind) for kind in ("float32", "float64"))  # type: ignore[return-value]
+
     yield from compare_runs(
         head,
-        mlx_run(subject, corpus, truth_run.config, batches),
-        torch_run.result(),
+        mlx_run(subject, corpus, config, batches),
+        run_of(subject, corpus, config, batches, "float32"),
         truth,
         null,
         config.lr * steps,
-        Neighbours(subject, corpus, truth_run.config, batches),
+        Neighbours(pair),
     )
 
 
 class Neighbours:
-    """What torch errs on runs that begin a few roundings beside the one compared; computed once, when a value first asks."""
+    """What torch errs on runs that begin a few roundings away from the one compared; computed once, when first asked.
 
-    def __init__(
-        self, subject: Subject, corpus: Corpus, config: TrainConfig, batches: list[np.ndarray], draws: int = 3
-    ) -> None:
-        self.subject, self.corpus, self.config, self.batches, self.draws = (
-            subject,
-            corpus,
-            config,
-            batches,
-            draws,
-        )
+    pair(number): the float32 and the float64 run of draw 0, 1, ...
+    """
+
+    def __init__(self, pair: Callable[[int], tuple[Trained, Trained]], draws: int = 3) -> None:
+        self.pair, self.draws = pair, draws
 
     def around(self, part: str, name: str = "") -> Callable[[], Around]:
         """For `judge`: the largest error of torch in a field of `Trained`, or in one entry of it."""
@@ -142,26 +148,26 @@ class Neighbours:
     @cached_property
     def runs(self) -> list[tuple[Trained, Trained]]:
         """(float32, float64) of every draw."""
-        return [self._runs(draw) for draw in range(self.draws)]
+        return [self.pair(draw) for draw in range(self.draws)]
 
-    def _runs(self, draw: int) -> tuple[Trained, Trained]:
-        generator = torch.Generator().manual_seed(draw)
-        weights = {
-            name: bridge.to_mlx(
-                shake(bridge.to_torch(value).double(), 4 * UNIT["float32"], generator).float()
-            )
-            for name, value in self.subject.weights.items()
-        }
-        near = replace(self.subject, weights=weights)
-        truth = Torch(near, self.corpus, self.config, "float64")
-        for number, batch in enumerate(self.batches):
-            truth.step(batch, number)
-        single = Torch(
-            near, self.corpus, truth.config, "float32"
-        )  # its config has the clip that the truth chose
-        for number, batch in enumerate(self.batches):
-            single.step(batch, number)
-        return single.result(), truth.result()
+
+def shaken(weights: Mapping[str, mx.array], draw: int) -> dict[str, mx.array]:
+    """The weights, each moved by some roundings."""
+    generator, size = torch.Generator().manual_seed(draw), 4 * UNIT["float32"]
+    return {
+        name: bridge.to_mlx(shake(bridge.to_torch(value).double(), size, generator).float())
+        for name, value in weights.items()
+    }
+
+
+def run_of(
+    subject: Subject, corpus: Corpus, config: TrainConfig, batches: list[np.ndarray], dtype: str
+) -> Trained:
+    """Torch's run of these batches."""
+    run = Torch(subject, corpus, config, dtype)
+    for number, batch in enumerate(batches):
+        run.step(batch, number)
+    return run.result()
 
 
 def recorded_metric(step: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlx_lvm.models import MODELS
+from mlx_lvm.parity.faults.documents import DOCUMENT_FAULTS
 from mlx_lvm.parity.faults.layers import (
     gelu_faults,
     linear_faults,
@@ -47,5 +48,10 @@ def all_faults() -> list[Fault]:
     found += [
         Fault(f"training: {name}", "amn", expect, anyhow(patch), "training")
         for name, expect, patch in TRAINING_FAULTS
+    ]
+    found += [
+        Fault(f"training on documents: {fault.name}", "ramn", fault.expect, anyhow(fault.patch), "training")
+        for fault in DOCUMENT_FAULTS
+        if fault.head == "retrieve"
     ]
     return found

@@ -11,7 +11,7 @@ retrieve: q = s (sum_k w_k * mixture_k + net([...]))
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,20 @@ MAPPED, SEEN = (
     (0, 10, 11),
     (0, 1, 8, 10, 11),
 )  # 0-7: lags 1-8; 8-10: averages, fastest first; 11: mean of everything read
+
+
+class Read(NamedTuple):
+    """z [batch, length, dim], present [batch, length], mixtures [batch, 12, dim], trust [batch, 1], hidden [batch, hidden].
+
+    asked: (whether there is a query [batch, 1], the mixtures and it [batch, 13, dim]), None for a model without.
+    """
+
+    z: Tensor
+    present: Tensor
+    mixtures: Tensor
+    asked: tuple[Tensor, Tensor] | None
+    trust: Tensor
+    hidden: Tensor
 
 
 class Horizon(nn.Module):
@@ -88,6 +102,25 @@ class RAMN(Twin):
             )
 
     def forward(self, context: Tensor, query: Tensor | None = None) -> Prediction:
+        read = self.read(context, query)
+        if self.config.head == "regress":
+            anchor, correction = self.moved(self, self.net[-1], read)
+            baseline, residual = self.mean + anchor @ self.basis.weight, correction @ self.basis.weight
+            raw = baseline + residual
+        else:
+            here, elsewhere, query = self.ranking_query(read)
+            raw, baseline = (self.blended(x, elsewhere, read.trust, context[:, -1]) for x in (query, here))
+            turned = normalize(query, dim=-1) - normalize(here, dim=-1)
+            residual = self.blend[0] * read.trust * (turned @ self.basis.weight)
+        ahead = None
+        if self.config.horizons > 1:
+            further: Any = self.ahead
+            later = [sum(self.moved(own, own.output, read)) for own in further]
+            ahead = torch.stack([raw, *(self.mean + moved @ self.basis.weight for moved in later)], dim=1)
+        return Prediction(raw, normalize(raw, dim=-1), None, baseline, residual, ahead)
+
+    def read(self, context: Tensor, query: Tensor | None) -> Read:
+        """What both heads see of a context and a query."""
         width = min(self.config.rank, self.config.dim)
         present = is_chunk(context)
         z = torch.where(present[..., None], context - self.mean, (context - self.mean) * 0)
@@ -97,49 +130,34 @@ class RAMN(Twin):
         if self.config.queries:
             query = torch.zeros_like(context[:, 0]) if query is None else query
             there = is_chunk(query)[:, None]
-            asked = self.basis(torch.where(there, query - self.mean, (query - self.mean) * 0))
-            seen = torch.cat([seen, asked[:, :width]], dim=1)
-            asked = (there, torch.cat([mixtures, asked[:, None]], dim=1))
+            turned = self.basis(torch.where(there, query - self.mean, (query - self.mean) * 0))
+            seen = torch.cat([seen, turned[:, :width]], dim=1)
+            asked = (there, torch.cat([mixtures, turned[:, None]], dim=1))
         novelty = (mixtures[:, 11].square() * torch.exp(self.log_novelty)).sum(dim=1, keepdim=True)
         trust = 1 / (1 + torch.exp(-self.trust_slope * (self.trust_limit - torch.log(novelty + 1e-6))))
         count = present.sum(dim=1, keepdim=True).to(context.dtype)
-        hidden = self.net[:-1](
-            torch.cat([seen * self.input_gain, torch.exp(-count / 6), torch.exp(-count / 30)], dim=1)
-        )
-        if self.config.head == "regress":
-            anchor, correction = (
-                self.anchor(self, mixtures, asked, trust),
-                self.correction(self.net[-1](hidden), trust),
-            )
-            baseline, residual = self.mean + anchor @ self.basis.weight, correction @ self.basis.weight
-            raw = baseline + residual
-        else:
-            one = torch.ones_like(trust)
-            here, elsewhere = (
-                self.anchor(self, mixtures, None, one),
-                self.anchor(self, mixtures, None, 0 * one),
-            )
-            query = torch.exp(self.log_scale) * (here + self.correction(self.net[-1](hidden), one))
-            rotated = z @ self.basis.weight.T
-            scores = torch.einsum("bd,bld->bl", query, rotated) - self.push_threshold
-            age = torch.arange(context.shape[1], 0, -1, device=z.device)
-            strength = torch.exp(self.push_strength) * torch.logaddexp(scores, torch.zeros_like(scores))
-            strength = strength * (present & (age > 5)).to(context.dtype)
-            push = torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
-            raw, baseline = (
-                self.blended(one, elsewhere, trust, context[:, -1]) for one in (query - push, here)
-            )
-            apart = normalize(query - push, dim=-1) - normalize(here, dim=-1)
-            residual = self.blend[0] * trust * (apart @ self.basis.weight)
-        ahead = None
-        if self.config.horizons > 1:
-            further: Any = self.ahead
-            later = [
-                self.anchor(own, mixtures, asked, trust) + self.correction(own.output(hidden), trust)
-                for own in further
-            ]
-            ahead = torch.stack([raw, *(self.mean + moved @ self.basis.weight for moved in later)], dim=1)
-        return Prediction(raw, normalize(raw, dim=-1), None, baseline, residual, ahead)
+        lengths = [torch.exp(-count / 6), torch.exp(-count / 30)]
+        hidden = self.net[:-1](torch.cat([seen * self.input_gain, *lengths], dim=1))
+        return Read(z, present, mixtures, asked, trust, hidden)
+
+    def moved(self, own: Any, last: nn.Module, read: Read) -> tuple[Tensor, Tensor]:
+        """Head regress, one horizon, in the basis: (anchor, correction), both less the mean."""
+        anchor = self.anchor(own, read.mixtures, read.asked, read.trust)
+        return anchor, self.correction(last(read.hidden), read.trust)
+
+    def ranking_query(self, read: Read) -> tuple[Tensor, Tensor, Tensor]:
+        """Head retrieve, in the basis: (a, a', h) of the formulas above, as for a document that is trusted."""
+        one = torch.ones_like(read.trust)
+        here = self.anchor(self, read.mixtures, None, one)
+        elsewhere = self.anchor(self, read.mixtures, None, 0 * one)
+        query = torch.exp(self.log_scale) * (here + self.correction(self.net[-1](read.hidden), one))
+        rotated = read.z @ self.basis.weight.T
+        scores = torch.einsum("bd,bld->bl", query, rotated) - self.push_threshold
+        age = torch.arange(rotated.shape[1], 0, -1, device=rotated.device)
+        strength = torch.exp(self.push_strength) * torch.logaddexp(scores, torch.zeros_like(scores))
+        strength = strength * (read.present & (age > 5)).to(rotated.dtype)
+        push = torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
+        return here, elsewhere, query - push
 
     def blended(self, here: Tensor, elsewhere: Tensor, trust: Tensor, last: Tensor) -> Tensor:
         """What ranks: a unit vector for here, one for elsewhere, and the last chunk as it is."""

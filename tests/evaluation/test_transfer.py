@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,19 +10,22 @@ from numpy.testing import assert_allclose
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile, UsageError
 from mlx_lvm.evaluation.evaluate import evaluate, examine
 from mlx_lvm.evaluation.study.arrow import arrow_of_time, reversed_corpus
 from mlx_lvm.evaluation.transfer import copies, out_of_domain, whole_sentences
-from mlx_lvm.hub.load import Loaded
+from mlx_lvm.hub.load import Loaded, load_model
 from mlx_lvm.metrics.figures import mean_cosine
 from mlx_lvm.metrics.retrieval import build_pool, ranks
 from mlx_lvm.models import build, config_from_dict
-from mlx_lvm.predictors.base import predict_all
+from mlx_lvm.predictors.base import ModelPredictor, predict_all
 from mlx_lvm.predictors.baselines import fit_lag_filter
+from mlx_lvm.predictors.history import predictor_of
+from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.session import start_run
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +229,22 @@ def test_arrow_of_time(small: Corpus) -> None:
         f"cosine {figures['model difference']['value']:+.4f}" in found["sentence"]
         and "after 1 epochs each" in found["sentence"]
     )
+
+
+def test_arrow_of_time_trains_ramn_by_its_own_recipe(small_file: Path, tmp_path: Path) -> None:
+    """Anchor, documents and average as in a run, and every test window predicted from the document so far."""
+    sizes, epochs = {"rank": 8, "hidden_dim": 16}, 2
+    options = {"corpus": str(small_file), "epochs": epochs, "batch_size": 4, "lr": 2e-3}
+    run = start_run("ramn", sizes, TrainConfig.from_dict(options), tmp_path / "run")
+    run.train()
+    loaded, corpus = load_model(tmp_path / "run"), load_corpus(small_file)
+    model = predictor_of("ramn", loaded.model)
+    test = windows(corpus, split_corpus(corpus).test, 5)
+    found = arrow_of_time(loaded, corpus, epochs=epochs, resamples=20)["figures"]
+    assert found["model forward"]["value"] == pytest.approx(mean_cosine(model, test), abs=1e-6)
+    five_chunks = mean_cosine(ModelPredictor("ramn", loaded.model), test)
+    assert abs(five_chunks - found["model forward"]["value"]) > 1e-3
+    assert found["model difference"]["value"] != 0
 
 
 def test_time_has_no_arrow_where_documents_are_palindromes(small: Corpus) -> None:

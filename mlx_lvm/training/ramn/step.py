@@ -62,7 +62,7 @@ class DocumentStep(StepState):
             name: coefficients(lr * times, decay if decays else 0.0, number)
             for name, (times, decays) in GROUPS.items()
         }
-        keep = mx.array(min(AVERAGE, number / (number + 10)), dtype=mx.float32)
+        keep = mx.array(kept_share(number), dtype=mx.float32)
         self._step(mx.array(self.segments.table(batch)), rates, keep, mx.array(number), self._centred)
 
     def arrays(self) -> list[Any]:
@@ -127,6 +127,11 @@ def trainable_copy(model: RAMN) -> RAMN:
             horizon.freeze(keys=[name for name in FILTERS if name in horizon], recurse=False)
             horizon.map.freeze()
     return live
+
+
+def kept_share(number: int) -> float:
+    """Of the running average at step 1, 2, ...: less at first, so that it forgets where it began."""
+    return min(AVERAGE, number / (number + 10))
 
 
 def learning_rate(config: TrainConfig, number: int, total: int) -> float:
