@@ -16,6 +16,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from mlx_lvm.core.linux_cpu import tune
+
+tune()
+
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus, quantise

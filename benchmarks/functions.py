@@ -14,6 +14,10 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import erfcx, expit, ndtr
 
+from mlx_lvm.core.linux_cpu import tune
+
+tune()
+
 from mlx_lvm.bench.workers import fastest
 from mlx_lvm.core import activations as functions
 from mlx_lvm.core.mlx import mx, nn

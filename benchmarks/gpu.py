@@ -16,6 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mlx_lvm.core.linux_cpu import tune
+
+tune()
+
 from mlx_lvm.bench.timing import Bench, rows
 from mlx_lvm.bench.workers import Options
 from mlx_lvm.cli.bench import MODELS

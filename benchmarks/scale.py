@@ -18,8 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.linux_cpu import tune, tuning
+
+tune()
+
 from mlx_lvm.bench.roofline import step_work
-from mlx_lvm.core.mlx import BLAS, mx
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.models import build
@@ -144,7 +148,7 @@ def main() -> None:
     if arguments.out:
         result = {
             "device": str(mx.default_device()),
-            "blas": BLAS.name,
+            "blas": tuning().blas.name,
             "batch": BATCH,
             "usual": USUAL,
             "rows": rows,

@@ -22,7 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.mlx import BLAS, mx, nn
+from mlx_lvm.core.linux_cpu import tune, tuning
+
+tune()
+
+from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.data.corpus import gather, load_corpus
 from mlx_lvm.data.windows import context_rows
 from mlx_lvm.models import TRAINED, architecture, build, normalize
@@ -139,7 +143,7 @@ def main() -> None:
         print(f"written: {options.capture}; open it in Xcode")
         return
     print(
-        f"{options.model}, batch {options.batch_size}, {mx.default_device()}, BLAS {BLAS.name}; milliseconds"
+        f"{options.model}, batch {options.batch_size}, {mx.default_device()}, BLAS {tuning().blas.name}; milliseconds"
     )
     for name, value in parts(task).items():
         print(f"{name:22}{value:9.2f}")

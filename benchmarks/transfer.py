@@ -22,6 +22,10 @@ from unittest.mock import patch
 
 import numpy as np
 
+from mlx_lvm.core.linux_cpu import tune
+
+tune()
+
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import load_corpus

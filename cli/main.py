@@ -40,6 +40,7 @@ COMMANDS = {
 # A first argument that makes a command another one, which has a file of its own.
 SECOND_WORDS = {("parity", "encoder"): "parity_encoder"}
 
+HELP = {"--help", "--version"}
 EPILOG = "Every command has --help with an example and --json for machines. Put --debug anywhere to see a traceback."
 
 
@@ -59,11 +60,21 @@ class LazyGroup(TyperGroup):
         name = args[0]
         if name not in COMMANDS:
             ctx.fail(f"no command '{name}'.{nearest(name, list(COMMANDS))}")
+        if not HELP & set(args):
+            _tune()
         second = SECOND_WORDS.get((name, args[1])) if len(args) > 1 else None
         app = importlib.import_module(f"mlx_lvm.cli.{second or COMMANDS[name][0]}").app
         command: Any = typer.main.get_command(app)
         command.name = f"{name} {args[1]}" if second else name
         return command.name, command, args[2 if second else 1 :]
+
+
+def _tune() -> None:
+    """Before the command's file brings MLX in. What makes every command slower is said at once."""
+    from mlx_lvm.core.linux_cpu import tune
+
+    if note := tune().kernels.note:
+        print(f"note: MLX compiles no kernels here, which is slower: {note}", file=sys.stderr)
 
 
 def _listed(name: str, line: str, panel: str) -> Any:

@@ -288,6 +288,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
 
 def choose_device(name: str | None) -> None:
     """Raises UsageError for an unknown device or one that is not here."""
+    from mlx_lvm.core.mac_cpu import use_mac_cpu
     from mlx_lvm.core.mlx import mx
 
     if name is None:
@@ -298,6 +299,8 @@ def choose_device(name: str | None) -> None:
     if not mx.is_available(kind):
         raise UsageError("no GPU that MLX can use here; leave --device away or pass --device cpu")
     mx.set_default_device(kind)
+    if kind == mx.cpu and (note := use_mac_cpu()):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lvm.core.files import write_atomic, write_json
-from mlx_lvm.core.mlx import BLAS, mx
+from mlx_lvm.core.linux_cpu import tuning
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.parity.arbiter import LIMIT, UNIT
 from mlx_lvm.parity.run import Report
 from mlx_lvm.parity.table import COLUMNS, describe, rows
@@ -27,7 +28,7 @@ def setting(report: Report) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "device": str(mx.default_device()),
-        "blas": BLAS.name,
+        "blas": tuning().blas.name,
         "tf32": os.environ.get("MLX_ENABLE_TF32", ""),
         "dtype": plan.dtype,
         "unit_roundoff": UNIT[plan.dtype],

@@ -10,6 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlx_lvm.core.linux_cpu import tune
+
+tune()  # as a program does, before anything imports MLX
+
 from mlx_lvm.cli.main import main
 from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
 

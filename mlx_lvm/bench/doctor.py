@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lvm import __version__
-from mlx_lvm.core.mlx import BLAS, COMPILER, FREED_IS_KEPT, KEPT, KERNELS_ARE_WIDE, TF32, mkl_holds_back, mx
+from mlx_lvm.core.blas import FORTRAN, mkl_holds_back
+from mlx_lvm.core.kernel_store import Store
+from mlx_lvm.core.linux_cpu import COMPILER, tuning
+from mlx_lvm.core.mac_cpu import REMEDY, has_tools
+from mlx_lvm.core.mlx import TF32, mx
 from mlx_lvm.core.products import tf32_active
 
 SLOW_BLAS = 20.0  # GFLOP/s per core pair below which a Linux CPU runs a reference BLAS
 SIDE = 1024
-WIDE = b"avx512f"  # in the names of a kernel that `compiler/g++` made for x86-64
 
 
 @dataclass(frozen=True)
@@ -79,31 +81,31 @@ def _allocator() -> list[Check]:
     """Where MLX's results come from on a Linux CPU."""
     if sys.platform != "linux" or mx.default_device() != mx.Device(mx.cpu):
         return []
-    finding = (
-        f"up to {KEPT >> 20:,} MB are kept for the next result" if FREED_IS_KEPT else "given back at once"
-    )
+    kept = tuning().kept
+    finding = f"up to {kept >> 20:,} MB are kept for the next result" if kept else "given back at once"
     remedy = (
         ""
-        if FREED_IS_KEPT
+        if kept
         else "large results come fresh from the kernel, page by page: unset MALLOC_TRIM_THRESHOLD_, or use glibc"
     )
-    return [Check("freed memory", finding, FREED_IS_KEPT, remedy)]
+    return [Check("freed memory", finding, kept, remedy)]
 
 
 def _blas() -> Check:
-    speed = matmul_speed()
-    finding = f"{BLAS.name}{' (' + BLAS.path + ')' if BLAS.path else ''}, {speed:,.0f} GFLOP/s" + (
-        f"; {BLAS.note}" if BLAS.note and not BLAS.path else ""
-    )
-    slow = sys.platform == "linux" and not BLAS.path and speed < SLOW_BLAS
-    remedy = (
-        "MLX runs on its reference BLAS, many times slower than this machine: pip install 'mlx-lvm[cpu]'"
-        if slow
-        else ""
-    )
-    if BLAS.name == "mkl" and mkl_holds_back():
-        remedy = "MKL does not use this processor's AVX-512, OpenBLAS does: pip install cmeel-openblas (its system library: libgfortran5)"
-    return Check("blas", finding, {"name": BLAS.name, "path": BLAS.path, "gflops": speed}, remedy)
+    speed, blas = matmul_speed(), tuning().blas
+    finding = f"{blas.name}{' (' + blas.path + ')' if blas.path else ''}, {speed:,.0f} GFLOP/s"
+    if blas.note:
+        finding += f"; {blas.note}"
+    remedy = ""
+    if sys.platform == "linux" and not blas.path and speed < SLOW_BLAS:
+        remedy = (
+            "MLX runs on its reference BLAS, many times slower than this machine: pip install 'mlx-lvm[cpu]'"
+        )
+    if blas.name == "mkl" and mkl_holds_back():
+        remedy = "MKL does not use this processor's AVX-512, OpenBLAS does: pip install cmeel-openblas"
+    if FORTRAN in blas.note:
+        remedy = "OpenBLAS lacks a library of the system: apt-get install libgfortran5"
+    return Check("blas", finding, {"name": blas.name, "path": blas.path, "gflops": speed}, remedy)
 
 
 def _tf32() -> Check:
@@ -118,38 +120,37 @@ def _tf32() -> Check:
 
 
 def _compiler() -> list[Check]:
-    """MLX fuses kernels on a Linux CPU by calling g++, and keeps them; Metal and CUDA bring their own compiler."""
+    """MLX fuses kernels on a CPU by calling g++; Metal and CUDA bring their own compiler."""
     if sys.platform != "linux":
-        return [Check("compiler", "the platform's own")]
-    path = shutil.which(
-        "g++", path=os.pathsep.join(folder for folder in os.get_exec_path() if folder != COMPILER)
-    )
+        remedy = "" if has_tools() else f"only --device cpu needs one: {REMEDY}"
+        return [
+            Check(
+                "compiler", "the platform's own; for the CPU " + ("none" if remedy else "g++"), None, remedy
+            )
+        ]
+    folders = (folder for folder in os.get_exec_path() if folder != COMPILER)
+    path = shutil.which("g++", path=os.pathsep.join(folders))
     if path is None:
         return [Check("compiler", "none", None, "mx.compile needs one on Linux CPU: apt-get install g++")]
-    compiler = Check(
-        "compiler",
-        f"{path}, {'as wide as the processor' if KERNELS_ARE_WIDE else 'as MLX asks for it'}",
-        path,
-    )
-    store = Path(tempfile.gettempdir()) / "mlx" / version("mlx") / "cpu"
-    kernels = [file.read_bytes() for file in store.glob("*.so")]
-    if not kernels or not KERNELS_ARE_WIDE or platform.machine() != "x86_64":
-        return [compiler]
-    narrow = sum(WIDE not in kernel for kernel in kernels)
-    remedy = (
-        f"slower ones, from before or from another program; rm -r {store} has them made anew"
-        if narrow
-        else ""
-    )
-    return [
-        compiler,
-        Check(
-            "kernels",
-            f"{len(kernels) - narrow} wide, {narrow} narrow",
-            {"kernels": len(kernels), "narrow": narrow},
-            remedy,
-        ),
-    ]
+    wide = "as wide as the processor" if tuning().wide else "as MLX asks for it"
+    return [Check("compiler", f"{path}, {wide}", path), *_kernels(tuning().kernels)]
+
+
+def _kernels(store: Store) -> list[Check]:
+    """Where MLX keeps what g++ made, and how much of it there is."""
+    if not store.folder:
+        remedy = (
+            store.note
+            or "call mlx_lvm.core.linux_cpu.tune() first, or all users of this machine share a folder"
+        )
+        return [
+            Check(
+                "kernels", "none are compiled" if store.note else "in the temporary directory", None, remedy
+            )
+        ]
+    sizes = [file.stat().st_size for file in Path(store.folder).rglob("*.so")]
+    finding = f"{len(sizes)} in {store.folder}, {sum(sizes) / 1e6:.1f} MB, of this user alone"
+    return [Check("kernels", finding, {"folder": store.folder, "kernels": len(sizes)})]
 
 
 def _extras() -> list[Check]:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.bench.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
-from mlx_lvm.core.mlx import BLAS, mx
+from mlx_lvm.core.linux_cpu import tuning
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
@@ -75,7 +76,7 @@ class Mlx:
             "name": name,
             "threads": self.options.cores,
             "version": version("mlx"),
-            "blas": BLAS.name,
+            "blas": tuning().blas.name,
         }
 
     def peaks(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""sigmoid, tanh and GELU: MLX's own, but for many float32 on a CPU, where MLX calls the C library number by number.
+"""sigmoid, tanh and GELU: MLX's own, but for many float32 on a Linux CPU, where MLX calls the C library number by number.
 
 There they are made of one exponential, and that of polynomials, which a compiler turns into vector instructions: a tenth of the
 time. Value and slope are right to their own last digits, also where a gate is shut, and nothing differentiates a polynomial.
@@ -8,6 +8,7 @@ time. Value and slope are right to their own last digits, also where a gate is s
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ class GELU(nn.Module):
         return gelu(x)
 
 
+LINUX = sys.platform == "linux"  # MLX's kernels for a Mac's CPU compute these functions on vectors
 MANY = 1024  # numbers, from which on a dozen vectorised kernels beat one call of the C library for each
 
 
@@ -44,16 +46,16 @@ def on_cpu() -> bool:
 
 def scalar_library(x: mx.array) -> bool:
     """Whether MLX would compute the functions of `x` number by number, and that costs more than starting the kernels of ours."""
-    return x.dtype == mx.float32 and x.size >= MANY and on_cpu()
+    return LINUX and x.dtype == mx.float32 and x.size >= MANY and on_cpu()
 
 
 def apart(x: mx.array) -> mx.array:
-    """`x`; on a CPU computed in a kernel that ends with it.
+    """`x`; on a Linux CPU computed in a kernel that ends with it.
 
     Left to itself, MLX cuts where an expression is deep, and a constant that is used on both sides of a cut makes the later
     kernel a strided one, four times as slow. So every function here says where its kernels end.
     """
-    return mx.contiguous(x) if on_cpu() else x
+    return mx.contiguous(x) if LINUX and on_cpu() else x
 
 
 def polynomial(coefficients: Sequence[float], x: mx.array) -> mx.array:

@@ -6,7 +6,7 @@ import ctypes
 from functools import cache
 from typing import Any
 
-from mlx_lvm.core.mlx import BLAS
+from mlx_lvm.core.linux_cpu import tuning
 
 # (what says how many threads, what sets them) of each BLAS that can be told
 FUNCTIONS = (
@@ -32,9 +32,10 @@ def blas_threads(count: int | None = None) -> int | None:
 
 @cache
 def _functions() -> tuple[Any, Any] | None:
-    if not BLAS.path:
+    path = tuning().blas.path
+    if not path:
         return None
-    library = ctypes.CDLL(BLAS.path)
+    library = ctypes.CDLL(path)
     for names in FUNCTIONS:
         if all(hasattr(library, name) for name in names):
             get, put = (getattr(library, name) for name in names)

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
+from mlx_lvm.core.memory import host_memory
 from mlx_lvm.core.mlx import mx
 
 KEPT_PART = 4  # one part in so many of the allowed memory may hold freed arrays
-CONTAINER = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)  # of control groups, version 2 and 1
 
 
 def machine_memory() -> int:
     """Bytes that the machine has, or that its container or its GPU allows, whichever is least."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in CONTAINER:
-        try:
-            found.append(int(Path(path).read_text()))
-        except (OSError, ValueError):  # no such limit, or "max"
-            continue
     size = mx.device_info().get("memory_size")
-    if isinstance(size, int) and size > 0:
-        found.append(size)
-    return min(found)
+    return min(host_memory(), size) if isinstance(size, int) and size > 0 else host_memory()
 
 
 def roomy() -> int:

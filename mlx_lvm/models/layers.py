@@ -10,7 +10,8 @@ import math
 from typing import Any
 
 from mlx_lvm.core.activations import on_cpu, sigmoid, tanh
-from mlx_lvm.core.mlx import BLAS, mx, nn
+from mlx_lvm.core.linux_cpu import tuning
+from mlx_lvm.core.mlx import mx, nn
 
 
 def affine(x: mx.array, weight: mx.array, offset: mx.array) -> mx.array:
@@ -221,7 +222,7 @@ def tiny(left: mx.array, right: mx.array) -> bool:
     thread, a tenth faster than this is; Metal and CUDA multiply all heads in one kernel.
     """
     return (
-        "mkl" in BLAS.name
+        "mkl" in tuning().blas.name
         and left.shape[-2] * right.shape[-2] <= 32
         and left.dtype == mx.float32
         and on_cpu()

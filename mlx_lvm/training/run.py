@@ -17,7 +17,8 @@ from typing import Any
 
 from mlx_lvm import __version__
 from mlx_lvm.core.files import read_json, write_atomic, write_json
-from mlx_lvm.core.mlx import BLAS, mx
+from mlx_lvm.core.linux_cpu import tuning
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.products import tf32_active
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
@@ -92,7 +93,7 @@ def conditions() -> dict[str, str]:
         "training code": str(TRAINING),
         "mlx": version("mlx"),
         "numpy": version("numpy"),
-        "blas": BLAS.name,
+        "blas": tuning().blas.name,
         "products": "tf32" if tf32_active() else "float32",
         "device": str(mx.default_device().type).removeprefix("DeviceType."),
     }

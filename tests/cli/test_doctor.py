@@ -1,11 +1,13 @@
 import json
 from collections.abc import Callable
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-import mlx_lvm.bench.doctor
+from mlx_lvm.bench import doctor
+from mlx_lvm.core import linux_cpu
+from mlx_lvm.core.kernel_store import Store
 from mlx_lvm.core.mlx import mx
 
 
@@ -18,35 +20,31 @@ def test_doctor_says_what_runs(lvm: Callable) -> None:
     assert "GFLOP/s" in lvm("doctor").out
 
 
+def tuned(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
+    monkeypatch.setattr(doctor, "tuning", lambda: replace(linux_cpu.tuning(), **changes))
+
+
 def test_doctor_says_what_becomes_of_freed_memory(lvm: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlx_lvm.bench.doctor, "FREED_IS_KEPT", False)
-    monkeypatch.setattr(mlx_lvm.bench.doctor.sys, "platform", "linux")
+    monkeypatch.setattr(doctor.sys, "platform", "linux")
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.cpu))
+    tuned(monkeypatch, kept=0)
     assert "unset MALLOC_TRIM_THRESHOLD_" in lvm("doctor").out
-    monkeypatch.setattr(mlx_lvm.bench.doctor, "FREED_IS_KEPT", True)
+    tuned(monkeypatch, kept=1 << 30)
     assert "1,024 MB are kept" in lvm("doctor").out
 
 
-def test_doctor_counts_kernels_that_were_made_narrow(
+def test_doctor_shows_where_kernels_lie(
     lvm: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(mlx_lvm.bench.doctor, "KERNELS_ARE_WIDE", True)
-    monkeypatch.setattr(mlx_lvm.bench.doctor.sys, "platform", "linux")
-    monkeypatch.setattr(mlx_lvm.bench.doctor.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(mlx_lvm.bench.doctor.shutil, "which", lambda name, path: f"/there/{name}")
-    monkeypatch.setattr(mlx_lvm.bench.doctor.tempfile, "gettempdir", lambda: str(tmp_path))
-    assert "kernels" not in json.loads(lvm("doctor", "--json").out)["checks"]
-    store = tmp_path / "mlx" / version("mlx") / "cpu"
-    store.mkdir(parents=True)
-    (store / "new.so").write_bytes(b"\x7fELF f.avx512f.0")
-    assert json.loads(lvm("doctor", "--json").out)["checks"]["kernels"]["value"] == {
-        "kernels": 1,
-        "narrow": 0,
-    }
-    assert "rm -r" not in lvm("doctor").out
-    (store / "old.so").write_bytes(b"\x7fELF f")
+    monkeypatch.setattr(doctor.sys, "platform", "linux")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name, path: f"/there/{name}")
+    (tmp_path / "mlx").mkdir()
+    (tmp_path / "mlx" / "kernel.so").write_bytes(bytes(2_000_000))
+    tuned(monkeypatch, kernels=Store(str(tmp_path)))
+    out = lvm("doctor").out.replace("\n", " ")
+    assert "1 in" in out and "2.0 MB, of this user alone" in out
+    tuned(monkeypatch, kernels=Store(note="/home is read-only; set XDG_CACHE_HOME"))
     out = lvm("doctor").out
-    assert "1 wide, 1 narrow" in out and f"rm -r {store}" in out.replace("\n", " ")
-    monkeypatch.setattr(mlx_lvm.bench.doctor, "KERNELS_ARE_WIDE", False)
-    out = lvm("doctor").out
-    assert "as MLX asks for it" in out and "narrow" not in out
+    assert "none are compiled" in out and "! kernels: /home is read-only; set XDG_CACHE_HOME" in out
+    tuned(monkeypatch, kernels=Store())
+    assert "tune()" in lvm("doctor").out

@@ -14,6 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_lvm.core.linux_cpu import tune
+
+tune()
+
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.ingest import embedding
 from mlx_lvm.data.ingest.chunking import Chunking

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from mlx_lvm.core.blas import Blas
+from mlx_lvm.core.linux_cpu import Tuning
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import layers
 
@@ -39,5 +41,5 @@ def test_only_mkl_is_spared_small_products(monkeypatch: pytest.MonkeyPatch) -> N
         ("mlx", False),
         ("accelerate", False),
     ):
-        monkeypatch.setattr(layers, "BLAS", layers.BLAS.__class__(name))
+        monkeypatch.setattr(layers, "tuning", lambda name=name: Tuning(Blas(name)))
         assert layers.tiny(few, few) == spared and not layers.tiny(few, many)

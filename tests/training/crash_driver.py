@@ -20,6 +20,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mlx_lvm.core.linux_cpu import tune
+
+tune()
+
 from mlx_lvm.core import files
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.training import checkpoint as checkpoints

@@ -11,6 +11,10 @@ import sys
 
 import numpy as np
 
+from mlx_lvm.core.linux_cpu import tune
+
+tune()
+
 from mlx_lvm.cli.main import main
 from mlx_lvm.core.files import write_atomic
 from mlx_lvm.core.mlx import mx

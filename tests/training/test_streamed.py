@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlx_lvm.core import memory as core_memory
 from mlx_lvm.core.files import sha256
 from mlx_lvm.core.safetensors import SafeFile
 from mlx_lvm.data import memory, sampling
@@ -283,7 +284,7 @@ def test_memory_is_the_least_of_all_limits(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "limit").write_text("1000000\n")
     (tmp_path / "max").write_text("max\n")
     monkeypatch.setattr(
-        memory, "CONTAINER", (str(tmp_path / "max"), str(tmp_path / "none"), str(tmp_path / "limit"))
+        core_memory, "CONTAINER", (str(tmp_path / "max"), str(tmp_path / "none"), str(tmp_path / "limit"))
     )
     assert memory.machine_memory() == 1_000_000 and memory.roomy() == 500_000
 
