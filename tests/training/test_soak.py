@@ -14,6 +14,7 @@ import pytest
 SOAK = """
 import json, os, sys
 from pathlib import Path
+from mlx_lvm.core.linux_cpu import tune; tune()
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import start_run
 

@@ -345,6 +345,7 @@ def test_the_commands(
 GROWTH = r"""
 import re, resource, sys
 from pathlib import Path
+from mlx_lvm.core.linux_cpu import tune; tune()
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import start_run
 def peak():
