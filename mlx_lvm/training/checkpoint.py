@@ -29,7 +29,7 @@ POINTERS = ("LATEST", "BEST")
 TEMPORARY = ".tmp-"
 STEP = re.compile(r"step-[0-9]{1,18}")
 VERSION = 1
-ATTEMPTS = 20  # to find a checkpoint while another process replaces them
+KEYS = {"version", "name", "sha256", "digest"}  # of a manifest
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ def point(folder: Path, name: str, pointers: tuple[str, ...]) -> None:
 
 
 def _manifest(name: str, digests: dict[str, str]) -> bytes:
-    """The manifest vouches for the files, its own digest for it."""
-    body = {"version": VERSION, "name": name, "sha256": digests}
-    return _json_bytes({**body, "digest": sha256(_json_bytes(body))})
+    """The manifest vouches for the files; read, it must be these bytes again."""
+    return _json_bytes({"version": VERSION, "name": name, "sha256": digests})
 
 
 def _json_bytes(value: Any) -> bytes:
@@ -177,7 +176,8 @@ def load(path: Path) -> Checkpoint:
         raise InvalidFile(f"checkpoint {path}: its manifest is damaged or of another version")
     if manifest.get("name") != path.name:
         raise InvalidFile(f"checkpoint {path}: its manifest is that of '{str(manifest.get('name'))[:40]}'")
-    if set(manifest["sha256"]) != set(FILES) or written != _manifest(path.name, manifest["sha256"]):
+    # Other keys: the digest of itself, which earlier versions wrote.
+    if set(manifest["sha256"]) != set(FILES) or set(manifest) - KEYS or written != _json_bytes(manifest):
         raise InvalidFile(f"checkpoint {path}: its manifest is damaged")
     data = {file: _read(path / file) for file in FILES}
     for file, digest in manifest["sha256"].items():
@@ -211,19 +211,25 @@ def load_newest(folder: Path, first: str = "LATEST") -> tuple[Checkpoint, str, l
     """The checkpoint `first` points at, else the newest intact one: (checkpoint, its name, what was found damaged).
 
     A run that trains meanwhile may remove a checkpoint under a reader's eyes; the reader then starts over with the
-    pointer as it is by now. Raises InvalidFile where none is intact, naming what is wrong with each.
+    folder as it is by now. Raises InvalidFile where none is intact, naming what is wrong with each.
     """
-    for attempt in range(ATTEMPTS):
+    while True:
         wished, there = pointed(folder, first), names(folder)
-        damaged: list[str] = []
-        for name in ([wished] if wished else []) + [name for name in there if name != wished]:
-            try:
-                return load(folder / name), name, damaged
-            except InvalidFile as error:
-                if pointed(folder, first) != wished and attempt < ATTEMPTS - 1:
-                    break
-                damaged.append(str(error))
-        else:
-            if names(folder) == there:
-                break
-    raise InvalidFile("\n".join([f"{folder}: no intact checkpoint", *(f"  - {d}" for d in damaged)]))
+        order = dict.fromkeys([wished, *there] if wished else there)
+        loaded, damaged = _first_intact(folder, list(order))
+        if damaged and (pointed(folder, first), names(folder)) != (wished, there):
+            continue
+        if loaded is None:
+            raise InvalidFile("\n".join([f"{folder}: no intact checkpoint", *(f"  - {d}" for d in damaged)]))
+        return *loaded, damaged
+
+
+def _first_intact(folder: Path, order: list[str]) -> tuple[tuple[Checkpoint, str] | None, list[str]]:
+    """((checkpoint, its name) or None, what is wrong with those before it)."""
+    damaged: list[str] = []
+    for name in order:
+        try:
+            return (load(folder / name), name), damaged
+        except InvalidFile as error:
+            damaged.append(str(error))
+    return None, damaged
