@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mlx_lvm.core.mlx import mx, nn
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import Prediction, normalize
 
 STD_EPS = 1e-8  # keeps the gradient of a square root finite where a batch has no spread
@@ -25,9 +25,18 @@ def cosine(prediction: Prediction, target: mx.array, temperature: float) -> mx.a
 def infonce(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
     """Cross entropy of finding each target among the batch's and each prediction among the batch's, halved (van den Oord 2018)."""
     logits = (prediction.unit @ normalize(target).T) / temperature
-    labels = mx.arange(logits.shape[0])
-    both = nn.losses.cross_entropy(logits, labels) + nn.losses.cross_entropy(logits.T, labels)
-    return both.mean() / 2
+    return (own_entropy(logits) + own_entropy(logits.T)).mean() / 2
+
+
+def own_entropy(logits: mx.array) -> mx.array:
+    """Cross entropy of every row's own column: logits [n, n] -> [n].
+
+    Not `nn.losses.cross_entropy`, which takes another kernel on a GPU: one that does not subtract a row's largest number first, and
+    loses digits of a small loss.
+    """
+    shifted = logits - mx.stop_gradient(logits.max(axis=-1, keepdims=True))
+    own = mx.take_along_axis(shifted, mx.arange(logits.shape[0])[:, None], axis=-1).squeeze(-1)
+    return mx.logsumexp(shifted, axis=-1) - own
 
 
 def moment(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
