@@ -17,10 +17,10 @@ from mlx_lvm.models import build
 from mlx_lvm.models.ramn import MAPPED, RAMN, RAMNConfig, mixed
 from mlx_lvm.predictors.base import document_rows
 from mlx_lvm.predictors.history import HistoryPredictor
-from mlx_lvm.ranking.hybrid import RIDGE
+from mlx_lvm.ranking.hybrid import RIDGE as BLEND_RIDGE
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.ramn import blend as blends
-from mlx_lvm.training.ramn.anchor import PENALTY, SHRINK, bands, fit_anchor, start_at_anchor
+from mlx_lvm.training.ramn.anchor import fit_anchor, start_at_anchor
 from mlx_lvm.training.ramn.blend import fit_blend
 from mlx_lvm.training.ramn.documents import (
     causal_kernels,
@@ -31,6 +31,7 @@ from mlx_lvm.training.ramn.documents import (
     segments,
     take_segments,
 )
+from mlx_lvm.training.ramn.folds import RIDGE, bands
 from mlx_lvm.training.ramn.losses import GCE_Q, retrieve_loss
 from mlx_lvm.training.ramn.step import FILTERS, FROZEN
 from mlx_lvm.training.state import epoch_order, step_key
@@ -55,7 +56,7 @@ def mixtures_by_hand(x: np.ndarray) -> np.ndarray:
 
 
 def by_hand(
-    corpus: Corpus, documents: np.ndarray, width: int, ahead: int = 0
+    corpus: Corpus, documents: np.ndarray, width: int, towards_one: float, penalty: float, ahead: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(the closed form's predictions, those of its filters alone, its trust) on every window with a chunk `ahead` of its
     target, by plain least squares in NumPy.
@@ -76,31 +77,50 @@ def by_hand(
     f, trust = every[kept], trust[kept]
     y = (np.concatenate([p[5 + ahead :] for p in parts]) - mean) @ basis.T
     filters, shifted = np.zeros((12, len(mean))), np.zeros((12, len(mean)))
+    every = two_fits(f, y, 0.0, (np.zeros(12), np.zeros(12)))
     for band in bands(len(mean)):
-        filters[:, band], shifted[:, band] = (found[:, None] for found in two_fits(f[:, :, band], y[:, band]))
+        filters[:, band], shifted[:, band] = (
+            found[:, None] for found in two_fits(f[:, :, band], y[:, band], towards_one, every)
+        )
     x = np.concatenate([f[:, k, :width] for k in MAPPED], axis=1) * scale
     filtered = (filters * f).sum(axis=1)
-    mapping = np.linalg.solve(x.T @ x + PENALTY * np.eye(len(scale)), x.T @ (y - filtered))
+    share = penalty * np.trace(x.T @ x) / len(scale)
+    mapping = np.linalg.solve(x.T @ x + share * np.eye(len(scale)), x.T @ (y - filtered))
     expected = trust * (filtered + x @ mapping) + (1 - trust) * (shifted * f).sum(axis=1)
     return mean + expected @ basis, mean + filtered @ basis, trust[:, 0]
 
 
-def two_fits(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scalars of the mixtures f [n, k, directions] that fit y [n, directions] best, and the best that sum to 1."""
-    count = f.shape[1]
-    design, wanted = f.transpose(0, 2, 1).reshape(-1, count), y.reshape(-1)
-    shrink = np.sqrt(SHRINK * np.sum(design**2) / count) * np.eye(count)  # a penalty as that many more rows
-    design, wanted = np.vstack([design, shrink]), np.append(wanted, np.zeros(count))
-    rest = design[:, :-1] - design[:, -1:]  # the last scalar is 1 less the others
-    free = np.linalg.lstsq(rest, wanted - design[:, -1], rcond=None)[0]
-    return np.linalg.lstsq(design, wanted, rcond=None)[0], np.append(free, 1 - free.sum())
+def two_fits(
+    f: np.ndarray, y: np.ndarray, towards: float, priors: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scalars of the mixtures f [n, k, directions] that fit y [n, directions] best, and the best that sum to 1; each held to its
+    prior by a share of the mixtures' mean square.
+    """
+    count, found = f.shape[1], []
+    for prior, sums_to_one in zip(priors, (False, True), strict=True):
+        design, wanted = f.transpose(0, 2, 1).reshape(-1, count), y.reshape(-1)
+        size = np.sqrt(np.sum(design**2) / count)  # a penalty as that many more rows
+        held = [np.sqrt(share) * size * np.eye(count) for share in (RIDGE, towards)]
+        design, wanted = (
+            np.vstack([design, *held]),
+            np.concatenate([wanted, np.zeros(count), held[1] @ prior]),
+        )
+        if sums_to_one:
+            rest = design[:, :-1] - design[:, -1:]  # the last scalar is 1 less the others
+            free = np.linalg.lstsq(rest, wanted - design[:, -1], rcond=None)[0]
+            found.append(np.append(free, 1 - free.sum()))
+        else:
+            found.append(np.linalg.lstsq(design, wanted, rcond=None)[0])
+    return found[0], found[1]
 
 
 def test_step_zero_is_the_closed_form(small: Corpus) -> None:
     documents = split_corpus(small).train
-    expected, filtered, trust = by_hand(small, documents, 12)
     model = build(RAMNConfig(**SIZES))
-    start_at_anchor(model, fit_anchor(small, documents, 5, model.config))
+    anchor = fit_anchor(small, documents, 5, model.config)
+    (fitted,) = anchor.horizons
+    expected, filtered, trust = by_hand(small, documents, 12, fitted.towards_one, fitted.penalty)
+    start_at_anchor(model, anchor)
     predicted = np.array(HistoryPredictor("ramn", model).predict(windows(small, documents, 5)))
     assert np.abs(predicted - expected).max() < 2e-5
     assert np.abs(filtered - expected).max() > 1e-3  # the map does something
@@ -110,12 +130,15 @@ def test_step_zero_is_the_closed_form(small: Corpus) -> None:
 def test_each_horizon_starts_as_its_own_closed_form(small: Corpus) -> None:
     documents = split_corpus(small).train
     model = build(RAMNConfig(**SIZES, horizons=3))
-    start_at_anchor(model, fit_anchor(small, documents, 5, model.config))
+    anchor = fit_anchor(small, documents, 5, model.config)
+    start_at_anchor(model, anchor)
     read = windows(small, documents, 5)
     ahead = np.array(HistoryPredictor("ramn", model).ahead(read))
     for k in range(3):
         kept = read.targets + k < small.offsets[1:][read.documents]
-        assert np.abs(ahead[kept, k] - by_hand(small, documents, 12, k)[0]).max() < 3e-5
+        own = anchor.horizons[k]
+        expected, _, _ = by_hand(small, documents, 12, own.towards_one, own.penalty, k)
+        assert np.abs(ahead[kept, k] - expected).max() < 3e-5
     assert np.abs(ahead[:, 1] - ahead[:, 2]).max() > 1e-3
 
 
@@ -146,8 +169,10 @@ def test_filters_beside_a_query(small: Corpus) -> None:
     for ahead, horizon in enumerate(fitted.horizons):
         kept = np.array(asked) != ahead  # a query is not its own target
         assert kept.all() == (ahead == 0)
+        chosen, target = np.array(f)[kept], z[np.array(rows)[kept] + ahead]
+        every = two_fits(chosen, target, 0.0, (np.zeros(13), np.zeros(13)))
         for band in bands(32):
-            free, one = two_fits(np.array(f)[kept][:, :, band], z[np.array(rows)[kept] + ahead][:, band])
+            free, one = two_fits(chosen[:, :, band], target[:, band], horizon.towards_one, every)
             np.testing.assert_allclose(horizon.query_filter[:, band] - free[:, None], 0, atol=3e-3)
             np.testing.assert_allclose(horizon.query_shift_filter[:, band] - one[:, None], 0, atol=3e-3)
         assert horizon.query_filter[12].mean() > 0.02  # the query counts
@@ -309,7 +334,7 @@ def test_the_blend_makes_the_true_chunk_likeliest_and_is_judged_on_the_other_hal
     def likelihood(weights: np.ndarray, chosen: np.ndarray) -> float:
         scores = np.where(out, -np.inf, (terms.transpose(0, 2, 1) @ weights) @ units[rows].T)[chosen]
         truth = scores[np.arange(len(scores)), np.searchsorted(rows, read.targets[chosen])]
-        return float((truth - np.log(np.exp(scores).sum(axis=1))).mean()) - RIDGE / 2 * float(
+        return float((truth - np.log(np.exp(scores).sum(axis=1))).mean()) - BLEND_RIDGE / 2 * float(
             weights @ weights
         )
 

@@ -14,7 +14,6 @@ A band filter is a lag filter that may keep slow directions (what a text is abou
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -33,9 +32,8 @@ from mlx_lvm.training.ramn.documents import (
     take_segments,
     take_targets,
 )
+from mlx_lvm.training.ramn.folds import MapSums, choose_towards_one, folds_of, solve_bands
 
-PENALTY = 30.0  # of the ridge map, for mixtures scaled to the variance of the last chunk
-SHRINK = 1e-3  # penalty of a filter's squared scalars, beside the mean square of its mixtures: they are nearly collinear
 FLOOR = 1e-3  # smallest variance of a direction, beside the mean one
 FAMILIAR, MARGIN, SLOPE = (
     0.999,
@@ -54,12 +52,14 @@ WHITENING = {
 @dataclass(frozen=True)
 class Horizon:
     """What is fitted for one horizon: filter and shift_filter [mixtures, directions], the same beside a query [mixtures + 1,
-    directions] where the model takes queries, map [directions, 3 * width].
+    directions] where the model takes queries, map [directions, 3 * width]; towards_one and penalty, which the folds chose.
     """
 
     filter: np.ndarray
     shift_filter: np.ndarray
     map: np.ndarray
+    towards_one: float
+    penalty: float
     query_filter: np.ndarray | None = None
     query_shift_filter: np.ndarray | None = None
 
@@ -84,22 +84,39 @@ def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, config: RAMN
     mean = target_mean(corpus, documents, context)
     variance, basis = principal_directions(parts, mean)
     rotated = centred_rows(parts, mean, mx.array(basis))
-    first = band_gram(parts, rotated)
-    sizes = np.array([first[:, k, k].mean() for k in range(1, MIXTURES + 1)]) / parts.windows
+    folds = folded(corpus, documents, context, mean, basis)
+    first = np.stack([band_gram(*fold) for fold in folds])
+    sizes = np.array([first[:, :, k, k].sum() for k in range(1, MIXTURES + 1)]) / (parts.windows * len(mean))
     horizons = []
     for ahead in range(config.horizons):
-        gram = band_gram(parts, rotated, ahead) if ahead else first
-        filters = solve_bands(gram)
-        mapping = fit_map(parts, rotated, filters, config.width, sizes, ahead)
-        fitted = Horizon(filters, solve_bands(gram, one=True), mapping)
+        by_fold = np.stack([band_gram(*fold, ahead) for fold in folds]) if ahead else first
+        gram, towards_one = by_fold.sum(axis=0), choose_towards_one(by_fold)
+        filters = solve_bands(gram, towards_one)
+        sums = map_sums(folds, filters, config.width, sizes, ahead)
+        penalty, _ = sums.choose()
+        fitted = Horizon(
+            filters, solve_bands(gram, towards_one, sums_to_one=True), sums.layout(sums.solve(penalty)),
+            towards_one, penalty,
+        )  # fmt: skip
         if config.queries:
             asked = band_gram(parts, rotated, ahead, asked=True)
             fitted = replace(
-                fitted, query_filter=solve_bands(asked), query_shift_filter=solve_bands(asked, one=True)
+                fitted,
+                query_filter=solve_bands(asked, towards_one),
+                query_shift_filter=solve_bands(asked, towards_one, sums_to_one=True),
             )
         horizons.append(fitted)
     limit = MARGIN * float(np.quantile(novelties(parts, rotated, novelty_weights(variance)), FAMILIAR))
     return Anchor(mean, basis, variance, sizes, limit, horizons)
+
+
+def folded(
+    corpus: Corpus, documents: np.ndarray, context: int, mean: np.ndarray, basis: np.ndarray
+) -> list[tuple[Segments, mx.array]]:
+    """Segments of each fold of the documents that are long enough, and their chunks less the mean in the basis."""
+    long_enough = documents[corpus.lengths[documents] > context]
+    parts = [segments(corpus, fold, context) for fold in folds_of(long_enough)]
+    return [(part, centred_rows(part, mean, mx.array(basis))) for part in parts]
 
 
 def novelty_weights(variance: np.ndarray) -> np.ndarray:
@@ -149,50 +166,33 @@ def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: bool = 
     return out
 
 
-def bands(dim: int) -> list[slice]:
-    """0, 1, 2-3, 4-7, ... until every direction is in one; from 256 on they are 128 wide at least, else as wide as all before."""
-    edges = [0, 1]
-    while edges[-1] < dim:
-        edges.append(min(edges[-1] + min(edges[-1], 128), dim))
-    return [slice(a, b) for a, b in pairwise(edges)]
+def map_sums(
+    folds: list[tuple[Segments, mx.array]], filters: np.ndarray, width: int, sizes: np.ndarray, ahead: int = 0
+) -> MapSums:
+    """What a ridge map of what the filters leave over of the targets `ahead` chunks on is fitted from, for each fold.
 
-
-def solve_bands(gram: np.ndarray, one: bool = False) -> np.ndarray:
-    """[mixtures, dim]: in every band the scalars that fit its directions best together; `one`: of those that sum to 1."""
-    count = gram.shape[1] - 1
-    out = np.empty((count, len(gram)), np.float32)
-    for band in bands(len(gram)):
-        total = gram[band].sum(axis=0)
-        features = total[1:, 1:]
-        features = features + SHRINK * max(np.trace(features) / count, 1e-12) * np.eye(count)
-        found, ones = np.linalg.solve(features, np.stack([total[1:, 0], np.ones(count)], axis=1)).T
-        if one:
-            found = found + ones * (1 - found.sum()) / ones.sum()
-        out[:, band] = found[:, None]
-    return out
-
-
-def fit_map(
-    parts: Segments, rotated: mx.array, filters: np.ndarray, width: int, sizes: np.ndarray, ahead: int = 0
-) -> np.ndarray:
-    """Ridge regression [dim, 3 * width] of what the filters leave over of the targets `ahead` chunks on."""
+    folds: the segments of each and their chunks in the basis. sizes [mixtures]: mean variance of a direction of each mixture.
+    """
     kernels, device_filter = causal_kernels(), mx.array(filters)
-    scale = np.repeat(np.sqrt(sizes[MAPPED[0]] / sizes[list(MAPPED)]), width)
-    gram, cross = np.zeros((len(scale), len(scale))), np.zeros((len(scale), rotated.shape[1]))
-    for index in parts.blocks(8):
-        table = mx.array(parts.table(parts.targets[index]))
-        truth, valid = take_targets(rotated, table, ahead)
-        mixtures = mixtures_of(take_segments(rotated, table), kernels)
-        features = mx.concatenate([mixtures[:, :, k, :width] for k in MAPPED], axis=-1) * valid[..., None]
-        left = (truth - (device_filter * mixtures).sum(axis=2)) * valid[..., None]
-        x, y = (
-            features.reshape(-1, len(scale)) * mx.array(scale.astype(np.float32)),
-            left.reshape(-1, rotated.shape[1]),
-        )
-        gram += np.array(x.T @ x)
-        cross += np.array(x.T @ y)
-    solved = np.linalg.solve(gram + PENALTY * np.eye(len(scale)), cross)
-    return np.ascontiguousarray((solved * scale[:, None]).T).astype(np.float32)
+    scale = np.repeat(np.sqrt(sizes[MAPPED[0]] / np.maximum(sizes[list(MAPPED)], 1e-300)), width)
+    dim = filters.shape[1]
+    gram, cross = np.zeros((len(folds), len(scale), len(scale))), np.zeros((len(folds), len(scale), dim))
+    squares = np.zeros(len(folds))
+    for fold, (parts, rotated) in enumerate(folds):
+        for index in parts.blocks(8):
+            table = mx.array(parts.table(parts.targets[index]))
+            truth, valid = take_targets(rotated, table, ahead)
+            mixtures = mixtures_of(take_segments(rotated, table), kernels)
+            features = mx.concatenate([mixtures[:, :, k, :width] for k in MAPPED], axis=-1) * valid[..., None]
+            left = (truth - (device_filter * mixtures).sum(axis=2)) * valid[..., None]
+            x, y = (
+                features.reshape(-1, len(scale)) * mx.array(scale.astype(np.float32)),
+                left.reshape(-1, dim),
+            )
+            gram[fold] += np.array(x.T @ x)
+            cross[fold] += np.array(x.T @ y)
+            squares[fold] += float(mx.square(y).sum())
+    return MapSums(gram, cross, squares, scale)
 
 
 def novelties(parts: Segments, rotated: mx.array, weights: np.ndarray) -> np.ndarray:
