@@ -13,7 +13,7 @@ from mlx_lvm.errors import UsageError, nearest
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-MODELS = ("amn", "lstm", "gru", "transformer", "ramn")
+MODELS = ("amn", "lstm", "gru", "transformer", "ramn", "emn")
 FORWARD, TRAIN = (1, 8, 32, 128, 1024), (32, 256, 1024)
 COLUMNS = {
     "model": 11, "task": 7, "batch": 5, "mlx ms": 7, "p95": 7, "p99": 7, "eager": 7,
@@ -27,7 +27,9 @@ Panel = "What is timed"
 def bench(
     model: Annotated[
         str,
-        typer.Argument(help="Architecture at its default sizes: amn, lstm, gru, transformer, ramn, or all."),
+        typer.Argument(
+            help="Architecture at its default sizes: amn, lstm, gru, transformer, ramn, emn, or all."
+        ),
     ] = "amn",
     against: Annotated[
         str, typer.Option(metavar="torch|none", help="Whose times stand beside MLX's.", rich_help_panel=Panel)

@@ -12,13 +12,16 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import SetupInvalid, UsageError, nearest
 from mlx_lvm.parity.twins.amn import AMN
 from mlx_lvm.parity.twins.base import Twin
+from mlx_lvm.parity.twins.emn import EMN
 from mlx_lvm.parity.twins.filter import Filter
 from mlx_lvm.parity.twins.gru import GRU
 from mlx_lvm.parity.twins.lstm import LSTM
 from mlx_lvm.parity.twins.ramn import RAMN
 from mlx_lvm.parity.twins.transformer import Transformer
 
-TWINS: dict[str, type[Twin]] = {twin.model_type: twin for twin in (AMN, LSTM, GRU, Transformer, RAMN, Filter)}
+TWINS: dict[str, type[Twin]] = {
+    twin.model_type: twin for twin in (AMN, LSTM, GRU, Transformer, RAMN, EMN, Filter)
+}
 TORCH = {
     "float64": torch.float64,
     "float32": torch.float32,

@@ -18,7 +18,14 @@ from mlx_lvm.errors import SetupInvalid
 from mlx_lvm.parity.twins.base import Prediction, Twin, normalize
 from mlx_lvm.parity.twins.losses import total
 
-CLASSES = {"amn": "AMN", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer", "ramn": "RAMN"}
+CLASSES = {
+    "amn": "AMN",
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "transformer": "Transformer",
+    "ramn": "RAMN",
+    "emn": "EMN",
+}
 
 
 class Torch:

@@ -16,6 +16,11 @@ FLOAT = 4  # bytes
 # Passes of a training step over all parameters: read forward and backward, gradient written and read for its norm, AdamW
 # reads four arrays and writes three.
 PASSES = 11
+EMN_ROWS, EMN_FEATURES, EMN_EACH = (
+    22,
+    108,
+    18,
+)  # of EMN: rows, features of all together, of each row with its kind
 MIXTURES, SEEN, MAPPED = 12, 5, 3  # of RAMN: all, those its network reads, those its map reads
 
 
@@ -66,6 +71,18 @@ def products(config: Any, context: int) -> tuple[float, float]:
         )  # ages and the context need no gradient, nor do mixtures of them
         network = (SEEN * width + 2) * h + h * h + h * width
         return mixing + rotation + network + MAPPED * width * d + 2 * d * d, 2 * mixing + rotation
+    if config.model_type == "emn" and config.expert != "yes":
+        outputs = 1 if config.head == "predict" else 2
+        mixing, pairs = (
+            (EMN_ROWS - 2) * length * d,
+            EMN_ROWS * EMN_ROWS * d,
+        )  # of inputs that need no gradient
+        network = EMN_FEATURES * h + h * h + h * EMN_ROWS * outputs
+        network += EMN_ROWS * (EMN_EACH * h + h * h + h * outputs) + h * h
+        out = 2 * EMN_ROWS * d + (
+            d * d if config.head == "rank" else 0
+        )  # filter and corrections, or two directions
+        return mixing + pairs + network + out, 2 * mixing + 2 * pairs + EMN_FEATURES * h
     raise ValueError(f"no count of {config.model_type}'s multiplications")
 
 

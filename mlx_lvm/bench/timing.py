@@ -157,9 +157,9 @@ def rows(
     shared = json.loads((Path(timing.options.folder) / CONFIG).read_text())
     config, name = SimpleNamespace(**shared["model"]), timing.options.model
     for task, batches in tasks:
-        if (name, task) == ("ramn", "epoch"):
+        if name in ("ramn", "emn") and task == "epoch":
             note(
-                "ramn learns from all positions of a document at once, its torch twin from windows: no epoch of the same work"
+                f"{name} learns from all positions of a document at once, its torch twin from windows: no epoch of the same work"
             )
             continue
         hows: dict[str, Sequence[str]] = {"mlx": ["compiled", "eager"] if task == "forward" else ["compiled"]}

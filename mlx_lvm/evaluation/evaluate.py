@@ -20,7 +20,7 @@ from mlx_lvm.errors import InvalidFile, UsageError, nearest
 from mlx_lvm.evaluation.checks import check_controls
 from mlx_lvm.evaluation.setup import MAX_WINDOWS, Bench, Measured, set_up
 from mlx_lvm.evaluation.summary import claim, summarise, verdict
-from mlx_lvm.hub.load import Loaded
+from mlx_lvm.hub.load import Loaded, for_corpus
 from mlx_lvm.metrics.retrieval import Pool, chance
 from mlx_lvm.models.base import VectorModel
 from mlx_lvm.predictors.base import Predictor
@@ -95,6 +95,8 @@ def examine(
     the corpus is of another encoder, CheckFailed where a control fails.
     """
     began = time.perf_counter()
+    if isinstance(subject, Loaded):
+        subject = for_corpus(subject, corpus)
     name, predictor, notes = subject_of(subject, corpus, split_seed)
     if isinstance(subject, Loaded):
         context, split_seed = context or subject.context, subject.split_seed
@@ -198,6 +200,7 @@ def subject_of(
             f"--split-seed {split_seed}: {name} was trained with split seed {subject.split_seed}; another one would test it on "
             "documents it was trained on. Leave the option away."
         )
+    subject = for_corpus(subject, corpus)
     if subject.card is not None:
         subject.card.require_same(corpus.card, f"{name} on corpus {corpus.name}")
     elif subject.model.config.dim != corpus.dim:

@@ -14,7 +14,7 @@ from mlx_lvm.data.windows import windows
 from mlx_lvm.evaluation.evaluate import examine
 from mlx_lvm.hub.card import CardFigures
 from mlx_lvm.hub.export import require_dtype, require_free, round_weights, write_model
-from mlx_lvm.hub.load import Loaded, load_model
+from mlx_lvm.hub.load import Loaded, for_corpus, load_model
 from mlx_lvm.metrics.figures import mean_cosine
 from mlx_lvm.predictors.history import predictor_of
 
@@ -43,6 +43,10 @@ def export(
     require_dtype(dtype)
     require_free(folder, overwrite)
     loaded = reference if isinstance(reference, Loaded) else load_model(reference)
+    if not loaded.model.config.dim:
+        if corpus is None:  # it is of no corpus; what its card tells of it came with it
+            return write_model(loaded, folder, dtype=dtype, parity=parity)
+        loaded = of_one_corpus(loaded, load_or_sample(corpus, loaded.context, loaded.split_seed))
     if not measure:
         return write_model(loaded, folder, dtype=dtype, parity=parity)
     chosen = corpus or loaded.train.get("corpus") or loaded.corpus
@@ -50,6 +54,21 @@ def export(
     figures = card_figures(loaded, dtype, vectors, progress)
     written = write_model(loaded, folder, dtype=dtype, figures=figures, corpus=vectors, parity=parity)
     return {**written, "evaluation": figures.evaluation}
+
+
+def of_one_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
+    """A model for every encoder as that of one corpus, whose statistics go into the file."""
+    bound = for_corpus(loaded, corpus)
+    origin = {"network": loaded.name, "statistics": f"training documents of {corpus.name}"}
+    return replace(
+        bound,
+        corpus=corpus.name,
+        corpus_sha256=corpus.sha256,
+        imported=origin,
+        train={},
+        ranking={},
+        golden=None,
+    )
 
 
 def card_figures(

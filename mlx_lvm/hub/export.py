@@ -19,7 +19,7 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import IOFailed, UsageError
 from mlx_lvm.hub.card import CardFigures, model_card
-from mlx_lvm.hub.load import GOLDEN_WINDOWS, WEIGHTS, Loaded
+from mlx_lvm.hub.load import GOLDEN_DIM, GOLDEN_WINDOWS, WEIGHTS, Loaded
 from mlx_lvm.models import VectorModel, as_dict, build
 from mlx_lvm.models.weights import DTYPES, set_weights
 from mlx_lvm.predictors.baselines import FILTERS, LagFilter, fit_baselines
@@ -125,11 +125,12 @@ def golden_pair(loaded: Loaded, model: VectorModel, corpus: Corpus | None) -> di
         contexts = np.resize(contexts, (GOLDEN_WINDOWS, *contexts.shape[1:]))
     else:
         draw = mx.random.normal(
-            (GOLDEN_WINDOWS, loaded.context, loaded.model.config.dim), key=mx.random.key(0)
+            (GOLDEN_WINDOWS, loaded.context, loaded.model.config.dim or GOLDEN_DIM), key=mx.random.key(0)
         )
         contexts = np.array(draw / mx.linalg.norm(draw, axis=-1, keepdims=True))
     contexts = contexts.astype(np.float16)
-    output = np.array(model(mx.array(contexts).astype(mx.float32)).unit)
+    read = mx.array(contexts).astype(mx.float32)
+    output = np.array(model.serving(read)(read).unit)
     return {
         "golden_input": base64.b64encode(contexts.astype("<f2").tobytes()).decode(),
         "golden_output": base64.b64encode(output.astype("<f4").tobytes()).decode(),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,17 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.products import choose
 from mlx_lvm.core.safetensors import SafeFile, open_safetensors
 from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import InvalidFile, LvmError, UsageError, nearest
 from mlx_lvm.models import MODELS, VectorModel, build, config_from_dict
+from mlx_lvm.models.emn import EMN
 from mlx_lvm.models.weights import DTYPES, set_weights
 
 PRECISIONS = ("float32", "tf32", "bfloat16")  # that a forward pass runs in
 WEIGHTS = "model.safetensors"
 GOLDEN_WINDOWS = 2
+GOLDEN_DIM = 32  # width of the golden pair of a model that serves any
 # Largest distance of a unit output from its golden: rounding of the backend (TF32 at worst) and of the stored dtype.
 GOLDEN_TOLERANCE = 5e-3
 
@@ -87,6 +91,22 @@ def load_model(reference: str | Path, which: str = "BEST") -> Loaded:
     if path.is_dir() and (path / "checkpoints").is_dir():
         return _load_run(path, which)
     return load_weights_file(path / WEIGHTS if path.is_dir() else path)
+
+
+def for_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
+    """The model as it serves a corpus: itself, or a model for every encoder with that corpus's statistics (seconds)."""
+    if loaded.model.config.dim:
+        return loaded
+    from mlx_lvm.training.emn.statistics import bind
+
+    assert isinstance(loaded.model, EMN)
+    documents = split_corpus(corpus, loaded.split_seed).train
+    note = (
+        f"{loaded.name} serves any encoder: it was not trained on {corpus.name}, and read the mean of its {len(documents)} training "
+        "documents and how fast they change, nothing else."
+    )
+    model = bind(loaded.model, corpus, documents, loaded.context)
+    return replace(loaded, model=model, card=corpus.card, notes=[*loaded.notes, note])
 
 
 def locate(reference: str | Path) -> Path:
@@ -191,7 +211,8 @@ def take_buffers(model: VectorModel, tensors: dict[str, mx.array], what: str) ->
 def check_golden(model: VectorModel, golden: tuple[np.ndarray, np.ndarray], what: str) -> None:
     """Raises InvalidFile where the model does not give its recorded output."""
     given, wanted = golden
-    output = np.array(model(mx.array(given).astype(mx.float32)).unit)
+    read = mx.array(given).astype(mx.float32)
+    output = np.array(model.serving(read)(read).unit)
     distance = float(np.linalg.norm(output - wanted, axis=-1).max())
     if not distance <= GOLDEN_TOLERANCE:  # NaN fails too
         raise InvalidFile(
@@ -201,7 +222,7 @@ def check_golden(model: VectorModel, golden: tuple[np.ndarray, np.ndarray], what
 
 
 def _golden(file: SafeFile, model: VectorModel) -> tuple[np.ndarray, np.ndarray]:
-    dim = model.config.dim
+    dim = model.config.dim or GOLDEN_DIM
     try:
         given = np.frombuffer(base64.b64decode(file.metadata["golden_input"], validate=True), "<f2").reshape(
             GOLDEN_WINDOWS, -1, dim
@@ -209,7 +230,7 @@ def _golden(file: SafeFile, model: VectorModel) -> tuple[np.ndarray, np.ndarray]
         wanted = np.frombuffer(
             base64.b64decode(file.metadata["golden_output"], validate=True), "<f4"
         ).reshape(GOLDEN_WINDOWS, dim)
-        model.check_context(mx.array(given))
+        model.serving(mx.array(given)).check_context(mx.array(given))
     except (ValueError, KeyError, UsageError) as error:
         raise InvalidFile(f"{file.path}: its golden pair does not parse ({error})") from None
     return given, wanted

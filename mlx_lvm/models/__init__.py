@@ -7,6 +7,7 @@ from typing import Any
 from mlx_lvm.errors import UsageError, nearest
 from mlx_lvm.models.amn import AMN, AMNConfig
 from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, as_dict, normalize
+from mlx_lvm.models.emn import EMN, EMNConfig
 from mlx_lvm.models.filter import Filter, FilterConfig
 from mlx_lvm.models.gru import GRU, GRUConfig
 from mlx_lvm.models.lstm import LSTM, LSTMConfig
@@ -19,6 +20,7 @@ MODELS: dict[str, tuple[type[VectorModel], type[ModelConfig]]] = {
     "gru": (GRU, GRUConfig),
     "transformer": (Transformer, TransformerConfig),
     "ramn": (RAMN, RAMNConfig),
+    "emn": (EMN, EMNConfig),
     "filter": (Filter, FilterConfig),
 }
 TRAINED = tuple(name for name in MODELS if name != "filter")  # a filter is fitted in closed form

@@ -82,6 +82,10 @@ class VectorModel(nn.Module):
     def start_at_baseline(self) -> None:
         """Make the untrained model equal its own closed form; a model without one stays as it was drawn."""
 
+    def serving(self, contexts: mx.array) -> VectorModel:
+        """The model as it serves these contexts [batch, length, dim]: itself, but where it needs a corpus and has none."""
+        return self
+
     def weights(self) -> dict[str, mx.array]:
         """Every parameter by its torch name."""
         return dict(tree_flatten(self.parameters()))

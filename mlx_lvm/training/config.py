@@ -186,6 +186,11 @@ BEST_OF: dict[str, dict[str, Any]] = {
     },
 }
 
+BEST_OF |= {
+    "emn": {"epochs": 6, "batch_size": 128, "lr": 6e-3, "weight_decay": 0.01, "clip": 5.0, "early_stop": 0},
+    "emn-rank": {"epochs": 8, "batch_size": 16, "lr": 5e-3, "weight_decay": 0.01, "clip": 5.0, "early_stop": 0},
+}  # fmt: skip
+
 # Options that mean nothing to an architecture: RAMN's losses follow from its head, its start and schedule are its own.
 UNUSED: dict[str, tuple[str, ...]] = {
     "ramn": (
@@ -197,6 +202,7 @@ UNUSED: dict[str, tuple[str, ...]] = {
         "plateau_patience",
     ),
 }
+UNUSED["emn"] = UNUSED["ramn"]
 
 
 def preset(name: str, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlx_lvm.models import MODELS
 from mlx_lvm.parity.faults.documents import DOCUMENT_FAULTS
+from mlx_lvm.parity.faults.emn import emn_faults
 from mlx_lvm.parity.faults.layers import (
     gelu_faults,
     linear_faults,
@@ -42,6 +43,7 @@ def all_faults() -> list[Fault]:
         *gru_faults(),
         *transformer_faults(),
         *ramn_faults(),
+        *emn_faults(),
         *filter_faults(),
         *equivalents(),
     ]

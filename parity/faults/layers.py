@@ -10,6 +10,7 @@ import numpy as np
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import amn as amn_module
 from mlx_lvm.models import build
+from mlx_lvm.models import emn as emn_module
 from mlx_lvm.models import filter as filter_module
 from mlx_lvm.models import gru as gru_module
 from mlx_lvm.models import lstm as lstm_module
@@ -23,6 +24,7 @@ MODULES = {
     "gru": gru_module,
     "transformer": transformer_module,
     "ramn": ramn_module,
+    "emn": emn_module,
     "filter": filter_module,
 }
 
@@ -127,7 +129,9 @@ def output_faults(model: str) -> Iterator[Fault]:
     )  # fmt: skip
     if model == "filter":  # ends without a layer
         return
-    end = {"amn": "residual_net.6", "transformer": "head.3", "ramn": "net.7"}.get(model, "output_proj")
+    end = {"amn": "residual_net.6", "transformer": "head.3", "ramn": "net.7", "emn": "each_out"}.get(
+        model, "output_proj"
+    )
     yield Fault(
         f"{model}: {end} multiplied in bfloat16", model, (end,),
         call(end, lambda self, original, x: original(self, x.astype(mx.bfloat16).astype(mx.float32))),

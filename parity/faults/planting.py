@@ -20,6 +20,7 @@ SIZES = {
     "gru": {"dim": 48, "hidden_dim": 32, "layers": 2},
     "transformer": {"dim": 48, "hidden_dim": 32, "layers": 2, "heads": 4, "ffn_dim": 64},
     "ramn": {"dim": 48, "head": "retrieve", "rank": 20, "hidden_dim": 32},
+    "emn": {"dim": 48, "expert": "yes", "rank": 20, "hidden_dim": 16},
     "filter": {"dim": 48, "lags": 4, "centroid": True},
 }
 

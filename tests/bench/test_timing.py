@@ -153,6 +153,13 @@ USES = {
     "ramn": lambda name, length: (
         14 if name.startswith("basis") else 0 if "filter" in name else 1
     ),  # 12 mixtures in, 2 sums out
+    "emn": lambda name, length: (
+        0
+        if name in ("kind", "base")
+        else 22
+        if name.startswith(("each_in", "each_hidden", "each_out"))
+        else 1
+    ),
 }
 
 
@@ -163,8 +170,10 @@ def test_multiplications_follow_from_the_shapes_of_the_weights(model: str, lengt
     weights = {name: value for name, value in build(config).weights().items() if value.ndim == 2}
     expected = sum(value.size * USES[model](name, length) for name, value in weights.items())
     expected += (
-        {"amn": 2, "ramn": 12}.get(model, 0) * length * config.dim
-    )  # scores and mixture; mixtures by age
+        {"amn": 2, "ramn": 12, "emn": 20}.get(model, 0) * length * config.dim
+    )  # scores and mixture; mixtures by age; rows by age
+    if model == "emn":
+        expected += (22 * 22 + 2 * 22) * config.dim  # products of rows, and two sums of them
     assert products(config, length)[0] == expected
 
 

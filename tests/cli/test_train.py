@@ -79,16 +79,16 @@ def test_all_on_equal_terms_end_in_a_leaderboard(lvm: Callable, tmp_path: Path, 
     )
     assert out.code == 0, out.err
     said = json.loads(out.out)
-    assert [run["model"] for run in said["runs"]] == ["amn", "lstm", "gru", "transformer", "ramn"]
+    assert [run["model"] for run in said["runs"]] == ["amn", "lstm", "gru", "transformer", "ramn", "emn"]
     rows = {row["model"]: row for row in said["comparison"]["rows"]}
-    assert set(rows) == {"amn", "lstm", "gru", "transformer", "ramn"}
+    assert set(rows) == {"amn", "lstm", "gru", "transformer", "ramn", "emn"}
     configs = {
         name: json.loads((tmp_path / "all" / name / "config.json").read_text())["train"] for name in rows
     }
     for key in ("seed", "split_seed", "epochs", "context", "corpus"):
         assert len({config[key] for config in configs.values()}) == 1, key
     for key in ("batch_size", "loss_cosine"):
-        assert len({config[key] for name, config in configs.items() if name != "ramn"}) == 1, key
+        assert len({config[key] for name, config in configs.items() if name not in ("ramn", "emn")}) == 1, key
     for run in said["runs"]:
         assert rows[run["model"]]["cosine"] == pytest.approx(
             run["test"]["metrics"][run["model"]]["cosine"], abs=1e-6
@@ -411,7 +411,7 @@ def test_a_preset_is_the_recipe_of_the_model(lvm: Callable, tmp_path: Path, smal
 
 def test_the_help_of_an_option_shows_what_each_preset_sets() -> None:
     assert presets_of("dropout") == "; best: transformer 0.3"
-    assert presets_of("early_stop") == "; best: 5, ramn 0, ramn-retrieve 0"
+    assert presets_of("early_stop") == "; best: 5, ramn 0, ramn-retrieve 0, emn 0, emn-rank 0"
     assert presets_of("residual_init") == "; seed: torch" and presets_of("context") == ""
 
 

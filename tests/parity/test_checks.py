@@ -77,6 +77,7 @@ def test_taps_and_weights(name: str) -> None:
             "pos_encoder",
         },
         "ramn": {"basis", "map", "net.0 <-", "net.7"},
+        "emn": {"every_in <-", "each_in", "each_out", "residual"},
         "filter": {"raw", "unit"},  # no modules inside
     }
     assert expected[name] <= taps

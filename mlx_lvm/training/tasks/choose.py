@@ -18,15 +18,16 @@ from mlx_lvm.errors import SetupInvalid
 from mlx_lvm.models import ModelConfig, VectorModel, architecture, build
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import SINGLE, Group
+from mlx_lvm.training.emn.task import EmnTask, sampled_task
 from mlx_lvm.training.ramn.task import DocumentTask
 from mlx_lvm.training.tasks.base import Task
 from mlx_lvm.training.tasks.streamed import StreamedTask, settle, streams
 from mlx_lvm.training.tasks.windows import WindowTask
 
 # By `VectorModel.task`. Each is made from (model, corpus, config, split or None, group).
-IN_MEMORY: Mapping[str, Any] = {"windows": WindowTask, "documents": DocumentTask}
+IN_MEMORY: Mapping[str, Any] = {"windows": WindowTask, "documents": DocumentTask, "geometry": EmnTask}
 # Each is made from (model, mapped corpus, config, group).
-STREAMED: Mapping[str, Any] = {"windows": StreamedTask}
+STREAMED: Mapping[str, Any] = {"windows": StreamedTask, "geometry": sampled_task}
 
 
 def make_task(

@@ -1,0 +1,286 @@
+"""Equivariant mixture network (EMN): weighs what was read by its geometry, never by its coordinates.
+
+z_i = x_i - m                                        every chunk read, less the mean of the corpus
+rows r_a: z of the last 16 chunks, 3 averages that forget (decays 0.5, 0.8, 0.93), the mean c of all, m, and an expert's
+          prediction less m where there is one
+features: the cosines among the rows, their lengths beside that of the chunks, how much was read
+
+head predict:  raw = sum_a (f_a + b_a + d_a) r_a     the next chunk; f the lag filter that fits the corpus, d from the features
+head rank:     raw = (e^t / s) (sum_a (b_a + d_a) r_a + W sum_a (b'_a + d'_a) r_a)     a direction that ranks the next chunk first;
+               s the length of the chunks, W = C^-1/2 the corpus's own covariance at unit scale
+
+So f(Q x; Q m) = Q f(x; m) for every orthogonal Q, and f(s x; s m) = s f(x; m) for head predict: no parameter of the network
+depends on the width, the encoder or the unit of length, and one file serves them all. What it needs of a corpus (m, f, W) is no
+weight but a statistic, computed in one pass; with `dim` 0 a file holds none, and `predictors.statistics.bind` adds those of the
+corpus at hand.
+
+The expert is linear and fitted in closed form, see `training.emn.experts`: a filter for every principal direction and a ridge map of
+the last chunk, the slow average and c.
+
+A row of zeros is no chunk: contexts of several lengths share a batch when zeros fill them up on the left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import numpy as np
+
+from mlx_lvm.config import option
+from mlx_lvm.core.activations import gelu
+from mlx_lvm.core.mlx import mx, nn
+from mlx_lvm.errors import UsageError
+from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize
+from mlx_lvm.models.layers import Linear
+
+TOKENS = 16  # last chunks with a weight of their own
+DECAYS = (0.5, 0.8, 0.93)
+CENTRE, MEAN, EXPERT = TOKENS + len(DECAYS), TOKENS + len(DECAYS) + 1, TOKENS + len(DECAYS) + 2
+ROWS = EXPERT + 1
+REFERENCES = (0, 1, 2, 3, *range(TOKENS, ROWS))  # rows that every row is compared with
+PAIRED = (*range(8), *range(TOKENS, ROWS))  # rows whose every pair is a feature
+MIXED = (*range(8), *range(TOKENS, CENTRE + 1))  # rows that the expert filters
+MAPPED = (0, 10, 11)  # of these: the last chunk, the slow average, the mean of all, which its map reads
+KIND = 6  # numbers that tell the network which row it looks at
+STEP = 0.1  # size of a correction beside what the network's last layer says
+STEEP = 0.3  # an untrained direction: the last chunks, each 0.3 of the one after it
+SHARPNESS = 2.7  # log of an untrained direction's length beside that of the chunks: the softmax over candidates is a probability
+TINY = 1e-6  # length, as a share of the largest number, below which a row is none
+SMALLEST = 1e-30
+
+
+@dataclass(frozen=True)
+class EMNConfig(ModelConfig):
+    model_type: ClassVar[str] = "emn"
+    title: ClassVar[str] = "emn"
+
+    dim: int = option(
+        768, "width of the embeddings; 0: any, with no corpus's statistics", low=0, high=65536, group="Model"
+    )
+    head: str = option(
+        "predict", "what it gives: the next chunk itself (predict) or a direction to rank chunks by (rank)",
+        choices=("predict", "rank"), group="Model",
+    )  # fmt: skip
+    expert: str = option(
+        "auto", "whether a baseline fitted on the corpus is one more row; auto: where it predicts validation documents better",
+        choices=("auto", "yes", "no"), group="Model",
+    )  # fmt: skip
+    rank: int = option(
+        192, "principal directions that the expert's map reads", low=1, high=65536, group="Model"
+    )
+    hidden_dim: int = option(48, "width of the network", low=1, high=4096, group="Model")
+    dropout: float = option(
+        0.1, "share of its hidden units zeroed while training", low=0, below=1, group="Model"
+    )
+
+    @property
+    def variant(self) -> str:
+        return self.model_type if self.head == "predict" else f"{self.model_type}-{self.head}"
+
+    @property
+    def has_expert(self) -> bool:
+        """Training settles `auto`; until then there is none."""
+        return self.expert == "yes"
+
+    @property
+    def width(self) -> int:
+        """`rank`, or all directions where there are fewer."""
+        return min(self.rank, self.dim)
+
+
+@cache
+def kernels() -> np.ndarray:
+    """Weight of a chunk of age 1 .. 100 in each of the first 20 rows, float32 [20, 100], before they are made to sum to 1."""
+    age = np.arange(1, MAX_CONTEXT + 1)
+    rows = [age == token for token in range(1, TOKENS + 1)] + [decay ** (age - 1.0) for decay in DECAYS]
+    return np.stack([*rows, np.ones(MAX_CONTEXT)]).astype(np.float32)
+
+
+@cache
+def _pairs() -> np.ndarray:
+    """Places of the pairs of PAIRED rows in a flat [ROWS * ROWS] matrix."""
+    places = [a * ROWS + b for k, a in enumerate(PAIRED) for b in PAIRED[k + 1 :]]
+    return np.array(places, dtype=np.int32)
+
+
+def invariants(gram: mx.array, tokens: mx.array, count: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """(features of each row [..., 22, 12], of all together [..., 108], length of the chunks [..., 1]).
+
+    gram [..., 22, 22]: inner products of the rows. tokens [...]: how many of the last 16 chunks are there; count [...]: of all.
+    """
+    square = mx.maximum((gram * mx.eye(ROWS)).sum(axis=-1), TINY * TINY)
+    size = mx.sqrt(square)
+    cosine = gram / (size[..., :, None] * size[..., None, :])
+    there = mx.maximum(tokens, 1)[..., None]
+    scale = mx.sqrt(square[..., :TOKENS].sum(axis=-1, keepdims=True) / there)
+    length = (size / (size + scale) - 0.5) * (square > TINY * TINY)
+    heard = cosine[..., :TOKENS].sum(axis=-1) / there
+    references = mx.take(cosine, mx.array(np.array(REFERENCES)), axis=-1)
+    each = mx.concatenate([references, length[..., None], heard[..., None]], axis=-1)
+    pairs = mx.take(mx.flatten(cosine, -2), mx.array(_pairs()), axis=-1)
+    n = mx.maximum(count, 1)[..., None]
+    read = [mx.log(n) / 4, mx.exp(-n / 6), mx.exp(-n / 30)]
+    every = mx.concatenate([pairs, mx.take(length, mx.array(np.array(PAIRED)), axis=-1), *read], axis=-1)
+    return each, every, scale
+
+
+def widened(x: mx.array) -> mx.array:
+    """Half precision as float32, where sums of many chunks and squares have room; anything else as it is."""
+    return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
+
+
+def products_of(rows: mx.array) -> tuple[mx.array, mx.array]:
+    """(inner products [..., 22, 22] of rows [..., 22, dim] beside the largest number among them, that number [..., 1]).
+
+    No square overflows or vanishes so, whatever unit the chunks are in.
+    """
+    largest = mx.stop_gradient(mx.maximum(mx.abs(rows).max(axis=(-2, -1), keepdims=True), SMALLEST))
+    beside = rows / largest
+    return beside @ beside.swapaxes(-1, -2), largest.squeeze(-1)
+
+
+class Expert(nn.Module):
+    """A linear prediction from the rows, less m: in the corpus's principal directions, a filter for each and a map of three rows."""
+
+    def __init__(self, config: EMNConfig) -> None:
+        super().__init__()
+        self.width = config.width
+        self.basis = Linear(config.dim, config.dim, bias=False)
+        self.basis.weight = mx.eye(config.dim)
+        self.filter = mx.zeros((len(MIXED), config.dim))
+        self.map = Linear(len(MAPPED) * config.width, config.dim, bias=False)
+
+    def __call__(self, rows: mx.array) -> mx.array:
+        """rows [..., 20, dim] -> [..., dim]."""
+        mixed = self.basis(mx.concatenate([rows[..., :8, :], rows[..., TOKENS:, :]], axis=-2))
+        read = mx.concatenate([mixed[..., row, : self.width] for row in MAPPED], axis=-1)
+        return ((self.filter * mixed).sum(axis=-2) + self.map(read)) @ self.basis.weight
+
+
+class EMN(VectorModel):
+    """Context [batch, length, dim] -> Prediction; head predict with baseline (what the lag filter says) and residual.
+
+    14,389 parameters (predict) or 15,594 (rank) at the default sizes, and the statistics of a corpus. Torch twin:
+    `mlx_lvm.parity.twins.emn.EMN`.
+    """
+
+    config: EMNConfig
+    task = "geometry"
+    history = MAX_CONTEXT  # chunks before the target that it reads where a document has them
+
+    def __init__(self, config: EMNConfig) -> None:
+        super().__init__(config)
+        hidden, outputs = config.hidden_dim, 1 if config.head == "predict" else 2
+        paired = len(PAIRED)
+        self.kind = mx.random.normal((ROWS, KIND), scale=0.5)
+        self.every_in = Linear(paired * (paired - 1) // 2 + paired + 3, hidden)
+        self.every_hidden = Linear(hidden, hidden)
+        self.every_out = Linear(hidden, ROWS * outputs)
+        self.each_in = Linear(len(REFERENCES) + 2 + KIND, hidden, bias=False)
+        self.each_every = Linear(hidden, hidden)
+        self.each_hidden = Linear(hidden, hidden)
+        self.each_out = Linear(hidden, outputs)
+        self.dropout = nn.Dropout(config.dropout)
+        self.base = mx.zeros((outputs, ROWS))
+        if config.head == "rank":
+            steep = np.zeros((2, ROWS), np.float32)
+            steep[:, :TOKENS] = [[0.5], [1.0]] * STEEP ** np.arange(TOKENS)
+            self.base = mx.array(steep)
+            self.log_scale = mx.full((1,), SHARPNESS)
+        if config.dim:
+            self.mean = mx.zeros((config.dim,))
+            if config.head == "predict":
+                self.filter = mx.array(np.eye(1, ROWS, MEAN, dtype=np.float32)[0])
+            else:
+                self.whiten = mx.eye(config.dim)
+            if config.has_expert:
+                self.expert = Expert(config)
+        self._kernels = mx.array(kernels()[:, ::-1].copy())  # oldest first, as contexts are
+
+    @property
+    def purpose(self) -> str:  # type: ignore[override]
+        return "cosine" if self.config.head == "predict" else "centred.mrr"
+
+    def __call__(self, context: mx.array) -> Prediction:
+        self.check_context(context)
+        dtype, context = context.dtype, widened(context)
+        present = (mx.abs(context).max(axis=-1) != 0).astype(context.dtype)
+        # A mean for each window, so that its gradient adds up a window's chunks before windows.
+        mean = mx.broadcast_to(self.mean, (context.shape[0], 1, context.shape[2]))
+        rows = self.rows((context - mean) * present[..., None], present, mean)
+        tokens, count = present[:, -TOKENS:].sum(axis=-1), present.sum(axis=-1)
+        gram, largest = products_of(rows)
+        corrections, scale = self.corrections(gram, tokens, count)
+        if self.config.head == "rank":
+            raw = self.direction(rows, corrections, scale * largest, self.whiten)
+            raw = raw.astype(dtype)
+            return Prediction(raw, normalize(raw))
+        baseline = ((self.filter + self.base[0]) @ rows).astype(dtype)
+        residual = (corrections @ rows).squeeze(1).astype(dtype)
+        raw = baseline + residual
+        return Prediction(raw, normalize(raw), None, baseline, residual)
+
+    def check_context(self, context: mx.array) -> None:
+        """Raises UsageError for a model with no corpus's statistics, and where `context` is not [batch, 1..100, dim]."""
+        if not self.config.dim:
+            raise UsageError(
+                f"{self.config.variant}: serves any encoder, so it holds no corpus's mean. Give it the corpus that the chunks come "
+                "from: --corpus FILE, or `mlx_lvm.predictors.statistics.bind(model, corpus)` in Python"
+            )
+        super().check_context(context)
+
+    def serving(self, contexts: mx.array) -> EMN:
+        """Itself, or with no corpus's statistics a copy whose corpus is these contexts alone: their mean, nothing fitted."""
+        if self.config.dim:
+            return self
+        out = EMN(self.config.replace(dim=contexts.shape[-1]))
+        out.load_weights(list({**out.weights(), **self.weights()}.items()))
+        out.mean = contexts.astype(mx.float32).mean(axis=(0, 1))
+        return out.eval()
+
+    def rows(self, z: mx.array, present: mx.array, mean: mx.array) -> mx.array:
+        """r [batch, 22, dim] of centred chunks z [batch, length, dim], which of them are there, and m [batch, 1, dim]."""
+        weights = self._kernels[:, -z.shape[1] :].astype(z.dtype)
+        read = (weights @ z) / mx.maximum(present @ weights.T, 1e-6)[..., None]
+        return self.complete(read, mean)
+
+    def complete(self, read: mx.array, mean: mx.array) -> mx.array:
+        """The 20 rows that are read [..., 20, dim], and m [..., 1, dim], as all 22."""
+        expert = self.expert(read)[..., None, :] if self.config.has_expert else mx.zeros_like(mean)
+        return mx.concatenate([read, mean, expert], axis=-2)
+
+    def corrections(self, gram: mx.array, tokens: mx.array, count: mx.array) -> tuple[mx.array, mx.array]:
+        """(d, d' [..., outputs, 22], length of the chunks [..., 1]) of what `invariants` takes."""
+        each, every, scale = invariants(gram, tokens, count)
+        each, every = each.astype(self.kind.dtype), every.astype(self.kind.dtype)
+        together = gelu(self.every_in(every))
+        together = gelu(self.every_hidden(self.dropout(together)))
+        kinds = mx.broadcast_to(self.kind, (*each.shape[:-1], KIND))
+        one = self.each_in(mx.concatenate([each, kinds], axis=-1)) + self.each_every(together)[..., None, :]
+        one = gelu(self.each_hidden(self.dropout(gelu(one))))
+        of_all = mx.unflatten(self.every_out(together), -1, (-1, ROWS))
+        return STEP * (self.each_out(one).swapaxes(-1, -2) + of_all), scale
+
+    def direction(self, rows: mx.array, corrections: mx.array, scale: mx.array, whiten: mx.array) -> mx.array:
+        """Head rank: rows [..., 22, dim], corrections [..., 2, 22], scale [..., 1], whiten [dim, dim] -> [..., dim]."""
+        plain, white = mx.split((self.base + corrections) @ rows, 2, axis=-2)
+        length = mx.exp(self.log_scale) / mx.maximum(scale, SMALLEST)
+        return (plain.squeeze(-2) + white.squeeze(-2) @ whiten.T) * length
+
+    def start_at_baseline(self) -> None:
+        """The last layers become zero: head predict begins as the lag filter. So do the weights that read an expert, so that a
+        network trained without one can be given one.
+        """
+        for last in (self.every_out, self.each_out):
+            last.weight, last.bias = mx.zeros_like(last.weight), mx.zeros_like(last.bias)
+        every, each = (
+            np.ones(self.every_in.weight.shape[1], np.float32),
+            np.ones(self.each_in.weight.shape[1], np.float32),
+        )
+        pairs = _pairs()
+        every[: len(pairs)] = pairs % ROWS != EXPERT
+        every[len(pairs) + len(PAIRED) - 1] = each[len(REFERENCES) - 1] = 0
+        self.every_in.weight = self.every_in.weight * mx.array(every)
+        self.each_in.weight = self.each_in.weight * mx.array(each)

@@ -1,0 +1,110 @@
+"""What EMN needs of a corpus: its mean, the lag filter that fits it, the power of its covariance. No label, no training.
+
+Two passes over the training documents in blocks. Of a corpus that does not fit in memory, over the documents that do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.errors import UsageError
+from mlx_lvm.models.emn import EMN, MEAN, ROWS
+from mlx_lvm.predictors.baselines import target_mean
+from mlx_lvm.training.emn.reading import BLOCK, Reading, reading, take_batch
+
+POWER = 0.5  # of the covariance that a ranking direction is divided by
+FLOOR = 1e-3  # smallest variance of a direction, as a share of the mean one
+RIDGE = 1e-3  # share of the rows' mean square that holds the filter to the mean alone: the rows are nearly collinear
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """mean [dim]; filter [22]: weights of the rows that fit the targets best; whiten [dim, dim], None for head predict."""
+
+    mean: np.ndarray
+    filter: np.ndarray
+    whiten: np.ndarray | None = None
+
+
+def statistics_of(read: Reading, whiten: bool) -> Statistics:
+    """Of the documents that were read, an expert's row among them where there is one."""
+    gram, cross = np.zeros((ROWS, ROWS)), np.zeros(ROWS)
+    dim = read.centred.shape[1]
+    covariance = np.zeros((dim, dim)) if whiten else None
+    for index in read.parts.blocks(BLOCK):
+        batch = take_batch(read.arrays, mx.array(read.parts.table(read.parts.targets[index])))
+        kept = batch.valid.astype(mx.float32)[..., None]
+        truth = batch.truth * kept
+        if covariance is None:
+            rows = batch.rows * kept[..., None]
+            gram += np.array((rows @ rows.swapaxes(-1, -2)).sum(axis=(0, 1)), np.float64)
+            cross += np.array((rows @ truth[..., None]).squeeze(-1).sum(axis=(0, 1)), np.float64)
+        else:
+            flat = truth.reshape(-1, dim)
+            covariance += np.array(flat.T @ flat, np.float64)
+    mean = np.array(read.mean)
+    if covariance is not None:
+        return Statistics(mean, np.eye(1, ROWS, MEAN)[0], covariance_power(covariance / read.parts.windows))
+    ridge = RIDGE * max(float(np.trace(gram)) / ROWS, 1e-300) * np.eye(ROWS)
+    return Statistics(mean, np.eye(1, ROWS, MEAN)[0] + np.linalg.solve(gram + ridge, cross))
+
+
+def covariance_power(covariance: np.ndarray, power: float = POWER) -> np.ndarray:
+    """C^-power [dim, dim], symmetric, of a covariance of any scale; it keeps the mean square length of what it whitens."""
+    variance, directions = np.linalg.eigh(covariance)
+    mean = max(float(variance.mean()), 1e-300)
+    relative = np.maximum(variance / mean, FLOOR)
+    shrunk = relative**-power
+    shrunk *= np.sqrt(relative.sum() / (shrunk**2 * relative).sum())
+    return (directions * shrunk) @ directions.T
+
+
+def corpus_statistics(
+    corpus: Corpus, documents: np.ndarray, context: int = 5, whiten: bool = False
+) -> Statistics:
+    """Of these documents of a corpus. Raises InvalidFile where none has `context` + 1 chunks."""
+    return statistics_of(reading(corpus, documents, context, target_mean(corpus, documents, context)), whiten)
+
+
+def bind(model: EMN, corpus: Corpus, documents: np.ndarray | None = None, context: int = 5) -> EMN:
+    """The model with the statistics of a corpus: those of `documents`, by default its training documents under split seed 0.
+
+    Raises UsageError for a model that has an expert, which is of one corpus alone.
+    """
+    if model.config.has_expert:
+        raise UsageError(
+            f"{model.config.variant}: has the expert of one corpus and serves no other; train one for {corpus.name}"
+        )
+    chosen = split_corpus(corpus).train if documents is None else documents
+    found = corpus_statistics(corpus, chosen, context, whiten=model.config.head == "rank")
+    out = EMN(model.config.replace(dim=corpus.dim))
+    own = {name: value for name, value in model.weights().items() if name not in CORPUS_WEIGHTS}
+    out.load_weights(list({**out.weights(), **own}.items()))
+    hold(out, found)
+    out.train(model.training)
+    return out
+
+
+CORPUS_WEIGHTS = ("mean", "filter", "whiten")  # beside an expert's, which begin with "expert."
+
+
+def hold(model: EMN, found: Statistics) -> None:
+    """Store the statistics in a model of the corpus's width."""
+    model.mean = mx.array(found.mean.astype(np.float32))
+    if model.config.head == "predict":
+        model.filter = mx.array(found.filter.astype(np.float32))
+    elif found.whiten is not None:
+        model.whiten = mx.array(found.whiten.astype(np.float32))
+
+
+def universal(model: EMN) -> EMN:
+    """The model with no corpus's statistics, for any encoder."""
+    out = EMN(model.config.replace(dim=0, expert="no"))
+    own = model.weights()
+    out.load_weights([(name, own[name]) for name in out.weights()])
+    return out

@@ -1,0 +1,134 @@
+"""EMN on one corpus: statistics and expert in closed form, then the network, in seconds.
+
+Head predict learns from windows as inner products of their rows, head rank from segments of documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.sampling import sample_documents
+from mlx_lvm.data.splits import Split, split_corpus
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.metrics.figures import centred_cosines
+from mlx_lvm.metrics.retrieval import build_pool, ranks
+from mlx_lvm.models.base import normalize
+from mlx_lvm.models.emn import EMN
+from mlx_lvm.predictors.base import document_rows, sample
+from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.distributed import SINGLE, Group
+from mlx_lvm.training.emn.geometry import geometry_of
+from mlx_lvm.training.emn.losses import CENTRED
+from mlx_lvm.training.emn.prepare import directions, figures_of, model_of, prepare
+from mlx_lvm.training.emn.step import EmnStep, Ranked
+from mlx_lvm.training.ramn.step import learning_rate
+from mlx_lvm.training.state import epoch_order
+from mlx_lvm.training.tasks.base import Task
+from mlx_lvm.training.tasks.windows import Validation
+
+TUNING_WINDOWS = 2000  # validation windows that are ranked after an epoch
+
+
+class EmnTask(Task):
+    """The network of the model given, with the statistics and the expert of the corpus.
+
+    The best epoch is that of the best validation cosine plus 0.3 of the centred one (predict: what its loss weighs), or of
+    the best mean reciprocal rank (rank).
+    """
+
+    model: EMN
+    step: EmnStep
+
+    def __init__(
+        self,
+        model: EMN,
+        corpus: Corpus,
+        config: TrainConfig,
+        split: Split | None = None,
+        group: Group = SINGLE,
+    ) -> None:
+        self.corpus, self.config, self.group = corpus, config, group
+        self.split = split or split_corpus(corpus, config.split_seed)
+        self.validation = Validation(corpus, self.split, config.context)
+        self.val_windows = self.validation.windows
+        self.prepared = prepare(corpus, self.split, config.context, model.config)
+        self.model = model_of(self.prepared, model)
+        parts, found = self.prepared.train.parts, self.prepared.statistics
+        self.notes: list[str] = []
+        self.train_count, self.skipped = parts.windows, parts.skipped + self.val_windows.skipped
+        material: Any
+        if model.config.head == "predict":
+            material = geometry_of(self.prepared.train, found)
+            self._targets, self._held = material.targets, geometry_of(self.prepared.val, found)
+        else:
+            material, self._targets = Ranked(self.prepared.train, found), parts.targets
+            chosen = sample(self.val_windows, TUNING_WINDOWS)
+            self._kept = np.flatnonzero(np.isin(self.val_windows.targets, chosen.targets)).astype(np.int32)
+            self._pool = build_pool(chosen, document_rows(corpus.offsets, self.split.val))
+        self.steps_per_epoch = -(-len(self._targets) // config.batch_size)
+        self.step = EmnStep(self.model, [material], config, group)
+
+    @property
+    def selection_metric(self) -> str:  # type: ignore[override]
+        return "val_score" if self.model.config.head == "predict" else "val_mrr"
+
+    @property
+    def baselines(self) -> dict[str, float]:
+        return self.validation.baselines
+
+    def learning_rate(self, number: int, plateau: float) -> float:
+        return learning_rate(self.config, number, self.config.epochs * self.steps_per_epoch)
+
+    def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
+        """Windows by number (predict), or the first target of each segment (rank)."""
+        order, size = epoch_order(len(self._targets), self.config.seed, epoch), self.config.batch_size
+        for step in range(first, self.steps_per_epoch):
+            yield self._targets[order[step * size : (step + 1) * size]]
+
+    def target_rows(self, epoch: int, step: int) -> np.ndarray:
+        batch, parts = next(self.batches(epoch, step)), self.prepared.train.parts
+        if self.model.config.head == "rank":
+            return parts.target_rows(batch)
+        every = parts.target_rows(
+            parts.targets
+        )  # of all windows, of which the geometry holds as many as it may
+        held = np.linspace(0, len(every) - 1, len(self._targets)).round().astype(np.int64)
+        return every[held[batch]]
+
+    def validate(self) -> dict[str, float]:
+        """val_loss is 1 - cosine."""
+        self.model.eval()
+        if self.model.config.head == "predict":
+            cosine, centred = (float(x.mean()) for x in figures_of(self.model, self._held))
+            score = {"val_score": cosine + CENTRED * centred}
+        else:
+            raw = directions(self.model, self.prepared.val, self.model.whiten)
+            placed = ranks(self._pool, mx.take(raw, mx.array(self._kept), axis=0))
+            score = {"val_mrr": float((1 / placed).mean())}
+            truth = self.val_windows.truth()
+            cosine = float((normalize(raw) * normalize(truth)).sum(axis=-1).mean())
+            centred = float(centred_cosines(raw, truth, mx.array(self.validation.mean)).mean())
+        return {"val_loss": 1 - cosine, "val_cosine": cosine, "val_centred_cosine": centred, **score}
+
+
+def sampled_task(model: EMN, corpus: MappedCorpus, config: TrainConfig, group: Group = SINGLE) -> EmnTask:
+    """On as many documents as the memory holds: 14,000 weights learn no more from all of a corpus that is larger."""
+    memory = config.memory_bytes()
+    assert memory is not None
+    held = sample_documents(corpus, config.context, config.split_seed, memory // READING)
+    task = EmnTask(model, held.corpus, config, None, group)
+    task.notes.append(
+        f"statistics, training and validation are of {held.corpus.sampled}: what --memory holds"
+    )
+    task.corpus = corpus  # type: ignore[assignment]
+    return task
+
+
+READING = (
+    6  # a sample is held as it is stored, in float32 less the mean, with an expert's rows, and in the basis
+)

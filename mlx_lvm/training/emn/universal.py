@@ -1,0 +1,95 @@
+"""One network for every encoder: trained on several corpora at once, each with its own statistics, of any width.
+
+Every step is of one corpus (rank) or of all mixed (predict), corpora chosen by the square root of their size: a small one would drown,
+a large one hold more than its share of what there is to learn. No expert: that would be of one corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.models.emn import EMN, EMNConfig
+from mlx_lvm.predictors.baselines import target_mean
+from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.emn.geometry import Geometry, geometry_of, joined
+from mlx_lvm.training.emn.reading import reading
+from mlx_lvm.training.emn.statistics import statistics_of
+from mlx_lvm.training.emn.step import EmnStep, Ranked
+from mlx_lvm.training.ramn.step import learning_rate
+from mlx_lvm.training.state import step_key
+
+REPORT_EVERY = 100  # steps
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """steps of `batch` windows (predict) or segments of 32 targets (rank)."""
+
+    steps: int
+    batch: int
+    lr: float
+    weight_decay: float = 0.01
+    clip: float = 5.0
+
+
+RECIPES = {"predict": Recipe(2500, 256, 6e-3), "rank": Recipe(600, 16, 5e-3)}
+
+
+def train_network(
+    head: str,
+    corpora: Sequence[tuple[Corpus, np.ndarray]],
+    recipe: Recipe | None = None,
+    context: int = 5,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda line: None,
+) -> EMN:
+    """An EMN with no corpus's statistics, trained on some documents of each corpus. Raises InvalidFile where they have no window."""
+    chosen = recipe or RECIPES[head]
+    mx.random.seed(seed)
+    network = EMN(EMNConfig(dim=0, head=head, expert="no"))
+    network.start_at_baseline()
+    materials, weights = [], []
+    for corpus, documents in corpora:
+        progress(f"reading {corpus.name}")
+        read = reading(corpus, documents, context, target_mean(corpus, documents, context))
+        found = statistics_of(read, whiten=head == "rank")
+        materials.append(Ranked(read, found) if head == "rank" else geometry_of(read, found))
+        weights.append(read.parts.windows**0.5)
+    share = np.array(weights) / np.sum(weights)
+    options = TrainConfig(
+        batch_size=chosen.batch, lr=chosen.lr, weight_decay=chosen.weight_decay, clip=chosen.clip, seed=seed
+    )
+    mixed: list[Any] = (
+        materials if head == "rank" else [joined([m for m in materials if isinstance(m, Geometry)])]
+    )
+    step = EmnStep(network, mixed, options)
+    draw = np.random.default_rng(seed)
+    for number in range(chosen.steps):
+        rate = learning_rate(options, number + 1, chosen.steps)
+        step(_targets(step, mixed, share, draw, chosen.batch), rate, step_key(seed, 0, number, 0))
+        mx.eval(step.arrays())
+        if (number + 1) % REPORT_EVERY == 0:
+            sums = step.read_sums()
+            step.clear_sums()
+            progress(f"step {number + 1} of {chosen.steps}: loss {sums['loss']:.4f}")
+    return network.eval()
+
+
+def _targets(
+    step: EmnStep, materials: Sequence[Any], share: np.ndarray, draw: np.random.Generator, batch: int
+) -> np.ndarray:
+    """Of the next step, and the material they are of chosen."""
+    if len(materials) == 1 and isinstance(materials[0], Geometry):
+        sizes = np.bincount(materials[0].source, minlength=len(share))
+        first = np.cumsum(sizes) - sizes
+        source = draw.choice(len(share), batch, p=share)
+        return (first[source] + draw.integers(0, sizes[source])).astype(np.int32)
+    step.chosen = int(draw.choice(len(share), p=share))
+    targets = materials[step.chosen].read.parts.targets
+    return draw.choice(targets, min(batch, len(targets)), replace=False)

@@ -1,0 +1,236 @@
+"""EMN's training: statistics against NumPy, cosines without vectors, experts by folds, losses by hand, exact resume."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_lvm.core.files import sha256
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.windows import windows
+from mlx_lvm.errors import UsageError
+from mlx_lvm.models.emn import EMN, EMNConfig
+from mlx_lvm.predictors.baselines import target_mean
+from mlx_lvm.predictors.history import predictor_of
+from mlx_lvm.training.config import TrainConfig, preset
+from mlx_lvm.training.emn.experts import expert_module, fit_expert, with_expert
+from mlx_lvm.training.emn.geometry import geometry_of, joined
+from mlx_lvm.training.emn.losses import GCE_POWER, RANDOM_NEGATIVES, rank_loss
+from mlx_lvm.training.emn.prepare import directions, document_of, figures_of, model_of, prepare
+from mlx_lvm.training.emn.reading import reading, take_batch
+from mlx_lvm.training.emn.statistics import RIDGE, bind, covariance_power, statistics_of, universal
+from mlx_lvm.training.emn.universal import Recipe, train_network
+from mlx_lvm.training.session import start_run
+
+SIZES = {"hidden_dim": 12, "rank": 8}
+
+
+def read_of(corpus: Corpus):  # type: ignore[no-untyped-def]
+    documents = split_corpus(corpus).train
+    return reading(corpus, documents, 5, target_mean(corpus, documents, 5)), documents
+
+
+def disturbed(model: EMN, seed: int = 0) -> EMN:
+    """The model with a network that says something."""
+    draw = np.random.default_rng(seed)
+    for layer in (model.every_out, model.each_out):
+        layer.weight = mx.array(draw.standard_normal(layer.weight.shape).astype(np.float32))
+    return model.eval()
+
+
+def test_statistics_are_least_squares_and_a_power_of_the_covariance(small: Corpus) -> None:
+    read, documents = read_of(small)
+    found = statistics_of(read, whiten=False)
+    model = EMN(EMNConfig(dim=small.dim, **SIZES))
+    model.mean = mx.array(found.mean)
+    rows, targets = [], []
+    for document in documents:
+        x = small.numpy(slice(small.offsets[document], small.offsets[document + 1]))
+        for t in range(5, len(x)):
+            z = mx.array((x[max(t - 100, 0) : t] - found.mean)[None])
+            rows.append(np.array(model.rows(z, mx.ones(z.shape[:2]), model.mean[None, None])[0], np.float64))
+            targets.append(x[t] - found.mean)
+    rows, y = np.array(rows), np.array(targets, np.float64)
+    gram, cross = np.einsum("nad,nbd->ab", rows, rows), np.einsum("nad,nd->a", rows, y)
+    ridge = RIDGE * np.trace(gram) / 22 * np.eye(22)
+    np.testing.assert_allclose(found.filter, np.eye(22)[20] + np.linalg.solve(gram + ridge, cross), atol=1e-4)
+    whitened = statistics_of(read, whiten=True).whiten
+    np.testing.assert_allclose(whitened, covariance_power(y.T @ y / len(y)), atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e4])
+def test_covariance_power_knows_no_unit_and_keeps_the_mean_square(scale: float) -> None:
+    draw = np.random.default_rng(0).standard_normal((200, 6)) * [3, 2, 1, 1, 0.5, 0.3]
+    covariance = draw.T @ draw / 200
+    power = covariance_power(scale * covariance)
+    np.testing.assert_allclose(power, covariance_power(covariance), rtol=1e-8)
+    assert np.trace(power @ covariance @ power) == pytest.approx(np.trace(covariance))
+    variance = np.linalg.eigvalsh(power @ covariance @ power)
+    assert (
+        variance.max() / variance.min() < 1.01
+    )  # the square root of the covariance makes every direction as long
+
+
+@pytest.mark.parametrize("expert", ["no", "yes"])
+def test_cosines_without_vectors_are_those_of_the_predictions(small: Corpus, expert: str) -> None:
+    parts = split_corpus(small)
+    ready = prepare(small, parts, 5, EMNConfig(dim=small.dim, expert=expert, **SIZES))
+    model = disturbed(model_of(ready))
+    found = figures_of(model, geometry_of(ready.val, ready.statistics))
+    read, predictor = windows(small, parts.val, 5), predictor_of("emn", model)
+    p, y, m = (
+        np.array(predictor.predict(read), np.float64),
+        np.array(read.truth(), np.float64),
+        ready.statistics.mean,
+    )
+    p *= np.linalg.norm(y, axis=1, keepdims=True) / np.linalg.norm(p, axis=1, keepdims=True)
+    for mine, centre in zip(found, (0, m), strict=True):
+        a, b = p - centre, y - centre
+        expected = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        np.testing.assert_allclose(mine, expected, atol=2e-5)
+    assert document_of(ready.val).tolist() == small.document_of(read.targets).tolist()
+    start = figures_of(None, geometry_of(ready.val, ready.statistics))
+    assert np.abs(found[0] - start[0]).max() > 1e-3  # the network counts
+
+
+def test_chunks_in_another_unit_are_learned_from_alike(small: Corpus) -> None:
+    larger = replace(small, vectors=small.vectors * 64, scales=None, sha256="")
+    network = disturbed(EMN(EMNConfig(dim=0, **SIZES)))
+    for one in (small, larger):
+        read, _ = read_of(one)
+        found = statistics_of(read, False)
+        figures = figures_of(network, geometry_of(read, found))
+        if one is small:
+            expected = figures
+    np.testing.assert_allclose(figures[0], expected[0], atol=1e-4)
+    np.testing.assert_allclose(figures[1], expected[1], atol=1e-4)
+
+
+def test_every_target_has_the_expert_that_did_not_see_its_document(small: Corpus) -> None:
+    read, documents = read_of(small)
+    config = EMNConfig(dim=small.dim, expert="yes", **SIZES)
+    fitted = fit_expert(read, documents, config)
+    informed = with_expert(read, fitted, config)
+    assert sorted(np.concatenate(fitted.folds).tolist()) == sorted(documents.tolist())
+    document = small.document_of(read.parts.rows)
+    seen = 0
+    for index in read.parts.blocks(4):
+        table = read.parts.table(read.parts.targets[index])
+        batch = take_batch(informed.arrays, mx.array(table))
+        for fold, mapping in zip(fitted.folds, fitted.fold_maps, strict=True):
+            own = np.isin(document[table[:, 0]], fold)
+            expected = np.array(expert_module(fitted, config, mapping)(batch.read))
+            valid = np.array(batch.valid) & own[:, None]
+            np.testing.assert_allclose(np.array(batch.expert.squeeze(-2))[valid], expected[valid], atol=1e-5)
+            seen += int(valid.sum())
+    assert seen == read.parts.windows
+
+
+def test_rank_loss_by_hand(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every target against the batch's others, what its document read before the last 5 chunks, and drawn chunks."""
+    read, _ = read_of(small)
+    found = statistics_of(read, whiten=True)
+    model = disturbed(EMN(EMNConfig(dim=0, head="rank", **SIZES)))
+    whiten = mx.array(found.whiten.astype(np.float32))
+    drawn = np.random.default_rng(0).integers(0, len(read.centred), RANDOM_NEGATIVES)
+    monkeypatch.setattr(mx.random, "randint", lambda *_: mx.array(drawn.astype(np.int32)))
+    table = read.parts.table(read.parts.targets[:3])
+    arrays = {**read.arrays, "whiten": whiten}
+    loss, cosine = rank_loss(model, mx.array(table), arrays)
+    raw = np.array(directions(model, read, whiten), np.float64)
+    unit = np.array(read.centred) + found.mean
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    rows = [t + k for t, _, end in table for k in range(min(32, end - t))]
+    expected, cosines = 0.0, 0.0
+    for number, (row, query) in enumerate(zip(rows, raw, strict=False)):
+        start = next(s for t, s, end in table if s <= row < end)
+        rivals = [r for r in rows if not 0 < row - r <= 5]
+        rivals += [r for r in range(max(start, row - 100), row - 5) if segment_of(table, row, r)]
+        rivals += [int(r) for r in drawn if not 0 <= row - r <= 5]
+        logits = unit[rivals] @ query
+        p = np.exp(unit[row] @ query) / np.exp(logits).sum()
+        expected += (1 - p**GCE_POWER) / GCE_POWER
+        cosines += unit[row] @ query / np.linalg.norm(query)
+        assert number < len(raw)
+    assert float(loss) == pytest.approx(expected, rel=1e-4) and float(cosine) == pytest.approx(
+        cosines, rel=1e-4
+    )
+
+
+def segment_of(table: np.ndarray, row: int, read: int) -> bool:
+    """Whether a chunk lies among the 100 before the segment's first target, which are those that a segment compares with."""
+    first = max(t for t, s, _ in table if s <= row and t <= row)
+    return first - 100 <= read < first
+
+
+@pytest.mark.parametrize("head", ["predict", "rank"])
+def test_a_network_serves_a_corpus_once_it_has_its_statistics(small: Corpus, head: str) -> None:
+    network = disturbed(EMN(EMNConfig(dim=0, head=head, **SIZES)))
+    bound = bind(network, small)
+    read, _ = read_of(small)
+    found = statistics_of(read, whiten=head == "rank")
+    np.testing.assert_allclose(np.array(bound.mean), found.mean, atol=1e-6)
+    held, wanted = (bound.whiten, found.whiten) if head == "rank" else (bound.filter, found.filter)
+    np.testing.assert_allclose(np.array(held), wanted, atol=1e-5)
+    for name, value in universal(bound).weights().items():
+        assert np.array_equal(np.array(value), np.array(network.weights()[name])), name
+    with pytest.raises(UsageError, match="has the expert of one corpus"):
+        bind(EMN(EMNConfig(dim=small.dim, expert="yes", head=head, **SIZES)), small)
+
+
+@pytest.mark.parametrize("head", ["predict", "rank"])
+def test_one_network_learns_from_corpora_of_any_width(small: Corpus, head: str) -> None:
+    narrow = (
+        Corpus.from_numpy(
+            "narrow", small.numpy()[:, :20], small.offsets, small.names, small.card.replace(dim=20)
+        )
+        if hasattr(Corpus, "from_numpy")
+        else replace(small, vectors=small.vectors[:, :20], card=small.card.replace(dim=20))
+    )
+    both = [(one, split_corpus(one).train) for one in (small, narrow)]
+    network = train_network(head, both, Recipe(12, 8 if head == "predict" else 2, 1e-2))
+    again = train_network(head, both, Recipe(12, 8 if head == "predict" else 2, 1e-2))
+    assert network.config.dim == 0
+    for name, value in network.weights().items():
+        assert np.array_equal(np.array(value), np.array(again.weights()[name])), name
+        assert np.isfinite(np.array(value)).all()
+    assert np.abs(np.array(network.each_out.weight)).max() > 0
+
+
+def test_windows_of_several_corpora_keep_their_own_filter(small: Corpus) -> None:
+    read, _ = read_of(small)
+    one = geometry_of(read, statistics_of(read, False))
+    other = replace(one, filters=one.filters * 0.5)
+    both = joined([one, other])
+    cosines = figures_of(None, both)[0]
+    np.testing.assert_allclose(cosines[: len(one)], figures_of(None, one)[0])
+    np.testing.assert_allclose(cosines[len(one) :], figures_of(None, other)[0])
+    few = geometry_of(read, statistics_of(read, False), limit=10)
+    assert len(few) == 10
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"head": "predict", "expert": "yes"}, {"head": "predict"}, {"head": "rank"}]
+)
+def test_a_resumed_run_is_the_undisturbed_one(sizes: dict, small_file: Path, tmp_path: Path) -> None:
+    options, _ = preset("best", "emn-rank" if sizes["head"] == "rank" else "emn")
+    config = TrainConfig(**{**options, "epochs": 3, "batch_size": 4, "corpus": str(small_file)})
+    whole = start_run("emn", {**SIZES, **sizes}, config, tmp_path / "whole")
+    assert whole.task.model.config.expert in ("yes", "no")
+    assert whole.train()
+    broken = start_run("emn", {**SIZES, **sizes}, config, tmp_path / "broken")
+    asked = iter([False] * (whole.task.steps_per_epoch + 2) + [True] * 9)
+    assert not broken.train(stop=lambda: next(asked))
+    from mlx_lvm.training.session import resume_run
+
+    assert resume_run(tmp_path / "broken").train()
+    last = sorted((tmp_path / "whole/checkpoints").glob("step-*"))[-1].name
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        files = [tmp_path / run / "checkpoints" / last / name for run in ("whole", "broken")]
+        if files[0].exists():
+            assert sha256(files[0].read_bytes()) == sha256(files[1].read_bytes())
+    ours, theirs = (sorted((tmp_path / run / "checkpoints" / last).iterdir()) for run in ("whole", "broken"))
+    assert [one.name for one in ours] == [one.name for one in theirs] and len(ours) >= 2
