@@ -38,7 +38,7 @@ COMMANDS = {
 }
 
 # A first argument that makes a command another one, which has a file of its own.
-SECOND_WORDS = {("parity", "encoder"): "parity_encoder"}
+SECOND_WORDS = {("parity", "encoder"): "parity_encoder", ("bench", "encoder"): "bench_encoder"}
 
 HELP = {"--help", "--version"}
 EPILOG = "Every command has --help with an example and --json for machines. Put --debug anywhere to see a traceback."

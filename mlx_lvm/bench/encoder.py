@@ -1,0 +1,117 @@
+"""Text encoders timed: ours and sentence-transformers in turn, in one process, on the same texts."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.encoders.encoder import TextEncoder
+from mlx_lvm.errors import UsageError
+
+WORDS = (
+    "harbour",
+    "boats",
+    "nobody",
+    "sleep",
+    "night",
+    "house",
+    "river",
+    "letter",
+    "answer",
+    "glacier",
+    "money",
+)
+# Nodes of a graph that move nothing: what comes of them is the same memory with another shape.
+VIEWS = {
+    "Broadcast", "BroadcastAxes", "ExpandDims", "Flatten", "Full", "Reshape", "Slice", "Split", "Squeeze",
+    "StopGradient", "Transpose", "Unflatten", "View",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EncoderTime:
+    """Median milliseconds of a call with `batch` texts of `tokens` tokens, and what that makes in texts a
+    second.
+    """
+
+    batch: int
+    tokens: int
+    mlx_ms: float
+    mlx_rate: float
+    torch_ms: float | None = None
+    torch_rate: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as many texts a second MLX encodes."""
+        return None if self.torch_rate is None else self.mlx_rate / self.torch_rate
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "ratio": self.ratio}
+
+
+def texts_of(encoder: TextEncoder, tokens: int, count: int) -> list[str]:
+    """`count` different texts of so many tokens, special ones counted. Raises UsageError for more than it
+    reads.
+    """
+    if not encoder.tokens.special < tokens <= encoder.tokens.longest:
+        raise UsageError(f"--tokens {tokens}: the encoder reads up to {encoder.tokens.longest}")
+    draw = np.random.default_rng(0)
+    out: list[str] = []
+    while len(out) < count:
+        words = [WORDS[number] for number in draw.integers(0, len(WORDS), tokens)]
+        while encoder.tokens.lengths([" ".join(words)])[0] > tokens:
+            words.pop()
+        out.append(" ".join(words))
+    return out
+
+
+def measure(
+    encoder: TextEncoder,
+    other: Callable[[Sequence[str]], Any] | None,
+    batch: int,
+    tokens: int,
+    seconds: float,
+) -> EncoderTime:
+    """Calls in turn, ours and theirs, for about so many seconds of each."""
+    texts = texts_of(encoder, tokens, batch)
+    sides = [encoder.encode, *([other] if other is not None else [])]
+    for side in sides:
+        side(texts)
+    taken: list[list[float]] = [[] for _ in sides]
+    while min(map(sum, taken)) < seconds or min(map(len, taken)) < 3:
+        for side, times in zip(sides, taken, strict=True):
+            begun = time.perf_counter()
+            side(texts)
+            times.append(time.perf_counter() - begun)
+    ours = median(taken[0])
+    theirs = median(taken[1]) if other is not None else None
+    return EncoderTime(
+        batch,
+        tokens,
+        1e3 * ours,
+        batch / ours,
+        None if theirs is None else 1e3 * theirs,
+        None if theirs is None else batch / theirs,
+    )
+
+
+def kernels_per_layer(encoder: TextEncoder, tokens: int = 130, batch: int = 64) -> int:
+    """Kernels that one layer starts on this device, read off its compiled graph: every node that is no view."""
+    model = encoder.model
+    x = mx.zeros((batch, tokens, model.config.width), model.dtype)
+    bias = model.bias(mx.ones((batch, tokens), mx.int32))
+    mx.eval(x, bias)
+    block = model.blocks[-1]
+    dot = io.StringIO()
+    mx.export_to_dot(dot, mx.compile(lambda x, bias: block(x, bias))(x, bias))
+    nodes = re.findall(r'label\s*=\s*"([A-Za-z]+)', dot.getvalue())
+    return sum(node not in VIEWS for node in nodes)
