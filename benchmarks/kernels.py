@@ -1,0 +1,6 @@
+"""The tables of docs/mac.md: kernels counted in MLX's graph and step times computed from them. python benchmarks/kernels.py"""
+
+from mlx_lvm.bench.kernels import markdown
+
+if __name__ == "__main__":
+    print(markdown())
