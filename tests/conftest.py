@@ -20,6 +20,21 @@ from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
 from .helpers import LENGTHS, make_corpus
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    chosen = config.option.markexpr
+    if chosen == "not slow":
+        return "fast tests, within two minutes on two cores; `pytest -m slow` runs the rest"
+    return f"tests chosen by: {chosen or 'nothing, so all'}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fast tests come first, and those marked `long` only where they are asked for by that name."""
+    if "long" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
 @pytest.fixture(scope="session")
 def sotu() -> Corpus:
     return load_corpus("sotu")

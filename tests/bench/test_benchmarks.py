@@ -24,7 +24,7 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_says_what_it_does(name: str) -> None:
     if name == "functions.py":
-        pytest.importorskip("scipy", reason="the functions are fitted with scipy")
+        pytest.importorskip("scipy", reason="the functions are fitted with scipy: pip install scipy")
     ran = run(name, "--help")
     assert ran.returncode == 0 and f"benchmarks/{name}" in ran.stdout, ran.stderr
 
@@ -66,6 +66,7 @@ def test_the_gpu_table_and_what_it_missed(gpu: ModuleType) -> None:
     assert gpu.aims(found) == ["amn tf32 train 256: 1.25 of torch eager, over 1.0"]
 
 
+@pytest.mark.slow
 def test_gpu_rows_are_kept_and_only_what_is_missing_is_measured(small_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     arguments = [
@@ -105,6 +106,7 @@ def test_no_gpu_no_table(tmp_path: Path) -> None:
     assert ran.returncode == 1 and "no GPU" in ran.stderr and not (tmp_path / "gpu.json").exists()
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_step_are_all_timed(small_file: Path) -> None:
     ran = run("step.py", "lstm", "--corpus", str(small_file), "--epochs", "1", "--batch-size", "8")
     assert ran.returncode == 0, ran.stderr

@@ -36,6 +36,7 @@ def options(tmp_path: Path, small_file: Path) -> Options:
     return Options("amn", str(tmp_path), corpus=str(small_file), device="cpu", threads=1)
 
 
+@pytest.mark.slow
 def test_both_sides_run_every_task_on_the_same_weights(options: Options) -> None:
     notes: list[str] = []
     with Bench({"mlx": MLX, "torch": TORCH}, options) as bench:
@@ -58,6 +59,7 @@ def test_both_sides_run_every_task_on_the_same_weights(options: Options) -> None
     assert found == {"mlx": {}} and "train at batch 4" in notes[0], "what a side cannot do is said, not timed"
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_on_both_sides_and_an_epoch_of_ramn_is_not_compared(options: Options) -> None:
     notes: list[str] = []
     with Bench({"mlx": MLX, "torch": TORCH}, replace(options, model="ramn", dtype="bfloat16")) as bench:
@@ -68,7 +70,7 @@ def test_bfloat16_trains_on_both_sides_and_an_epoch_of_ramn_is_not_compared(opti
 
 
 def test_the_torch_side_computes_in_the_precision_that_was_asked_for(options: Options) -> None:
-    torch = pytest.importorskip("torch", reason="the side of torch")
+    torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
     from mlx_lvm.parity.speed import Torch
 
     Worker(*MLX, options).close()  # leaves weights and vectors
@@ -179,7 +181,7 @@ def test_multiplications_follow_from_the_shapes_of_the_weights(model: str, lengt
 
 def test_multiplications_of_the_transformer_are_torch_s() -> None:
     """At one position nothing is left out, so that torch's own counter must agree."""
-    torch = pytest.importorskip("torch", reason="torch counts")
+    torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
     from torch.utils.flop_counter import FlopCounterMode
 
     from mlx_lvm.parity.twins.transformer import Transformer

@@ -14,6 +14,7 @@ from mlx_lvm.cli.bench import _Table
 from mlx_lvm.cli.common import Output
 
 
+@pytest.mark.slow
 def test_json(lvm: Callable, small_file: Path) -> None:
     ran = lvm(
         "bench",
@@ -44,6 +45,7 @@ def test_json(lvm: Callable, small_file: Path) -> None:
     assert found["peaks"]["flops"] > 1e8 and found["memory"][0]["model"] == "lstm"
 
 
+@pytest.mark.slow
 def test_markdown_alone(lvm: Callable, small_file: Path) -> None:
     ran = lvm(
         "bench",
@@ -79,6 +81,7 @@ def test_wrong_usage(lvm: Callable, arguments: list[str], said: str) -> None:
     assert ran.code == 2 and said in ran.err
 
 
+@pytest.mark.slow
 def test_rows_come_as_they_are_measured(small_file: Path) -> None:
     arguments = [
         "bench",

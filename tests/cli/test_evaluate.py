@@ -5,12 +5,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.predictors.baselines import NAMES
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import start_run
 
 
+@pytest.mark.slow
 def test_json(lvm: Callable, small_file: Path, tmp_path: Path) -> None:
     ran = lvm("eval", "ridge", "--corpus", small_file, "--out", tmp_path / "e", "--json")
     assert ran.code == 0
@@ -68,6 +71,7 @@ def test_the_closer_look(lvm: Callable, small_file: Path) -> None:
         assert words in ran.out
 
 
+@pytest.mark.slow
 def test_another_domain_and_the_arrow(lvm: Callable, small_file: Path, small: Corpus, tmp_path: Path) -> None:
     write_corpus(
         tmp_path / "away.safetensors",

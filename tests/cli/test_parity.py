@@ -20,6 +20,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_drawn_model_passes(lvm: Callable, small: None) -> None:
     ran = lvm("parity", "gru", "--check", "weights,taps", "--json")
     assert ran.code == 0, ran.err
@@ -38,6 +39,7 @@ def test_a_drawn_model_passes(lvm: Callable, small: None) -> None:
     assert found["setting"]["dtype"] == "float32"
 
 
+@pytest.mark.slow
 def test_a_broken_model_fails_and_leaves_a_bundle(
     lvm: Callable, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import build, config_from_dict
 
 
+@pytest.mark.slow
 def test_json(lvm: Callable, small_file: Path, small: Corpus) -> None:
     name = small.names[4]
     place = ("--corpus", small_file, "--document", name, "--at", 8, "--steps", 2, "--top", 3)

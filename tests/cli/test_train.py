@@ -73,6 +73,7 @@ ALL_SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_all_on_equal_terms_end_in_a_leaderboard(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
     out = lvm(
         "train", "all", "--corpus", small_file, "--epochs", 1, "--out", tmp_path / "all", *ALL_SMALL, "--json"
@@ -99,6 +100,7 @@ def test_all_on_equal_terms_end_in_a_leaderboard(lvm: Callable, tmp_path: Path, 
     assert lvm("train", "all", "--corpus", small_file, "--out", tmp_path / "all").code == 4
 
 
+@pytest.mark.slow
 def test_all_goes_on_where_it_was_stopped(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
     """Finished runs stay, the one that was stopped goes on, the others begin; the result is that of an undisturbed one."""
     arguments = ("train", "all", "--corpus", small_file, "--epochs", 2, "--keep-every", 1, *ALL_SMALL)
@@ -307,6 +309,7 @@ def test_a_run_folder_in_use_is_refused(lvm: Callable, tmp_path: Path, small_fil
     assert lvm("train", "amn", "--corpus", small_file, "--out", tmp_path / "file").code == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     tmp_path: Path, small_file: Path, lvm: Callable, number: signal.Signals
@@ -376,6 +379,7 @@ def test_resume_names_the_option_that_is_another(
     assert out.code == 2 and words in out.err, out.err
 
 
+@pytest.mark.slow
 def test_a_preset_is_the_recipe_of_the_model(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
     sizes = (
         "--hidden-dim",
@@ -415,6 +419,7 @@ def test_the_help_of_an_option_shows_what_each_preset_sets() -> None:
     assert presets_of("residual_init") == "; seed: torch" and presets_of("context") == ""
 
 
+@pytest.mark.slow
 def test_resume_takes_the_same_options_and_more_epochs_by_force(
     lvm: Callable, run: Path, tmp_path: Path, small_file: Path
 ) -> None:
@@ -437,6 +442,7 @@ def test_two_processes_cannot_train_into_one_folder(lvm: Callable, run: Path) ->
         )
 
 
+@pytest.mark.slow
 def test_two_processes_with_one_new_folder(tmp_path: Path, small_file: Path) -> None:
     """One trains, the other is told; the folder holds the options of the one that trained."""
     out = tmp_path / "run"
@@ -468,6 +474,7 @@ def test_two_processes_with_one_new_folder(tmp_path: Path, small_file: Path) -> 
     )
 
 
+@pytest.mark.slow
 def test_seeds_are_single_runs_with_mean_and_spread(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
     arguments = ("train", "amn", "--corpus", small_file, "--epochs", 1, "--preset", "seed", *SMALL)
     out = lvm(*arguments, "--seed", 4, "--seeds", 2, "--out", tmp_path / "all", "--json")

@@ -16,7 +16,7 @@ from mlx_lvm.models import MODELS
 from mlx_lvm.training.config import SEARCH, SEARCH_SIZES, TrainConfig, preset
 from mlx_lvm.training.tune import Search, open_study, run_search, table
 
-optuna = pytest.importorskip("optuna", reason="the search is optuna's")
+optuna = pytest.importorskip("optuna", reason="the search is optuna's: pip install 'mlx-lvm[tune]'")
 
 FIXED = {"epochs": 2, "batch_size": 64}
 
@@ -28,6 +28,7 @@ def search(corpus: Path) -> Search:
     )
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_the_command_that_trains_its_best(
     lvm: Callable, tmp_path: Path, small_file: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_the_command_leaves_away_what_the_preset_sets() -> None:
     assert made.command({"dropout": 0.1}) == "lvm train transformer --batch-size 64 --dropout 0.1 --layers 2"
 
 
+@pytest.mark.slow
 def test_a_head_that_is_made_to_rank_is_judged_by_how_it_ranks(
     lvm: Callable, tmp_path: Path, small_file: Path
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_head_that_is_made_to_rank_is_judged_by_how_it_ranks(
     )
 
 
+@pytest.mark.slow
 def test_test_documents_are_never_looked_at(tmp_path: Path, small: Corpus, small_file: Path) -> None:
     """Other vectors in the test documents, the same trials to the bit; other ones in validation change them."""
     split, results = split_corpus(small, 0), []

@@ -46,6 +46,7 @@ def made(folder: Path, **environment: str) -> tuple[str, list[bytes]]:
     return out.stdout.strip(), [path.read_bytes() for path in folder.rglob("*.so")]
 
 
+@pytest.mark.slow
 def test_wide_kernels_give_the_same_bits(tmp_path: Path) -> None:
     plain, wide = made(tmp_path / "plain", MLX_LVM_KERNELS="off", PATH=REAL), made(tmp_path / "wide")
     assert len(plain[0]) == 64 and plain[0] == wide[0]

@@ -29,6 +29,7 @@ def documents_of(generator: np.random.Generator, count: int) -> tuple[np.ndarray
     return level + generator.normal(0, 0.5, len(level)), np.repeat(np.arange(count), lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [9, 12, 23])
 def test_the_promise_is_kept_and_needs_its_correction(count: int) -> None:
     """A window of a new document lies under the threshold at least as often as promised, over 4,000 draws of everything."""

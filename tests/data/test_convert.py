@@ -190,7 +190,7 @@ def test_safetensors_with_ids(tmp_path: Path) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    pa = pytest.importorskip("pyarrow", reason="pip install 'mlx-lvm[parquet]'")
     import pyarrow.parquet as pq
 
     order = np.random.default_rng(3).permutation(len(ROWS))
@@ -346,6 +346,7 @@ def twice() -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused_with_nothing_written(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numpy_files, "RATIO_FROM", 64 << 20)
@@ -393,6 +394,7 @@ FUZZ_WINDOWS = npz(contexts=ROWS[CONTEXTS], targets=ROWS[TARGETS], article_ids=D
 FUZZ_NPY = npy(ROWS)
 
 
+@pytest.mark.slow
 def test_a_large_window_file_needs_memory_for_its_blocks_only(tmp_path: Path) -> None:
     """330 MB of windows in a process that may not grow by much of that above its imports."""
     rows = np.random.default_rng(0).standard_normal((18_000, 768), dtype=np.float32)

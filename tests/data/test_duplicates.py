@@ -79,6 +79,7 @@ def test_near_pairs_of_real_vectors() -> None:
     assert {tuple(pair) for pair in near_pairs(mapped, 0.8).rows.tolist()} == expected and len(expected) > 10
 
 
+@pytest.mark.slow
 def test_the_approximate_search_against_the_exact_one() -> None:
     """On sotu it finds the same pairs; what it reports is never wrong, for the cosines are computed in full."""
     mapped = open_corpus(find_corpus("sotu"))
@@ -90,6 +91,7 @@ def test_the_approximate_search_against_the_exact_one() -> None:
         assert all(expected[pair] == pytest.approx(cosine, abs=1e-5) for pair, cosine in pairs.items())
 
 
+@pytest.mark.slow
 def test_the_approximate_search_of_planted_copies(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((20_000, 48)).astype(np.float32)

@@ -11,7 +11,7 @@ from mlx_lvm.encoders.encoder import TextEncoder
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
     """The folder of a small random encoder: small("bert", 0)."""
-    pytest.importorskip("tokenizers")
+    pytest.importorskip("tokenizers", reason="pip install 'mlx-lvm[embed]'")
     from mlx_lvm.parity.encoders.small import write_small
 
     made: dict[tuple[str, int], Path] = {}

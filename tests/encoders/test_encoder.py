@@ -41,7 +41,7 @@ def test_vectors_are_those_of_sentence_transformers(small: Small, kind: str, see
 
 
 def test_buckets_are_those_of_transformers() -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
     mpnet = pytest.importorskip("transformers.models.mpnet.modeling_mpnet").MPNetEncoder
     t5 = pytest.importorskip("transformers.models.t5.modeling_t5").T5Attention
     offsets = torch.arange(600)[None, :] - torch.arange(600)[:, None]

@@ -53,6 +53,7 @@ def forms(sotu: Corpus, split: tuple[np.ndarray, Windows, Pool]) -> dict[str, Pr
     return {form.name: form for form in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_figures(
     name: str, sotu: Corpus, split: tuple[np.ndarray, Windows, Pool], forms: dict[str, Predictor]

@@ -79,6 +79,7 @@ def test_the_page_holds_every_number_and_no_address(result: dict, page_file: Pat
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_the_same_evaluation_gives_the_same_page(result: dict) -> None:
     assert render(result, HISTORY) == render(result, HISTORY)
 
@@ -116,6 +117,7 @@ def test_a_table_alone_makes_a_page(result: dict) -> None:
     )
 
 
+@pytest.mark.system
 @chromium
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_a_reader_sees_the_verdict_and_the_figures(
@@ -148,6 +150,7 @@ def test_a_reader_sees_the_verdict_and_the_figures(
     )
 
 
+@pytest.mark.system
 @chromium
 def test_on_paper(page: Page, page_file: Path) -> None:
     page.open(page_file)
@@ -162,6 +165,7 @@ def test_on_paper(page: Page, page_file: Path) -> None:
     assert clipped == 0 and wide <= 720
 
 
+@pytest.mark.system
 @chromium
 def test_the_browser_test_can_fail(page: Page, page_file: Path, tmp_path: Path) -> None:
     """A picture from elsewhere, a script: both are refused by the page's own policy, and both are noticed."""

@@ -46,6 +46,7 @@ def network(small: Corpus) -> Loaded:
     return Loaded(model, "amn", card=small.card, corpus="small", corpus_sha256=small.sha256, train=train)
 
 
+@pytest.mark.slow
 def test_both_domains_and_both_fits(small: Corpus, away: Corpus) -> None:
     loaded = network(small)
     home = examine(loaded, small, resamples=200)
@@ -82,6 +83,7 @@ def test_both_domains_and_both_fits(small: Corpus, away: Corpus) -> None:
     )  # the opponents there are those fitted there
 
 
+@pytest.mark.slow
 def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpus) -> None:
     loaded = network(small)
     home = examine(loaded, small, resamples=200)
@@ -130,6 +132,7 @@ def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpu
     )
 
 
+@pytest.mark.slow
 def test_training_documents_under_other_names_are_found_and_left_out(small: Corpus, away: Corpus) -> None:
     """Three documents of small's training part in another corpus: one whole and rounded, one with more than half of its chunks, one
     with less; and one of its test documents, which nothing was fitted on."""
@@ -176,6 +179,7 @@ def test_training_documents_under_other_names_are_found_and_left_out(small: Corp
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

@@ -39,7 +39,7 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_torch_loads_it_strictly_and_answers_the_same(exported: Path, run: Path, small: Corpus) -> None:
-    torch = pytest.importorskip("torch", reason="torch is the reference")
+    torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
     from safetensors.torch import load_file
 
     from mlx_lvm.parity.twins.amn import AMN
@@ -99,10 +99,11 @@ def test_half_precision_says_what_it_costs(run: Path, tmp_path: Path, small: Cor
         assert mx.array_equal(half[name], rounded), name
 
 
+@pytest.mark.slow
 def test_a_fitted_filter_is_a_model_like_any_other(
     lvm: Callable, small_file: Path, small: Corpus, tmp_path: Path
 ) -> None:
-    torch = pytest.importorskip("torch", reason="torch is the reference")
+    torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
     from safetensors.torch import load_file
 
     from mlx_lvm.data.splits import split_corpus
@@ -220,7 +221,7 @@ def test_a_bare_file_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_the_card_s_torch_lines_run_as_they_are(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch", reason="torch is the reference")
+    torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
     card = (exported / "README.md").read_text()
     code = card.split("```python\n")[2].split("```")[0].replace("FOLDER", str(exported))
     found: dict = {}
@@ -243,7 +244,7 @@ def test_a_model_of_the_document_so_far(
     small_file: Path, tmp_path: Path, small: Corpus, sizes: dict, name: str
 ) -> None:
     """Its card says what it reads, gives and takes; torch loads it strictly; a summary names what it was judged by."""
-    torch = pytest.importorskip("torch", reason="torch is the reference")
+    torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
     from safetensors.torch import load_file
 
     from mlx_lvm.parity.twins.ramn import RAMN

@@ -15,7 +15,7 @@ from mlx_lvm.hub.importing import infer, to_model
 from mlx_lvm.hub.load import load_model
 from mlx_lvm.models import MODELS, build
 
-torch = pytest.importorskip("torch", reason="torch checkpoints are read by torch")
+torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
 
 SIZES = {
     "amn": {"dim": 24, "attention_dim": 8, "hidden_dim": 12},

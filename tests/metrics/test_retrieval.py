@@ -71,6 +71,7 @@ def copied(uneven: Corpus) -> Corpus:
     return make_corpus(x, list(uneven.lengths))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [(8192, 1024), (5, 4)])
 @pytest.mark.parametrize("fraction", [0.0, 0.6])
 @pytest.mark.parametrize("own_document", [False, True])

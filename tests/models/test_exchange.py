@@ -15,6 +15,7 @@ from mlx_lvm.hub.export import write_model
 from mlx_lvm.hub.load import Loaded, load_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["amn", "lstm", "gru", "transformer"])
 def test_exports_agree_with_plain_torch(reference, sotu: Corpus, tmp_path: Path, name: str) -> None:
     config = reference.config(name)

@@ -11,6 +11,7 @@ from mlx_lvm.models import MODELS, as_dict, build, config_from_dict, layers
 COUNTS = {"amn": 1_510_912, "lstm": 5_120_768, "gru": 7_095_552, "transformer": 17_867_520}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_names_shapes_and_counts_are_torchs(reference, name):
     model = build(reference.config(name))

@@ -22,6 +22,7 @@ def check(ratios):
     assert not wrong, f"rms error over torch's own, limit {LIMIT}: {wrong}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 5, 32, 100])
 @pytest.mark.parametrize("batch", [1, 2, 33])
 @pytest.mark.parametrize("name", SMALL)
@@ -29,6 +30,7 @@ def test_outputs_and_gradients(reference, name, batch, length):
     check(reference.ratios(reference.config(name, **SMALL[name]), batch, length))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_default_sizes(reference, name):
     check(reference.ratios(reference.config(name), batch=2, length=5))

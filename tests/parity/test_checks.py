@@ -28,6 +28,7 @@ def failures(checks) -> list:  # type: ignore[no-untyped-def]
     return [check for check in checks if not check.passed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_forward_in_every_precision(name: str, dtype: str) -> None:
@@ -206,6 +207,7 @@ def test_tf32_makes_the_verdict_worthless(monkeypatch: pytest.MonkeyPatch) -> No
         setup.require_valid()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_training_steps(name: str) -> None:
     checks = list(training_checks(subject(name), synthetic_corpus(64), 5, **ALL_LOSSES))
@@ -248,6 +250,7 @@ def test_subjects_and_options() -> None:
     assert mx.array_equal(drawn[0], drawn[1]).item() and not mx.array_equal(drawn[0], drawn[2]).item()
 
 
+@pytest.mark.slow
 def test_run_of_a_small_model_reports() -> None:
     from mlx_lvm.parity import report
 

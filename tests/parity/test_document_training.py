@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch", reason="torch is the reference")
+pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
 
 from mlx_lvm.models.ramn import RAMNConfig
 from mlx_lvm.parity.faults.documents import DOCUMENT_FAULTS, DocumentFault

@@ -37,6 +37,7 @@ def goldens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return path
 
 
+@pytest.mark.slow
 def test_verify_without_torch(goldens: Path) -> None:
     done = subprocess.run([sys.executable, "-c", NO_TORCH, str(goldens)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

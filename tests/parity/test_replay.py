@@ -1,8 +1,11 @@
 """AdamW, clipping, schedule and losses alone, over a shorter replay than `lvm parity` makes."""
 
+import pytest
+
 from mlx_lvm.parity.replay import SHAPES, recorded_gradients, replay_checks
 
 
+@pytest.mark.slow
 def test_replay() -> None:
     checks = list(replay_checks(steps=1000))
     assert [check for check in checks if not check.passed] == []

@@ -27,6 +27,7 @@ def test_what_is_planted() -> None:
     assert {fault.expect[0] for fault in real if "one bit of" in fault.name} == parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_faults_are_caught_and_blamed(model: str) -> None:
     """Every fault that is no nudge of a bit (the weights check has its own tests): all caught, 95 in 100 blamed rightly."""
@@ -39,6 +40,7 @@ def test_faults_are_caught_and_blamed(model: str) -> None:
     assert counts["blamed"] >= 0.95 * counts["planted"]
 
 
+@pytest.mark.slow
 def test_faults_of_training_are_caught() -> None:
     outcomes = self_test(f for f in FAULTS if f.stage == "training")
     assert [outcome.fault.name for outcome in outcomes if not outcome.right] == []

@@ -24,6 +24,7 @@ def test_parameter_count_at_the_default_sizes(name: str) -> None:
     assert sum(p.numel() for p in twin.parameters()) == PARAMETERS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [{"model_type": name} for name in ("amn", "lstm", "gru", "ramn")]

@@ -45,6 +45,7 @@ def gradient_without_value(prediction: Prediction, target: mx.array, temperature
     return losses.mse(prediction, target, temperature) + 1e-6 * weighed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["data", "inf data", "loss", "gradient", "weights"])
 def test_it_stops_at_the_step_and_names_the_batch(

@@ -22,6 +22,7 @@ def drive(*arguments: object, timeout: float) -> dict[str, Any]:
     return json.loads(out.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [20, pytest.param(500, marks=pytest.mark.long)])
 def test_kills_at_random_moments(tmp_path: Path, small_file: Path, count: int) -> None:
     """Every checkpoint that a pointer names is whole and bit for bit that of the undisturbed run at its step, at every kill."""
@@ -33,6 +34,7 @@ def test_kills_at_random_moments(tmp_path: Path, small_file: Path, count: int) -
     )
 
 
+@pytest.mark.slow
 def test_a_crash_at_every_call_that_touches_the_disk(tmp_path: Path) -> None:
     found = drive("points", tmp_path, timeout=120)
     assert found["bad"] == []

@@ -80,6 +80,7 @@ def largest_difference(one: Path, two: Path) -> float:
     return max(float(np.abs(a.numpy(name) - b.numpy(name)).max()) for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "losses"), [("amn", "mse,infonce,moment,variance"), ("lstm", "cosine")])
 def test_two_ranks_equal_one(tmp_path: Path, small_file: Path, name: str, losses: str) -> None:
     """Fifty steps, batches of 32, 7 and 1 windows, losses that look across the batch included: within 1e-5."""
@@ -94,7 +95,11 @@ def test_two_ranks_equal_one(tmp_path: Path, small_file: Path, name: str, losses
     )
 
 
-@pytest.mark.skipif(shutil.which("mpirun") is None, reason="no Open MPI here")
+@pytest.mark.system
+@pytest.mark.skipif(
+    shutil.which("mpirun") is None,
+    reason="no Open MPI here (Debian: apt-get install openmpi-bin libopenmpi-dev)",
+)
 def test_two_ranks_under_mpi(tmp_path: Path, small_file: Path) -> None:
     """The same over MPI; mpirun fails where a process leaves without finalising it."""
     alone("train", "amn", "mse", small_file, tmp_path / "one")
@@ -143,6 +148,7 @@ def test_a_killed_rank_ends_the_other_with_a_message(tmp_path: Path, small_file:
     )
 
 
+@pytest.mark.slow
 def test_a_silent_rank_ends_the_other_with_a_message(tmp_path: Path, small_file: Path) -> None:
     """A stopped process keeps its connections: only the clock can tell."""
     processes = launch(tmp_path, "stop", "amn", "mse", small_file, tmp_path / "w", patience=3)
@@ -154,6 +160,7 @@ def test_a_silent_rank_ends_the_other_with_a_message(tmp_path: Path, small_file:
     assert code == 4 and "silent for too long" in err and "MLX_LVM_PEER_TIMEOUT" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["auto", "100K"])
 def test_the_command_line_on_two_ranks(tmp_path: Path, small_file: Path, memory: str) -> None:
     """Rank 0 alone speaks and saves; a resumed group goes on; the weights are those of one process. Streamed as from memory."""
@@ -188,6 +195,7 @@ def test_the_command_line_on_two_ranks(tmp_path: Path, small_file: Path, memory:
     )
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_both(tmp_path: Path, small_file: Path) -> None:
     run = tmp_path / "run"
     small = ("--corpus", small_file, "--attention-dim", 8, "--hidden-dim", 16, "--epochs", 100000)

@@ -411,6 +411,7 @@ def test_odd_names_in_the_folder(folder: Path, tmp_path: Path) -> None:
         assert checkpoints.pointed(mine, "LATEST") is None and checkpoints.load_newest(mine)[1] == NAME
 
 
+@pytest.mark.slow
 def test_a_reader_during_saves_sees_whole_checkpoints(tmp_path: Path) -> None:
     """Weights, moments and state of every read belong together, and nothing is ever reported damaged."""
     out = tmp_path / "checkpoints"

@@ -7,7 +7,7 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import Prediction, normalize
 from mlx_lvm.training.losses import LOSS_FUNCTIONS, total_loss
 
-torch = pytest.importorskip("torch", reason="torch is the reference")
+torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
 
 
 def reference(name: str, raw: "torch.Tensor", target: "torch.Tensor", temperature: float) -> "torch.Tensor":

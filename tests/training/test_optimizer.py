@@ -7,7 +7,7 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, zero_moments
 from mlx_lvm.training.schedule import Plateau
 
-torch = pytest.importorskip("torch", reason="torch is the reference")
+torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
 
 
 def torch_adamw(

@@ -19,7 +19,7 @@ from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.losses import cosine, mse
 from mlx_lvm.training.step import in_bfloat16
 
-torch: Any = pytest.importorskip("torch", reason="torch is the reference")
+torch: Any = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
 
 LIMIT = 3  # times torch's own rms error; 2.4 measured for AMN's query, whose scores we take from a product rounded once more
 

@@ -405,6 +405,7 @@ FITTED = {"basis.weight", *FROZEN} | {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "options"), [("regress", {}), ("retrieve", {}), ("regress", {"horizons": 2, "queries": 0.5})]
 )

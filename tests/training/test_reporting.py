@@ -25,7 +25,7 @@ RECORD = {
 
 
 def test_tensorboard_holds_what_the_history_holds(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="pip install 'mlx-lvm[tensorboard]'")
     small = ("--attention-dim", 8, "--hidden-dim", 16)
     out = lvm(
         "train",

@@ -99,6 +99,7 @@ def check(name: str, tmp_path: Path, corpus: Path, chains: list[list[int]]) -> N
         assert found == expected, f"after stops at {stops}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_some_stops(name: str, tmp_path: Path, small_file: Path) -> None:
     check(name, tmp_path, small_file, [[1], [STEPS - 1, STEPS, STEPS + 1, 3 * STEPS + 2]])
@@ -115,7 +116,10 @@ def test_every_stop_and_chains(name: str, tmp_path: Path, small_file: Path) -> N
     check(name, tmp_path, small_file, [[step] for step in range(1, 61)] + chains)
 
 
-@pytest.mark.skipif(not mx.is_available(mx.gpu), reason="no GPU that MLX can use here")
+@pytest.mark.skipif(
+    not mx.is_available(mx.gpu),
+    reason="needs a GPU that MLX can use: a Mac with Apple silicon, or NVIDIA's with mlx-lvm[cuda13]",
+)
 @pytest.mark.parametrize("name", SIZES)
 def test_on_a_gpu_within_the_stated_bound(name: str, tmp_path: Path, small_file: Path) -> None:
     """Batches and dropout are the same; only the order of sums inside a kernel could differ."""
@@ -147,6 +151,7 @@ def stopped(tmp_path: Path, small_file: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -75,6 +75,7 @@ def fingerprint(trainer: Trainer) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_same_steps_as_from_memory(shards: Path, tmp_path: Path) -> None:
     """Fed the same windows in the same order, the corpus in memory trains the same weights, to the bit."""
     trainer = begin(tmp_path / "run", shards, epochs=2, plateau_patience=9)
@@ -102,6 +103,7 @@ def test_the_same_steps_as_from_memory(shards: Path, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_resumed_equals_undisturbed(shards: Path, tmp_path: Path) -> None:
     whole = begin(tmp_path / "whole", shards)
     assert whole.train()
@@ -222,6 +224,7 @@ def cut_off(file: Path) -> None:
     os.truncate(file, times.st_size // 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("happens", "words"),
     [(deleted, "gone or unreadable"), (replaced, "was replaced"), (cut_off, "was replaced")],
@@ -304,6 +307,7 @@ def test_no_training_document_is_long_enough(small: Corpus, tmp_path: Path) -> N
         )
 
 
+@pytest.mark.slow
 def test_the_commands(
     lvm: Callable[..., Any], small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +367,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "grows"), [("16M", False), ("1G", True)])
 def test_memory_stays_within_what_is_given(tmp_path: Path, given: str, grows: bool) -> None:
     """Four times the vectors, 82 MB, need no more memory than 20 MB, both under 16 MB. From memory they do, or the test sees nothing."""

@@ -48,7 +48,7 @@ def test_training_lowers_the_loss_and_starts_at_the_mean(tmp_path: Path, small_f
 
 def test_one_step_equals_torch(tmp_path: Path, small_file: Path) -> None:
     """Gather, loss, clip and AdamW as one compiled step, against the same written with torch modules."""
-    torch = pytest.importorskip("torch", reason="torch is the reference")
+    torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
     trainer = new(tmp_path / "run", small_file, residual_init="torch", clip=0.01, weight_decay=0.3)
     corpus, targets = trainer.task.corpus, trainer.task.train_windows.targets[:9]
     weights = {
@@ -90,6 +90,7 @@ def test_one_step_equals_torch(tmp_path: Path, small_file: Path) -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 7, 11, 12, 23])
 def test_a_resumed_run_is_the_undisturbed_one_to_the_bit(
     tmp_path: Path, small_file: Path, stop_after: int
