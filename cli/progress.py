@@ -1,4 +1,7 @@
-"""What `lvm train` shows: a live bar and a row an epoch on a terminal, plain lines when piped. And how a signal stops it."""
+"""What `lvm train` shows: a live bar and a row an epoch on a terminal, plain lines when piped.
+
+And how a signal stops it.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,8 @@ class TrainingDisplay:
         """How the best checkpoint stands on the test documents, and what to do with it."""
         state, metric = self.trainer.state, self.trainer.task.selection_metric
         self.out.say(
-            f"best validation {METRICS.get(metric, metric)} {state.best_score:.4f} at epoch {state.best_epoch}; "
+            f"best validation {METRICS.get(metric, metric)} {state.best_score:.4f} at epoch "
+            f"{state.best_epoch}; "
             f"{state.seconds:.0f} s of training"
         )
         self.out.say()

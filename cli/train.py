@@ -169,14 +169,14 @@ def train(
     out_ = Output(as_json) if group.rank == 0 else Silent()
     if resume is not None:
         if seeds > 1:
-            raise UsageError(f"--resume {resume} continues one run; leave --seeds away")
+            raise UsageError(f"--resume {resume} continues one run; omit --seeds")
         if out is not None and out.resolve() != resume.resolve():
-            raise UsageError(f"--out {out}: --resume {resume} continues in its own folder; leave --out away")
+            raise UsageError(f"--out {out}: --resume {resume} continues in its own folder; omit --out")
         named = given_options(model, given, config, preset_name)
         if group.any((resume / PLAN).exists()):
             if named or force:
                 raise UsageError(
-                    f"--resume {resume} goes on with several runs as they were begun; leave other options away"
+                    f"--resume {resume} goes on with several runs as they were begun; omit other options"
                 )
             out_.result(resume_many(resume, group, out_, report_to))
         else:
@@ -186,7 +186,7 @@ def train(
         raise UsageError("--force goes with --resume")
     if model == "all":
         if seeds > 1:
-            raise UsageError("--seeds trains one architecture again; name it, or leave --seeds away")
+            raise UsageError("--seeds trains one architecture again; name it, or omit --seeds")
         recipes = every_recipe(given, config, preset_name)
         corpus = open_corpus(find_corpus(next(iter(recipes.values()))[2].corpus))
         planned = {name: one for name, one in recipes.items() if trainable(name, one[2], corpus)}
@@ -297,7 +297,7 @@ def choose_device(name: str | None) -> None:
         raise UsageError(f"unknown device '{name}'; expected cpu or gpu")
     kind = mx.cpu if name == "cpu" else mx.gpu
     if not mx.is_available(kind):
-        raise UsageError("no GPU that MLX can use here; leave --device away or pass --device cpu")
+        raise UsageError("no GPU that MLX can use here; omit --device or pass --device cpu")
     mx.set_default_device(kind)
     if kind == mx.cpu and (note := use_mac_cpu()):
         print(f"note: {note}", file=sys.stderr)

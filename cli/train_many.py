@@ -1,6 +1,7 @@
 """Several trainings of one command: every architecture on equal terms, or one with several seeds.
 
-What is to be trained is written to `plan.json` first, so that `lvm train --resume FOLDER` goes on where a stop left it.
+What is to be trained is written to `plan.json` first, so that `lvm train --resume FOLDER` goes on where a
+stop left it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def train_many(
     if group.rank == 0:
         if (folder / PLAN).exists() or (folder / CONFIG).exists():
             raise IOFailed(
-                f"{folder}: already holds runs. Go on with `lvm train --resume {folder}`, or name another --out."
+                f"{folder}: already holds runs. Go on with `lvm train --resume {folder}`, or name another "
+                "--out."
             )
         runs = {
             key: {"model": model, "sizes": sizes, "train": config.to_dict()}

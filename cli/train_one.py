@@ -34,8 +34,8 @@ def run(
 ) -> dict[str, Any]:
     """Train with a display, then judge the best checkpoint on the test documents; the run's summary.
 
-    again: the folder to resume where a stop was asked for, the run's own by default. Of a group of processes, one
-    whose checkpoints go nowhere only computes; its summary is empty.
+    again: the folder to resume where a stop was asked for, the run's own by default. Of a group of processes,
+    one whose checkpoints go nowhere only computes; its summary is empty.
     """
     store = trainer.checkpoints
     if isinstance(store, RunCheckpoints):

@@ -1,7 +1,8 @@
 """K steps of RAMN's own training, on segments of documents, against torch window by window.
 
-Torch reads every target's history on its own, takes both losses as their formulas read, and steps with its own AdamW
-in three groups, clipping, schedule and moving average. What is drawn (queries, random negatives) is drawn alike.
+Torch reads every target's history on its own, takes both losses as their formulas read, and steps with its
+own AdamW in three groups, clipping, schedule and moving average. What is drawn (queries, random negatives) is
+drawn alike.
 """
 
 from __future__ import annotations
@@ -133,7 +134,9 @@ class TorchDocuments:
                 mean.copy_(keep * mean + (1 - keep) * new)
 
     def windows(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
-        """(place in the [batch, 32] grid, row, end of the document) of every target, its history [n, length, dim]."""
+        """(place in the [batch, 32] grid, row, end of the document) of every target, its history [n, length,
+        dim].
+        """
         table = self.parts.table(batch)
         every = [
             (k * TARGETS + j, first + j, start, end)

@@ -37,7 +37,8 @@ def export(
     corpus: measured on its test documents, by default the one the model was trained on
     parity: the card's section about it
 
-    Raises UsageError for an unknown dtype, IOFailed where the folder holds something and `overwrite` is not set,
+    Raises UsageError for an unknown dtype, IOFailed where the folder holds something and `overwrite` is not
+    set,
     InvalidFile where corpus and model do not fit.
     """
     require_dtype(dtype)
@@ -74,7 +75,7 @@ def of_one_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
 def card_figures(
     loaded: Loaded, dtype: str, corpus: Corpus, progress: Progress = lambda line: None
 ) -> CardFigures:
-    """The evaluation of the weights as stored in `dtype` on the test documents, and what rounding them cost."""
+    """The evaluation of the weights as stored, on the test documents, and what rounding them cost."""
     stored, _ = round_weights(loaded.model, dtype)
     subject = replace(loaded, model=stored, name=stored.config.variant)
     found = examine(subject, corpus, progress=progress)

@@ -1,8 +1,9 @@
 """Checkpoints that are whole or absent.
 
-A checkpoint is a new folder `step-<n>`: written under a temporary name, every file flushed, `manifest.json` with their
-sha256 last and all of it to the disk itself, then renamed; the pointer files LATEST and BEST are replaced after that. A
-kill at any moment leaves the earlier checkpoint as it was, and `load` holds every file against its sha256.
+A checkpoint is a new folder `step-<n>`: written under a temporary name, every file flushed, `manifest.json`
+with their sha256 last and all of it to the disk itself, then renamed; the pointer files LATEST and BEST are
+replaced after that. A kill at any moment leaves the earlier checkpoint as it was, and `load` holds every file
+against its sha256.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, ...]) -> Path:
-    """Write `folder/name` and point `pointers` at it. Raises IOFailed naming the cause, NonFiniteError for NaN or Inf weights."""
+    """Write `folder/name` and point `pointers` at it.
+
+    Raises IOFailed naming the cause, NonFiniteError for NaN or Inf weights.
+    """
     require_finite(checkpoint.weights)
     contents = {
         "model.safetensors": to_bytes(checkpoint.weights, {"format": "pt"}),
@@ -57,7 +61,8 @@ def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, .
         for file, data in contents.items():
             write_flushed(temporary / file, data)
         digests = {file: sha256(data) for file, data in contents.items()}
-        # The one flush to the disk itself takes the files before it along; on macOS each costs tens of milliseconds.
+        # The one flush to the disk itself takes the files before it along; on macOS each costs tens of
+        # milliseconds.
         write_flushed(temporary / "manifest.json", _manifest(name, digests), full=True)
         sync_folder(temporary)
         target = folder / name
@@ -72,7 +77,8 @@ def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, .
         if isinstance(error, IOFailed):
             raise
         raise IOFailed(
-            f"checkpoint {folder / name}: cannot be written ({error.strerror or error}); earlier checkpoints are intact"
+            f"checkpoint {folder / name}: cannot be written ({error.strerror or error}); earlier "
+            "checkpoints are intact"
         ) from error
     point(folder, name, pointers)
     return target
@@ -105,12 +111,15 @@ def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + (1 << 20):
         raise IOFailed(
-            f"{folder}: a checkpoint needs {needed / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; earlier checkpoints are intact"
+            f"{folder}: a checkpoint needs {needed / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; "
+            "earlier checkpoints are intact"
         )
 
 
 def prune(folder: Path, keep_every: int = 0) -> None:
-    """Remove what neither LATEST nor BEST points at, except at every `keep_every`-th step, and stale temporaries."""
+    """Remove what neither LATEST nor BEST points at, except at every `keep_every`-th step, and stale
+    temporaries.
+    """
     sweep(folder)
     kept = {pointed(folder, pointer) for pointer in POINTERS}
     for name in names(folder):
@@ -119,7 +128,9 @@ def prune(folder: Path, keep_every: int = 0) -> None:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename a checkpoint before it is removed, so that a kill in the middle leaves no half of one under a good name."""
+    """Rename a checkpoint before it is removed, so that a kill in the middle leaves no half of one under a
+    good name.
+    """
     aside = path.with_name(f"{TEMPORARY}old-{path.name}-{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(path, aside)
@@ -208,10 +219,11 @@ def _json(path: Path, data: bytes) -> Any:
 
 
 def load_newest(folder: Path, first: str = "LATEST") -> tuple[Checkpoint, str, list[str]]:
-    """The checkpoint `first` points at, else the newest intact one: (checkpoint, its name, what was found damaged).
+    """The checkpoint `first` points at, else the newest intact one: (checkpoint, its name, what was found
+    damaged).
 
-    A run that trains meanwhile may remove a checkpoint under a reader's eyes; the reader then starts over with the
-    folder as it is by now. Raises InvalidFile where none is intact, naming what is wrong with each.
+    A run that trains meanwhile may remove a checkpoint under a reader's eyes; the reader then starts over
+    with the folder as it is by now. Raises InvalidFile where none is intact, naming what is wrong with each.
     """
     while True:
         wished, there = pointed(folder, first), names(folder)

@@ -1,10 +1,10 @@
 """Several processes that train one model: each computes its rows of every batch, all apply the same step.
 
-MLX's own engine carries the data (ring, MPI, JACCL, NCCL); `mlx.launch` starts the processes. A process on its own, the usual
-case, never touches it: `SINGLE` leaves every array as it is.
+MLX's own engine carries the data (ring, MPI, JACCL, NCCL); `mlx.launch` starts the processes. A process on
+its own, the usual case, never touches it: `SINGLE` leaves every array as it is.
 
-A process waits for its peers in every step. If one dies, MLX reports the broken connection; if one merely falls silent
-(power, cable, a stopped process), a thread ends this process after PATIENCE seconds.
+A process waits for its peers in every step. If one dies, MLX reports the broken connection; if one merely
+falls silent (power, cable, a stopped process), a thread ends this process after PATIENCE seconds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Group:
         return self.size == 1
 
     def shard(self, batch: int) -> tuple[int, int, int]:
-        """(start, stop, rows): this rank's windows of a batch, and to how many rows every rank fills its own up.
+        """(start, stop, rows): this rank's windows of a batch, and to how many rows every rank fills its own
+        up.
 
         Consecutive shares without overlap; the last ranks may have fewer windows, or none.
         """
@@ -52,10 +53,11 @@ class Group:
         return min(self.rank * rows, batch), min((self.rank + 1) * rows, batch), rows
 
     def all_gather(self, own: mx.array, batch: int) -> mx.array:
-        """Every rank's rows in the batch's order, [rows, dim] -> [batch, dim]; a gradient reaches this rank's own alone.
+        """Every rank's rows in the batch's order, [rows, dim] -> [batch, dim]; a gradient reaches this rank's
+        own alone.
 
-        So a loss over the result is the loss of the whole batch, also one that looks across it, and its gradients summed
-        over the ranks are those of one process, however unequal the shares are.
+        So a loss over the result is the loss of the whole batch, also one that looks across it, and its
+        gradients summed over the ranks are those of one process, however unequal the shares are.
         """
         start, stop, _ = self.shard(batch)
         others = mx.distributed.all_gather(mx.stop_gradient(own), group=self.group)
@@ -126,7 +128,10 @@ class Group:
 
     @contextmanager
     def waiting(self, patience: float | None = None) -> Iterator[None]:
-        """Around everything that needs the peers. Raises IOFailed where one is lost; a silent one ends this process."""
+        """Around everything that needs the peers.
+
+        Raises IOFailed where one is lost; a silent one ends this process.
+        """
         if self.single:
             yield
             return
@@ -144,7 +149,8 @@ class Group:
 class PeerWatchdog:
     """Ends the process when a wait is too long; nothing in Python can interrupt one.
 
-    Its thread must not hold the group: MPI is finalised when nothing does any more, and complains if it never is.
+    Its thread must not hold the group: MPI is finalised when nothing does any more, and complains if it never
+    is.
     """
 
     def __init__(self, rank: int) -> None:
@@ -155,17 +161,24 @@ class PeerWatchdog:
         while True:
             time.sleep(0.5)
             if self.deadline and time.monotonic() > self.deadline:
-                said = f"error: rank {self.rank}: another process of this training has been silent for too long. {REMEDY}"
+                silent = "another process of this training has been silent for too long"
+                said = f"error: rank {self.rank}: {silent}. {REMEDY}"
                 print(said, file=sys.stderr, flush=True)
                 os._exit(IOFailed.exit_code)
 
 
-REMEDY = "The last checkpoint is intact: start all processes again with --resume. MLX_LVM_PEER_TIMEOUT=60 allows slower steps."
+REMEDY = (
+    "The last checkpoint is intact: start all processes again with --resume. MLX_LVM_PEER_TIMEOUT=60 allows "
+    "slower steps."
+)
 SINGLE = Group()
 
 
 def init() -> Group:
-    """The group that a launcher put this process in, else SINGLE. Raises IOFailed where the peers cannot be reached."""
+    """The group that a launcher put this process in, else SINGLE.
+
+    Raises IOFailed where the peers cannot be reached.
+    """
     if not any(name in os.environ for name in LAUNCHED):
         return SINGLE
     try:

@@ -1,4 +1,4 @@
-"""Losses between predictions and targets, each a mean over the batch; a training loss is their weighted sum."""
+"""Losses of predictions, each a mean over the batch; a training loss is their weighted sum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def cosine(prediction: Prediction, target: mx.array, temperature: float) -> mx.a
 
 
 def infonce(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
-    """Cross entropy of finding each target among the batch's and each prediction among the batch's, halved (van den Oord 2018)."""
+    """Cross entropy of finding each target among the batch's and each prediction among the batch's, halved
+    (van den Oord 2018).
+    """
     logits = (prediction.unit @ normalize(target).T) / temperature
     return (own_entropy(logits) + own_entropy(logits.T)).mean() / 2
 
@@ -40,14 +42,18 @@ def own_entropy(logits: mx.array) -> mx.array:
 
 
 def moment(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
-    """|mean(unit) - mean(target)|^2 + |var(unit) - var(target)|^2, moments over the batch, targets at unit length."""
+    """|mean(unit) - mean(target)|^2 + |var(unit) - var(target)|^2, moments over the batch, targets at unit
+    length.
+    """
     goal = normalize(target)
     means = mx.square(prediction.unit.mean(axis=0) - goal.mean(axis=0)).sum()
     return means + mx.square(prediction.unit.var(axis=0) - goal.var(axis=0)).sum()
 
 
 def variance(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
-    """mean(max(0, std(target) - std(unit))) over dimensions: predictions may not spread less than the targets (after VICReg)."""
+    """mean(max(0, std(target) - std(unit))) over dimensions: predictions may not spread less than the targets
+    (after VICReg).
+    """
     goal = mx.sqrt(normalize(target).var(axis=0) + STD_EPS)
     return mx.maximum(goal - mx.sqrt(prediction.unit.var(axis=0) + STD_EPS), 0).mean()
 

@@ -1,8 +1,8 @@
 """AdamW and gradient clipping with torch's arithmetic.
 
-`mlx.optimizers.AdamW` computes the bias corrections 1 - beta^t in float32, which at the first steps is wrong by 5e-5,
-many times the rounding error of a weight. Here they come from the host in float64, as in torch, and enter the compiled
-step as an array, so that a changed learning rate does not trace it again.
+`mlx.optimizers.AdamW` computes the bias corrections 1 - beta^t in float32, which at the first steps is wrong
+by 5e-5, many times the rounding error of a weight. Here they come from the host in float64, as in torch, and
+enter the compiled step as an array, so that a changed learning rate does not trace it again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ def coefficients(lr: float, weight_decay: float, step: int) -> mx.array:
 
 
 def skip_if_nonfinite(ok: mx.array, gradients: Any, coefs: Any) -> tuple[Any, Any]:
-    """Gradients and coefficients as they are where `ok` [] is true; else those with which `adamw` changes nothing.
+    """Gradients and coefficients as they are where `ok` [] is true; else those with which `adamw` changes
+    nothing.
 
-    The selection fuses into AdamW's kernel. One on what AdamW returns would not, and costs a third of a step of AMN.
+    The selection fuses into AdamW's kernel. One on what AdamW returns would not, and costs a third of a step
+    of AMN.
     """
     chosen = tree_map(lambda g: mx.where(ok, g, 0.0), gradients)
     return chosen, tree_map(lambda c: mx.where(ok, c, mx.array(NO_OP)), coefs)
@@ -48,9 +50,11 @@ def skip_if_nonfinite(ok: mx.array, gradients: Any, coefs: Any) -> tuple[Any, An
 def adamw(
     parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.array
 ) -> tuple[Any, dict[str, Any]]:
-    """One step of decoupled-weight-decay Adam (Loshchilov & Hutter 2019), as `torch.optim.AdamW`; no epsilon inside the root.
+    """One step of decoupled-weight-decay Adam (Loshchilov & Hutter 2019), as `torch.optim.AdamW`; no epsilon
+    inside the root.
 
-    m = m + (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2;  p = (1 - lr wd) p - (lr / c1) m / (sqrt(v) / sqrt(c2) + eps)
+    m = m + (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2;  p = (1 - lr wd) p - (lr / c1) m / (sqrt(v) / sqrt(c2)
+    + eps)
     """
     # Scalars must have no axis: MLX's CPU takes its slow strided kernel for arrays of shape [1].
     decay, size, root, new1, old2, new2 = (apart(c.squeeze()) for c in mx.split(coefs, len(NO_OP)))
@@ -65,8 +69,10 @@ def adamw(
 def gradient_norm(gradients: Any) -> mx.array:
     """The Euclidean norm of all gradients together.
 
-    Column by column, because MLX's CPU adds a whole array one number after the other: off by 3e-4 for 786,000 squares, by
-    1e-7 in columns. Rows would do, but there it waits for every sum before it adds the next number: three times the time.
+    Column by column, because MLX's CPU adds a whole array one number after the other: off by 3e-4 for 786,000
+    squares, by
+    1e-7 in columns. Rows would do, but there it waits for every sum before it adds the next number: three
+    times the time.
     """
     named: Any = tree_flatten(gradients)
     leaves = [leaf for _, leaf in named]

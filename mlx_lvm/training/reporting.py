@@ -1,4 +1,6 @@
-"""Epoch records to TensorBoard or Weights & Biases, each through its own library; `history.jsonl` is written in any case."""
+"""Epoch records to TensorBoard or Weights & Biases, each through its own library; `history.jsonl` is written
+in any case.
+"""
 
 from __future__ import annotations
 

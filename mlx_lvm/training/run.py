@@ -52,13 +52,17 @@ def claim(model: str, corpus: str) -> Path:
 
 
 def create(folder: Path, model: ModelConfig, train: TrainConfig, corpus: Corpus | MappedCorpus) -> None:
-    """Write the configuration of a new run. Raises IOFailed where the folder holds a run already or cannot be written."""
+    """Write the configuration of a new run.
+
+    Raises IOFailed where the folder holds a run already or cannot be written.
+    """
     if folder.exists() and not folder.is_dir():
         raise IOFailed(f"{folder}: is a file; --out names a folder")
     with Lock(folder):  # of two processes with one --out, the second finds the first one's run
         if (folder / CONFIG).exists():
             raise IOFailed(
-                f"{folder}: already holds a run. Resume it with `lvm train --resume {folder}`, or name another --out."
+                f"{folder}: already holds a run. Resume it with `lvm train --resume {folder}`, or name "
+                "another --out."
             )
         write_config(folder, describe(model, train, corpus), model, train)
 
@@ -132,7 +136,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """One record an epoch; empty where nothing was recorded. Raises InvalidFile for a line that does not parse."""
+    """One record an epoch; empty where nothing was recorded.
+
+    Raises InvalidFile for a line that does not parse.
+    """
     path = folder / "history.jsonl"
     if not path.exists():
         return []
@@ -175,7 +182,8 @@ class Lock:
         except OSError as error:
             self.file.close()
             raise IOFailed(
-                f"{self.path.parent}: its file system has no locks ({error.strerror}); name an --out on a local disk"
+                f"{self.path.parent}: its file system has no locks ({error.strerror}); name an --out on a "
+                "local disk"
             ) from error
         self.file.truncate(0)
         self.file.write(str(os.getpid()))
@@ -183,4 +191,5 @@ class Lock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()  # closing releases the lock; the empty file stays, so that nobody locks a removed one
+        # closing releases the lock; the empty file stays, so that nobody locks a removed one
+        self.file.close()

@@ -1,4 +1,6 @@
-"""Reduce-on-plateau, as `torch.optim.lr_scheduler.ReduceLROnPlateau` with mode 'min' and its default thresholds."""
+"""Reduce-on-plateau, as `torch.optim.lr_scheduler.ReduceLROnPlateau` with mode 'min' and its default
+thresholds.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class Plateau:
     bad_epochs: int = 0
 
     def observe(self, loss: float) -> None:
-        """Take one epoch's validation loss; after more than `patience` epochs without a better one, cut the rate."""
+        """Take one epoch's validation loss; after more than `patience` epochs without a better one, cut the
+        rate.
+        """
         if loss < self.best * (1 - THRESHOLD):
             self.best, self.bad_epochs = loss, 0
         else:

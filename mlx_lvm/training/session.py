@@ -25,7 +25,9 @@ from mlx_lvm.training.trainer import Trainer
 def start_run(
     name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path | None = None, group: Group = SINGLE
 ) -> Trainer:
-    """A new run of architecture `name` in `folder`, its weights drawn from `config.seed`; `dim` is the corpus's."""
+    """A new run of architecture `name` in `folder`, its weights drawn from `config.seed`; `dim` is the
+    corpus's.
+    """
     task = new_task(name, sizes, config, group)
     if group.rank:
         return Trainer(task, Checkpoints())
@@ -49,9 +51,9 @@ def resume_run(
 ) -> Trainer:
     """The run in `folder` at its newest intact checkpoint.
 
-    given: options that the caller names, by field, or a preset. One with the value that the run has is fine; another
-    one is refused, as is other code. `force` lets those through that leave every number as it is (CHANGEABLE), and
-    other code. Raises InvalidFile where the corpus has changed.
+    given: options that the caller names, by field, or a preset. One with the value that the run has is fine;
+    another one is refused, as is other code. `force` lets those through that leave every number as it is
+    (CHANGEABLE), and other code. Raises InvalidFile where the corpus has changed.
     """
     text = json.dumps(runs.read_config(folder)) if group.rank == 0 else ""
     described = json.loads(group.broadcast_text(text))
@@ -83,7 +85,9 @@ def resume_run(
 
 
 def named_options(given: dict[str, Any], model_config: ModelConfig) -> dict[str, Any]:
-    """Options by field, those that a preset sets for this model among them where one is named; what is given wins."""
+    """Options by field, those that a preset sets for this model among them where one is named; what is given
+    wins.
+    """
     named = dict(given)
     name = named.pop("preset", None)
     if name is None:
@@ -93,7 +97,7 @@ def named_options(given: dict[str, Any], model_config: ModelConfig) -> dict[str,
 
 
 def _changes(run: dict[str, Any], named: dict[str, Any], force: bool, problems: Problems) -> dict[str, Any]:
-    """The options whose values are not the run's own, where they may be changed; the others become problems."""
+    """The options whose values are not the run's own, where they may change; the others become problems."""
     changes = {}
     for key, value in named.items():
         flag = f"--{key.replace('_', '-')}"
@@ -103,7 +107,8 @@ def _changes(run: dict[str, Any], named: dict[str, Any], force: bool, problems: 
             continue
         elif key not in CHANGEABLE:
             problems.add(
-                f"{flag} {value}: the run has {run[key]}, and another value is another run. Omit it, or start a new one"
+                f"{flag} {value}: the run has {run[key]}, and another value is another run. Omit it, or "
+                "start a new one"
             )
         elif not force:
             problems.add(f"{flag} {value}: the run has {run[key]}. --force changes it")

@@ -1,4 +1,6 @@
-"""Where a training loop stands, and what follows from that and a seed: the order of an epoch's batches, the key of a step."""
+"""Where a training loop stands, and what follows from that and a seed: the order of an epoch's batches, the
+key of a step.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ class LoopState:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def end_epoch(self, record: dict[str, Any], score: float) -> bool:
-        """Take an epoch's record; the schedule looks at its validation loss. Whether its score is the best so far."""
+        """Take an epoch's record; the schedule looks at its validation loss.
+
+        Whether its score is the best so far.
+        """
         self.plateau.observe(record["val_loss"])
         self.history.append(record)
         self.epoch, self.step = self.epoch + 1, 0

@@ -1,7 +1,8 @@
 """The compiled training step: gather, forward, loss, backward, clip, update, without a host round trip.
 
-`mx.compile` captures one dict, `TrainStep.state` (moments and running sums), beside the model itself. What is in
-the dict may be replaced at any time; the dict itself never is, because the compiled function would not see another.
+`mx.compile` captures one dict, `TrainStep.state` (moments and running sums), besides the model itself. What is
+in the dict may be replaced at any time; the dict itself never is, because the compiled function would not see
+another.
 """
 
 from __future__ import annotations
@@ -52,14 +53,16 @@ class Step(Protocol):
     def clear_sums(self) -> None: ...
 
     def state_dict(self) -> dict[str, mx.array]:
-        """All that a checkpoint must hold beside the model's weights."""
+        """All that a checkpoint must hold besides the model's weights."""
 
     def load_state_dict(self, saved: dict[str, mx.array], count: int) -> None:
         """Take back what `state_dict` gave, after `count` steps. Raises InvalidFile where it does not fit."""
 
 
 class StepState:
-    """What every step has: optimiser moments and running sums, in the one dict that the compiled step captures."""
+    """What every step has: optimiser moments and running sums, in the one dict that the compiled step
+    captures.
+    """
 
     def __init__(self, trained: nn.Module) -> None:
         self.count = 0  # optimiser steps done
@@ -118,8 +121,9 @@ def require_fit(saved: dict[str, mx.array], expected: dict[str, mx.array]) -> No
 class TrainStep(StepState):
     """Calls of this object train `model` on the windows of the given target rows.
 
-    A step whose loss or gradient is not finite, and every one after it, leaves weights and moments as they were,
-    to the bit. With a group of processes every rank gets the whole batch, computes its share and applies the same step.
+    A step whose loss or gradient is not finite, and every one after it, leaves weights and moments as they
+    were, to the bit. With a group of processes every rank gets the whole batch, computes its share and
+    applies the same step.
     """
 
     def __init__(
@@ -138,7 +142,10 @@ class TrainStep(StepState):
         self._vectors = [rows.vectors] if rows.scales is None else [rows.vectors, rows.scales]
 
     def __call__(self, batch: np.ndarray, lr: float, key: int) -> None:
-        """One step on target rows [batch]. `key` seeds this step's dropout, so nothing random has to be saved."""
+        """One step on target rows [batch].
+
+        `key` seeds this step's dropout, so nothing random has to be saved.
+        """
         self.count += 1
         mx.random.seed(key)
         rates = coefficients(lr, self.config.weight_decay, self.count)
@@ -187,10 +194,11 @@ class TrainStep(StepState):
 
 
 def in_bfloat16(model: VectorModel, context: mx.array) -> Prediction:
-    """The prediction of the model's weights and context [batch, length, dim] rounded to bfloat16, given on in float32.
+    """The prediction of the model's weights and context [batch, length, dim] rounded to bfloat16, given on in
+    float32.
 
-    Gradients come back through the rounding to the float32 weights, which stay in the model: an update smaller than a
-    bfloat16's last digit adds up in them.
+    Gradients come back through the rounding to the float32 weights, which stay in the model: an update
+    smaller than a bfloat16's last digit adds up in them.
     """
     held = model.parameters()
     model.update(tree_map(lambda weight: weight.astype(mx.bfloat16), held))
@@ -207,7 +215,8 @@ def added(
     norm: mx.array,
     size: int | mx.array,
 ) -> dict[str, mx.array]:
-    """The sums after step `number`, whose mean loss, sum of cosines and gradient's norm over `size` windows these are.
+    """The sums after step `number`, whose mean loss, sum of cosines and gradient's norm over `size` windows
+    these are.
 
     `broken` is the first step whose loss or gradient was not finite: the one there was, this one, or NEVER.
     """
@@ -221,7 +230,9 @@ def added(
 
 
 def share(targets: mx.array, group: Group) -> mx.array:
-    """The target rows that this rank computes; a rank with fewer than the others fills up with the batch's first."""
+    """The target rows that this rank computes; a rank with fewer than the others fills up with the batch's
+    first.
+    """
     if group.single:
         return targets
     start, stop, rows = group.shard(targets.shape[0])

@@ -19,7 +19,7 @@ class Checkpoints:
     """Keeps nothing: for trainings whose weights nobody will read, and for the ranks that do not write."""
 
     def load(self) -> tuple[Checkpoint, str, list[str]] | None:
-        """(the newest intact checkpoint, what it is called, what is damaged); None where there is none yet."""
+        """(the newest intact checkpoint, its name, what is damaged); None where there is none yet."""
         return None
 
     def open(self, state: LoopState, steps_per_epoch: int) -> list[str]:
@@ -70,7 +70,7 @@ class RunCheckpoints(Checkpoints):
         return loaded, str(self.folder / name), damaged
 
     def open(self, state: LoopState, steps_per_epoch: int) -> list[str]:
-        """Clear away what a killed process left, and finish what it had no time for: pointer BEST, history."""
+        """Clear away what a killed process left, and finish what it could not: pointer BEST, history."""
         if self._opened is not None:
             return []
         try:
@@ -121,7 +121,10 @@ class RunCheckpoints(Checkpoints):
 
 
 def names_still(folder: Path, descriptor: int) -> bool:
-    """Whether the path names the folder that was opened. While it is open, no other folder can have its number."""
+    """Whether the path names the folder that was opened.
+
+    While it is open, no other folder can have its number.
+    """
     try:
         there, opened = folder.stat(), os.fstat(descriptor)
     except OSError:

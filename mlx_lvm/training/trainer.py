@@ -1,7 +1,7 @@
 """The training loop: epochs of compiled steps, validation, checkpoints, exact resume.
 
-Batch order is a function of (seed, epoch) and dropout of (seed, epoch, step), so a checkpoint holds no random state
-and a resumed run does what the undisturbed one would have done, to the bit on a CPU.
+Batch order is a function of (seed, epoch) and dropout of (seed, epoch, step), so a checkpoint holds no random
+state and a resumed run does what the undisturbed one would have done, to the bit on a CPU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ OnEpoch = Callable[[dict[str, Any]], None]
 
 
 class Trainer:
-    """Trains what `task` describes and keeps it in `checkpoints`. Of a group of processes, only rank 0's are kept."""
+    """Trains what `task` describes and keeps it in `checkpoints`.
+
+    Of a group of processes, only rank 0's are kept.
+    """
 
     def __init__(self, task: Task, checkpoints: Checkpoints) -> None:
         config = task.config
@@ -54,8 +57,8 @@ class Trainer:
         """Train to the last epoch. True when done, False when `stop` asked for an early end.
 
         `stop` is asked after every step: when it says true, a checkpoint is saved and this returns.
-        `checkpoint_every` as in the config, whose value it replaces. Raises NonFiniteError where a loss or gradient
-        is not finite, naming epoch and step; the last good checkpoint stays.
+        `checkpoint_every` as in the config, whose value it replaces. Raises NonFiniteError where a loss or
+        gradient is not finite, naming epoch and step; the last good checkpoint stays.
         """
         config = self.task.config
         every = Every.parse(config.checkpoint_every if checkpoint_every is None else str(checkpoint_every))
@@ -86,8 +89,8 @@ class Trainer:
         stop: Callable[[], bool] = lambda: False,
         every: Every = Every(),  # noqa: B008 (frozen)
     ) -> bool:
-        """The rest of this epoch's steps, without validation. Whether `stop` asked for an end: at once, or at the
-        last step, which ends the epoch.
+        """The rest of this epoch's steps, without validation. Whether `stop` asked for an end: at once, or at
+        the last step, which ends the epoch.
         """
         task, state, step, group = self.task, self.state, self.task.step, self.task.group
         task.model.train()
@@ -119,7 +122,8 @@ class Trainer:
         return False
 
     def resume(self) -> None:
-        """Continue from the newest intact checkpoint; `notes` says which were damaged. With none, from the beginning.
+        """Continue from the newest intact checkpoint; `notes` says which were damaged. With none, from the
+        beginning.
 
         Rank 0 reads it and gives it to the others. Raises InvalidFile where it does not belong to this run.
         """
@@ -134,7 +138,10 @@ class Trainer:
             self._take(self._broadcast(), "the checkpoint of rank 0")
 
     def save(self, pointers: tuple[str, ...]) -> None:
-        """Save a checkpoint. Raises NonFiniteError where a step since the last one broke, IOFailed as the store."""
+        """Save a checkpoint.
+
+        Raises NonFiniteError where a step since the last one broke, IOFailed as the store.
+        """
         task, state = self.task, self.state
         self._require_finite(task.step.read_sums())
         self._saved_at = time.monotonic()
@@ -154,7 +161,9 @@ class Trainer:
         return dict(zip(figures, values.tolist(), strict=True))
 
     def checkpoint_bytes(self) -> tuple[int, int]:
-        """(bytes of one checkpoint, the most that the run folder holds of them): weights and two moments each."""
+        """(bytes of one checkpoint, the most that the run folder holds of them): weights and two moments
+        each.
+        """
         config = self.task.config
         one = 3 * sum(weight.nbytes for weight in self.task.model.weights().values())
         kept = config.epochs // config.keep_every if config.keep_every else 0
@@ -229,6 +238,7 @@ class Trainer:
         found = {"epoch": epoch + 1, "step": step + 1, "count": count, "context": config.context}
         said = self.checkpoints.report_broken({**found, "target_rows": rows.tolist()})
         raise NonFiniteError(
-            f"loss or gradient is NaN or Inf at epoch {epoch + 1}, step {step + 1} (target rows {rows[:8].tolist()} ...). "
+            f"loss or gradient is NaN or Inf at epoch {epoch + 1}, step {step + 1} (target rows "
+            f"{rows[:8].tolist()} ...). "
             f"{said}Lower --lr, set --clip, or look at these rows with `lvm data check`."
         )

@@ -191,7 +191,7 @@ def test_precedence_flag_file_preset(lvm: Callable, tmp_path: Path, small_file: 
         (["amn", "--force"], 2, "--force goes with --resume"),
         (["amn", "--checkpoint-every", "5 minutes"], 2, "expected steps (200) or a time (30s, 5m, 1h)"),
         (["amn", "--report-to", "tensorbord"], 2, "Did you mean 'tensorboard'?"),
-        (["--resume", "nowhere", "--seeds", "2"], 2, "leave --seeds away"),
+        (["--resume", "nowhere", "--seeds", "2"], 2, "omit --seeds"),
         (["--resume", "nowhere", "--out", "elsewhere"], 2, "continues in its own folder"),
         (["amn", "--ffn-dim", "3"], 2, "not an option of amn"),
         (

@@ -1,10 +1,12 @@
 """Ends trainings where it hurts and looks at what is left; prints one JSON object. Run by test_crashes.py.
 
-    python crash_driver.py kills FOLDER CORPUS COUNT     SIGKILL at random moments of trainings that save after every step
-    python crash_driver.py points FOLDER                 os._exit before, in the middle of and after every call that touches the disk
+    python crash_driver.py kills FOLDER CORPUS COUNT     SIGKILL at random moments of trainings that save
+                                                         after every step
+    python crash_driver.py points FOLDER                 os._exit before, in the middle of and after every
+                                                         call that touches the disk
 
-Imports load once here and every victim is a fork. This process itself never evaluates an array, because MLX's threads
-would not live on in a fork.
+Imports load once here and every victim is a fork. This process itself never evaluates an array, because MLX's
+threads would not live on in a fork.
 """
 
 import builtins
@@ -174,7 +176,9 @@ def kills(root: Path, corpus: Path, count: int) -> dict[str, Any]:
 
 
 class Crash:
-    """Counts the calls that touch the disk; at the chosen one the process is gone: before it, in its middle or after it."""
+    """Counts the calls that touch the disk; at the chosen one the process is gone: before it, in its middle
+    or after it.
+    """
 
     def __init__(self, at: int, when: str) -> None:
         self.at, self.when, self.seen = at, when, 0

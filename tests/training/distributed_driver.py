@@ -2,7 +2,8 @@
 
     python distributed_driver.py MODE MODEL LOSSES CORPUS OUT
 
-MODE train: fifty steps with batches of odd sizes, weights to OUT.  die: rank 1 kills itself at step 10.  stop: it stops itself.
+MODE train: fifty steps with batches of odd sizes, weights to OUT.  die: rank 1 kills itself at step 10.
+stop: it stops itself.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""NaN and Inf in data, gradients, weights and loss at random steps: training stops there, says where, and neither what was
-saved nor what is in memory has taken the broken step."""
+"""NaN and Inf in data, gradients, weights and loss at random steps: training stops there, says where, and
+neither what was saved nor what is in memory has taken the broken step."""
 
 import json
 from pathlib import Path

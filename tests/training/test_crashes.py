@@ -1,6 +1,8 @@
-"""Processes that end at the worst moment: the earlier checkpoint loads, to the bit, and the next start leaves nothing lying about.
+"""Processes that end at the worst moment: the earlier checkpoint loads, to the bit, and the next start leaves
+nothing lying about.
 
-The short form takes twenty kills; `pytest -m long tests/training/test_crashes.py` takes 500 (about four minutes).
+The short form takes twenty kills; `pytest -m long tests/training/test_crashes.py` takes 500 (about four
+minutes).
 """
 
 import json
@@ -25,7 +27,9 @@ def drive(*arguments: object, timeout: float) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [20, pytest.param(500, marks=pytest.mark.long)])
 def test_kills_at_random_moments(tmp_path: Path, small_file: Path, count: int) -> None:
-    """Every checkpoint that a pointer names is whole and bit for bit that of the undisturbed run at its step, at every kill."""
+    """Every checkpoint that a pointer names is whole and bit for bit that of the undisturbed run at its step,
+    at every kill.
+    """
     found = drive("kills", tmp_path, small_file, count, timeout=60 + 3 * count)
     assert found["kills"] == count
     assert (found["unreadable"], found["mixed"], found["leaked"], found["behind"]) == (0, 0, 0, 0), found

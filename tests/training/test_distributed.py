@@ -1,4 +1,6 @@
-"""Two processes on the loopback ring do what one does with the same batches, and neither hangs when the other is gone."""
+"""Two processes on the loopback ring do what one does with the same batches, and neither hangs when the other
+is gone.
+"""
 
 import json
 import os
@@ -163,7 +165,10 @@ def test_a_silent_rank_ends_the_other_with_a_message(tmp_path: Path, small_file:
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["auto", "100K"])
 def test_the_command_line_on_two_ranks(tmp_path: Path, small_file: Path, memory: str) -> None:
-    """Rank 0 alone speaks and saves; a resumed group goes on; the weights are those of one process. Streamed as from memory."""
+    """Rank 0 alone speaks and saves; a resumed group goes on; the weights are those of one process.
+
+    Streamed as from memory.
+    """
     small = (
         "--corpus",
         small_file,

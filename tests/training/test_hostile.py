@@ -1,7 +1,8 @@
-"""Files that somebody damaged or made up: flipped bits, cut ends, mutated headers, full disks. All refused, with a reason.
+"""Files that somebody damaged or made up: flipped bits, cut ends, mutated headers, full disks. All refused,
+with a reason.
 
-`pytest -m long tests/training/test_hostile.py` takes every bit and 20,000 files (about three minutes); the short form takes
-a share of them.
+`pytest -m long tests/training/test_hostile.py` takes every bit and 20,000 files (about three minutes); the
+short form takes a share of them.
 """
 
 import contextlib
@@ -100,7 +101,9 @@ def test_every_cut_is_seen(folder: Path, file: str, share: int) -> None:
 
 
 def mutated(rng: random.Random, whole: bytes) -> bytes:
-    """A safetensors file with one to three things changed: bytes, lengths, numbers, names, the shape of the JSON itself."""
+    """A safetensors file with one to three things changed: bytes, lengths, numbers, names, the shape of the
+    JSON itself.
+    """
     length = struct.unpack("<Q", whole[:8])[0]
     head, data = whole[8 : 8 + length], whole[8 + length :]
     for _ in range(rng.randint(1, 3)):
@@ -215,7 +218,9 @@ def valid(data: bytes) -> bool:
 
 @pytest.mark.parametrize("count", [1200, pytest.param(20_000, marks=long)])
 def test_mutated_files(tmp_path: Path, count: int) -> None:
-    """No crash, nothing accepted that is not valid (by our own rules and by the safetensors package), little time and memory."""
+    """No crash, nothing accepted that is not valid (by our own rules and by the safetensors package), little
+    time and memory.
+    """
     rng = random.Random(count)
     tensors = {
         "a.weight": np.ones((3, 5), np.float32),
@@ -323,7 +328,9 @@ HUGE = {
     ],
 )
 def test_metadata_that_makes_no_sense(tmp_path: Path, metadata: dict[str, str]) -> None:
-    """Refused as an invalid file, whatever part of the loader meets it, and before anything large is allocated."""
+    """Refused as an invalid file, whatever part of the loader meets it, and before anything large is
+    allocated.
+    """
     path = tmp_path / "model.safetensors"
     weights = exported(path)
     known = json.loads(open_safetensors(path).metadata["mlx_lvm"])

@@ -21,7 +21,9 @@ from mlx_lvm.training.step import in_bfloat16
 
 torch: Any = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
 
-LIMIT = 3  # times torch's own rms error; 2.4 measured for AMN's query, whose scores we take from a product rounded once more
+# times torch's own rms error; 2.4 measured for AMN's query, whose scores we take from a product rounded once
+# more
+LIMIT = 3
 
 SMALL = {
     "amn": {"dim": 32, "attention_dim": 16, "hidden_dim": 32},
@@ -39,7 +41,9 @@ def torch_gradients(
     y: np.ndarray,
     rounded: bool,
 ) -> Any:
-    """Gradients of mse + cosine by torch, of everything in float64 or with weights and context rounded to bfloat16 on the way in."""
+    """Gradients of mse + cosine by torch, of everything in float64 or with weights and context rounded to
+    bfloat16 on the way in.
+    """
     from mlx_lvm.parity.bridge import TWINS
 
     wide = torch.float32 if rounded else torch.float64
@@ -84,7 +88,9 @@ def test_gradients_are_as_near_to_the_truth_as_torchs(name: str) -> None:
 
 
 def test_float32_would_not_have_rounded() -> None:
-    """The context and the weights do pass through bfloat16: numbers that differ below its last digit give the same."""
+    """The context and the weights do pass through bfloat16: numbers that differ below its last digit give the
+    same.
+    """
     mx.random.seed(0)
     model = build(architecture("lstm")[1].from_dict(SMALL["lstm"]))
     x = mx.ones((2, 5, 32))
@@ -138,7 +144,8 @@ def test_predictions_in_bfloat16_are_the_model_s_and_close_to_float32(name: str,
     )
     assert not np.array_equal(np.array(wide), np.array(narrow)), "rounded weights must show"
     assert float((normalize(wide) * normalize(narrow)).sum(axis=-1).min()) > 0.999
-    # As the model itself gives it for a context in bfloat16; one in float32 would be multiplied in float32, and differ.
+    # As the model itself gives it for a context in bfloat16; one in float32 would be multiplied in float32,
+    # and differ.
     loaded.model.eval()
     starts = read.starts if name == "ramn" else read.targets - 5
     for number in (0, 1, 7):

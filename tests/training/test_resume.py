@@ -1,7 +1,7 @@
 """Resuming: to the bit from every step of every model, and never as another run than the one that began.
 
-`pytest -m long tests/training/test_resume.py` resumes at each of 60 steps and along twenty chains of interruptions (about
-three minutes); the short form takes some of them.
+`pytest -m long tests/training/test_resume.py` resumes at each of 60 steps and along twenty chains of
+interruptions (about three minutes); the short form takes some of them.
 """
 
 import json
@@ -30,7 +30,8 @@ SIZES = {
     "transformer": {"hidden_dim": 8, "layers": 2, "heads": 2, "ffn_dim": 16, "dropout": 0.2},
 }
 STEPS = 6  # in an epoch
-# Matching moments alone makes the validation loss rise soon: the plateau cuts the rate and early stop ends every run.
+# Matching moments alone makes the validation loss rise soon: the plateau cuts the rate and early stop ends
+# every run.
 HARSH = {
     "epochs": 20,
     "batch_size": 110,

@@ -1,7 +1,9 @@
-"""A long training keeps its memory and its open files. `pytest -m long tests/training/test_soak.py`: 10,000 steps, 1,000 saves.
+"""A long training keeps its memory and its open files. `pytest -m long tests/training/test_soak.py`: 10,000
+steps, 1,000 saves.
 
-Small batches, so that steps and saves are many and epochs few: each epoch adds a record to the history, about 3 kB that
-a training keeps on purpose. With 1,666 epochs in 10,000 steps that alone is 4% of this small process.
+Small batches, so that steps and saves are many and epochs few: each epoch adds a record to the history, about
+3 kB that a training keeps on purpose. With 1,666 epochs in 10,000 steps that alone is 4% of this small
+process.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Streamed training: the same steps as from memory in another order, resumed to the bit, and bad files told by name."""
+"""Streamed training: the same steps as from memory in another order, resumed to the bit, and bad files told
+by name.
+"""
 
 import json
 import os
@@ -370,7 +372,10 @@ print(peak() - before)
 @pytest.mark.slow
 @pytest.mark.parametrize(("given", "grows"), [("16M", False), ("1G", True)])
 def test_memory_stays_within_what_is_given(tmp_path: Path, given: str, grows: bool) -> None:
-    """Four times the vectors, 82 MB, need no more memory than 20 MB, both under 16 MB. From memory they do, or the test sees nothing."""
+    """Four times the vectors, 82 MB, need no more memory than 20 MB, both under 16 MB.
+
+    From memory they do, or the test sees nothing.
+    """
     vectors = np.random.default_rng(0).integers(-99, 99, (300_000, 64)).astype(np.float32)
     for name, times in (("small", 1), ("large", 4)):
         documents, names = np.arange(0, times * 300_000 + 1, 1000), [str(k) for k in range(times * 300)]

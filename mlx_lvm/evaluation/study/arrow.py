@@ -1,7 +1,8 @@
 """The arrow of time: the same recipe trained on documents as they are and on documents read backwards.
 
-Text whose order carries meaning is easier to follow in one direction. Both directions have the same windows, documents
-and split, so the difference forward - backward is paired by document, compared with the lag filter's own difference.
+Text whose order carries meaning is easier to follow in one direction. Both directions have the same windows,
+documents and split, so the difference forward - backward is paired by document, compared with the lag
+filter's own difference.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def arrow_of_time(
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Trains twice by the model's own recipe, `epochs` long, and scores both on the test documents of their direction.
+    """Trains twice by the model's own recipe, `epochs` long, and scores both on the test documents of their
+    direction.
 
     Raises UsageError for a model that does not say how it was trained.
     """

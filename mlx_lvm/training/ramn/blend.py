@@ -1,7 +1,7 @@
 """The blend of RAMN's head retrieve: two weights fitted on the validation documents after every epoch.
 
-It is no part of the loss: the network overrates itself where it was trained. The figure that selects stays honest,
-for each half of these documents is ranked with a blend fitted on the other half.
+It is no part of the loss: the network overrates itself where it was trained. The figure that selects stays
+honest, for each half of these documents is ranked with a blend fitted on the other half.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ BLEND_PAIRS = 8_000_000  # (window, candidate) pairs that a blend is fitted on: 
 def fit_blend(model: RAMN, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     """(d, e of `models.ramn` [2], rank of each window's truth [n]).
 
-    d, e give the windows of the pool the likeliest true chunks, every chunk of the pool a candidate, or as many evenly
-    spaced ones as BLEND_PAIRS allows. The ranks are by the blend that the windows of the other half of the documents
-    give; one document has no other half, and is ranked by its own. The model's blend is left at (1, 0).
+    d, e give the windows of the pool the likeliest true chunks, every chunk of the pool a candidate, or as
+    many evenly spaced ones as BLEND_PAIRS allows. The ranks are by the blend that the windows of the other
+    half of the documents give; one document has no other half, and is ranked by its own. The model's blend is
+    left at (1, 0).
     """
     corpus, read = pool.windows.corpus, pool.windows
     model.blend = mx.array([1.0, 0.0])

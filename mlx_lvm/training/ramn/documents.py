@@ -1,7 +1,8 @@
-"""Training on documents: all positions of a segment in one causal pass, where windows would gather every chunk again.
+"""Training on documents: all positions of a segment in one causal pass, where windows would gather every
+chunk again.
 
-A segment is up to 32 consecutive targets of one document with the (at most 100) chunks before each of them: 132 rows are
-gathered for 32 predictions. What lies before the document's first chunk is zero, and no chunk.
+A segment is up to 32 consecutive targets of one document with the (at most 100) chunks before each of them:
+132 rows are gathered for 32 predictions. What lies before the document's first chunk is zero, and no chunk.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ QUERY_SPAN = 5  # chunks after the target that a query is drawn from
 
 @dataclass(frozen=True)
 class Segments:
-    """Segments of some documents. targets [n] int32: the first target of each, as a row among those documents' chunks laid
-    end to end; starts [n] and ends [n]: the rows of its document; rows: the corpus row of each chunk.
+    """Segments of some documents. targets [n] int32: the first target of each, as a row among those
+    documents' chunks laid end to end; starts [n] and ends [n]: the rows of its document; rows: the corpus row
+    of each chunk.
     """
 
     corpus: Corpus
@@ -41,7 +43,9 @@ class Segments:
         return len(self.targets)
 
     def blocks(self, size: int = 16) -> list[np.ndarray]:
-        """Indices of the segments, `size` together; the last block is filled up with the first segment, see `Batch.valid`."""
+        """Indices of the segments, `size` together; the last block is filled up with the first segment, see
+        `Batch.valid`.
+        """
         return [np.arange(start, min(start + size, len(self))) for start in range(0, len(self), size)]
 
     @cached_property
@@ -49,7 +53,9 @@ class Segments:
         return {int(row): number for number, row in enumerate(self.targets)}
 
     def table(self, targets: np.ndarray) -> np.ndarray:
-        """[n, 3] int32: first target, first row and end of the document of the segments with these first targets."""
+        """[n, 3] int32: first target, first row and end of the document of the segments with these first
+        targets.
+        """
         index = [self._place[int(row)] for row in targets]
         return np.stack([self.targets[index], self.starts[index], self.ends[index]], axis=1).astype(np.int32)
 
@@ -60,7 +66,10 @@ class Segments:
 
 
 def segments(corpus: Corpus, documents: np.ndarray, context: int) -> Segments:
-    """Every position with at least `context` chunks before it is a target of one segment. Raises InvalidFile where none is."""
+    """Every position with at least `context` chunks before it is a target of one segment.
+
+    Raises InvalidFile where none is.
+    """
     found = windows(corpus, documents, context, "training documents")
     lengths = corpus.lengths[documents]
     ends = np.cumsum(lengths)
@@ -83,8 +92,8 @@ def segments(corpus: Corpus, documents: np.ndarray, context: int) -> Segments:
 
 @dataclass(frozen=True)
 class Batch:
-    """Segments on the device: z [batch, 132, dim] zero where there is no chunk, present [batch, 132], valid [batch, 32]
-    (whether a target is there), rows [batch, 132], table as `Segments.table` gives it.
+    """Segments on the device: z [batch, 132, dim] zero where there is no chunk, present [batch, 132], valid
+    [batch, 32] (whether a target is there), rows [batch, 132], table as `Segments.table` gives it.
     """
 
     z: mx.array
@@ -109,7 +118,8 @@ def take_segments(centred: mx.array, table: mx.array) -> Batch:
 
 
 def take_targets(rows: mx.array, table: mx.array, ahead: int = 0) -> tuple[mx.array, mx.array]:
-    """(the chunks `ahead` after each target [batch, 32, dim], zero where there is none; whether one is there [batch, 32]).
+    """(the chunks `ahead` after each target [batch, 32, dim], zero where there is none; whether one is there
+    [batch, 32]).
 
     rows [n, dim]: of every chunk. table as `Segments.table` gives it.
     """
@@ -119,9 +129,11 @@ def take_targets(rows: mx.array, table: mx.array, ahead: int = 0) -> tuple[mx.ar
 
 
 def take_queries(rows: mx.array, table: mx.array, draws: mx.array) -> tuple[mx.array, mx.array]:
-    """(the query or zero [batch, 32, dim]; its place after the target, 1 to 5, or 0 where there is none [batch, 32]).
+    """(the query or zero [batch, 32, dim]; its place after the target, 1 to 5, or 0 where there is none
+    [batch, 32]).
 
-    It is one of the 5 chunks after the target, or of as many as there are; draws [batch, 32] in [0, 1) say which.
+    It is one of the 5 chunks after the target, or of as many as there are; draws [batch, 32] in [0, 1) say
+    which.
     """
     targets = table[:, :1] + mx.arange(TARGETS)
     left = mx.minimum(table[:, 2:] - 1 - targets, QUERY_SPAN)
@@ -131,7 +143,9 @@ def take_queries(rows: mx.array, table: mx.array, draws: mx.array) -> tuple[mx.a
 
 
 def causal_kernels() -> mx.array:
-    """The age kernels as seen from each target, [mixtures * 32, 132]: zero for the target itself and what follows."""
+    """The age kernels as seen from each target, [mixtures * 32, 132]: zero for the target itself and what
+    follows.
+    """
     kernels = age_kernels()
     out = np.zeros((len(kernels), TARGETS, ROWS), np.float32)
     for place in range(TARGETS):
@@ -159,7 +173,9 @@ def old_mask() -> mx.array:
 
 
 def centred_rows(segments: Segments, mean: np.ndarray, basis: mx.array | None = None) -> mx.array:
-    """Every chunk of the documents less the mean, in the basis [directions, dim] if one is given: [n, dim] float32."""
+    """Every chunk of the documents less the mean, in the basis [directions, dim] if one is given: [n, dim]
+    float32.
+    """
     parts = []
     for start in range(0, len(segments.rows), BLOCK):
         x = segments.corpus.take(mx.array(segments.rows[start : start + BLOCK].astype(np.int32))) - mx.array(

@@ -1,8 +1,9 @@
 """RAMN's two losses, on segments of documents and in the model's basis, where cosines are the same.
 
-regress    1 - cosine, plus 0.3 of the same on centred vectors, plus half the squared error; the mean over the horizons
-retrieve   generalised cross entropy (Zhang & Sabuncu 2018) of the true chunk among the batch's targets, random chunks
-           and what its document read before the 5 chunks that no ranking holds
+regress    1 - cosine, plus 0.3 of the same on centred vectors, plus half the squared error; the mean over the
+           horizons
+retrieve   generalised cross entropy (Zhang & Sabuncu 2018) of the true chunk among the batch's targets,
+           random chunks and what its document read before the 5 chunks that no ranking holds
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def ranking_queries(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array)
 
 
 def target_mask(rows: mx.array, valid: mx.array) -> mx.array:
-    """[n, n]: 0 where the batch's target k is a candidate for target i, MASKED_LOGIT where it is in i's context."""
+    """[n, n]: 0 where the batch's target k is a candidate for target i, MASKED_LOGIT where it is in i's
+    context.
+    """
     back = rows[:, None] - rows[None, :]
     context = (back > 0) & (back <= SPARED)
     return mx.where(valid[None, :] & ~context, 0.0, MASKED_LOGIT)

@@ -44,7 +44,8 @@ FILTERS = (
 class DocumentStep(StepState):
     """Calls train `live` on segments, given the first target of each; `model` itself is the running average.
 
-    The statistics that the anchor was fitted from are frozen: mean, basis and map, and with head regress its filter.
+    The statistics that the anchor was fitted from are frozen: mean, basis and map, and with head regress its
+    filter.
     """
 
     def __init__(self, model: RAMN, segments: Segments, config: TrainConfig) -> None:
@@ -143,7 +144,9 @@ def learning_rate(config: TrainConfig, number: int, total: int) -> float:
 def grouped_adamw(
     parameters: Any, gradients: Any, moments: dict[str, Any], rates: dict[str, mx.array]
 ) -> tuple[Any, dict[str, Any]]:
-    """AdamW with a learning rate and a decay for each group of parameters: the network, the filter, and the rest."""
+    """AdamW with a learning rate and a decay for each group of parameters: the network, the filter, and the
+    rest.
+    """
     flat: dict[str, dict[str, mx.array]] = {
         name: dict(tree_flatten(tree))
         for name, tree in (("weight", parameters), ("gradient", gradients), *moments.items())

@@ -1,4 +1,6 @@
-"""RAMN on documents: an anchor in closed form, then a network on top of it on all positions of every document."""
+"""RAMN on documents: an anchor in closed form, then a network on top of it on all positions of every
+document.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,8 @@ class DocumentTask(Task):
     def _fit_blend(self) -> np.ndarray:
         """Ranks by a blend that their own documents had no part in."""
         blend, placed = fit_blend(self.model, self.pool)
-        # Of the trained weights too, else their average would drift back to the blend that the steps began with.
+        # Of the trained weights too, else their average would drift back to the blend that the steps began
+        # with.
         for model in (self.model, self.step.live):
             model.blend = mx.array(blend.astype(np.float32))
         return placed

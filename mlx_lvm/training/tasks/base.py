@@ -1,4 +1,4 @@
-"""What a `Trainer` needs to know of what it trains: batches, a step, a validation, the metric that selects."""
+"""What a `Trainer` asks of what it trains: batches, step, validation, the metric that selects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Task(ABC):
 
     @abstractmethod
     def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
-        """What the step takes at each step of an epoch, from step `first` on: a function of seed and epoch."""
+        """What each step of an epoch takes, from step `first` on: a function of seed and epoch."""
 
     @abstractmethod
     def target_rows(self, epoch: int, step: int) -> np.ndarray:
@@ -52,7 +52,7 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Means over the validation windows: val_loss, val_cosine, val_centred_cosine, and what else selects."""
+        """Validation means: val_loss, val_cosine, val_centred_cosine, and what else selects."""
 
     def learning_rate(self, number: int, plateau: float) -> float:
         """Of optimiser step 1, 2, ...; `plateau` is what the validation loss has left of `config.lr`."""

@@ -1,4 +1,5 @@
-"""Which task a model takes: its class names one (`VectorModel.task`), its corpus's size whether it is streamed.
+"""Which task a model takes: its class names one (`VectorModel.task`), its corpus's size whether it is
+streamed.
 
 A new kind of task is a subclass of `Task` and a line in IN_MEMORY.
 """
@@ -53,7 +54,8 @@ def make_task(
     if model.task not in STREAMED:
         raise SetupInvalid(
             f"{model_config.model_type} is trained on a corpus in memory; {corpus.name} has "
-            f"{corpus.nbytes / 1e9:,.2f} GB of vectors, more than --memory {config.memory}. Give more, take a part "
+            f"{corpus.nbytes / 1e9:,.2f} GB of vectors, more than --memory {config.memory}. Give more, "
+            "take a part "
             "with `lvm data subset`, or train an architecture that reads windows."
         )
     return STREAMED[model.task](model, corpus, config, group)

@@ -1,8 +1,9 @@
-"""Windows of a corpus that is larger than the memory it may take: blocks are trained on while the next is read.
+"""Windows of a corpus that is larger than the memory it may take: blocks are trained on while the next is
+read.
 
-`TrainConfig.memory` decides, and nothing else: a corpus whose vectors are larger is streamed. `settle` puts a number
-in the place of `auto` before a run begins, so that a run goes on in the same order on a machine with more memory,
-or less.
+`TrainConfig.memory` decides, and nothing else: a corpus whose vectors are larger is streamed. `settle` puts a
+number in the place of `auto` before a run begins, so that a run goes on in the same order on a machine with
+more memory, or less.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from mlx_lvm.training.tasks.base import Task
 from mlx_lvm.training.tasks.windows import Validation, validation_sums
 
 BLOCK_BYTES = 512 << 20  # of a block at most: larger ones mix no better and take longer to begin with
-# Blocks in the memory given: the one in use, the next as it is read, and as it goes to the device while the former
+# Blocks in the memory given: the one in use, the next as it is read, and as it goes to the device while the
+# former
 # is let go. The fourth part is the sample's, which models are judged on.
 PARTS = 4
 
@@ -76,8 +78,10 @@ class StreamedTask(Task):
         self._sums = validation_sums(model, sampled, config, self.validation.mean)
         blocks = len(Epoch(self.layout, config.seed, 0))
         self.notes = [
-            f"{corpus.nbytes / 1e9:,.2f} GB of vectors are more than --memory {config.memory}: streamed in {blocks:,} "
-            f"blocks of at most {block_rows:,} vectors, windows shuffled within a block. Rows are checked as they are "
+            f"{corpus.nbytes / 1e9:,.2f} GB of vectors are more than --memory {config.memory}: streamed in "
+            f"{blocks:,} "
+            f"blocks of at most {block_rows:,} vectors, windows shuffled within a block. Rows are checked "
+            "as they are "
             "read, checksums are not: lvm data check does that",
             f"sampled for validation, the mean and the baselines: {sampled.sampled}",
         ]

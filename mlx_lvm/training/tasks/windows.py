@@ -1,4 +1,6 @@
-"""Windows of a corpus in memory: every target of the train documents once an epoch, in an order of the seed's."""
+"""Windows of a corpus in memory: every target of the train documents once an epoch, in an order of the
+seed's.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ class Validation:
         return {form.name: mean_cosine(form, self.windows) for form in forms}
 
     def figures(self, sums: Callable[[mx.array], mx.array]) -> dict[str, float]:
-        """Means over the windows of what `sums` adds up over a block's targets: loss, cosine, centred cosine."""
+        """Means of what `sums` adds up over a block's targets: loss, cosine, centred cosine."""
         targets = self.windows.targets
         parts = [sums(mx.array(targets[block])) for block in self.windows.blocks(VALIDATION_BLOCK)]
         totals = np.array(mx.stack(parts).sum(axis=0)).astype(np.float64)
