@@ -123,7 +123,8 @@ def headings(trainer: Trainer, folder: Path) -> list[str]:
         f"checkpoints: {each / 1e6:,.1f} MB each, at most {most / 1e6:,.1f} MB of disk",
     ]
     if not task.group.single:
-        lines.append(f"{task.group.size} processes share every batch")
+        shared = "share every batch" if task.shares_batches else "each compute every batch: one would do"
+        lines.append(f"{task.group.size} processes {shared}")
     return lines
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlx_lvm.cli.progress import headings
 from mlx_lvm.core.files import sha256
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
@@ -465,3 +466,9 @@ def test_a_broken_step_and_those_after_it_change_nothing(tmp_path: Path, small: 
         "sums.windows",
         "sums.broken",
     }
+
+
+def test_processes_that_share_nothing_are_told_so(tmp_path: Path, small: Corpus) -> None:
+    trainer = new(tmp_path / "run", small, "regress")
+    trainer.task.group = type("Pair", (), {"single": False, "size": 2})()  # type: ignore[assignment]
+    assert headings(trainer, tmp_path)[-1] == "2 processes each compute every batch: one would do"

@@ -36,6 +36,8 @@ class DocumentTask(Task):
     (regress: what is left of its loss), or of the best mean reciprocal rank (retrieve).
     """
 
+    shares_batches = False  # every process computes all of it, and rank 0's is the run
+
     model: RAMN
     corpus: Corpus
     step: DocumentStep

@@ -25,6 +25,8 @@ class Task(ABC):
 
     selection_metric = "val_cosine"  # the figure of `validate` whose best epoch is kept
 
+    shares_batches = True  # whether the processes of a group each compute a part of every batch
+
     model: VectorModel  # what is validated and saved
     corpus: Corpus | MappedCorpus
     config: TrainConfig
