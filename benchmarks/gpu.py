@@ -22,9 +22,9 @@ tune()
 
 from mlx_lvm.bench.timing import Bench, rows
 from mlx_lvm.bench.workers import Options
-from mlx_lvm.cli.bench import MODELS
 from mlx_lvm.core.files import read_json, write_json
 from mlx_lvm.errors import LvmError, SetupInvalid
+from mlx_lvm.models import trained
 
 PRECISIONS = {
     "float32": ("float32", False),
@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=trained(), default=trained())
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument(
         "--forward", nargs="*", type=int, default=TASKS["forward"], help="batch sizes of the forward pass"

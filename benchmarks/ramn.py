@@ -59,7 +59,7 @@ UNTRAINED: dict[str, dict[str, tuple[Any, str, Any]]] = {
 def train(head: str, corpus: Corpus, split: Split, **sizes: Any) -> RAMN:
     """The best epoch's model by the head's recipe, seed 0."""
     config = RAMNConfig(head=head, **sizes)
-    options = TrainConfig.from_dict(preset("best", config.variant)[0])
+    options = TrainConfig.from_dict(preset("best", config)[0])
     task, best = make_task(config, corpus, options, split=split), BestInMemory()
     trainer = Trainer(task, best)
     trainer.train()
@@ -75,7 +75,7 @@ def without(model: RAMN, part: str) -> Iterator[None]:
     if part == "network":
         model.start_at_baseline()
     elif part == "map":
-        for own in model.horizons:
+        for own in model.horizon_heads:
             own.map.weight = mx.zeros_like(own.map.weight)
     elif part == "trust":
         model.trust_limit = mx.full((1,), 100.0)

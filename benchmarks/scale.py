@@ -22,7 +22,7 @@ from mlx_lvm.core.linux_cpu import tune, tuning
 
 tune()
 
-from mlx_lvm.bench.roofline import step_work
+from mlx_lvm.bench.roofline import Cost
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
@@ -72,7 +72,7 @@ class Setting:
         )
         self.draw, self.vectors, self.context = np.random.default_rng(1), vectors, context
         self.corpus_bytes = corpus.vectors.nbytes + (0 if corpus.scales is None else corpus.scales.nbytes)
-        self.work = step_work(config, self.model.parameter_count(), BATCH, context)
+        self.work = Cost.of(self.model, context).step(BATCH)
         self.rounds: list[float] = []  # median seconds of a step in each
         self.run()
         self.rounds.clear()

@@ -29,7 +29,7 @@ tune()
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.data.corpus import gather, load_corpus
 from mlx_lvm.data.windows import context_rows
-from mlx_lvm.models import TRAINED, architecture, build, normalize
+from mlx_lvm.models import architecture, architectures, build, normalize
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.losses import total_loss
 from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, zero_moments
@@ -123,7 +123,7 @@ def main() -> None:
     )
     parser.add_argument(
         "model",
-        choices=[name for name in TRAINED if name != "ramn"],
+        choices=[name for name, model in architectures().items() if model.task == "windows"],
         help="ramn's step is of documents, not windows",
     )
     parser.add_argument("--batch-size", type=int, default=32)
@@ -134,7 +134,7 @@ def main() -> None:
     if options.capture and not mx.metal.is_available():
         sys.exit("error: --capture needs Metal, and so a Mac")
     corpus = load_corpus(options.corpus)
-    model = build(architecture(options.model)[1].from_dict({"dim": corpus.dim}))
+    model = build(architecture(options.model).config_class.from_dict({"dim": corpus.dim}))
     config = TrainConfig(corpus=options.corpus, loss_cosine=1.0, batch_size=options.batch_size)
     task = WindowTask(model, corpus, config)
     trainer = Trainer(task, Checkpoints())

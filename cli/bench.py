@@ -10,10 +10,10 @@ import typer
 
 from mlx_lvm.cli.common import Json, Output
 from mlx_lvm.errors import UsageError, nearest
+from mlx_lvm.models import architecture, build, trained
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-MODELS = ("amn", "lstm", "gru", "transformer", "ramn", "emn")
 FORWARD, TRAIN = (1, 8, 32, 128, 1024), (32, 256, 1024)
 COLUMNS = {
     "model": 11, "task": 7, "batch": 5, "mlx ms": 7, "p95": 7, "p99": 7, "eager": 7,
@@ -27,9 +27,7 @@ Panel = "What is timed"
 def bench(
     model: Annotated[
         str,
-        typer.Argument(
-            help="Architecture at its default sizes: amn, lstm, gru, transformer, ramn, emn, or all."
-        ),
+        typer.Argument(help=f"Architecture at its default sizes: {', '.join(trained())}, or all."),
     ] = "amn",
     against: Annotated[
         str, typer.Option(metavar="torch|none", help="Whose times stand beside MLX's.", rich_help_panel=Panel)
@@ -142,8 +140,8 @@ def bench(
 def _plan(model: str, tasks: str, batches: str, against: str, dtype: str, device: str) -> dict[str, Any]:
     """Models and (task, batch sizes). Raises UsageError for what is not known."""
     known = {"forward": FORWARD, "train": TRAIN, "epoch": (32,), "load": (1,)}
-    if model != "all" and model not in MODELS:
-        raise UsageError(f"unknown model '{model}'.{nearest(model, [*MODELS, 'all'])}")
+    if model != "all" and model not in trained():
+        raise UsageError(f"unknown model '{model}'.{nearest(model, [*trained(), 'all'])}")
     chosen = [task.strip() for task in tasks.split(",") if task.strip()]
     for task in chosen:
         if task not in known:
@@ -166,7 +164,7 @@ def _plan(model: str, tasks: str, batches: str, against: str, dtype: str, device
     if sizes is not None and min(sizes) < 1:
         raise UsageError(f"--batches {batches}: expected whole numbers above 0 with commas between them")
     return {
-        "models": MODELS if model == "all" else (model,),
+        "models": trained() if model == "all" else (model,),
         "tasks": [(t, sizes if sizes and t != "load" else known[t]) for t in chosen],
     }
 
@@ -240,19 +238,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _expect(out: Output, as_markdown: bool) -> None:
     """Floors of Apple's chips, computed from public figures."""
-    from mlx_lvm.bench.roofline import CHIPS, forward_work, step_work
-    from mlx_lvm.models import MODELS as ARCHITECTURES
-    from mlx_lvm.models import build
+    from mlx_lvm.bench.roofline import CHIPS, Cost
 
     columns, rows, floors = ["chip", "GB/s", "TFLOP/s"], [], []
     works = []
-    for name in MODELS:
-        config = ARCHITECTURES[name][1]()
-        parameters = build(config).parameter_count()
-        works += [
-            (name, "forward", 1, forward_work(config, parameters, 1)),
-            (name, "train", 32, step_work(config, parameters, 32)),
-        ]
+    for name in trained():
+        cost = Cost.of(build(architecture(name).config_class()), context=5)
+        works += [(name, "forward", 1, cost.forward(1)), (name, "train", 32, cost.step(32))]
     columns += [f"{name} {task} {batch}" for name, task, batch, _ in works]
     for chip in CHIPS:
         least = [found.floor(chip.flops, chip.bandwidth) * 1e3 for *_, found in works]

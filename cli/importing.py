@@ -9,7 +9,7 @@ import typer
 
 from mlx_lvm.cli.common import Json, Output
 from mlx_lvm.errors import SetupInvalid
-from mlx_lvm.models import MODELS
+from mlx_lvm.models import architectures
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -17,7 +17,8 @@ File = Annotated[
     Path, typer.Argument(help="A .pt, .pth or .safetensors file: a bare state dict or a whole checkpoint.")
 ]
 Name = Annotated[
-    str | None, typer.Option("--model", metavar="|".join(MODELS), help="Where names and shapes fit several.")
+    str | None,
+    typer.Option("--model", metavar="|".join(architectures()), help="Where names and shapes fit several."),
 ]
 Heads = Annotated[
     int | None, typer.Option("--heads", min=1, help="Attention heads of a transformer, which no shape tells.")
@@ -53,7 +54,7 @@ def import_(
         loaded = load_weights_file(file)  # one of ours: it says itself where it comes from
     else:
         state, described = (opened.arrays(), {}) if file.suffix == ".safetensors" else _read_torch(file)
-        loaded = to_model(state, described, model, heads, str(file))
+        loaded = to_model(state, described, model, {} if heads is None else {"heads": heads}, str(file))
         loaded.imported.update(file=file.name, sha256=sha256(file.read_bytes()))
     written = write_model(loaded, out, dtype=loaded.dtype)
     kind = loaded.model.config.model_type

@@ -18,8 +18,8 @@ from mlx_lvm.cli.train_one import resume_locked, run
 from mlx_lvm.config import Config, field_types
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
-from mlx_lvm.models import MODELS, TRAINED, architecture
-from mlx_lvm.training.config import BEST_OF, PRESETS, UNUSED, TrainConfig, preset
+from mlx_lvm.models import architecture, architectures, trained
+from mlx_lvm.training.config import PRESETS, TrainConfig, preset, presets_of
 from mlx_lvm.training.distributed import init
 from mlx_lvm.training.reporting import require_reporter
 from mlx_lvm.training.session import start_run
@@ -27,7 +27,7 @@ from mlx_lvm.training.tasks.choose import trainable
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-ARCHITECTURES = f"Architecture: {', '.join(TRAINED)}; or all of them on equal terms."
+ARCHITECTURES = f"Architecture: {', '.join(trained())}; or all of them on equal terms."
 
 HELP = """Train a model on the train documents of a corpus; keep the best checkpoint by validation cosine.
 
@@ -51,8 +51,8 @@ def _option_parameters() -> list[inspect.Parameter]:
             _parameter(field, kind, field.metadata["help"], f"{field.default}{presets_of(field.name)}")
         )
     sizes: dict[str, list[tuple[str, Any, Any]]] = {}
-    for name, config in ((name, MODELS[name][1]) for name in TRAINED):
-        for field, kind in _typed(config):
+    for name in trained():
+        for field, kind in _typed(architecture(name).config_class):
             if field.name != "dim":  # follows the corpus
                 sizes.setdefault(field.name, []).append((name, field, kind))
     for found in sizes.values():
@@ -61,17 +61,6 @@ def _option_parameters() -> list[inspect.Parameter]:
             found[0][1].name
         )
         out.append(_parameter(found[0][1], found[0][2], "; or ".join(helps), shown))
-    return out
-
-
-def presets_of(option: str) -> str:
-    """What the presets set an option to, for its help: "; best: 5, ramn 0"."""
-    out = ""
-    for name, changed in PRESETS.items():
-        of = BEST_OF if name == "best" else {}
-        values = [str(changed[option])] if option in changed else []
-        values += [f"{variant} {own[option]}" for variant, own in of.items() if option in own]
-        out += f"; {name}: {', '.join(values)}" if values else ""
     return out
 
 
@@ -210,12 +199,12 @@ def train(
 def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | None) -> dict[str, Recipe]:
     """Every architecture's recipe with the options given that it has; `--preset seed` is one of the four seeds alone."""
     out = {}
-    for name in TRAINED:
-        if preset_name == "seed" and name in UNUSED:
+    for name in trained():
+        if preset_name is not None and preset_name not in architecture(name).presets:
             continue
-        own = {field.name for of in (architecture(name)[1], TrainConfig) for field in fields(of)} - {
-            *UNUSED.get(name, ())
-        }
+        model = architecture(name)
+        own = {field.name for of in (model.config_class, TrainConfig) for field in fields(of)}
+        own -= {*model.unused_options}
         out[name] = recipe(
             name, {key: value for key, value in given.items() if key in own}, config, preset_name
         )
@@ -227,15 +216,16 @@ def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset
     values, sizes, named = read_toml(config) if config is not None else ({}, {}, None)
     name = model or named
     if name is None:
-        raise UsageError(f"which model? lvm train MODEL, one of {', '.join(TRAINED)}")
-    if name in MODELS and name not in TRAINED:
+        raise UsageError(f"which model? lvm train MODEL, one of {', '.join(trained())}")
+    if architecture(name).task == "fitted":
         raise UsageError(
             f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, or lvm eval lag-filter"
         )
-    known, unused = {field.name for field in fields(architecture(name)[1])} - {"dim"}, {*UNUSED.get(name, ())}
+    kind = architecture(name)
+    known, unused = {field.name for field in fields(kind.config_class)} - {"dim"}, {*kind.unused_options}
     train_keys = {field.name for field in fields(TrainConfig)} - unused
     sizes = {**sizes, **{key: value for key, value in given.items() if key in known}}
-    standing, standing_sizes = preset(preset_name or "best", architecture(name)[1].from_dict(sizes).variant)
+    standing, standing_sizes = preset(preset_name or "best", kind.config_class.from_dict(sizes))
     plain = TrainConfig.from_dict(standing).to_dict()
     idle = {
         key for key in unused if values.get(key, plain[key]) != plain[key]
@@ -278,7 +268,9 @@ def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
         return values, {}, sizes
     if not isinstance(sizes, dict):
         raise UsageError(f'{path}: [model] must be a table, or model = "name"')
-    known = sorted({"model_type", *(f.name for name in TRAINED for f in fields(MODELS[name][1]))})
+    known = sorted(
+        {"model_type", *(f.name for name in trained() for f in fields(architectures()[name].config_class))}
+    )
     for key in sizes:
         if key not in known:
             raise UsageError(f"{path}: unknown key '{key}' in [model].{nearest(key, known)}")

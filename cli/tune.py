@@ -12,7 +12,7 @@ from mlx_lvm.cli.common import Json, Output
 from mlx_lvm.cli.progress import StopOnSignal
 from mlx_lvm.cli.train import choose_device, model_options, recipe
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models import TRAINED
+from mlx_lvm.models import trained
 from mlx_lvm.training.run import Lock
 from mlx_lvm.training.tune import Search, best_of, open_study, plot, require_optuna, run_search, table
 
@@ -31,7 +31,7 @@ Examples:  lvm tune amn --trials 20
 
 
 def tune(
-    model: Annotated[str, typer.Argument(help=f"Architecture: {', '.join(TRAINED)}.", show_default=False)],
+    model: Annotated[str, typer.Argument(help=f"Architecture: {', '.join(trained())}.", show_default=False)],
     *,
     trials: Annotated[
         int,

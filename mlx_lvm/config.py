@@ -74,6 +74,19 @@ class Config:
         return self.from_dict({**self.to_dict(), **changes})
 
 
+@dataclass(frozen=True)
+class Range:
+    """What a search may choose for an option: a number from low to high, or one of `choices`.
+
+    log: whether it is drawn evenly in its logarithm.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+
 def field_types(config: type[Config]) -> dict[str, Any]:
     """The plain type of each field, `X | None` reduced to X."""
     out = {}
@@ -123,7 +136,7 @@ def parse_size(text: str) -> int:
     try:
         size = float(digits.removesuffix(unit)) * units[unit]
     except (ValueError, KeyError):
-        raise UsageError(f"'{text}' is no size; write it as 512M or 4G") from None
+        raise UsageError(f"'{text}' is not a size; write it as 512M or 4G") from None
     if not 1 <= size < 1 << 60:
-        raise UsageError(f"'{text}' is no size; write it as 512M or 4G")
+        raise UsageError(f"'{text}' is not a size; write it as 512M or 4G")
     return int(size)

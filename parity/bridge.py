@@ -9,19 +9,10 @@ import numpy as np
 import torch
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.errors import SetupInvalid, UsageError, nearest
-from mlx_lvm.parity.twins.amn import AMN
+from mlx_lvm.errors import SetupInvalid
+from mlx_lvm.parity.twins import twin_class
 from mlx_lvm.parity.twins.base import Twin
-from mlx_lvm.parity.twins.emn import EMN
-from mlx_lvm.parity.twins.filter import Filter
-from mlx_lvm.parity.twins.gru import GRU
-from mlx_lvm.parity.twins.lstm import LSTM
-from mlx_lvm.parity.twins.ramn import RAMN
-from mlx_lvm.parity.twins.transformer import Transformer
 
-TWINS: dict[str, type[Twin]] = {
-    twin.model_type: twin for twin in (AMN, LSTM, GRU, Transformer, RAMN, EMN, Filter)
-}
 TORCH = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -58,10 +49,8 @@ def twin(config: Any, weights: Mapping[str, mx.array], dtype: str = "float32") -
     Loads with strict=True: a missing or unknown name, or a wrong shape, raises SetupInvalid in torch's words.
     """
     kind = config["model_type"] if isinstance(config, Mapping) else config.model_type
-    if kind not in TWINS:
-        raise UsageError(f"no torch twin of model '{kind}'.{nearest(str(kind), list(TWINS))}")
     with torch.device("meta"):  # sizes only: the weights come from the file
-        out = TWINS[kind](config)
+        out = twin_class(kind)(config)
     try:
         out.load_state_dict(
             {name: to_torch(value).to(TORCH[dtype]) for name, value in weights.items()},

@@ -28,6 +28,7 @@ from mlx_lvm.parity.inputs import Case, random_case
 from mlx_lvm.parity.kinks import NULL, settle_kinks
 from mlx_lvm.parity.sides import Outputs, Sides, Subject, draw_cotangents, twin_gradients, twin_outputs
 from mlx_lvm.parity.taps import first_divergence, tap_case
+from mlx_lvm.parity.twins import twin_class
 from mlx_lvm.parity.twins.base import Twin
 
 HEADROOM = 16  # gradients this far below the largest number of a format may be summed over a batch in it
@@ -97,7 +98,7 @@ def buffer_checks(head: str, name: str, value: mx.array, subject: Subject) -> It
 
     A float32 angle of up to 100 is off by 100 u or so, and so is its sine.
     """
-    own = dict(bridge.TWINS[subject.config.model_type](subject.config).named_buffers())
+    own = dict(twin_class(subject.config.model_type)(subject.config).named_buffers())
     if name not in own or tuple(own[name].shape) != tuple(value.shape):
         yield failed(head, f"torch has no table '{name}' of shape {tuple(value.shape)}", name)
         return

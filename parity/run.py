@@ -15,7 +15,7 @@ from typing import Any
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import UsageError, nearest
 from mlx_lvm.hub.load import Loaded
-from mlx_lvm.models import MAX_CONTEXT, MODELS, ModelConfig
+from mlx_lvm.models import MAX_CONTEXT, ModelConfig, architecture, architectures
 from mlx_lvm.parity.arbiter import LIMIT, Check, verdict_of
 from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
 from mlx_lvm.parity.inputs import Case, adversarial_cases, length_cases, random_case, random_cases, real_cases
@@ -69,11 +69,11 @@ def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
 
     if reference == "all":
         names = dict.fromkeys(
-            [*MODELS, *weights.released()]
+            [*architectures(), *weights.released()]
         )  # a released head of an architecture is a subject of its own
         return [subject for name in names for subject in find_subjects(name, seed)]
-    if reference in MODELS and reference not in weights.released() and not Path(reference).exists():
-        return [Subject.drawn(MODELS[reference][1](), seed)]
+    if reference in architectures() and reference not in weights.released() and not Path(reference).exists():
+        return [Subject.drawn(architecture(reference).config_class(), seed)]
     return [replace(subject_of(load_model(reference)), origin=str(reference))]
 
 

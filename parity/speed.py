@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,9 @@ from safetensors.torch import load_file
 
 from mlx_lvm.bench.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
 from mlx_lvm.errors import SetupInvalid
+from mlx_lvm.parity.twins import twin_class
 from mlx_lvm.parity.twins.base import Prediction, Twin, normalize
 from mlx_lvm.parity.twins.losses import total
-
-CLASSES = {
-    "amn": "AMN",
-    "lstm": "LSTM",
-    "gru": "GRU",
-    "transformer": "Transformer",
-    "ramn": "RAMN",
-    "emn": "EMN",
-}
 
 
 class Torch:
@@ -50,8 +41,7 @@ class Torch:
 
     def twin(self) -> Twin:
         with torch.device("meta"):
-            module: Any = import_module(f"mlx_lvm.parity.twins.{self.options.model}")
-            twin: Twin = getattr(module, CLASSES[self.options.model])(self.config)
+            twin = twin_class(self.options.model)(self.config)
         twin.load_state_dict(
             load_file(self.folder / WEIGHTS, device=str(self.device)), strict=True, assign=True
         )

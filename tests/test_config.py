@@ -1,11 +1,14 @@
+from dataclasses import fields
+
 import pytest
 
 from mlx_lvm.config import field_types
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models import architecture, config_from_dict
+from mlx_lvm.models import architecture, config_from_dict, trained
 from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.models.ramn import RAMNConfig
-from mlx_lvm.training.config import BEST_OF, TrainConfig, preset
+from mlx_lvm.models.transformer import TransformerConfig
+from mlx_lvm.training.config import PRESETS, TrainConfig, preset
 
 
 def test_unknown_key_names_the_nearest() -> None:
@@ -74,16 +77,29 @@ def test_unknown_preset() -> None:
 
 
 def test_a_recipe_is_of_the_head() -> None:
-    regress, retrieve = (preset("best", RAMNConfig(head=head).variant)[0] for head in ("regress", "retrieve"))
+    regress, retrieve = (preset("best", RAMNConfig(head=head))[0] for head in ("regress", "retrieve"))
     assert (regress["epochs"], retrieve["epochs"]) == (3, 12) and regress["lr"] < retrieve["lr"]
 
 
 def test_a_recipe_holds_options_of_the_training_and_of_the_model() -> None:
-    train, model = preset("best", "transformer")
+    train, model = preset("best", TransformerConfig())
     assert (train["lr"], model) == (3e-4, {"dropout": 0.3})
-    assert preset("seed", "transformer")[1] == {}, "the research project's dropout is the default"
-    for variant in BEST_OF:
-        name = variant.partition("-")[0]
-        train, model = preset("best", variant)
-        TrainConfig.from_dict(train)
-        architecture(name)[1].from_dict(model)
+    assert preset("seed", TransformerConfig())[1] == {}, "the research project's dropout is the default"
+
+
+@pytest.mark.parametrize("name", trained())
+def test_what_an_architecture_says_of_its_training_are_options(name: str) -> None:
+    model = architecture(name)
+    options, sizes = (
+        {field.name for field in fields(config)} for config in (TrainConfig, model.config_class)
+    )
+    assert {*model.unused_options} <= options and {*model.search} <= sizes and {*model.presets} <= {*PRESETS}
+    for recipe in model.recipes.values():
+        TrainConfig.from_dict({key: value for key, value in recipe.items() if key in options})
+        model.config_class.from_dict({key: value for key, value in recipe.items() if key not in options})
+    heads = model.config_class.__dataclass_fields__.get("head")
+    variants = {
+        model.config_class.from_dict({} if heads is None else {"head": head}).variant
+        for head in (heads.metadata["choices"] if heads else ("",))
+    }
+    assert {*model.recipes} <= variants, "a recipe that no variant asks for"

@@ -151,7 +151,7 @@ def markdown(names: tuple[str, ...] = ("amn", "lstm", "gru", "transformer"), bat
         "|---" * (len(chips) + 1) + "|",
     ]
     for name in names:
-        config: ModelConfig = architecture(name)[1]()
+        config: ModelConfig = architecture(name).config_class()
         model: VectorModel = build(config)
         forward, step, plain = (make(config, batch) for make in (forward_pass, training_step, plain_step))
         counts.append(f"| {name} | {forward.total} | {step.total} | {plain.total} | {step.buffers} |")

@@ -3,25 +3,22 @@
     floor = max(FLOPs / peak FLOP/s, bytes / peak bytes/s)
 
 No program can be faster, and none is as fast: what is left between it and a measured time is the part that work could win.
-FLOPs are those of the models as they are computed here (AMN does not project its context, the transformer's last layer
-makes one position), a multiplication and an addition counted as two; only products of matrices are counted.
+FLOPs are those of the models as they are computed here (`VectorModel.products`), a multiplication and an addition
+counted as two; only products of matrices are counted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlx_lvm.models import VectorModel
 
 FLOAT = 4  # bytes
 # Passes of a training step over all parameters: read forward and backward, gradient written and read for its norm, AdamW
 # reads four arrays and writes three.
 PASSES = 11
-EMN_ROWS, EMN_FEATURES, EMN_EACH = (
-    22,
-    108,
-    18,
-)  # of EMN: rows, features of all together, of each row with its kind
-MIXTURES, SEEN, MAPPED = 12, 5, 3  # of RAMN: all, those its network reads, those its map reads
 
 
 @dataclass(frozen=True)
@@ -36,79 +33,42 @@ class Work:
         return max(self.flops / flops_per_second, self.bytes / bytes_per_second)
 
 
-def products(config: Any, context: int) -> tuple[float, float]:
-    """(multiplications of one window forward, those of them whose input is the context itself and needs no gradient).
+@dataclass(frozen=True)
+class Cost:
+    """What decides a model's work: the multiplications of a window (see `Products`), its parameters and its input."""
 
-    config: a model's, or anything with its sizes and `model_type`. Raises ValueError for a model that is not counted.
-    """
-    d, length = config.dim, context
-    if config.model_type == "amn":
-        a, h = config.attention_dim, config.hidden_dim
-        return 2 * d * a + 2 * length * d + 2 * d * h + h * (h // 2) + (h // 2) * d, d * a
-    h = config.hidden_dim
-    if config.model_type == "lstm":
-        first = length * d * 4 * h
-        recurrent = (length - 1) * 4 * h * h  # the first state is zero
-        return first + recurrent + (config.layers - 1) * (length * 4 * h * h + recurrent) + h * d, first
-    if config.model_type == "gru":
-        first = length * d * h
-        return first + config.layers * (2 * length - 1) * 3 * h * h + h * d, first
-    if config.model_type == "transformer":
-        first, f = length * d * h, config.ffn_dim
+    products: float
+    no_gradient: float
+    parameters: int
+    dim: int
+    context: int
 
-        def layer(queries: int) -> float:
-            attention = (
-                2 * queries + 2 * length
-            ) * h * h + 2 * queries * length * h  # q, output; k, v; scores and mixture
-            return 2 * attention + 2 * queries * h * f
+    @classmethod
+    def of(cls, model: VectorModel, context: int) -> Cost:
+        """Raises ValueError for a model whose multiplications nobody counted."""
+        total, no_gradient = type(model).products(model.config, context)
+        return cls(total, no_gradient, model.parameter_count(), model.config.dim, context)
 
-        return first + (config.layers - 1) * layer(length) + layer(1) + h * h + h * d, first
-    if config.model_type == "ramn" and (config.head, config.horizons, config.queries) == ("regress", 1, 0):
-        width = min(config.rank, d)
-        mixing, rotation = (
-            MIXTURES * length * d,
-            MIXTURES * d * d,
-        )  # ages and the context need no gradient, nor do mixtures of them
-        network = (SEEN * width + 2) * h + h * h + h * width
-        return mixing + rotation + network + MAPPED * width * d + 2 * d * d, 2 * mixing + rotation
-    if config.model_type == "emn" and config.expert != "yes":
-        outputs = 1 if config.head == "predict" else 2
-        mixing, pairs = (
-            (EMN_ROWS - 2) * length * d,
-            EMN_ROWS * EMN_ROWS * d,
-        )  # of inputs that need no gradient
-        network = EMN_FEATURES * h + h * h + h * EMN_ROWS * outputs
-        network += EMN_ROWS * (EMN_EACH * h + h * h + h * outputs) + h * h
-        out = 2 * EMN_ROWS * d + (
-            d * d if config.head == "rank" else 0
-        )  # filter and corrections, or two directions
-        return mixing + pairs + network + out, 2 * mixing + 2 * pairs + EMN_FEATURES * h
-    raise ValueError(f"no count of {config.model_type}'s multiplications")
+    def forward(self, batch: int) -> Work:
+        """A forward pass: weights and contexts are read, predictions written, once."""
+        return Work(2.0 * batch * self.products, FLOAT * (self.parameters + self._vectors(batch)))
 
+    def step(self, batch: int) -> Work:
+        """A training step: backward twice the multiplications of forward, less those for the context's gradient."""
+        flops = 2.0 * batch * (3 * self.products - self.no_gradient)
+        return Work(flops, FLOAT * (PASSES * self.parameters + self._vectors(batch)))
 
-def forward_work(config: Any, parameters: int, batch: int, context: int = 5) -> Work:
-    """A forward pass: weights and contexts are read, predictions written, once."""
-    total, _ = products(config, context)
-    return Work(2.0 * batch * total, FLOAT * (parameters + batch * (context + 1) * config.dim))
+    def work(self, task: str, batch: int, windows: int = 0) -> Work:
+        """Of a task of `lvm bench`. windows: those of an epoch."""
+        if task == "train":
+            return self.step(batch)
+        if task == "epoch":
+            one, steps = self.step(batch), windows / batch
+            return Work(one.flops * steps, one.bytes * steps)
+        return self.forward(1 if task == "load" else batch)
 
-
-def step_work(config: Any, parameters: int, batch: int, context: int = 5) -> Work:
-    """A training step: twice as many multiplications backward as forward, less those that would give the context's gradient."""
-    total, first = products(config, context)
-    return Work(
-        2.0 * batch * (3 * total - first), FLOAT * (PASSES * parameters + batch * (context + 1) * config.dim)
-    )
-
-
-def work(config: Any, parameters: int, task: str, batch: int, context: int = 5, windows: int = 0) -> Work:
-    """Of a task of `lvm bench`. windows: those of an epoch."""
-    if task == "train":
-        return step_work(config, parameters, batch, context)
-    if task == "epoch":
-        one = step_work(config, parameters, batch, context)
-        steps = windows / batch
-        return Work(one.flops * steps, one.bytes * steps)
-    return forward_work(config, parameters, 1 if task == "load" else batch, context)
+    def _vectors(self, batch: int) -> int:
+        return batch * (self.context + 1) * self.dim
 
 
 @dataclass(frozen=True)

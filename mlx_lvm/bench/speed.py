@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.bench.roofline import Cost
 from mlx_lvm.bench.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.core.mlx import mx
@@ -44,7 +45,7 @@ class Mlx:
         self.options, self.folder = options, Path(options.folder)
         self.corpus = load_corpus(options.corpus)
         self.windows = windows(self.corpus, split_corpus(self.corpus).train, options.context, "train")
-        self.config = architecture(options.model)[1].from_dict({"dim": self.corpus.dim})
+        self.config = architecture(options.model).config_class.from_dict({"dim": self.corpus.dim})
         precision = "bfloat16" if options.dtype == "bfloat16" else "float32"
         self.train_config = TrainConfig(
             corpus=options.corpus, context=options.context, loss_cosine=1.0, precision=precision
@@ -55,7 +56,8 @@ class Mlx:
         shared = {
             "model": as_dict(self.config),
             "train": asdict(self.train_config),
-            "parameters": model.parameter_count(),
+            "cost": asdict(Cost.of(model, options.context)),
+            "learns_from_windows": model.task == "windows",
         }
         (self.folder / CONFIG).write_text(json.dumps({**shared, "windows": len(self.windows)}))
         np.save(self.folder / VECTORS, self.corpus.numpy())

@@ -12,12 +12,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from mlx_lvm.bench.roofline import work
+from mlx_lvm.bench.roofline import Cost
 from mlx_lvm.bench.workers import CONFIG, Cell, Options, Worker
 from mlx_lvm.errors import LvmError, SetupInvalid
 
@@ -155,11 +154,11 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of a model, each when it is measured. tasks: (task, batch sizes); note hears what does not run, say what comes next."""
     shared = json.loads((Path(timing.options.folder) / CONFIG).read_text())
-    config, name = SimpleNamespace(**shared["model"]), timing.options.model
+    cost, name = Cost(**shared["cost"]), timing.options.model
     for task, batches in tasks:
-        if name in ("ramn", "emn") and task == "epoch":
+        if task == "epoch" and not shared["learns_from_windows"]:
             note(
-                f"{name} learns from all positions of a document at once, its torch twin from windows: no epoch of the same work"
+                f"{name} learns from whole documents, its torch twin from windows: no epoch of the same work"
             )
             continue
         hows: dict[str, Sequence[str]] = {"mlx": ["compiled", "eager"] if task == "forward" else ["compiled"]}
@@ -170,7 +169,7 @@ def rows(
         for batch in batches:
             say(f"{name}: {task} at batch {batch}")
             times = timing.cell(task, batch, hows, seconds, note)
-            least = work(config, shared["parameters"], task, batch, timing.options.context, shared["windows"])
+            least = cost.work(task, batch, shared["windows"])
             yield row(
                 name, task, batch, times, least.floor(timing.peaks["flops"], timing.peaks["bytes"]) * 1e3
             )

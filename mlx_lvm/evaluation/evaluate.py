@@ -22,7 +22,6 @@ from mlx_lvm.evaluation.setup import MAX_WINDOWS, Bench, Measured, set_up
 from mlx_lvm.evaluation.summary import claim, summarise, verdict
 from mlx_lvm.hub.load import Loaded, for_corpus
 from mlx_lvm.metrics.retrieval import Pool, chance
-from mlx_lvm.models.base import VectorModel
 from mlx_lvm.predictors.base import Predictor
 from mlx_lvm.predictors.baselines import NAMES, controls
 from mlx_lvm.predictors.history import predictor_of
@@ -146,7 +145,8 @@ def examine(
 
 def purpose_of(subject: Loaded | Predictor | str) -> str:
     """The figure that a model is made for; cosine for everything else."""
-    return subject.model.purpose if isinstance(subject, Loaded) else VectorModel.purpose
+    ranks = isinstance(subject, Loaded) and subject.model.config.objective == "rank"
+    return "centred.mrr" if ranks else "cosine"
 
 
 def measure_all(

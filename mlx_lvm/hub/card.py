@@ -8,17 +8,9 @@ from typing import Any
 
 from mlx_lvm.hub.load import Loaded
 
-TITLES = {
-    "amn": "Attention mixture network",
-    "lstm": "LSTM",
-    "gru": "GRU",
-    "transformer": "Transformer decoder",
-    "ramn": "Recency-anchored mixture network",
-    "filter": "Lag filter",
-}
 PREDICTED = {
-    "cosine": "the embedding of the next chunk",
-    "centred.mrr": "a direction to rank chunks by that puts the next one first (no likely chunk itself)",
+    "predict": "the embedding of the next chunk",
+    "rank": "a direction to rank chunks by that puts the next one first (no likely chunk itself)",
 }
 COLUMNS = {
     "cosine": "cosine",
@@ -51,8 +43,8 @@ def model_card(
     config = loaded.model.config
     parts = [
         "---\nlibrary_name: mlx-lvm\nlicense: mit\ntags: [mlx, pytorch, embeddings, latent-vector-model]\n---",
-        f"# {TITLES.get(config.model_type, config.model_type)} ({config.variant})",
-        f"Reads {_read(loaded)} and predicts {PREDICTED[loaded.model.purpose]}, [batch, {config.dim}], of unit length. "
+        f"# {loaded.model.title} ({config.variant})",
+        f"Reads {_read(loaded)} and predicts {PREDICTED[config.objective]}, [batch, {config.dim}], of unit length. "
         f"{loaded.model.parameter_count():,} parameters, stored in {dtype}.{_beyond(loaded)}",
         _results(figures, dtype),
         parity or "## Parity with PyTorch\n\nNot run at export. `lvm parity MODEL` runs it.",
@@ -63,7 +55,7 @@ def model_card(
 
 
 def _read(loaded: Loaded) -> str:
-    most, dim = getattr(loaded.model, "history", 0), loaded.model.config.dim
+    most, dim = loaded.model.config.history, loaded.model.config.dim
     if most:
         return f"the chunk embeddings of a document so far, the last {most} at most, [batch, 1 to {most}, {dim}],"
     return f"{loaded.context} chunk embeddings of a document, [batch, {loaded.context}, {dim}],"
@@ -72,10 +64,12 @@ def _read(loaded: Loaded) -> str:
 def _beyond(loaded: Loaded) -> str:
     """What a model gives or takes besides."""
     config, said = loaded.model.config, ""
-    horizons, queries = getattr(config, "horizons", 1), getattr(config, "queries", 0)
-    if horizons > 1:
-        said += f" `ahead` [batch, {horizons}, {config.dim}] holds the next {horizons} chunks, each predicted directly."
-    if queries:
+    if config.horizons > 1:
+        said += (
+            f" `ahead` [batch, {config.horizons}, {config.dim}] holds the next {config.horizons} chunks, "
+            "each predicted directly."
+        )
+    if config.takes_queries:
         said += f" A second argument, a query [batch, {config.dim}], says what comes; rows of zeros are none."
     return said
 

@@ -26,7 +26,7 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import InvalidFile, LvmError, UsageError, nearest
-from mlx_lvm.models import MODELS, VectorModel, build, config_from_dict
+from mlx_lvm.models import VectorModel, architectures, build, config_from_dict
 from mlx_lvm.models.emn import EMN
 from mlx_lvm.models.weights import DTYPES, set_weights
 
@@ -121,13 +121,13 @@ def locate(reference: str | Path) -> Path:
         raise InvalidFile(f"{path}: neither a run (checkpoints/) nor an exported model ({WEIGHTS})")
     if path.exists():
         return path
-    if text in MODELS:
+    if text in architectures():
         raise UsageError(
             f"no released weights for '{text}'. Train it: lvm train {text}, then name the run folder."
         )
     if path.name == text and path.suffix == "":
         raise UsageError(
-            f"unknown model '{text}'.{nearest(text, sorted({*MODELS, *released}))} Or give a run folder or a .safetensors file."
+            f"unknown model '{text}'.{nearest(text, sorted({*architectures(), *released}))} Or give a run folder or a .safetensors file."
         )
     raise InvalidFile(f"{path}: no such file or folder")
 

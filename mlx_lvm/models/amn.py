@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlx_lvm.config import option
 from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
-from mlx_lvm.models.base import ModelConfig, Prediction, VectorModel, normalize
+from mlx_lvm.models.base import WIDTHS, ModelConfig, Prediction, Products, Shapes, VectorModel, normalize
 from mlx_lvm.models.layers import Linear, mixture, similarity
 
 
@@ -35,6 +35,14 @@ class AMN(VectorModel):
 
     1,510,912 parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.amn.AMN`.
     """
+
+    config_class = AMNConfig
+    title = "Attention mixture network"
+    # It starts at the mean of its context and leaves it too fast at the default learning rate.
+    recipes: ClassVar = {"amn": {"lr": 3e-5}}
+    presets = ("best", "seed")
+    search: ClassVar = {"hidden_dim": WIDTHS}
+    small: ClassVar = {"dim": 48, "attention_dim": 24, "hidden_dim": 32}
 
     config: AMNConfig
 
@@ -63,6 +71,19 @@ class AMN(VectorModel):
             residual = layer(residual)
         raw = baseline + residual
         return Prediction(raw, normalize(raw), attention, baseline, residual)
+
+    @classmethod
+    def products(cls, config: Any, context: int) -> Products:
+        """Scores and mixture cost 2 length dim: the context is never projected."""
+        d, a, h = config.dim, config.attention_dim, config.hidden_dim
+        return Products(2 * d * a + 2 * context * d + 2 * d * h + h * (h // 2) + (h // 2) * d, d * a)
+
+    @classmethod
+    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+        match shapes:
+            case {"context_encoder.weight": (attention, dim), "residual_net.0.weight": (hidden, _)}:
+                return {"dim": dim, "attention_dim": attention, "hidden_dim": hidden}
+        return None
 
     def start_at_baseline(self) -> None:
         """The residual network's last layer becomes zero: the model begins as the mean of its context."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from mlx_lvm.config import Config, option
+from mlx_lvm.config import Config, Range, option
 from mlx_lvm.core.mlx import mx, nn, tree_flatten
 from mlx_lvm.errors import UsageError
 
 SUM_WIDTH = 32  # numbers added in one go where a sum is taken in two stages
 SMALLEST_NORMAL = 2.0**-126  # of float32 and bfloat16; devices may take what lies below for zero
-MAX_CONTEXT = (
-    100  # positions in the transformer's table; the other models keep to it so that all are comparable
-)
+# Positions in the transformer's table; the other models keep to it so that all are comparable.
+MAX_CONTEXT = 100
+WIDTHS = Range(choices=(128, 256, 512))  # of a hidden layer, for a search
+
+Objective = Literal["predict", "rank"]
+Shapes = Mapping[str, tuple[int, ...]]  # of the tensors of a state dict, by name
 
 
 class Prediction(NamedTuple):
@@ -33,9 +38,19 @@ class Prediction(NamedTuple):
     ahead: mx.array | None = None
 
 
+class Products(NamedTuple):
+    """Multiplications of one window's forward pass, those of matrix products alone.
+
+    no_gradient: those among them whose input is the context itself, which needs no gradient.
+    """
+
+    total: float
+    no_gradient: float = 0.0
+
+
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """Sizes of a model. `dim`, the width of the embeddings, follows the corpus."""
+    """Sizes of a model, and what follows from them. `dim`, the width of the embeddings, follows the corpus."""
 
     model_type: ClassVar[str] = ""
 
@@ -43,22 +58,53 @@ class ModelConfig(Config):
 
     @property
     def variant(self) -> str:
-        """The name that recipes and released weights go by: the model type, with its head where that is not the first."""
+        """The name of its recipe and of released weights: the model type, and its head where not the first."""
         return self.model_type
+
+    @property
+    def objective(self) -> Objective:
+        """What the model is made for: to predict the next chunk, or to rank it first among candidates."""
+        return "predict"
+
+    @property
+    def history(self) -> int:
+        """Chunks before the target that it reads where a document has them; 0: it reads a window."""
+        return 0
+
+    @property
+    def horizons(self) -> int:
+        """Chunks after the context that it predicts, each directly."""
+        return 1
+
+    @property
+    def takes_queries(self) -> bool:
+        """Whether the model has a second argument, a query [batch, dim]."""
+        return False
 
 
 class VectorModel(nn.Module):
     """A network from a window of embeddings to the next one: [batch, length, dim] -> Prediction.
 
-    Parameter names and layouts are those of the torch twin in `mlx_lvm.parity`, so one file serves both.
+    Parameter names and layouts are those of the torch twin in `mlx_lvm.parity`, so one file serves both. The class
+    says all that the rest of the library asks of an architecture; see `mlx_lvm.models.registry`.
     """
 
-    purpose = (
-        "cosine"  # the figure of an evaluation that the model is made for, and its verdict speaks of first
-    )
+    config_class: ClassVar[type[ModelConfig]]
+    title: ClassVar[str]  # in words, for cards and reports
 
     # What trains it: a key of `mlx_lvm.training.tasks`, or "fitted" for a model that nothing trains by gradient.
     task: ClassVar[str] = "windows"
+    # What preset `best` sets for a variant besides what it sets for all: training options and options of the model.
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    presets: ClassVar[tuple[str, ...]] = ("best",)  # the presets that are a recipe of it
+    unused_options: ClassVar[tuple[str, ...]] = ()  # training options that mean nothing to it
+    search: ClassVar[Mapping[str, Range]] = {}  # what `lvm tune` may choose of its own options
+    # Sizes at which tests and the self-test are quick and lose nothing.
+    small: ClassVar[Mapping[str, Any]] = {}
+    # Options that no shape tells on import, with the names under which other people's configs hold them.
+    not_in_shapes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    config: ModelConfig
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -66,6 +112,16 @@ class VectorModel(nn.Module):
 
     def __call__(self, context: mx.array) -> Prediction:
         raise NotImplementedError  # every architecture defines its own
+
+    @classmethod
+    def products(cls, config: Any, context: int) -> Products:
+        """The multiplications of one window of `context` chunks. Raises ValueError where nobody counted them."""
+        raise ValueError(f"no count of {cls.config_class.model_type}'s multiplications")
+
+    @classmethod
+    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+        """The options that a state dict with these names and shapes has; None where it is of another architecture."""
+        return None
 
     def check_context(self, context: mx.array) -> None:
         """Raises UsageError where `context` is not [batch, 1..100, dim]."""
@@ -80,7 +136,7 @@ class VectorModel(nn.Module):
             )
 
     def start_at_baseline(self) -> None:
-        """Make the untrained model equal its own closed form; a model without one stays as it was drawn."""
+        """Make the untrained model equal its own baseline; a model without one stays as it was drawn."""
 
     def serving(self, contexts: mx.array) -> VectorModel:
         """The model as it serves these contexts [batch, length, dim]: itself, but where it needs a corpus and has none."""
@@ -131,6 +187,12 @@ def row_sum(x: mx.array) -> mx.array:
     if width % SUM_WIDTH or width == SUM_WIDTH:
         return x.sum(axis=-1, keepdims=True)
     return x.reshape(*x.shape[:-1], -1, SUM_WIDTH).sum(axis=-1).sum(axis=-1, keepdims=True)
+
+
+def count_layers(shapes: Shapes, pattern: str) -> int:
+    """One more than the highest layer number, the first group of `pattern`, in the names that it matches."""
+    numbers = [int(match.group(1)) for name in shapes if (match := re.match(pattern, name))]
+    return max(numbers, default=-1) + 1
 
 
 def as_dict(config: ModelConfig) -> dict[str, Any]:

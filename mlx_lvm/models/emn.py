@@ -24,15 +24,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mlx_lvm.config import option
+from mlx_lvm.config import Range, option
 from mlx_lvm.core.activations import gelu
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize
+from mlx_lvm.models.base import (
+    MAX_CONTEXT,
+    ModelConfig,
+    Objective,
+    Prediction,
+    Products,
+    VectorModel,
+    normalize,
+)
 from mlx_lvm.models.layers import Linear
 
 TOKENS = 16  # last chunks with a weight of their own
@@ -78,6 +86,14 @@ class EMNConfig(ModelConfig):
     @property
     def variant(self) -> str:
         return self.model_type if self.head == "predict" else f"{self.model_type}-{self.head}"
+
+    @property
+    def objective(self) -> Objective:
+        return "predict" if self.head == "predict" else "rank"
+
+    @property
+    def history(self) -> int:
+        return MAX_CONTEXT
 
     @property
     def has_expert(self) -> bool:
@@ -166,9 +182,26 @@ class EMN(VectorModel):
     `mlx_lvm.parity.twins.emn.EMN`.
     """
 
-    config: EMNConfig
+    config_class = EMNConfig
+    title = "Equivariant mixture network"
     task = "geometry"
-    history = MAX_CONTEXT  # chunks before the target that it reads where a document has them
+    recipes: ClassVar = {
+        "emn": {
+            "epochs": 6, "batch_size": 128, "lr": 6e-3, "weight_decay": 0.01, "clip": 5.0, "early_stop": 0,
+        },
+        "emn-rank": {
+            "epochs": 8, "batch_size": 16, "lr": 5e-3, "weight_decay": 0.01, "clip": 5.0, "early_stop": 0,
+        },
+    }  # fmt: skip
+    # Its losses follow from its head; its start and schedule are its own.
+    unused_options = (
+        "loss_mse", "loss_cosine", "loss_infonce", "loss_moment", "loss_variance", "temperature",
+        "residual_init", "precision", "plateau_factor", "plateau_patience",
+    )  # fmt: skip
+    search: ClassVar = {"dropout": Range(0.0, 0.5), "hidden_dim": Range(choices=(24, 48, 96))}
+    small: ClassVar = {"dim": 48, "expert": "yes", "rank": 20, "hidden_dim": 16}
+
+    config: EMNConfig
 
     def __init__(self, config: EMNConfig) -> None:
         super().__init__(config)
@@ -198,10 +231,6 @@ class EMN(VectorModel):
             if config.has_expert:
                 self.expert = Expert(config)
         self._kernels = mx.array(kernels()[:, ::-1].copy())  # oldest first, as contexts are
-
-    @property
-    def purpose(self) -> str:  # type: ignore[override]
-        return "cosine" if self.config.head == "predict" else "centred.mrr"
 
     def __call__(self, context: mx.array) -> Prediction:
         self.check_context(context)
@@ -284,3 +313,17 @@ class EMN(VectorModel):
         every[len(pairs) + len(PAIRED) - 1] = each[len(REFERENCES) - 1] = 0
         self.every_in.weight = self.every_in.weight * mx.array(every)
         self.each_in.weight = self.each_in.weight * mx.array(each)
+
+    @classmethod
+    def products(cls, config: Any, context: int) -> Products:
+        """Rows and their inner products need no gradient. Raises ValueError for a model with an expert."""
+        if config.expert == "yes":
+            return super().products(config, context)
+        d, h, outputs = config.dim, config.hidden_dim, 1 if config.head == "predict" else 2
+        together, each = 108, 12 + KIND  # features; see `invariants`
+        mixing, pairs = (ROWS - 2) * context * d, ROWS * ROWS * d
+        network = together * h + h * h + h * ROWS * outputs
+        network += ROWS * (each * h + h * h + h * outputs) + h * h
+        # Filter and corrections, or two directions.
+        out = 2 * ROWS * d + (d * d if config.head == "rank" else 0)
+        return Products(mixing + pairs + network + out, 2 * mixing + 2 * pairs + together * h)

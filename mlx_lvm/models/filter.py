@@ -1,4 +1,4 @@
-"""Lag filter: the closed form that weighs what was read by its age alone, as a model that files and PyTorch can hold.
+"""Lag filter: the baseline that weighs what was read by its age alone, as a model that files and PyTorch can hold.
 
 raw_t = sum_k a_k x_{t-k} + b m + g mean(x)
 
@@ -9,11 +9,19 @@ The same scalars for every dimension; a lag that reaches before the first chunk 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, is_chunk, normalize
+from mlx_lvm.models.base import (
+    MAX_CONTEXT,
+    ModelConfig,
+    Prediction,
+    Shapes,
+    VectorModel,
+    is_chunk,
+    normalize,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,10 @@ class FilterConfig(ModelConfig):
     )
     centroid: bool = option(False, "whether the mean of everything read has a weight too", group="Model")
 
+    @property
+    def history(self) -> int:
+        return MAX_CONTEXT if self.centroid else self.lags
+
 
 class Filter(VectorModel):
     """Context [batch, length, dim] -> Prediction; 774 parameters at the default sizes, 768 of them the mean m.
@@ -33,7 +45,10 @@ class Filter(VectorModel):
     Unfitted it is the mean of the last chunks. Torch twin: `mlx_lvm.parity.twins.filter.Filter`.
     """
 
+    config_class = FilterConfig
+    title = "Lag filter"
     task = "fitted"
+    small: ClassVar = {"dim": 48, "lags": 4, "centroid": True}
 
     config: FilterConfig
 
@@ -44,11 +59,6 @@ class Filter(VectorModel):
         self.mean_weight = mx.zeros((1,))
         if config.centroid:
             self.centroid_weight = mx.zeros((1,))
-
-    @property
-    def history(self) -> int:
-        """Chunks before the target that it reads where a document has them."""
-        return MAX_CONTEXT if self.config.centroid else self.config.lags
 
     def __call__(self, context: mx.array) -> Prediction:
         self.check_context(context)
@@ -68,3 +78,10 @@ class Filter(VectorModel):
         # One product, so that the gradients of the scalars are products too: MLX's CPU adds long sums one after the other.
         raw = mx.concatenate(weights) @ mx.concatenate(parts, axis=1)
         return Prediction(raw, normalize(raw))
+
+    @classmethod
+    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+        match shapes:
+            case {"lag_weights": (lags,), "mean": (dim,), "mean_weight": (1,)}:
+                return {"dim": dim, "lags": lags, "centroid": "centroid_weight" in shapes}
+        return None

@@ -8,12 +8,21 @@ raw = W_out x_last + b_out,  unit = raw / |raw|
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import layers
-from mlx_lvm.models.base import ModelConfig, Prediction, VectorModel, normalize
+from mlx_lvm.models.base import (
+    WIDTHS,
+    ModelConfig,
+    Prediction,
+    Products,
+    Shapes,
+    VectorModel,
+    count_layers,
+    normalize,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,13 @@ class GRU(VectorModel):
     7,095,552 parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.gru.GRU`.
     """
 
+    config_class = GRUConfig
+    title = "GRU"
+    recipes: ClassVar = {"gru": {"lr": 1e-4}}
+    presets = ("best", "seed")
+    search: ClassVar = {"hidden_dim": WIDTHS}
+    small: ClassVar = {"dim": 48, "hidden_dim": 32, "layers": 2}
+
     config: GRUConfig
 
     def __init__(self, config: GRUConfig) -> None:
@@ -58,3 +74,18 @@ class GRU(VectorModel):
             x = block(x)
         raw = self.output_proj(x[-1])
         return Prediction(raw, normalize(raw))
+
+    @classmethod
+    def products(cls, config: Any, context: int) -> Products:
+        """The first state of every block is zero, and costs nothing."""
+        h = config.hidden_dim
+        first = context * config.dim * h
+        return Products(first + config.layers * (2 * context - 1) * 3 * h * h + h * config.dim, first)
+
+    @classmethod
+    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+        layers = count_layers(shapes, r"blocks\.(\d{1,3})\.gru\.")
+        match shapes:
+            case {"input_proj.weight": (hidden, dim)} if layers:
+                return {"dim": dim, "hidden_dim": hidden, "layers": layers}
+        return None

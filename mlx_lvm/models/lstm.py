@@ -7,12 +7,21 @@ raw = W h_last + b,  unit = raw / |raw|
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from mlx_lvm.config import option
+from mlx_lvm.config import Range, option
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import layers
-from mlx_lvm.models.base import ModelConfig, Prediction, VectorModel, normalize
+from mlx_lvm.models.base import (
+    WIDTHS,
+    ModelConfig,
+    Prediction,
+    Products,
+    Shapes,
+    VectorModel,
+    count_layers,
+    normalize,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,12 @@ class LSTM(VectorModel):
     5,120,768 parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.lstm.LSTM`.
     """
 
+    config_class = LSTMConfig
+    title = "LSTM"
+    presets = ("best", "seed")
+    search: ClassVar = {"dropout": Range(0.0, 0.5), "hidden_dim": WIDTHS}
+    small: ClassVar = {"dim": 48, "hidden_dim": 32, "layers": 2}
+
     config: LSTMConfig
 
     def __init__(self, config: LSTMConfig) -> None:
@@ -45,3 +60,19 @@ class LSTM(VectorModel):
         hidden = self.lstm(context.swapaxes(0, 1))
         raw = self.output_proj(hidden[-1])
         return Prediction(raw, normalize(raw))
+
+    @classmethod
+    def products(cls, config: Any, context: int) -> Products:
+        """The first state of every layer is zero, and costs nothing."""
+        h = config.hidden_dim
+        first, recurrent = context * config.dim * 4 * h, (context - 1) * 4 * h * h
+        others = (config.layers - 1) * (context * 4 * h * h + recurrent)
+        return Products(first + recurrent + others + h * config.dim, first)
+
+    @classmethod
+    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+        match shapes:
+            case {"lstm.weight_ih_l0": (gates, dim)}:
+                layers = count_layers(shapes, r"lstm\.weight_ih_l(\d{1,3})$")
+                return {"dim": dim, "hidden_dim": gates // 4, "layers": layers}
+        return None

@@ -34,14 +34,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlx_lvm.config import option
+from mlx_lvm.config import Range, option
 from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import Problems, UsageError
 from mlx_lvm.models.base import (
     MAX_CONTEXT,
+    WIDTHS,
     ModelConfig,
+    Objective,
     Prediction,
+    Products,
     VectorModel,
     is_chunk,
     normalize,
@@ -106,6 +109,18 @@ class RAMNConfig(ModelConfig):
         return self.model_type if self.head == "regress" else f"{self.model_type}-{self.head}"
 
     @property
+    def objective(self) -> Objective:
+        return "predict" if self.head == "regress" else "rank"
+
+    @property
+    def history(self) -> int:
+        return MAX_CONTEXT
+
+    @property
+    def takes_queries(self) -> bool:
+        return self.queries > 0
+
+    @property
     def width(self) -> int:
         """`rank`, or all directions where there are fewer."""
         return min(self.rank, self.dim)
@@ -163,10 +178,25 @@ class RAMN(VectorModel):
     2,531,138 (regress) or 2,089,543 (retrieve) parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.ramn.RAMN`.
     """
 
+    config_class = RAMNConfig
+    title = "Recency-anchored mixture network"
     task = "documents"
+    # Batches are segments of 32 targets, and the learning rate falls to zero at the last epoch.
+    recipes: ClassVar = {
+        "ramn": {"epochs": 3, "lr": 2e-4, "weight_decay": 0.1, "clip": 5.0, "early_stop": 0},
+        "ramn-retrieve": {
+            "epochs": 12, "batch_size": 24, "lr": 5e-4, "weight_decay": 0.1, "clip": 5.0, "early_stop": 0,
+        },
+    }  # fmt: skip
+    # Its losses follow from its head; its start and schedule are its own.
+    unused_options = (
+        "loss_mse", "loss_cosine", "loss_infonce", "loss_moment", "loss_variance", "temperature",
+        "residual_init", "precision", "plateau_factor", "plateau_patience",
+    )  # fmt: skip
+    search: ClassVar = {"dropout": Range(0.0, 0.5), "hidden_dim": WIDTHS}
+    small: ClassVar = {"dim": 48, "head": "retrieve", "rank": 20, "hidden_dim": 32}
 
     config: RAMNConfig
-    history = MAX_CONTEXT  # chunks before the target that it reads where a document has them
 
     def __init__(self, config: RAMNConfig) -> None:
         super().__init__(config)
@@ -200,11 +230,7 @@ class RAMN(VectorModel):
         self._kernels = mx.array(age_kernels()[:, ::-1].copy())  # oldest first, as contexts are
 
     @property
-    def purpose(self) -> str:  # type: ignore[override]
-        return "cosine" if self.config.head == "regress" else "centred.mrr"
-
-    @property
-    def horizons(self) -> list[Any]:
+    def horizon_heads(self) -> list[Any]:
         """What has the parameters of each horizon: the model itself for the next chunk, then a `Further` each."""
         return [self, *(self.ahead if self.config.horizons > 1 else [])]
 
@@ -283,7 +309,7 @@ class RAMN(VectorModel):
         beyond = [(0, 0)] * (hidden.ndim - 1) + [(0, self.config.dim - self.config.width)]
         out = []
         for own, last in zip(
-            self.horizons, [self.net[-1], *(one.output for one in self.horizons[1:])], strict=True
+            self.horizon_heads, [self.net[-1], *(one.output for one in self.horizon_heads[1:])], strict=True
         ):
             here, elsewhere = self.filtered(own, mixtures, asked)
             if self.config.head == "regress":
@@ -333,5 +359,16 @@ class RAMN(VectorModel):
 
     def start_at_baseline(self) -> None:
         """The network's last layers become zero: the model begins as its anchor."""
-        for last in [self.net[-1], *(one.output for one in self.horizons[1:])]:
+        for last in [self.net[-1], *(one.output for one in self.horizon_heads[1:])]:
             last.weight, last.bias = mx.zeros_like(last.weight), mx.zeros_like(last.bias)
+
+    @classmethod
+    def products(cls, config: Any, context: int) -> Products:
+        """Ages and the context need no gradient, nor do mixtures of them."""
+        if (config.head, config.horizons, config.queries) != ("regress", 1, 0):
+            return super().products(config, context)
+        d, h, width = config.dim, config.hidden_dim, min(config.rank, config.dim)
+        mixing, rotation = MIXTURES * context * d, MIXTURES * d * d
+        network = (len(SEEN) * width + len(LENGTH_SCALES)) * h + h * h + h * width
+        total = mixing + rotation + network + len(MAPPED) * width * d + 2 * d * d
+        return Products(total, 2 * mixing + rotation)

@@ -11,15 +11,25 @@ raw = head(x_last),  unit = raw / |raw|
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mlx_lvm.config import option
+from mlx_lvm.config import Range, option
 from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import Problems
-from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, VectorModel, normalize
+from mlx_lvm.models.base import (
+    MAX_CONTEXT,
+    WIDTHS,
+    ModelConfig,
+    Prediction,
+    Products,
+    Shapes,
+    VectorModel,
+    count_layers,
+    normalize,
+)
 from mlx_lvm.models.layers import Linear, MultiheadAttention, causal_mask
 
 
@@ -116,6 +126,14 @@ class Transformer(VectorModel):
     17,867,520 parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.transformer.Transformer`.
     """
 
+    config_class = TransformerConfig
+    title = "Transformer decoder"
+    recipes: ClassVar = {"transformer": {"lr": 3e-4, "dropout": 0.3}}
+    presets = ("best", "seed")
+    search: ClassVar = {"dropout": Range(0.0, 0.5), "hidden_dim": WIDTHS}
+    small: ClassVar = {"dim": 48, "hidden_dim": 32, "layers": 2, "heads": 4, "ffn_dim": 64}
+    not_in_shapes: ClassVar = {"heads": ("heads", "nhead", "num_heads", "n_heads")}
+
     config: TransformerConfig
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -135,3 +153,27 @@ class Transformer(VectorModel):
 
     def buffers(self) -> dict[str, mx.array]:
         return {"pos_encoder.pe": self.pos_encoder._pe}
+
+    @classmethod
+    def products(cls, config: Any, context: int) -> Products:
+        """The last layer computes one position."""
+        h, f, d = config.hidden_dim, config.ffn_dim, config.dim
+
+        def layer(queries: int) -> float:
+            projections = (2 * queries + 2 * context) * h * h  # query and output; key and value
+            attention = projections + 2 * queries * context * h  # and scores and mixture
+            return 2 * attention + 2 * queries * h * f
+
+        first = context * d * h
+        return Products(first + (config.layers - 1) * layer(context) + layer(1) + h * h + h * d, first)
+
+    @classmethod
+    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+        layers = count_layers(shapes, r"transformer_decoder\.layers\.(\d{1,3})\.")
+        match shapes:
+            case {
+                "input_proj.weight": (hidden, dim),
+                "transformer_decoder.layers.0.linear1.weight": (ffn, _),
+            }:
+                return {"dim": dim, "hidden_dim": hidden, "layers": layers, "ffn_dim": ffn}
+        return None

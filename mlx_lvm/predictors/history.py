@@ -1,6 +1,6 @@
 """A model that reads the document so far, behind the predictor's interface: it gets more of the document than the window.
 
-The model's `history` says how many chunks before the target it reads at most. Contexts are filled up with zero rows on the
+The config's `history` says how many chunks before the target it reads at most. Contexts are filled up with zero rows on the
 left, which such a model takes for no chunk.
 """
 
@@ -23,7 +23,7 @@ BLOCK = 128  # windows at once: 38 MiB of context at 768 dimensions
 
 def predictor_of(name: str, model: VectorModel) -> Predictor:
     """The predictor that gives a model what it reads: the document so far where it has `history`, else the window."""
-    return HistoryPredictor(name, model) if getattr(model, "history", 0) else ModelPredictor(name, model)
+    return HistoryPredictor(name, model) if model.config.history else ModelPredictor(name, model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +51,9 @@ class HistoryPredictor:
         parts = []
         for begin in range(0, len(targets), BLOCK):
             rows, first = targets[begin : begin + BLOCK, None], starts[begin : begin + BLOCK, None]
-            longest = min(int((rows - first).max()), self.model.history)
+            longest = min(int((rows - first).max()), self.model.config.history)
             length = min(
-                -(-longest // 20) * 20, self.model.history
+                -(-longest // 20) * 20, self.model.config.history
             )  # few lengths, so that few functions are compiled
             rows = rows + np.arange(-length, 0, dtype=np.int32)
             arguments = (
@@ -98,7 +98,7 @@ def takes_queries(predictor: Predictor) -> HistoryPredictor | None:
     """The predictor as one that takes queries; None where its model takes none."""
     return (
         predictor
-        if isinstance(predictor, HistoryPredictor) and getattr(predictor.model.config, "queries", 0) > 0
+        if isinstance(predictor, HistoryPredictor) and predictor.model.config.takes_queries
         else None
     )
 

@@ -24,8 +24,9 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
-from mlx_lvm.models.base import VectorModel, normalize
-from mlx_lvm.predictors.base import ALL, Index, Predictor
+from mlx_lvm.models.base import normalize
+from mlx_lvm.predictors.base import ALL, Index, ModelPredictor, Predictor
+from mlx_lvm.predictors.history import HistoryPredictor
 from mlx_lvm.predictors.lags import centroids
 
 TERMS = ("prediction", "last", "document", "mean")
@@ -53,7 +54,10 @@ def fused_terms(
 
 def fuses(predictor: Predictor) -> bool:
     """Whether anything else is fused with the prediction."""
-    return getattr(getattr(predictor, "model", None), "purpose", VectorModel.purpose) == VectorModel.purpose
+    return (
+        not isinstance(predictor, ModelPredictor | HistoryPredictor)
+        or predictor.model.config.objective == "predict"
+    )
 
 
 def fuse(terms: mx.array, weights: Sequence[float]) -> mx.array:

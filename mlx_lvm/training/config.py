@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from mlx_lvm.config import Config, option, parse_size
+from mlx_lvm.config import Config, Range, option, parse_size
 from mlx_lvm.errors import Problems, UsageError, nearest
+from mlx_lvm.models import ModelConfig, architecture, architectures
 
 LOSSES = ("mse", "cosine", "infonce", "moment", "variance")
 
@@ -136,18 +137,8 @@ class Every:
         return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[unit]) if unit else cls(steps=number)
 
 
-@dataclass(frozen=True)
-class Range:
-    """What `lvm tune` may choose for an option: a number between two, evenly in its logarithm if `log`, or one of `choices`."""
-
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    choices: tuple[Any, ...] = ()
-
-
-# The search of `lvm tune`: training options, and sizes for those models that have them. Not `context`: it decides which
-# windows validation has, so that results with two contexts do not compare.
+# The search of `lvm tune` over training options; a model's own options are `VectorModel.search`. Not `context`: it decides
+# which windows validation has, so that results with two contexts do not compare.
 SEARCH: dict[str, Range] = {
     "lr": Range(1e-5, 3e-3, log=True),
     "weight_decay": Range(1e-3, 1.0, log=True),
@@ -155,67 +146,40 @@ SEARCH: dict[str, Range] = {
     "loss_cosine": Range(choices=(0.0, 0.1, 1.0, 10.0)),
     "loss_infonce": Range(choices=(0.0, 0.01, 0.1)),
 }
-SEARCH_SIZES: dict[str, Range] = {
-    "dropout": Range(0.0, 0.5),
-    "hidden_dim": Range(choices=(128, 256, 512)),
-}
 
 # What a preset sets against the defaults above, which are those of the research project these models come from: `seed`
-# is that recipe. `best`, the default, is the one that measured best on validation documents (docs/results.md).
+# is that recipe. `best`, the default, is the one that measured best on validation documents (docs/results.md);
+# what it sets besides for one architecture stands in that model's `recipes`.
 PRESETS: dict[str, dict[str, Any]] = {
     "best": {"loss_cosine": 1.0, "early_stop": 5},
     "seed": {"residual_init": "torch"},
 }
 
 
-# What else `best` sets for a variant of a model, options of the model among it. AMN starts at the mean of its context and
-# leaves it too fast at the default learning rate. RAMN's batches are segments of 32 targets, and its learning rate falls to
-# zero at the last epoch.
-BEST_OF: dict[str, dict[str, Any]] = {
-    "amn": {"lr": 3e-5},
-    "gru": {"lr": 1e-4},
-    "transformer": {"lr": 3e-4, "dropout": 0.3},
-    "ramn": {"epochs": 3, "lr": 2e-4, "weight_decay": 0.1, "clip": 5.0, "early_stop": 0},
-    "ramn-retrieve": {
-        "epochs": 12,
-        "batch_size": 24,
-        "lr": 5e-4,
-        "weight_decay": 0.1,
-        "clip": 5.0,
-        "early_stop": 0,
-    },
-}
+def preset(name: str, config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(training options, options of the model) that a preset sets for a model.
 
-BEST_OF |= {
-    "emn": {"epochs": 6, "batch_size": 128, "lr": 6e-3, "weight_decay": 0.01, "clip": 5.0, "early_stop": 0},
-    "emn-rank": {"epochs": 8, "batch_size": 16, "lr": 5e-3, "weight_decay": 0.01, "clip": 5.0, "early_stop": 0},
-}  # fmt: skip
-
-# Options that mean nothing to an architecture: RAMN's losses follow from its head, its start and schedule are its own.
-UNUSED: dict[str, tuple[str, ...]] = {
-    "ramn": (
-        *(f"loss_{name}" for name in LOSSES),
-        "temperature",
-        "residual_init",
-        "precision",
-        "plateau_factor",
-        "plateau_patience",
-    ),
-}
-UNUSED["emn"] = UNUSED["ramn"]
-
-
-def preset(name: str, variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(training options, options of the model) that a preset sets for a variant of a model (`ModelConfig.variant`).
-
-    Raises UsageError naming the nearest preset, or where the preset is of before there was such a model.
+    Raises UsageError naming the nearest preset, or where the preset is not a recipe of that architecture.
     """
     if name not in PRESETS:
         raise UsageError(f"unknown preset '{name}'.{nearest(name, list(PRESETS))}")
-    if name == "seed" and variant.partition("-")[0] in UNUSED:
+    model = architecture(config.model_type)
+    if name not in model.presets:
         raise UsageError(
-            f"preset 'seed' is no recipe of {variant}, which is not of the project that it comes from; leave --preset away"
+            f"preset '{name}' is not a recipe of {config.variant}, which has {', '.join(model.presets)}; omit --preset"
         )
-    values = {**PRESETS[name], **(BEST_OF.get(variant, {}) if name == "best" else {})}
+    values = {**PRESETS[name], **(model.recipes.get(config.variant, {}) if name == "best" else {})}
     train = {key: values.pop(key) for key in [field.name for field in fields(TrainConfig)] if key in values}
     return train, values
+
+
+def presets_of(option: str) -> str:
+    """What the presets set an option to, for its help: "; best: 5, ramn 0"."""
+    out = ""
+    for name, changed in PRESETS.items():
+        values = [str(changed[option])] if option in changed else []
+        if name == "best":
+            recipes = [recipe for model in architectures().values() for recipe in model.recipes.items()]
+            values += [f"{variant} {own[option]}" for variant, own in recipes if option in own]
+        out += f"; {name}: {', '.join(values)}" if values else ""
+    return out

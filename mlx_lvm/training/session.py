@@ -40,7 +40,7 @@ def new_task(name: str, sizes: dict[str, Any], config: TrainConfig, group: Group
     """The task of a new model, with nothing written yet."""
     corpus = open_corpus(find_corpus(config.corpus))
     config = settle(config, corpus)
-    model_config = architecture(name)[1].from_dict({**sizes, "dim": corpus.dim})
+    model_config = architecture(name).config_class.from_dict({**sizes, "dim": corpus.dim})
     same = json.dumps([as_dict(model_config), config.to_dict(), corpus.sha256])
     group.require_same("the model, an option or the corpus", same)
     return make_task(model_config, corpus, config, group)
@@ -92,7 +92,7 @@ def named_options(given: dict[str, Any], model_config: ModelConfig) -> dict[str,
     name = named.pop("preset", None)
     if name is None:
         return named
-    train, sizes = preset(name, model_config.variant)
+    train, sizes = preset(name, model_config)
     return {**train, **sizes, **named}
 
 

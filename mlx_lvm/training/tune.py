@@ -16,9 +16,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mlx_lvm.config import Range
 from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError
-from mlx_lvm.models import architecture
-from mlx_lvm.training.config import SEARCH, SEARCH_SIZES, UNUSED, Range, TrainConfig, preset
+from mlx_lvm.models import ModelConfig, architecture
+from mlx_lvm.training.config import SEARCH, TrainConfig, preset
 from mlx_lvm.training.session import new_task
 from mlx_lvm.training.store import Checkpoints
 from mlx_lvm.training.trainer import Trainer
@@ -36,17 +37,21 @@ class Search:
     fixed: frozenset[str] = frozenset()
 
     @property
+    def config(self) -> ModelConfig:
+        """The model's sizes, before anything is chosen."""
+        return architecture(self.model).config_class.from_dict(self.sizes)
+
+    @property
     def selection_metric(self) -> str:
         """The figure of the validation documents that a trial is as good as."""
-        return "mrr" if self.sizes.get("head") == "retrieve" else "centred_cosine"
+        return "mrr" if self.config.objective == "rank" else "centred_cosine"
 
     def space(self) -> dict[str, Range]:
-        known = {field.name for field in fields(architecture(self.model)[1])}
-        found = {**SEARCH, **{name: value for name, value in SEARCH_SIZES.items() if name in known}}
+        model = architecture(self.model)
         return {
             name: value
-            for name, value in found.items()
-            if name not in self.fixed and name not in UNUSED.get(self.model, ())
+            for name, value in {**SEARCH, **model.search}.items()
+            if name not in self.fixed and name not in model.unused_options
         }
 
     def described(self) -> str:
@@ -60,7 +65,7 @@ class Search:
 
     def command(self, chosen: dict[str, Any]) -> str:
         """The command line that trains with the chosen values; what it leaves away is the preset `best`."""
-        options, sizes = preset("best", architecture(self.model)[1].from_dict(self.sizes).variant)
+        options, sizes = preset("best", self.config)
         plain = {**TrainConfig.from_dict(options).to_dict(), **sizes}
         values = {**self.base.to_dict(), **self.sizes, **chosen}
         given = {name: value for name, value in values.items() if name not in plain or value != plain[name]}
@@ -161,7 +166,7 @@ def run_search(
 
 def _standing(search: Search) -> dict[str, Any]:
     """The base's own values, where the search may choose them."""
-    defaults = {field.name: field.default for field in fields(architecture(search.model)[1])}
+    defaults = {field.name: field.default for field in fields(architecture(search.model).config_class)}
     values = {**defaults, **search.sizes, **search.base.to_dict()}
     return {
         name: values[name]

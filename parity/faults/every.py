@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_lvm.models import MODELS
+from mlx_lvm.models import architectures
 from mlx_lvm.parity.faults.documents import DOCUMENT_FAULTS
 from mlx_lvm.parity.faults.emn import emn_faults
 from mlx_lvm.parity.faults.layers import (
@@ -28,7 +28,7 @@ from mlx_lvm.parity.faults.training import TRAINING_FAULTS
 def all_faults() -> list[Fault]:
     """Every fault, equivalent ones included."""
     found: list[Fault] = []
-    for model in MODELS:
+    for model in architectures():
         found += [
             *nudges(model),
             *roundings(model),

@@ -12,7 +12,7 @@ from mlx_lvm.models import amn as amn_module
 from mlx_lvm.models import filter as filter_module
 from mlx_lvm.models import ramn as ramn_module
 from mlx_lvm.models import transformer as transformer_module
-from mlx_lvm.parity.faults.planting import SIZES, Fault, Plant, call, method, patch
+from mlx_lvm.parity.faults.planting import Fault, Plant, call, config_of, method, patch
 
 
 def amn_faults() -> Iterator[Fault]:
@@ -48,14 +48,14 @@ def amn_faults() -> Iterator[Fault]:
     def pair(a: mx.array, b: mx.array) -> mx.array:
         return mx.concatenate([a, b], axis=-1)
 
-    width, glue = SIZES["amn"]["attention_dim"], ("residual_net.0 <-",)
+    width, glue = config_of("amn").attention_dim, ("residual_net.0 <-",)
     yield Fault("amn: scores divided by the width, not its root", "amn", ("attention",), attend(1 / width))
     yield Fault("amn: scores not scaled", "amn", ("attention",), attend(1.0))
     yield Fault(
         "amn: scores scaled by the embedding's width",
         "amn",
         ("attention",),
-        attend(1 / math.sqrt(SIZES["amn"]["dim"])),
+        attend(1 / math.sqrt(config_of("amn").dim)),
     )
     yield Fault(
         "amn: keys in place of queries",

@@ -11,18 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.models import MODELS, VectorModel, layers
+from mlx_lvm.models import VectorModel, architecture, layers
 
 Plant = Callable[[VectorModel], AbstractContextManager[None]]
-SIZES = {
-    "amn": {"dim": 48, "attention_dim": 24, "hidden_dim": 32},
-    "lstm": {"dim": 48, "hidden_dim": 32, "layers": 2},
-    "gru": {"dim": 48, "hidden_dim": 32, "layers": 2},
-    "transformer": {"dim": 48, "hidden_dim": 32, "layers": 2, "heads": 4, "ffn_dim": 64},
-    "ramn": {"dim": 48, "head": "retrieve", "rank": 20, "hidden_dim": 32},
-    "emn": {"dim": 48, "expert": "yes", "rank": 20, "hidden_dim": 16},
-    "filter": {"dim": 48, "lags": 4, "centroid": True},
-}
 
 
 @dataclass(frozen=True)
@@ -38,7 +29,8 @@ class Fault:
 
 
 def config_of(model: str) -> Any:
-    return MODELS[model][1](**SIZES[model])
+    kind = architecture(model)
+    return kind.config_class.from_dict(dict(kind.small))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ FORWARD = {"ramn": 42, "filter": 14}
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_step_starts_no_more_kernels_than_it_did(name: str) -> None:
-    config = architecture(name)[1]()
+    config = architecture(name).config_class()
     forward, step = forward_pass(config, 32), training_step(config)
     most_forward, most_step = KERNELS[name]
     assert 0.8 * most_forward < forward.total <= most_forward, forward
@@ -35,7 +35,7 @@ def test_a_step_starts_no_more_kernels_than_it_did(name: str) -> None:
 
 @pytest.mark.parametrize("name", FORWARD)
 def test_a_forward_pass_starts_no_more_kernels_than_it_did(name: str) -> None:
-    found = forward_pass(architecture(name)[1](), 32)
+    found = forward_pass(architecture(name).config_class(), 32)
     assert 0.8 * FORWARD[name] < found.total <= FORWARD[name], found
     assert found.buffers <= MOST_BUFFERS
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mlx_lvm.bench.roofline import CHIPS, Work, products, step_work, work
+from mlx_lvm.bench.roofline import CHIPS, Cost, Work
 from mlx_lvm.bench.timing import FEWEST, Bench, require_same_device, row, rows
 from mlx_lvm.bench.workers import Failed, Options, Worker, turn
-from mlx_lvm.core.mlx import mx, tree_flatten
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import SetupInvalid, UsageError
-from mlx_lvm.models import MODELS, build
+from mlx_lvm.models import architecture, build
 
 TORCH = ("mlx_lvm.parity.speed", "Torch")
 MLX = ("mlx_lvm.bench.speed", "Mlx")
@@ -168,7 +168,7 @@ USES = {
 @pytest.mark.parametrize("length", [1, 5])
 @pytest.mark.parametrize("model", USES)
 def test_multiplications_follow_from_the_shapes_of_the_weights(model: str, length: int) -> None:
-    config = MODELS[model][1]()
+    config = architecture(model).config_class()
     weights = {name: value for name, value in build(config).weights().items() if value.ndim == 2}
     expected = sum(value.size * USES[model](name, length) for name, value in weights.items())
     expected += (
@@ -176,7 +176,7 @@ def test_multiplications_follow_from_the_shapes_of_the_weights(model: str, lengt
     )  # scores and mixture; mixtures by age; rows by age
     if model == "emn":
         expected += (22 * 22 + 2 * 22) * config.dim  # products of rows, and two sums of them
-    assert products(config, length)[0] == expected
+    assert architecture(model).products(config, length).total == expected
 
 
 def test_multiplications_of_the_transformer_are_torch_s() -> None:
@@ -186,22 +186,17 @@ def test_multiplications_of_the_transformer_are_torch_s() -> None:
 
     from mlx_lvm.parity.twins.transformer import Transformer
 
-    config = MODELS["transformer"][1](dim=24, hidden_dim=16, layers=3, heads=2, ffn_dim=40)
+    config = architecture("transformer").config_class(dim=24, hidden_dim=16, layers=3, heads=2, ffn_dim=40)
     twin = Transformer(config).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         twin(torch.randn(2, 1, 24))
     scores = 3 * 2 * 2 * 16  # of one key: torch's counter leaves out what is no product of matrices
-    assert counter.get_total_flops() / 2 in (
-        2 * products(config, 1)[0],
-        2 * (products(config, 1)[0] - scores),
-    )
+    ours = architecture("transformer").products(config, 1).total
+    assert counter.get_total_flops() / 2 in (2 * ours, 2 * (ours - scores))
 
 
 def test_the_floor_is_the_larger_part() -> None:
     assert Work(10.0, 4.0).floor(5.0, 4.0) == 2.0 and Work(10.0, 40.0).floor(5.0, 4.0) == 10.0
-    config = MODELS["amn"][1]()
-    parameters = sum(value.size for _, value in tree_flatten(build(config).parameters()))
-    assert work(config, parameters, "epoch", 32, windows=320).flops == pytest.approx(
-        10 * step_work(config, parameters, 32).flops
-    )
+    cost = Cost.of(build(architecture("amn").config_class()), context=5)
+    assert cost.work("epoch", 32, windows=320).flops == pytest.approx(10 * cost.step(32).flops)
     assert len({chip.name for chip in CHIPS}) == len(CHIPS)

@@ -12,8 +12,8 @@ import pytest
 from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models import MODELS
-from mlx_lvm.training.config import SEARCH, SEARCH_SIZES, TrainConfig, preset
+from mlx_lvm.models import architectures
+from mlx_lvm.training.config import SEARCH, TrainConfig, preset
 from mlx_lvm.training.tune import Search, open_study, run_search, table
 
 optuna = pytest.importorskip("optuna", reason="the search is optuna's: pip install 'mlx-lvm[tune]'")
@@ -170,12 +170,10 @@ def test_the_space_names_options_and_allows_what_they_allow() -> None:
     for name, allowed in SEARCH.items():
         for value in allowed.choices or (allowed.low, allowed.high):
             TrainConfig.from_dict({name: value})
-    for name, allowed in SEARCH_SIZES.items():
-        having = [config for _, config in MODELS.values() if name in {field.name for field in fields(config)}]
-        assert having
-        for config in having:
+    for model in architectures().values():
+        for name, allowed in model.search.items():
             for value in allowed.choices or (allowed.low, allowed.high):
-                config.from_dict({name: value})
+                model.config_class.from_dict({name: value})
 
 
 @pytest.mark.parametrize(

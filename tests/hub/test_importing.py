@@ -13,7 +13,7 @@ from mlx_lvm.errors import InvalidFile, UsageError
 from mlx_lvm.evaluation.export import export
 from mlx_lvm.hub.importing import infer, to_model
 from mlx_lvm.hub.load import load_model
-from mlx_lvm.models import MODELS, build
+from mlx_lvm.models import architecture, build
 
 torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
 
@@ -26,10 +26,10 @@ SIZES = {
 
 
 def twin_of(name: str) -> "torch.nn.Module":
-    from mlx_lvm.parity.bridge import TWINS
+    from mlx_lvm.parity.twins import twin_class
 
     torch.manual_seed(3)
-    return TWINS[name](MODELS[name][1].from_dict(SIZES[name])).eval()
+    return twin_class(name)(architecture(name).config_class.from_dict(SIZES[name])).eval()
 
 
 def answers(folder: Path, twin: "torch.nn.Module") -> None:
@@ -97,10 +97,10 @@ def test_every_mismatch_is_listed_and_nothing_written(lvm: Callable, tmp_path: P
 
 
 def test_a_table_that_is_not_the_architectures_own(tmp_path: Path) -> None:
-    model = build(MODELS["transformer"][1].from_dict(SIZES["transformer"]))
+    model = build(architecture("transformer").config_class.from_dict(SIZES["transformer"]))
     state = {**model.weights(), "pos_encoder.pe": model.buffers()["pos_encoder.pe"] * 1.1}
     with pytest.raises(InvalidFile, match=r"pos_encoder\.pe"):
-        to_model(state, {}, None, 4, "x")
+        to_model(state, {}, None, {"heads": 4}, "x")
 
 
 def test_heads_are_asked_for(lvm: Callable, tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_heads_are_asked_for(lvm: Callable, tmp_path: Path) -> None:
 
 def test_what_fits_two_architectures_is_asked_about() -> None:
     both = {
-        **build(MODELS["amn"][1].from_dict(SIZES["amn"])).weights(),
-        **build(MODELS["lstm"][1].from_dict(SIZES["lstm"])).weights(),
+        **build(architecture("amn").config_class.from_dict(SIZES["amn"])).weights(),
+        **build(architecture("lstm").config_class.from_dict(SIZES["lstm"])).weights(),
     }
     with pytest.raises(UsageError, match="amn and lstm; say which with --model"):
         infer(both)

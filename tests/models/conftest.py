@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn as tnn
 
 from mlx_lvm.core.mlx import mx, nn
-from mlx_lvm.models import MODELS, ModelConfig, VectorModel, build
+from mlx_lvm.models import ModelConfig, VectorModel, architecture, build
 
 UNIT_ROUNDOFF = 2.0**-24
 
@@ -111,7 +111,7 @@ TWINS = {"amn": TorchAMN, "lstm": TorchLSTM, "gru": TorchGRU, "transformer": Tor
 
 
 def make_config(name: str, **sizes) -> ModelConfig:
-    return MODELS[name][1](**sizes)
+    return architecture(name).config_class(**sizes)
 
 
 def make_pair(config: ModelConfig, seed: int = 0) -> tuple[VectorModel, tnn.Module]:

@@ -6,7 +6,7 @@ import torch
 
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models import MODELS, as_dict, build, config_from_dict, layers
+from mlx_lvm.models import architecture, as_dict, build, config_from_dict, layers
 
 COUNTS = {"amn": 1_510_912, "lstm": 5_120_768, "gru": 7_095_552, "transformer": 17_867_520}
 
@@ -70,7 +70,7 @@ def test_amn_shows_its_parts(reference):
 def test_config_round_trip(reference, name):
     config = reference.config(name, dim=48)
     assert config_from_dict(as_dict(config)) == config
-    assert type(build(config)) is MODELS[name][0]
+    assert type(build(config)) is architecture(name)
 
 
 @pytest.mark.parametrize(

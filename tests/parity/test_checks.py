@@ -8,7 +8,7 @@ import pytest
 
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import SetupInvalid, UsageError
-from mlx_lvm.models import MODELS
+from mlx_lvm.models import architecture, architectures
 from mlx_lvm.parity import setup
 from mlx_lvm.parity.arbiter import verdict_of
 from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
@@ -21,7 +21,7 @@ from mlx_lvm.parity.training import ALL_LOSSES, synthetic_corpus, training_check
 
 
 def subject(name: str, seed: int = 0) -> Subject:
-    return Subject.drawn(small(MODELS[name][1]()), seed).randomised(seed)
+    return Subject.drawn(small(architecture(name).config_class()), seed).randomised(seed)
 
 
 def failures(checks) -> list:  # type: ignore[no-untyped-def]
@@ -30,7 +30,7 @@ def failures(checks) -> list:  # type: ignore[no-untyped-def]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", architectures())
 def test_forward_in_every_precision(name: str, dtype: str) -> None:
     sides = Sides(subject(name), dtype)
     cases = [random_case(64, 3, 5, 0), *adversarial_cases(64, dtype)]
@@ -40,7 +40,7 @@ def test_forward_in_every_precision(name: str, dtype: str) -> None:
     assert len({check.name for check in checks}) == len(checks)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", architectures())
 def test_gradients_of_every_parameter(name: str) -> None:
     sides = Sides(subject(name))
     checks = list(
@@ -61,7 +61,7 @@ def test_null_gradients_are_labelled() -> None:
     assert len(null) == 8 and all(name.endswith("in_proj_bias[k]") for name in null)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", architectures())
 def test_taps_and_weights(name: str) -> None:
     sides = Sides(subject(name))
     assert not failures(weights_checks(sides))
@@ -86,7 +86,7 @@ def test_taps_and_weights(name: str) -> None:
 
 def test_gradients_at_a_zero_output() -> None:
     """A filter of zeros is zero: float32 holds the gradient 1 / eps of its normalisation, float16 does not, and says so once."""
-    one = Subject.drawn(small(MODELS["filter"][1]()), 0)
+    one = Subject.drawn(small(architecture("filter").config_class()), 0)
     zeros = [case for case in adversarial_cases(64) if case.name == "adversarial-zeros"]
     checks = list(gradient_checks(Sides(one), zeros))
     assert len(checks) == 4 and not failures(checks) and verdict_of(checks)
@@ -96,7 +96,7 @@ def test_gradients_at_a_zero_output() -> None:
 
 def test_training_leaves_the_statistics_of_a_ramn_alone() -> None:
     """Its own step trains the network's layers and nothing that the anchor was fitted from, filters for queries among it."""
-    one = Subject.drawn(small(MODELS["ramn"][1](horizons=2, queries=0.5)), 0).randomised(0)
+    one = Subject.drawn(small(architecture("ramn").config_class(horizons=2, queries=0.5)), 0).randomised(0)
     checks = list(training_checks(one, synthetic_corpus(64), 2))
     assert checks and not failures(checks)
     trained = {check.name.rpartition("/")[2] for check in checks if check.name.split("/")[4] == "weights"}
@@ -108,7 +108,7 @@ def test_training_leaves_the_statistics_of_a_ramn_alone() -> None:
 
 def test_ramn_with_horizons_and_queries(corpora: list) -> None:
     """Forward, taps and gradients of every parameter that only horizons or a query bring in; none is left unobserved."""
-    config = small(MODELS["ramn"][1](horizons=3, queries=0.5))
+    config = small(architecture("ramn").config_class(horizons=3, queries=0.5))
     for one in (Subject.drawn(config, 0), Subject.drawn(config, 0).randomised(1)):
         sides, cases = Sides(one), [random_case(64, 3, 7, 0), random_case(64, 1, 1, 1)]
         checks = [
@@ -139,14 +139,14 @@ def test_ramn_with_horizons_and_queries(corpora: list) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", architectures())
 def test_taps_in_half_precision(name: str, dtype: str) -> None:
     assert not failures(taps_checks(Sides(subject(name), dtype), [random_case(64, 2, 5, 0)]))
 
 
 def test_released_sizes_on_real_windows(corpora: list) -> None:
     """The figure that the README gives: below 8 times torch's own error, and below 1e-6 on unit vectors."""
-    sides = Sides(Subject.drawn(MODELS["amn"][1](), 0))
+    sides = Sides(Subject.drawn(architecture("amn").config_class(), 0))
     checks = list(forward_checks(sides, real_cases(corpora, 768)))
     assert len(checks) == 8 * 5 and not failures(checks)
     assert max(check.max_abs_error for check in checks if check.name.endswith("/unit")) < 1e-6
@@ -208,7 +208,7 @@ def test_tf32_makes_the_verdict_worthless(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", architectures())
 def test_training_steps(name: str) -> None:
     checks = list(training_checks(subject(name), synthetic_corpus(64), 5, **ALL_LOSSES))
     assert not failures(checks)
@@ -236,7 +236,7 @@ def test_a_relu_kink_is_no_fault() -> None:
 
 def test_subjects_and_options() -> None:
     assert [s.config.variant for s in find_subjects("all")] == [
-        *MODELS,
+        *architectures(),
         "ramn-retrieve",
     ]  # a released head is a subject too
     assert parse_checks("taps, weights") == ("weights", "taps")
@@ -254,7 +254,7 @@ def test_subjects_and_options() -> None:
 def test_run_of_a_small_model_reports() -> None:
     from mlx_lvm.parity import report
 
-    one = replace(Subject.drawn(small(MODELS["amn"][1]()), 0), name="amn")
+    one = replace(Subject.drawn(small(architecture("amn").config_class()), 0), name="amn")
     found = run([one], Plan(("weights", "forward", "taps", "gradients")))
     assert found.passed
     page = report.markdown(found)

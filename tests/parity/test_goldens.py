@@ -10,7 +10,7 @@ import pytest
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.safetensors import open_safetensors, to_bytes
 from mlx_lvm.errors import InvalidFile
-from mlx_lvm.models import MODELS
+from mlx_lvm.models import architectures
 from mlx_lvm.parity.faults.planting import config_of
 from mlx_lvm.parity.goldens import verify_goldens, write_goldens
 from mlx_lvm.parity.inputs import random_case
@@ -29,7 +29,7 @@ print(len(checks))
 """
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=architectures())
 def goldens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subject = Subject.drawn(config_of(request.param), 0).randomised(0)
     path = tmp_path_factory.mktemp("goldens") / f"{request.param}.safetensors"

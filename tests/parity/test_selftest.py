@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mlx_lvm.models import MODELS
+from mlx_lvm.models import architectures
 from mlx_lvm.parity.arbiter import verdict_of
 from mlx_lvm.parity.checks import forward_checks
 from mlx_lvm.parity.faults.every import all_faults
@@ -19,16 +19,16 @@ FAULTS = all_faults()
 def test_what_is_planted() -> None:
     real = [fault for fault in FAULTS if not fault.equivalent]
     assert len(real) >= 100
-    assert {fault.model for fault in real} == set(MODELS)
+    assert {fault.model for fault in real} == set(architectures())
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     parameters = {
-        name for model in MODELS for name in Sides(Subject.drawn(config_of(model), 0)).mlx.weights()
+        name for model in architectures() for name in Sides(Subject.drawn(config_of(model), 0)).mlx.weights()
     }
     assert {fault.expect[0] for fault in real if "one bit of" in fault.name} == parameters
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", architectures())
 def test_faults_are_caught_and_blamed(model: str) -> None:
     """Every fault that is no nudge of a bit (the weights check has its own tests): all caught, 95 in 100 blamed rightly."""
     outcomes = self_test(
@@ -63,7 +63,7 @@ def test_no_false_alarm_on_honest_comparisons() -> None:
     wanted, done, alarms = int(os.environ.get("LVM_HONEST", "120")), 0, []
     seed = 0
     while done < wanted:
-        model = list(MODELS)[seed % len(MODELS)]
+        model = list(architectures())[seed % len(architectures())]
         config = config_of(model).replace(dim=(32, 48, 96)[seed % 3])
         subject = Subject.drawn(config, seed)
         sides = Sides(subject if seed % 2 else subject.randomised(seed))

@@ -8,11 +8,11 @@ import torch
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import SetupInvalid, UsageError
-from mlx_lvm.models import MODELS, build
+from mlx_lvm.models import architecture, build
 from mlx_lvm.parity import bridge
 from mlx_lvm.parity.recurrence import steps_of
 from mlx_lvm.parity.sides import Subject
-from mlx_lvm.parity.twins import losses
+from mlx_lvm.parity.twins import losses, twin_class
 
 PARAMETERS = {"amn": 1_510_912, "lstm": 5_120_768, "gru": 7_095_552, "transformer": 17_867_520}
 
@@ -20,7 +20,7 @@ PARAMETERS = {"amn": 1_510_912, "lstm": 5_120_768, "gru": 7_095_552, "transforme
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_count_at_the_default_sizes(name: str) -> None:
     with torch.device("meta"):
-        twin = bridge.TWINS[name]()
+        twin = twin_class(name)()
     assert sum(p.numel() for p in twin.parameters()) == PARAMETERS[name]
 
 
@@ -33,7 +33,7 @@ def test_parameter_count_at_the_default_sizes(name: str) -> None:
 def test_twins_and_losses_stay_on_one_device(config: dict) -> None:
     """torch's meta device refuses tensors of another, as a GPU would. (The transformer's torch layers ask their mask for values.)"""
     with torch.device("meta"):
-        twin = bridge.TWINS[config["model_type"]](config)
+        twin = twin_class(config["model_type"])(config)
     context, target = torch.randn(3, 9, 768, device="meta"), torch.randn(3, 768, device="meta")
     for name in losses.LOSSES:
         losses.total({name: 1.0}, twin(context), target, 0.07).backward()
@@ -42,7 +42,7 @@ def test_twins_and_losses_stay_on_one_device(config: dict) -> None:
 
 def test_amn_against_numpy() -> None:
     torch.manual_seed(0)
-    twin = bridge.TWINS["amn"]({"model_type": "amn", "dim": 6, "attention_dim": 4, "hidden_dim": 8}).double()
+    twin = twin_class("amn")({"model_type": "amn", "dim": 6, "attention_dim": 4, "hidden_dim": 8}).double()
     w = {name: value.numpy() for name, value in twin.state_dict().items()}
     x = np.random.default_rng(0).standard_normal((2, 3, 6))
 
@@ -73,7 +73,7 @@ def test_amn_against_numpy() -> None:
 
 
 def test_positions() -> None:
-    twin = bridge.TWINS["transformer"]({"hidden_dim": 8, "dim": 4, "heads": 2, "ffn_dim": 4, "layers": 1})
+    twin = twin_class("transformer")({"hidden_dim": 8, "dim": 4, "heads": 2, "ffn_dim": 4, "layers": 1})
     table = twin.pos_encoder.pe
     assert table.shape == (1, 100, 8)
     assert float(table[0, 7, 2]) == pytest.approx(math.sin(7 / 10000 ** (2 / 8)), abs=1e-7)
@@ -95,7 +95,7 @@ def test_steps_are_torchs_own_recurrence(module: torch.nn.Module) -> None:
 @pytest.mark.parametrize("name", PARAMETERS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_mlx_weights_load_strictly_and_return_bit_for_bit(name: str, dtype: str) -> None:
-    config = MODELS[name][1](
+    config = architecture(name).config_class(
         **({"dim": 16, "hidden_dim": 16} | ({"heads": 2, "ffn_dim": 8} if name == "transformer" else {}))
     )
     subject = Subject.drawn(config, 1)
@@ -115,11 +115,11 @@ def test_bfloat16_rounds_once() -> None:
 
 
 def test_missing_or_strange_weights_are_refused() -> None:
-    config = MODELS["amn"][1](dim=8, attention_dim=4, hidden_dim=4)
+    config = architecture("amn").config_class(dim=8, attention_dim=4, hidden_dim=4)
     weights = build(config).weights()
     with pytest.raises(SetupInvalid, match="Missing key"):
         bridge.twin(config, {k: v for k, v in weights.items() if k != "query_encoder.bias"})
     with pytest.raises(SetupInvalid, match="Unexpected key"):
         bridge.twin(config, {**weights, "extra": mx.zeros((1,))})
     with pytest.raises(UsageError, match="unknown key 'hidden'"):
-        bridge.TWINS["amn"]({"hidden": 3})
+        twin_class("amn")({"hidden": 3})

@@ -156,12 +156,13 @@ class Work:
         """Every check at small sizes."""
         from dataclasses import replace
 
-        from mlx_lvm.models import MODELS
+        from mlx_lvm.models import architecture
         from mlx_lvm.parity import run as parity
 
         parity._small_variants = lambda subject, plan: iter(())  # type: ignore[assignment] (they are small as they are)
         drawn = [
-            replace(parity.Subject.drawn(parity.small(MODELS[name][1]()), 0), name=name) for name in SUBJECTS
+            replace(parity.Subject.drawn(parity.small(architecture(name).config_class()), 0), name=name)
+            for name in SUBJECTS
         ]
         report = parity.run(drawn, parity.Plan(checks=parity.CHECKS, seeds=1))
         worst = max((check.ratio for check in report.checks), default=0.0)

@@ -40,7 +40,9 @@ def train(mode: str, name: str, losses: str, corpus_file: str, out: str) -> None
     config = TrainConfig.from_dict(
         {"loss_mse": 0.0, **{f"loss_{loss}": 1.0 for loss in losses.split(",")}, "residual_init": "torch"}
     )
-    model = initial_model(architecture(name)[1].from_dict({**SIZES[name], "dim": corpus.dim}), config)
+    model = initial_model(
+        architecture(name).config_class.from_dict({**SIZES[name], "dim": corpus.dim}), config
+    )
     step = TrainStep(model, corpus, config, group)
     targets = windows(corpus, np.arange(len(corpus.names)), config.context).targets
     rng = np.random.default_rng(0)

@@ -216,7 +216,7 @@ def test_windows_of_several_corpora_keep_their_own_filter(small: Corpus) -> None
     "sizes", [{"head": "predict", "expert": "yes"}, {"head": "predict"}, {"head": "rank"}]
 )
 def test_a_resumed_run_is_the_undisturbed_one(sizes: dict, small_file: Path, tmp_path: Path) -> None:
-    options, _ = preset("best", "emn-rank" if sizes["head"] == "rank" else "emn")
+    options, _ = preset("best", EMNConfig(**sizes))
     config = TrainConfig(**{**options, "epochs": 3, "batch_size": 4, "corpus": str(small_file)})
     whole = start_run("emn", {**SIZES, **sizes}, config, tmp_path / "whole")
     assert whole.task.model.config.expert in ("yes", "no")

@@ -44,10 +44,10 @@ def torch_gradients(
     """Gradients of mse + cosine by torch, of everything in float64 or with weights and context rounded to
     bfloat16 on the way in.
     """
-    from mlx_lvm.parity.bridge import TWINS
+    from mlx_lvm.parity.twins import twin_class
 
     wide = torch.float32 if rounded else torch.float64
-    twin = TWINS[name](sizes).to(torch.bfloat16 if rounded else wide)
+    twin = twin_class(name)(sizes).to(torch.bfloat16 if rounded else wide)
     masters = {k: torch.tensor(v, dtype=wide, requires_grad=True) for k, v in weights.items()}
     narrow = {k: v.bfloat16() if rounded else v.to(torch.bfloat16).to(wide) for k, v in masters.items()}
     context = torch.tensor(x).bfloat16()
@@ -61,7 +61,7 @@ def torch_gradients(
 @pytest.mark.parametrize("name", SMALL)
 def test_gradients_are_as_near_to_the_truth_as_torchs(name: str) -> None:
     mx.random.seed(3)
-    model = build(architecture(name)[1].from_dict(SMALL[name]))
+    model = build(architecture(name).config_class.from_dict(SMALL[name]))
     rng = np.random.default_rng(3)
     x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 5, 32), (16, 32)))
 
@@ -92,7 +92,7 @@ def test_float32_would_not_have_rounded() -> None:
     same.
     """
     mx.random.seed(0)
-    model = build(architecture("lstm")[1].from_dict(SMALL["lstm"]))
+    model = build(architecture("lstm").config_class.from_dict(SMALL["lstm"]))
     x = mx.ones((2, 5, 32))
     assert mx.array_equal(in_bfloat16(model, x).raw, in_bfloat16(model, x + 1e-3).raw)
     assert not mx.array_equal(model(x).raw, model(x + 1e-3).raw)
@@ -109,7 +109,9 @@ def test_training_keeps_updates_smaller_than_a_bfloat16_digit(small_file: Path) 
     for precision in ("float32", "bfloat16"):
         mx.random.seed(1)
         model = build(
-            architecture("amn")[1].from_dict({"dim": corpus.dim, "attention_dim": 16, "hidden_dim": 32})
+            architecture("amn").config_class.from_dict(
+                {"dim": corpus.dim, "attention_dim": 16, "hidden_dim": 32}
+            )
         )
         start = {k: np.array(v) for k, v in model.weights().items()}
         config = TrainConfig.from_dict(
@@ -133,7 +135,7 @@ def test_predictions_in_bfloat16_are_the_model_s_and_close_to_float32(name: str,
         "ramn": {"rank": 8, "hidden_dim": 16},
     }[name]
     mx.random.seed(1)
-    loaded = Loaded(build(architecture(name)[1].from_dict({"dim": small.dim, **sizes})), name)
+    loaded = Loaded(build(architecture(name).config_class.from_dict({"dim": small.dim, **sizes})), name)
     read = windows(small, np.arange(4), 5)
     wide = predictor_of(name, loaded.model).predict(read)
     narrow = predictor_of(name, loaded.compute_in("bfloat16").model).predict(read)

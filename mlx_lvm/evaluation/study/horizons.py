@@ -37,7 +37,7 @@ def horizons(
     """`curves`: {predictor: {cosine, ci}} with a figure for each of t+1 .. t+H, over the windows with H chunks to predict;
     `gains`: the direct prediction less its rollout, and less the best closed form of each horizon, paired.
     """
-    count = int(getattr(predictor.model.config, "horizons", 1))
+    count = predictor.model.config.horizons
     chosen = with_chunks_after(scored, count)
     out: dict[str, Any] = {"horizons": count, "windows": len(chosen), "curves": {}, "gains": {}}
     if not len(chosen):
@@ -147,7 +147,5 @@ def _means(chosen: Windows) -> list[mx.array]:
 def direct(predictor: Predictor) -> HistoryPredictor | None:
     """The predictor as one that knows several horizons; None where its model predicts the next chunk alone."""
     return (
-        predictor
-        if isinstance(predictor, HistoryPredictor) and getattr(predictor.model.config, "horizons", 1) > 1
-        else None
+        predictor if isinstance(predictor, HistoryPredictor) and predictor.model.config.horizons > 1 else None
     )

@@ -222,7 +222,7 @@ def start_at_anchor(model: RAMN, anchor: Anchor) -> None:
         np.concatenate([gain * variance[:width] ** -WHITENING["input"] for gain in gains])
     )
     if model.config.head == "regress":
-        for own, fitted in zip(model.horizons, anchor.horizons, strict=True):
+        for own, fitted in zip(model.horizon_heads, anchor.horizons, strict=True):
             own.filter, own.shift_filter, own.map.weight = (
                 mx.array(x) for x in (fitted.filter, fitted.shift_filter, fitted.map)
             )

@@ -124,7 +124,7 @@ def trainable_copy(model: RAMN) -> RAMN:
     live.freeze(keys=FROZEN, recurse=False)
     live.basis.freeze()
     if model.config.head == "regress":
-        for horizon in live.horizons:
+        for horizon in live.horizon_heads:
             horizon.freeze(keys=[name for name in FILTERS if name in horizon], recurse=False)
             horizon.map.freeze()
     return live

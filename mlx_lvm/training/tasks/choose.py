@@ -73,4 +73,4 @@ def initial_model(model_config: ModelConfig, config: TrainConfig) -> VectorModel
 
 def trainable(name: str, config: TrainConfig, corpus: MappedCorpus) -> bool:
     """Whether an architecture can be trained on a corpus under these options, as far as memory goes."""
-    return architecture(name)[0].task in STREAMED or not streams(settle(config, corpus), corpus)
+    return architecture(name).task in STREAMED or not streams(settle(config, corpus), corpus)
