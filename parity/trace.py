@@ -30,7 +30,7 @@ def ask(model: Any, context: Any) -> Any:
     """The prediction of either side's model. One that takes queries gets the oldest chunk as its query in every other window,
     the first included: a query brings terms in and leaves others out.
     """
-    if not getattr(model.config, "queries", 0):
+    if not model.takes_queries:
         return model(context)
     every_other = (1.0 - np.arange(context.shape[0]) % 2)[:, None].astype(np.float32)
     mask = (

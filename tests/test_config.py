@@ -72,8 +72,8 @@ def test_model_config_needs_a_known_type() -> None:
 
 def test_unknown_preset() -> None:
     with pytest.raises(UsageError, match="Did you mean 'seed'"):
-        preset("sed", "amn")
-    assert preset("seed", "amn") == ({"residual_init": "torch"}, {})
+        preset("sed", AMNConfig())
+    assert preset("seed", AMNConfig()) == ({"residual_init": "torch"}, {})
 
 
 def test_a_recipe_is_of_the_head() -> None:

@@ -135,6 +135,10 @@ class VectorModel(nn.Module):
                 f"expected [batch, 1 to {MAX_CONTEXT}, {self.config.dim}]"
             )
 
+    @property
+    def takes_queries(self) -> bool:
+        return self.config.takes_queries
+
     def start_at_baseline(self) -> None:
         """Make the untrained model equal its own baseline; a model without one stays as it was drawn."""
 

@@ -41,6 +41,11 @@ class Twin(nn.Module):
         super().__init__()
         self.config = sizes(config, self.defaults)
 
+    @property
+    def takes_queries(self) -> bool:
+        """Whether `forward` has a second argument, a query [batch, dim]."""
+        return False
+
     def forward(self, context: Tensor) -> Prediction:
         raise NotImplementedError  # every architecture defines its own
 

@@ -101,6 +101,10 @@ class RAMN(Twin):
                 [Horizon(self.config, mixtures, width) for _ in range(self.config.horizons - 1)]
             )
 
+    @property
+    def takes_queries(self) -> bool:
+        return bool(self.config.queries)
+
     def forward(self, context: Tensor, query: Tensor | None = None) -> Prediction:
         read = self.read(context, query)
         if self.config.head == "regress":

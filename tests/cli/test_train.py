@@ -17,6 +17,7 @@ from mlx_lvm.cli.progress import StopOnSignal
 from mlx_lvm.cli.train import presets_of
 from mlx_lvm.core.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.corpus import Corpus, write_corpus
+from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.run import Lock
 from mlx_lvm.training.session import start_run
@@ -357,7 +358,9 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
 @pytest.fixture
 def run(tmp_path: Path, small_file: Path) -> Path:
     """A run of one epoch, not yet judged."""
-    options = TrainConfig.from_dict({**preset("best", "amn")[0], "corpus": str(small_file), "epochs": 1})
+    options = TrainConfig.from_dict(
+        {**preset("best", AMNConfig())[0], "corpus": str(small_file), "epochs": 1}
+    )
     assert start_run("amn", {"attention_dim": 8, "hidden_dim": 16}, options, tmp_path / "run").train()
     return tmp_path / "run"
 

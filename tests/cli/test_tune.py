@@ -13,6 +13,7 @@ from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import architectures
+from mlx_lvm.models.transformer import TransformerConfig
 from mlx_lvm.training.config import SEARCH, TrainConfig, preset
 from mlx_lvm.training.tune import Search, open_study, run_search, table
 
@@ -68,7 +69,7 @@ def test_a_study_ends_with_the_command_that_trains_its_best(
 
 
 def test_the_command_leaves_away_what_the_preset_sets() -> None:
-    options, sizes = preset("best", "transformer")
+    options, sizes = preset("best", TransformerConfig())
     made = Search("transformer", TrainConfig.from_dict({**options, "batch_size": 64}), {**sizes, "layers": 2})
     assert made.command({"lr": 1e-3}) == "lvm train transformer --batch-size 64 --lr 0.001 --layers 2"
     assert made.command({"dropout": 0.1}) == "lvm train transformer --batch-size 64 --dropout 0.1 --layers 2"

@@ -18,6 +18,7 @@ import pytest
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.safetensors import open_safetensors
 from mlx_lvm.hub.load import load_model
+from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.training import distributed
 from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.distributed import SINGLE, Group
@@ -190,7 +191,13 @@ def test_the_command_line_on_two_ranks(tmp_path: Path, small_file: Path, memory:
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert json.loads(ended[0][2])["epochs"] == 2 and ended[1][2] == ""
     options = TrainConfig.from_dict(
-        {**preset("best", "amn")[0], "corpus": str(small_file), "memory": memory, "lr": 1e-3, "epochs": 2}
+        {
+            **preset("best", AMNConfig())[0],
+            "corpus": str(small_file),
+            "memory": memory,
+            "lr": 1e-3,
+            "epochs": 2,
+        }
     )
     assert start_run("amn", {"attention_dim": 8, "hidden_dim": 16}, options, tmp_path / "one").train()
     one, two = (load_model(tmp_path / name).model.weights() for name in ("one", "two"))
