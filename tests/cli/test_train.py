@@ -17,6 +17,7 @@ from mlx_lvm.cli.progress import StopOnSignal
 from mlx_lvm.cli.train import presets_of
 from mlx_lvm.core.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.corpus import Corpus, write_corpus
+from mlx_lvm.models import trained
 from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.run import Lock
