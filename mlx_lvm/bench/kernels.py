@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.bench.roofline import CHIPS, Chip, step_work
+from mlx_lvm.bench.roofline import CHIPS, Chip, Cost
 from mlx_lvm.core.mlx import mx, nn, optim, tree_flatten
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
@@ -155,7 +155,7 @@ def markdown(names: tuple[str, ...] = ("amn", "lstm", "gru", "transformer"), bat
         model: VectorModel = build(config)
         forward, step, plain = (make(config, batch) for make in (forward_pass, training_step, plain_step))
         counts.append(f"| {name} | {forward.total} | {step.total} | {plain.total} | {step.buffers} |")
-        work = step_work(config, model.parameter_count(), batch)
+        work = Cost.of(model, context=5).step(batch)
         cells = [f"{1e3 * predicted(chip, work.flops, work.bytes, step.total):.2f}" for chip in chips]
         times.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*counts, "", *times, ""])
