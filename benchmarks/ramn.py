@@ -31,6 +31,7 @@ from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import Split, split_corpus
 from mlx_lvm.evaluation.setup import Bench, set_up
 from mlx_lvm.hub.load import load_model
+from mlx_lvm.metrics.names import JUDGED, Figures
 from mlx_lvm.models.ramn import RAMN, RAMNConfig
 from mlx_lvm.models.weights import set_weights
 from mlx_lvm.predictors.history import HistoryPredictor
@@ -40,7 +41,7 @@ from mlx_lvm.training.store import BestInMemory
 from mlx_lvm.training.tasks.choose import make_task
 from mlx_lvm.training.trainer import Trainer
 
-SHOWN = ("cosine", "centred_cosine", "centred.mrr", "centred.recall_at_5")
+SHOWN = JUDGED
 # Left out of the training: {head: {what: (module, constant, value)}}.
 UNTRAINED: dict[str, dict[str, tuple[Any, str, Any]]] = {
     "regress": {
@@ -109,7 +110,7 @@ def main() -> None:
     split = split_corpus(corpus, 0)
     benches = {"sotu": set_up(corpus, "val"), "moby": set_up(load_corpus("moby"), "train")}
     result: dict[str, Any] = {}
-    whole: dict[str, dict[str, np.ndarray]] = {}
+    whole: dict[str, Figures] = {}
 
     def report(what: str, model: RAMN) -> None:
         for place, bench in benches.items():
@@ -139,14 +140,14 @@ def main() -> None:
         options.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
-def compared(figures: dict[str, np.ndarray], whole: dict[str, np.ndarray], bench: Bench) -> dict[str, Any]:
+def compared(figures: Figures, whole: Figures, bench: Bench) -> dict[str, Any]:
     """Each figure, and its difference to the whole model's with an interval."""
     found = DocumentBootstrap(bench.windows.documents).intervals(
-        {key: figures[key] - whole[key] for key in SHOWN}
+        *(metric.of(figures) - metric.of(whole) for metric in SHOWN)
     )
     return {
-        key: {"value": float(figures[key].mean()), "less": one.value, "ci": one.ends()}
-        for key, one in found.items()
+        metric.key: {"value": float(metric.of(figures).mean()), "less": less.value, "ci": less.ends()}
+        for metric, less in zip(SHOWN, found, strict=True)
     }
 
 

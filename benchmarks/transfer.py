@@ -119,7 +119,7 @@ def main() -> None:
 
     def figures(predicted: mx.array, mean: np.ndarray | None = None, share: float = 0.0) -> np.ndarray:
         found = rank_figures(ranks(pool, predicted, mean, share), pool)
-        return np.stack([found[key] for key in FIGURES], axis=1)
+        return np.stack([getattr(found, key) for key in FIGURES], axis=1)
 
     last = predict_all(Last(), scored)
     means = {"moby": target_mean(corpus, chapters, 5), "sotu": target_mean(home, split_corpus(home).train, 5)}
@@ -166,7 +166,7 @@ def main() -> None:
     for name, values in {"chosen in folds": crossed, **forms, **further, **lasts}.items():
         result[name] = {}
         for at, key in enumerate(FIGURES):
-            less = bootstrap.intervals(
+            less = bootstrap.named(
                 {other: values[:, at] - lasts[other][:, at] for other in (best, RAW, travelled)}
             )
             result[name][key] = {

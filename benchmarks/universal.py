@@ -21,11 +21,12 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.evaluation.setup import set_up
 from mlx_lvm.evaluation.summary import summarise
 from mlx_lvm.hub.load import Loaded, for_corpus
+from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, COSINE
 from mlx_lvm.models import VectorModel
 from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.training.emn.universal import train_network
 
-FIGURES = {"predict": ("cosine", "centred_cosine"), "rank": ("centred.mrr",)}
+FIGURES = {"predict": (COSINE, CENTRED_COSINE), "rank": (CENTRED_MRR,)}
 
 
 def scores(network: VectorModel, head: str, name: str, split: str) -> dict[str, Any]:
@@ -33,27 +34,21 @@ def scores(network: VectorModel, head: str, name: str, split: str) -> dict[str, 
     corpus = load_corpus(name)
     bench = set_up(corpus, split)
     model = for_corpus(Loaded(network, "emn"), corpus).model
-    everyone = {one.name: one for one in [predictor_of("emn", model), *bench.closed]}
-    measured = {key: bench.measure(one) for key, one in everyone.items()}
-    metrics, _ = summarise(
-        measured, DocumentBootstrap(bench.windows.documents), [one.name for one in bench.closed]
-    )
+    everyone = [predictor_of("emn", model), *bench.baselines]
+    measured = {one.name: bench.measure(one) for one in everyone}
+    baselines = [one.name for one in bench.baselines]
+    kinds = {"emn": "model", **dict.fromkeys(baselines, "baseline")}
+    summary = summarise(measured, DocumentBootstrap(bench.windows.documents), baselines, kinds)
+    emn = summary.scores["emn"]
     about = {
         "corpus": corpus.name,
         "dim": corpus.dim,
         "documents": len(set(bench.windows.documents.tolist())),
     }
     found = {
-        figure: {"value": _leaf(metrics["emn"], figure), **metrics["emn"]["versus_best"][figure]}
-        for figure in FIGURES[head]
+        metric.key: {"value": emn[metric], **emn.versus_best[metric].to_dict()} for metric in FIGURES[head]
     }
     return {**about, "windows": len(bench.windows), **found}
-
-
-def _leaf(entry: dict[str, Any], figure: str) -> float:
-    for part in figure.split("."):
-        entry = entry[part]
-    return float(entry)  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -45,7 +45,8 @@ def attention(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show the attention weights of AMN by position, the size of its residual, and where it leaves the context's mean.
+    """Show the attention weights of AMN by position, the size of its residual, and where it leaves the
+    context's mean.
 
     Examples:  lvm attention amn
                lvm attention amn --document 1941_franklin_d_roosevelt_d --out attention.png

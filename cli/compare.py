@@ -1,4 +1,4 @@
-"""`lvm compare`: a leaderboard of models on the same documents, beside the closed forms."""
+"""`lvm compare`: a leaderboard of models on the same documents, compared with the baselines."""
 
 from __future__ import annotations
 
@@ -42,9 +42,11 @@ def compare(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Rank models by cosine on held-out documents: gain over the best closed form, retrieval, training time and latency.
+    """Rank models by cosine on held-out documents: gain over the best baseline, retrieval, training time and
+    latency.
 
-    p-values are corrected over the models by Holm's procedure. Without --corpus it is the one the first model was trained on.
+    p-values are corrected over the models by Holm's procedure. Without --corpus it is the one the first model
+    was trained on.
 
     Examples:  lvm compare
                lvm compare runs/amn-sotu-1 runs/gru-sotu-1 amn --markdown
@@ -74,7 +76,7 @@ def compare(
 
 
 def show(display: Output, result: dict[str, Any]) -> None:
-    """The leaderboard, the best closed forms under it, and what was scored."""
+    """The leaderboard, the best baselines under it, and what was scored."""
     from mlx_lvm.evaluation.leaderboard import MARKDOWN, sentence, table
 
     display.table("", MARKDOWN, table(result))

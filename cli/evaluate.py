@@ -1,42 +1,22 @@
-"""`lvm eval`: a model beside every closed form, on documents it never saw, with a verdict in a sentence."""
+"""`lvm eval`: a model compared with every baseline, on documents it never saw, with a verdict in a
+sentence.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
 from mlx_lvm.cli.common import Corpus, Json, Output, Precision
+from mlx_lvm.cli.scores import show
 from mlx_lvm.cli.study import show_study
+from mlx_lvm.cli.subject import Subject, is_baseline
 from mlx_lvm.cli.text import EncoderOf, GivenText, extend
-from mlx_lvm.data import corpus as data_corpus
 from mlx_lvm.errors import UsageError
-from mlx_lvm.predictors.baselines import NAMES
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-
-COLUMNS = (
-    "cosine",
-    "95% interval",
-    "to best closed form",
-    "centred",
-    "R@1",
-    "R@5",
-    "R@10",
-    "MRR",
-    "MRR centred",
-    "MRR in doc",
-    "margin",
-)
-
-Subject = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help=f"Architecture, run folder, exported folder, .safetensors file, or a closed form: {', '.join(NAMES)}.",
-    ),
-]
 
 
 @app.command()
@@ -61,7 +41,7 @@ def evaluate(
         int | None,
         typer.Option(
             "--split-seed",
-            help="Of a closed form; a model keeps the split it was trained with.",
+            help="Of a baseline; a model keeps the split it was trained with.",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -75,6 +55,10 @@ def evaluate(
         ),
     ] = 20_000,
     precision: Precision = "float32",
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="Show every baseline, control and figure.", rich_help_panel="Output"),
+    ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="The table and the verdict alone.", rich_help_panel="Parts")
     ] = False,
@@ -107,11 +91,12 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Score a model, every closed form and the controls on held-out documents.
+    """Score a model, every baseline and the controls on held-out documents.
 
-    Closed forms are fitted on the training documents and tuned on the validation documents of the corpus. Intervals are a
-    paired bootstrap over documents. A claim is a difference to the best closed form. Then a closer look: direction, rollout,
-    ablations, difficulty, attention, and the chunks where the model gains and loses most.
+    Baselines are fitted on the training documents and tuned on the validation documents of the corpus.
+    Intervals are a paired bootstrap over documents. A claim is a difference to the best baseline. Then a
+    closer look: direction, rollout, ablations, difficulty, attention, and the chunks where the model gains
+    and loses most.
 
     Examples:  lvm eval amn --out report
                lvm eval runs/amn-sotu-1 --ood moby --json
@@ -129,11 +114,9 @@ def evaluate(
     from mlx_lvm.hub.load import Loaded, load_model
 
     display = Output(json)
-    subject = model if is_closed_form(model, precision) else load_model(model).compute_in(precision)
+    subject = model if is_baseline(model, precision) else load_model(model).compute_in(precision)
     if arrow and not isinstance(subject, Loaded):
-        raise UsageError(
-            f"--arrow-of-time trains a model by its recipe; {model} is a closed form and has none"
-        )
+        raise UsageError(f"--arrow-of-time trains a model by its recipe; {model} is a baseline and has none")
     with_report = out is not None and plots.available()
     if out is not None and not with_report:
         display.notes.print(
@@ -172,7 +155,7 @@ def evaluate(
             result["arrow_of_time"] = arrow_of_time(
                 subject, data, arrow_epochs, max_windows, progress=progress
             )
-    show(display, result)
+    show(display, result, every)
     show_study(display, result)
     if out is not None:
         write_json(out / "metrics.json", result)
@@ -181,44 +164,6 @@ def evaluate(
             write_report(out / "report.html", result, subject)
             display.say(f"written: {out / 'report.html'}")
     display.result(result)
-
-
-class Named(NamedTuple):
-    """A model or closed form by name: its predictor, the chunks it reads, its split, the ranking stored with it, the sha256 of the
-    corpus it was trained on, and notes.
-    """
-
-    predictor: Any
-    context: int
-    split_seed: int
-    ranking: dict[str, Any]
-    trained_on: str
-    notes: list[str]
-
-
-def is_closed_form(name: str, precision: str) -> bool:
-    """Whether the name is a closed form's and no file's. Raises UsageError for one in another precision than float32."""
-    found = name in NAMES and not Path(name).exists()
-    if found and precision != "float32":
-        raise UsageError(
-            f"--precision {precision}: {name} is a closed form, computed in float32; leave the option away"
-        )
-    return found
-
-
-def load_subject(name: str, corpus: data_corpus.Corpus, precision: str = "float32") -> Named:
-    """A model, or a closed form fitted on the corpus's training documents."""
-    from mlx_lvm.data.splits import split_corpus
-    from mlx_lvm.evaluation.evaluate import subject_of
-    from mlx_lvm.hub.load import load_model
-    from mlx_lvm.predictors.baselines import fit_baselines
-
-    if is_closed_form(name, precision):
-        parts = split_corpus(corpus)
-        return Named(fit_baselines(corpus, parts.train, parts.val, 5, only=(name,))[0], 5, 0, {}, "", [])
-    loaded = load_model(name).compute_in(precision)
-    _, predictor, notes = subject_of(loaded, corpus, None)
-    return Named(predictor, loaded.context, loaded.split_seed, loaded.ranking, loaded.corpus_sha256, notes)
 
 
 def write_report(path: Path, result: dict[str, Any], subject: Any) -> None:
@@ -248,53 +193,3 @@ def write_report(path: Path, result: dict[str, Any], subject: Any) -> None:
     known["versions"] = ", ".join(f"{key} {value}" for key, value in versions().items())
     known["command"] = shlex.join(["lvm", *sys.argv[1:]])
     write_atomic(path, render(result, history, known).encode())
-
-
-def show(display: Output, result: dict[str, Any]) -> None:
-    """The table, what the pool is, the verdict and the notes."""
-    metrics = result["metrics"]
-    pool = result["retrieval"]["split"]
-    display.table(
-        f"{result['model']} on {result['corpus']}, {result['split']}: {result['windows']:,} windows of {result['context']} "
-        f"in {result['documents']} documents",
-        [result["split"], *COLUMNS],
-        [[name, *_row(entry)] for name, entry in metrics.items()],
-        bold=list(metrics).index(result["model"]),
-    )
-    chance = pool["chance"]
-    display.say(
-        f"retrieval among {pool['pool']:,.0f} chunks (context out): chance R@1 {chance['recall_at_1']:.4f}, "
-        f"R@10 {chance['recall_at_10']:.4f}, MRR {chance['mrr']:.4f}; "
-        f"in a document among {result['retrieval']['document']['pool']:.0f}: MRR {result['retrieval']['document']['chance']['mrr']:.4f}"
-    )
-    display.say(
-        "margin = cos(prediction, truth) - cos(prediction, last chunk); below zero is arithmetic for a good prediction, no defect"
-    )
-    verdict = result["verdict"]
-    style = {"better": "bold green", "worse": "bold red"}.get(verdict["outcome"], "bold yellow")
-    display.say(verdict["sentence"], style=style)
-    for sentence in verdict["sentences"][1:]:
-        display.say(sentence)
-    for note in result["notes"]:
-        display.say(f"note: {note}", style="yellow")
-
-
-def _row(entry: dict[str, Any]) -> list[str]:
-    low, high = entry["cosine_ci"]
-    against = entry["versus_best"].get("cosine")
-    return [
-        f"{entry['cosine']:.4f}",
-        "-" if low is None else f"{low:.4f} {high:.4f}",
-        "best" if against is None else "" if entry["kind"] == "control" else _difference(against),
-        f"{entry['centred_cosine']:.4f}",
-        *(f"{entry[f'recall_at_{cut}']:.3f}" for cut in (1, 5, 10)),
-        f"{entry['mrr']:.4f}",
-        f"{entry['centred']['mrr']:.4f}",
-        f"{entry['in_document']['mrr']:.4f}",
-        f"{entry['margin']:+.3f}",
-    ]
-
-
-def _difference(against: dict[str, Any]) -> str:
-    low, high = against["ci"]
-    return f"{against['difference']:+.4f}" + ("" if low is None else f" [{low:+.4f} {high:+.4f}]")

@@ -15,7 +15,7 @@ from mlx_lvm.errors import LvmError, nearest
 # command -> (file, help line, panel)
 COMMANDS = {
     "train": ("train", "Train a model on a corpus of document vectors.", "Work"),
-    "eval": ("evaluate", "Say how a model stands against closed forms, on documents it never saw.", "Work"),
+    "eval": ("evaluate", "Compare a model with baselines, on documents it never saw.", "Work"),
     "bench": ("bench", "Time MLX and torch in turn on one device, beside the least time possible.", "Trust"),
     "compare": ("compare", "Rank models on the same held-out documents.", "Work"),
     "predict": ("predict", "Predict a document's next chunk and show the chunks nearest to it.", "Work"),

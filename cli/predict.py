@@ -1,4 +1,6 @@
-"""`lvm predict`: the next chunk of a document, as the chunks that rank first, with their probabilities and how sure that is."""
+"""`lvm predict`: the next chunk of a document, as the chunks that rank first, with their probabilities and
+the cosine to expect.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mlx_lvm.cli.common import Corpus, Json, Output, Precision
-from mlx_lvm.cli.evaluate import Subject, load_subject
+from mlx_lvm.cli.subject import Subject, load_subject
 from mlx_lvm.cli.text import EncoderOf, GivenText, extend
 from mlx_lvm.errors import UsageError
 
@@ -103,8 +105,9 @@ def predict(
 ) -> None:
     """Predict a document's next chunk and show which chunks of the corpus it is likely to be.
 
-    The chunks that the model has just read are left out. Where the document goes on, the true chunk is shown with its rank.
-    Probabilities say: of all chunks of the corpus, this is the next one. They are calibrated on validation documents.
+    The chunks that the model has just read are left out. Where the document goes on, the true chunk is shown
+    with its rank. Probabilities say: of all chunks of the corpus, this is the next one. They are calibrated
+    on validation documents.
 
     Examples:  lvm predict amn --document 1961_john_f_kennedy_d --at 20
                lvm predict amn --document 2021_joseph_r_biden_d --query "jobs and roads"
@@ -152,7 +155,8 @@ def predict(
     if text is not None and held.lengths[chosen] < context:
         context = int(held.lengths[chosen])
         notes.append(f"the text has {context} chunks; the model was made to read {subject.context}")
-    result = measure(subject.predictor, held, chosen, at, context, steps, top, ranker, coverage, own)
+    outlook = measure(subject.predictor, held, chosen, at, context, steps, top, ranker, coverage, own)
+    result = outlook.to_dict()
     if inverter is not None:
         with display.notes.status("loading the inverter"):
             texts = inverter.decode([step["vector"] for step in result["steps"]])
@@ -186,11 +190,7 @@ def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
         display.say(f"last read: {result['context'][-1]['text']}", style="dim")
     if "query" in result:
         display.say(f"asked for: {result['query']}", style="dim")
-    by = (
-        "prediction, last chunk and document so far"
-        if "last" in result["ranked_by"]
-        else "the prediction alone"
-    )
+    by = ranked_by(result["ranked_by"])
     for step in result["steps"]:
         known = "probability" in step["nearest"][0]
         columns = ["", "chunk", "text", *(["probability"] if known else []), "cosine"]
@@ -205,9 +205,16 @@ def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
         if "set" in step:
             display.say(_set(step, result["candidates"]))
         if "expected_cosine" in step:
-            display.say(_sure(step))
+            display.say(_expected(step))
     for note in notes:
         display.say(f"note: {note}", style="yellow")
+
+
+def ranked_by(terms: list[str]) -> str:
+    """The terms of a ranking in words."""
+    words = {"last": "last chunk", "document": "document so far"}
+    named = [words.get(term, term) for term in terms if term != "mean"]
+    return "the prediction alone" if named == ["prediction"] else ", ".join(named)
 
 
 def _row(place: str, one: dict[str, Any], known: bool) -> list[str]:
@@ -229,12 +236,15 @@ def _decoded(one: dict[str, Any], known: bool) -> list[str]:
 def _set(step: dict[str, Any], candidates: int) -> str:
     found = step["set"]
     if not found["promised"]:
-        return f"no list is sure to hold the next chunk {found['coverage']:.0%} of the time: the validation documents are too few for that"
+        return (
+            f"no list is sure to hold the next chunk {found['coverage']:.0%} of the time: the validation documents "
+            "are too few for that"
+        )
     held = f"; the truth is {'' if step['truth']['in_set'] else 'not '}among them" if "truth" in step else ""
     size = f"{'' if found['exact'] else 'about '}{found['size']:,} of {candidates:,}"
     return f"{found['coverage']:.0%} of the time the next chunk is among the first N: N is {size} here{held}"
 
 
-def _sure(step: dict[str, Any]) -> str:
+def _expected(step: dict[str, Any]) -> str:
     found = f"; it was {step['truth']['cosine']:.2f}" if "truth" in step else ""
     return f"cosine to be expected between the prediction and the next chunk: {step['expected_cosine']:.2f}{found}"

@@ -1,4 +1,6 @@
-"""What `lvm eval` prints under its table: direction, rollout, ablations, difficulty, ranking, attention, cases, other domains."""
+"""What `lvm eval` prints under its table: direction, rollout, ablations, difficulty, ranking, attention,
+cases, other domains.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,7 @@ def _queries(display: Output, result: dict[str, Any], found: dict[str, Any]) -> 
             for key in ("cosine", "mrr")
         ]
         rows.append([name, f"{row['cosine']:.4f}", cells[0], f"{row['mrr']:.4f}", cells[1]])
-    title = f"beside a query, {found['windows']:,} windows: none, a later chunk of the document, a stranger's"
+    title = f"given a query, {found['windows']:,} windows: none, a later chunk of the document, a stranger's"
     display.table(title, ["", "cosine", "less none", "MRR", "less none"], rows)
 
 

@@ -1,15 +1,28 @@
-"""Paired bootstrap over documents: windows of one document are not independent, documents are.
+"""What figures of windows allow one to say: windows of one document are not independent, documents are.
 
-A resample draws D documents with replacement; a figure is then the sum of its per-document sums over the sum of the
-documents' windows. Every predictor sees the same resamples, so differences are paired.
+Paired bootstrap: a resample draws D documents with replacement; a figure is then the sum of its per-document
+sums over the sum of the documents' windows. Every predictor sees the same resamples, so differences are
+paired.
+
+Conformal sets: how far down a ranking one must go to hold the truth as often as asked. Windows of one
+document are not exchangeable, documents are. With D calibration documents each weighs 1 / (D + 1), spread
+evenly over its windows, and the last 1 / (D + 1) lies at infinity. The threshold for coverage v is the
+smallest t with
+
+    weight of the scores <= t  >=  v
+
+Then a random window of a new document, drawn like the others, scores at most t with probability v or more
+(Lee, Barber, Willett 2023, Distribution-free inference with hierarchical data). With D documents no more than
+D / (D + 1) can be promised.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +43,28 @@ class Interval:
     def ends(self) -> list[float | None]:
         """[low, high] for JSON; None where the interval is the whole line."""
         return [end if math.isfinite(end) else None for end in (self.low, self.high)]
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A figure less that of `baseline`, paired by window."""
+
+    baseline: str
+
+    @property
+    def outcome(self) -> str:
+        """better, worse or not distinguishable: on which side of zero the whole interval lies."""
+        if not math.isfinite(self.low):
+            return "not distinguishable"
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "not distinguishable"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with the baseline under its older name."""
+        return {"closed_form": self.baseline, **self.without_baseline()}
+
+    def without_baseline(self) -> dict[str, Any]:
+        """For JSON, where the baseline is the key that this stands under."""
+        return {"difference": self.value, "ci": self.ends(), "p": self.p}
 
 
 @dataclass(frozen=True)
@@ -63,11 +98,29 @@ class DocumentBootstrap:
             out[start : start + size] = (drawn @ sums) / (drawn @ sizes)[:, None]
         return out
 
-    def intervals(self, figures: Mapping[str, np.ndarray]) -> dict[str, Interval]:
-        """Mean and percentile interval of each figure [n]; with one document the interval is the whole line."""
-        names = list(figures)
-        table = np.stack([figures[name] for name in names], axis=1)
-        return dict(zip(names, intervals(table.mean(axis=0), self.means(table), self.count), strict=True))
+    def intervals(self, *figures: np.ndarray) -> list[Interval]:
+        """Mean and percentile interval of each figure [n]; with one document the interval is the whole
+        line.
+        """
+        table = np.stack(figures, axis=1)
+        return intervals(table.mean(axis=0), self.means(table), self.count)
+
+    def named(self, figures: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+        """The same by name."""
+        return dict(zip(figures, self.intervals(*figures.values()), strict=True))
+
+    def interval(self, figure: np.ndarray) -> Interval:
+        """That of one figure [n]."""
+        return self.intervals(figure)[0]
+
+    def difference(self, figure: np.ndarray, baseline: str, its_figure: np.ndarray) -> Difference:
+        """Of a figure [n] to that of a baseline, paired."""
+        paired = self.interval(figure - its_figure)
+        return Difference(paired.value, paired.low, paired.high, paired.p, baseline)
+
+    def subset(self, index: np.ndarray) -> DocumentBootstrap:
+        """The same over some of the windows."""
+        return DocumentBootstrap(self.documents[index], self.resamples, self.seed)
 
 
 def intervals(values: np.ndarray, resampled: np.ndarray, documents: int) -> list[Interval]:
@@ -85,10 +138,27 @@ def intervals(values: np.ndarray, resampled: np.ndarray, documents: int) -> list
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down adjustment: p_(i) times the number of hypotheses not yet passed, never falling, at most 1."""
+    """Holm's step-down adjustment: p_(i) times the number of hypotheses not yet passed, never falling, at
+    most 1.
+    """
     order = sorted(p_values, key=lambda name: p_values[name])
     out, highest = {}, 0.0
     for place, name in enumerate(order):
         highest = max(highest, min(1.0, (len(order) - place) * p_values[name]))
         out[name] = highest
     return {name: out[name] for name in p_values}
+
+
+def conformal_thresholds(
+    scores: np.ndarray, documents: np.ndarray, coverages: Sequence[float]
+) -> list[float]:
+    """t for each coverage, infinite where the documents are too few. documents [n]: that of each window.
+
+    scores [n]: the lower, the sooner in the set.
+    """
+    _, group = np.unique(documents, return_inverse=True)
+    sizes = np.bincount(group)
+    order = np.argsort(scores, kind="stable")
+    weight = np.cumsum(1 / sizes[group[order]]) / (len(sizes) + 1)
+    places = np.searchsorted(weight, np.asarray(coverages) - 1e-9)
+    return [float(scores[order[place]]) if place < len(order) else float("inf") for place in places]

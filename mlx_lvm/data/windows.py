@@ -48,6 +48,10 @@ class Windows:
             documents=self.documents[index],
         )
 
+    def with_chunks_after(self, count: int) -> Windows:
+        """The windows whose document has `count` chunks from the target on."""
+        return self.select(self.targets + count <= self.corpus.offsets[1:][self.documents])
+
     def blocks(self, size: int = 1024) -> Iterator[slice]:
         """All windows, in slices of at most `size`."""
         return blocks(len(self), size)

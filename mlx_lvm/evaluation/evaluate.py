@@ -1,4 +1,5 @@
-"""One evaluation: a model beside every closed form and the controls, on documents that none of them was fitted on.
+"""One evaluation: a model compared with every baseline and the controls, on documents that none of them was
+fitted on.
 
 evaluate(subject, corpus) -> dict, ready for JSON
 examine(subject, corpus) -> Evaluation: the dict, and every window's figures for whoever looks closer
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,17 @@ from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
 from mlx_lvm.evaluation.checks import check_controls
 from mlx_lvm.evaluation.setup import MAX_WINDOWS, Bench, Measured, set_up
-from mlx_lvm.evaluation.summary import claim, summarise, verdict
+from mlx_lvm.evaluation.summary import Summary, summarise
+from mlx_lvm.evaluation.verdict import Verdict, hybrid_claim, verdict
 from mlx_lvm.hub.load import Loaded, for_corpus
+from mlx_lvm.metrics.names import CENTRED_MRR, COSINE, Figures, Metric
 from mlx_lvm.metrics.retrieval import Pool, chance
 from mlx_lvm.predictors.base import Predictor
-from mlx_lvm.predictors.baselines import NAMES, controls
+from mlx_lvm.predictors.baselines import NAMES, Recency, controls
 from mlx_lvm.predictors.history import predictor_of
+from mlx_lvm.predictors.lags import LagFilter
+from mlx_lvm.predictors.neighbours import NearestContexts
+from mlx_lvm.predictors.ridge import Ridge
 from mlx_lvm.ranking.fusion import Ranking
 from mlx_lvm.ranking.hybrid import Hybrid, fuses
 from mlx_lvm.ranking.ranking import fit_ranking
@@ -34,11 +40,15 @@ CONTROL_NAMES = ("oracle", "best-in-span", "random")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """result: the figures with their intervals, ready for JSON. measured and predictors: by name. model: what was loaded,
-    None for a closed form. ranking: fitted for the model on the validation documents, None for a closed form.
+    """result: the figures with their intervals, ready for JSON; summary and verdict: the same as they were
+    found. measured and predictors: by name. model: what was loaded, None for a baseline. ranking: fitted for
+    the model on the validation documents, None for a baseline.
     """
 
+    name: str
     result: dict[str, Any]
+    summary: Summary
+    verdict: Verdict
     measured: dict[str, Measured]
     predictors: dict[str, Predictor]
     bench: Bench
@@ -47,12 +57,8 @@ class Evaluation:
     ranking: Ranking | None = None
 
     @property
-    def name(self) -> str:
-        return str(self.result["model"])
-
-    @property
-    def figures(self) -> dict[str, dict[str, np.ndarray]]:
-        """{predictor: {figure: [windows]}}."""
+    def figures(self) -> dict[str, Figures]:
+        """By predictor."""
         return {name: one.figures for name, one in self.measured.items()}
 
     @property
@@ -81,17 +87,18 @@ def examine(
     max_windows: int = MAX_WINDOWS,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    beside: Sequence[Predictor] = (),
+    alongside: Sequence[Predictor] = (),
     progress: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
-    """`subject` is a loaded model, any predictor, or the name of a closed form or control. Closed forms are fitted on the
-    corpus's training documents and tuned on its validation documents; `split` says which documents everything is scored on.
-    `split_seed` and `context` default to those the model was trained with (0 and 5 for what is no model). `beside`: further
-    predictors to score, which are no opponents. A model that is not made for ranking is scored a second time as it ranks, fused
-    with what it has read; that row is no opponent either.
+    """`subject` is a loaded model, any predictor, or the name of a baseline or control. Baselines are fitted
+    on the corpus's training documents and tuned on its validation documents; `split` says which documents
+    everything is scored on. `split_seed` and `context` default to those the model was trained with (0 and 5
+    for what is no model). `alongside`: further predictors to score, which are no opponents. A model that is
+    not made for ranking is scored a second time as it ranks, fused with what it has read; that row is no
+    opponent either.
 
-    Raises UsageError for an unknown name or a split seed that is not the model's, InvalidFile where a part has no window or
-    the corpus is of another encoder, CheckFailed where a control fails.
+    Raises UsageError for an unknown name or a split seed that is not the model's, InvalidFile where a part
+    has no window or the corpus is of another encoder, CheckFailed where a control fails.
     """
     began = time.perf_counter()
     if isinstance(subject, Loaded):
@@ -110,43 +117,34 @@ def examine(
             fused = Hybrid(predictor, ranking.plain.weights, bench.mean)
             hybrid = fused.name
             everyone[hybrid] = fused
-    everyone.update({other.name: other for other in [*bench.closed, *beside, *controls(seed)]})
+    everyone.update({other.name: other for other in [*bench.baselines, *alongside, *controls(seed)]})
     measured = measure_all(bench, everyone, progress)
 
     bootstrap = DocumentBootstrap(bench.windows.documents, resamples, seed)
-    closed = [key for key in NAMES if key in everyone and key != name]
-    metrics, best = summarise(measured, bootstrap, closed)
-    for key, entry in metrics.items():
-        entry["kind"] = "hybrid" if key == hybrid else kind_of(key, {other.name for other in beside})
-    judged = verdict(name, metrics[name], bootstrap.count, purpose_of(subject))
+    baselines = [key for key in NAMES if key in everyone and key != name]
+    kinds = {key: kind_of(key, {other.name for other in alongside}) for key in everyone}
+    summary = summarise(measured, bootstrap, baselines, {**kinds, **({hybrid: "hybrid"} if hybrid else {})})
+    judged = verdict(name, summary.scores[name], bootstrap.count, objective_of(subject))
     if hybrid:
-        judged["hybrid"] = claim(hybrid, metrics[hybrid], "centred.mrr", "MRR", bootstrap.count)
-        judged["sentences"].append(judged["hybrid"]["sentence"])
+        judged = replace(judged, hybrid=hybrid_claim(hybrid, summary, bootstrap.count))
     result = {
         "model": name,
         **describe(bench, bootstrap),
-        "best_closed_form": best,
-        "metrics": metrics,
-        "hyper_parameters": hyper_parameters(bench.closed),
-        "verdict": judged,
+        "best_closed_form": summary.best_json(),
+        "metrics": summary.metrics_json(),
+        "hyper_parameters": hyper_parameters(bench.baselines),
+        "verdict": judged.to_dict(),
         "notes": [*notes, *_notes(bench)],
         "seconds": round(time.perf_counter() - began, 2),
     }
-    return Evaluation(
-        result,
-        measured,
-        everyone,
-        bench,
-        bootstrap,
-        subject if isinstance(subject, Loaded) else None,
-        ranking,
-    )
+    loaded = subject if isinstance(subject, Loaded) else None
+    return Evaluation(name, result, summary, judged, measured, everyone, bench, bootstrap, loaded, ranking)
 
 
-def purpose_of(subject: Loaded | Predictor | str) -> str:
-    """The figure that a model is made for; cosine for everything else."""
+def objective_of(subject: Loaded | Predictor | str) -> Metric:
+    """The figure that a model is made for: MRR for one that ranks, cosine for everything else."""
     ranks = isinstance(subject, Loaded) and subject.model.config.objective == "rank"
-    return "centred.mrr" if ranks else "cosine"
+    return CENTRED_MRR if ranks else COSINE
 
 
 def measure_all(
@@ -161,10 +159,11 @@ def measure_all(
     return measured
 
 
-def kind_of(name: str, beside: set[str]) -> str:
-    if name in beside:
+def kind_of(name: str, alongside: set[str]) -> str:
+    """What a predictor is to an evaluation, by its name."""
+    if name in alongside:
         return "transferred"
-    return "control" if name in CONTROL_NAMES else "closed form" if name in NAMES else "model"
+    return "control" if name in CONTROL_NAMES else "baseline" if name in NAMES else "model"
 
 
 def describe(bench: Bench, bootstrap: DocumentBootstrap) -> dict[str, Any]:
@@ -186,11 +185,11 @@ def describe(bench: Bench, bootstrap: DocumentBootstrap) -> dict[str, Any]:
 def subject_of(
     subject: Loaded | Predictor | str, corpus: Corpus, split_seed: int | None
 ) -> tuple[str, Predictor | None, list[str]]:
-    """(name, predictor unless it is a closed form or control, notes)."""
+    """(name, predictor unless it is a baseline or control, notes)."""
     known = [*NAMES, *CONTROL_NAMES]
     if isinstance(subject, str):
         if subject not in known:
-            raise UsageError(f"unknown closed form '{subject}'.{nearest(subject, known)}")
+            raise UsageError(f"unknown baseline '{subject}'.{nearest(subject, known)}")
         return subject, None, []
     name = f"{subject.name} (model)" if subject.name in known else subject.name
     if not isinstance(subject, Loaded):
@@ -198,7 +197,7 @@ def subject_of(
     if split_seed not in (None, subject.split_seed):
         raise UsageError(
             f"--split-seed {split_seed}: {name} was trained with split seed {subject.split_seed}; another one would test it on "
-            "documents it was trained on. Leave the option away."
+            "documents it was trained on. Omit the option."
         )
     subject = for_corpus(subject, corpus)
     if subject.card is not None:
@@ -219,8 +218,8 @@ def subject_of(
             else subject.corpus or "another corpus"
         )
         notes.append(
-            f"{name} was trained on {where}, not on {corpus.name} as it is here; the closed forms are fitted on the training documents "
-            f"of {corpus.name} itself."
+            f"{name} was trained on {where}, not on {corpus.name} as it is here; the baselines are fitted on the "
+            f"training documents of {corpus.name} itself."
         )
     elif not subject.corpus_sha256:
         notes.append(
@@ -230,26 +229,27 @@ def subject_of(
 
 
 def _describe(pool: Pool) -> dict[str, Any]:
-    by_chance = chance(pool)
-    by_chance.pop("mrr_variance")
     return {
         "pool": float(pool.sizes.mean()),
         "smallest_pool": int(pool.sizes.min()),
         "windows_with_near_duplicates": int((pool.hit_counts() > 1).sum()),
-        "chance": by_chance,
+        "chance": chance(pool).to_dict(),
     }
 
 
-def hyper_parameters(closed: list[Predictor]) -> dict[str, Any]:
+def hyper_parameters(baselines: list[Predictor]) -> dict[str, Any]:
     """What validation chose, and the scalars of the filters."""
     out: dict[str, Any] = {}
-    for predictor in closed:
-        for key in ("decay", "penalty", "neighbours", "weights", "mean_weight", "centroid_weight"):
-            value = getattr(predictor, key, None)
-            if isinstance(value, (int, float)) or (key == "weights" and isinstance(value, np.ndarray)):
-                out.setdefault(predictor.name, {})[key] = (
-                    value.tolist() if isinstance(value, np.ndarray) else value
-                )
+    for one in baselines:
+        if isinstance(one, Recency):
+            out[one.name] = {"decay": one.decay}
+        elif isinstance(one, Ridge):
+            out[one.name] = {"penalty": one.penalty}
+        elif isinstance(one, NearestContexts):
+            out[one.name] = {"neighbours": one.neighbours}
+        elif isinstance(one, LagFilter):
+            scalars = {"mean_weight": one.mean_weight, "centroid_weight": one.centroid_weight}
+            out[one.name] = {"weights": one.weights.tolist(), **scalars}
     return out
 
 
@@ -267,9 +267,9 @@ def _notes(bench: Bench) -> list[str]:
     notes += sample_notes(bench.corpus)
     if bench.split != "test":
         seen = {
-            "train": "closed forms were fitted",
+            "train": "baselines were fitted",
             "val": "hyper-parameters were chosen",
-            "all": "closed forms were fitted and tuned",
+            "all": "baselines were fitted and tuned",
         }
         notes.append(
             f"Split '{bench.split}': {seen[bench.split]} on these documents, and a model was trained or selected on them. "

@@ -1,4 +1,4 @@
-"""A leaderboard: several models on the same windows of the same documents, beside closed forms fitted once for all.
+"""A leaderboard: several models on the same windows of the same documents, and baselines fitted once for all.
 
 compare([load_model(...), ...], corpus) -> dict with `rows`, best cosine first
 """
@@ -21,19 +21,21 @@ from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import InvalidFile, UsageError
 from mlx_lvm.evaluation.evaluate import describe, kind_of, measure_all, sample_notes, subject_of
 from mlx_lvm.evaluation.setup import MAX_WINDOWS, set_up
-from mlx_lvm.evaluation.summary import summarise
+from mlx_lvm.evaluation.summary import PredictorScores, summarise
 from mlx_lvm.hub.load import Loaded
+from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, COSINE, MRR, Metric
+from mlx_lvm.metrics.retrieval import CUTS
 from mlx_lvm.predictors.base import ALL, Index, Predictor
 from mlx_lvm.predictors.baselines import NAMES, controls
 
 LATENCY_CALLS, WARM_CALLS = 50, 5
-FIGURES = ("cosine", "centred_cosine", "recall_at_1", "recall_at_5", "recall_at_10", "mrr")
+FIGURES = (COSINE, CENTRED_COSINE, *(Metric("split", f"recall_at_{cut}") for cut in CUTS), MRR)
 MARKDOWN = (
     "model",
     "parameters",
     "best epoch",
     "cosine",
-    "gain over best closed form",
+    "Δ best baseline",
     "p (Holm)",
     "MRR",
     "R@1",
@@ -54,6 +56,10 @@ class OwnContext:
     def name(self) -> str:
         return self.inner.name
 
+    @property
+    def history(self) -> int | None:
+        return self.inner.history
+
     def predict(self, windows: Windows, index: Index = ALL) -> mx.array:
         return self.inner.predict(replace(windows, context=self.context), index)
 
@@ -68,12 +74,13 @@ def compare(
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """`rows`: model, architecture, parameters, best_epoch, FIGURES with intervals, gain over the best closed form with its
-    interval and a p-value that Holm's procedure corrected over the models, seconds of training, latency_ms of one prediction
-    (median, batch 1). Everyone is scored on the windows that the longest context of them can read.
+    """`rows`: model, architecture, parameters, best_epoch, FIGURES with intervals, gain over the best
+    baseline with its interval and a p-value that Holm's procedure corrected over the models, seconds of
+    training, latency_ms of one prediction (median, batch 1). Everyone is scored on the windows that the
+    longest context of them can read.
 
-    Raises UsageError for no model or models of different splits, InvalidFile for another encoder, CheckFailed where a control
-    fails.
+    Raises UsageError for no model or models of different splits, InvalidFile for another encoder, CheckFailed
+    where a control fails.
     """
     if not loaded:
         raise UsageError("nothing to compare: name runs, exported folders or .safetensors files")
@@ -90,15 +97,16 @@ def compare(
     everyone: dict[str, Predictor] = {
         **{name: OwnContext(one, model.context) for name, (model, one) in models.items()}
     }
-    everyone.update({one.name: one for one in [*bench.closed, *controls(seed)]})
+    everyone.update({one.name: one for one in [*bench.baselines, *controls(seed)]})
     measured = measure_all(bench, everyone, progress)
     bootstrap = DocumentBootstrap(bench.windows.documents, resamples, seed)
-    metrics, best = summarise(measured, bootstrap, list(NAMES))
-    corrected = holm({name: metrics[name]["versus_best"]["cosine"]["p"] for name in models})
+    kinds = {name: kind_of(name, set()) for name in everyone}
+    summary = summarise(measured, bootstrap, NAMES, kinds)
+    corrected = holm({name: summary.scores[name].versus_best[COSINE].p for name in models})
     rows = []
     for name, (model, _) in models.items():
         progress(f"timing {name}")
-        against = metrics[name]["versus_best"]["cosine"]
+        gain = summary.scores[name].versus_best[COSINE]
         rows.append(
             {
                 "model": name,
@@ -106,29 +114,27 @@ def compare(
                 "parameters": model.model.parameter_count(),
                 "context": model.context,
                 **from_run(model.folder),
-                **figures(metrics[name]),
-                "closed_form": against["closed_form"],
-                "gain": against["difference"],
-                "gain_ci": against["ci"],
-                "p": against["p"],
+                **figures(summary.scores[name]),
+                "closed_form": gain.baseline,
+                "gain": gain.value,
+                "gain_ci": gain.ends(),
+                "p": gain.p,
                 "p_holm": corrected[name],
                 "latency_ms": latency(everyone[name], bench.windows),
             }
         )
     rows.sort(key=lambda row: -row["cosine"])
-    others = [
-        {"model": name, "kind": kind_of(name, set()), **figures(entry)}
-        for name, entry in metrics.items()
-        if name not in models
-    ]
+
+    def others(kind: str) -> list[dict[str, Any]]:
+        named = ((name, scores) for name, scores in summary.scores.items() if scores.kind == kind)
+        return [{"model": name, "kind": kind, **figures(scores)} for name, scores in named]
+
     return {
         **describe(bench, bootstrap),
-        "best_closed_form": best,
+        "best_closed_form": summary.best_json(),
         "rows": rows,
-        "closed_forms": sorted(
-            [row for row in others if row["kind"] == "closed form"], key=lambda row: -row["cosine"]
-        ),
-        "controls": [row for row in others if row["kind"] == "control"],
+        "closed_forms": sorted(others("baseline"), key=lambda row: -row["cosine"]),
+        "controls": others("control"),
         "notes": notes,
     }
 
@@ -149,11 +155,17 @@ def named(loaded: Sequence[Loaded], corpus: Corpus) -> tuple[dict[str, tuple[Loa
     return out, notes
 
 
-def figures(entry: dict[str, Any]) -> dict[str, Any]:
+def figures(scores: PredictorScores) -> dict[str, Any]:
+    """FIGURES with their intervals, and MRR as each ranks best and in the document."""
     out: dict[str, Any] = {}
-    for key in FIGURES:
-        out[key], out[f"{key}_ci"] = entry[key], entry[f"{key}_ci"]
-    return {**out, "centred_mrr": entry["centred"]["mrr"], "in_document_mrr": entry["in_document"]["mrr"]}
+    for metric in FIGURES:
+        interval = scores.values[metric]
+        out |= {metric.key: interval.value, f"{metric.key}_ci": interval.ends()}
+    return {
+        **out,
+        "centred_mrr": scores[CENTRED_MRR],
+        "in_document_mrr": scores[Metric("in_document", "mrr")],
+    }
 
 
 def from_run(folder: Path | None) -> dict[str, Any]:
@@ -187,8 +199,8 @@ def runs_under(root: Path) -> list[Path]:
     return found
 
 
-def table(result: dict[str, Any], closed_forms: int = 3) -> list[list[str]]:
-    """Rows of text under MARKDOWN's columns: every model, then the best closed forms."""
+def table(result: dict[str, Any], baselines: int = 3) -> list[list[str]]:
+    """Rows of text under MARKDOWN's columns: every model, then the best baselines."""
     out = []
     for row in result["rows"]:
         seconds = "-" if row["seconds"] is None else f"{row['seconds']:.0f}"
@@ -210,12 +222,12 @@ def table(result: dict[str, Any], closed_forms: int = 3) -> list[list[str]]:
                 f"{row['latency_ms']:.2f}",
             ]
         )
-    for row in result["closed_forms"][:closed_forms]:
+    for row in result["closed_forms"][:baselines]:
         measured = [f"{row[key]:.4f}" for key in ("mrr", "recall_at_1", "recall_at_10")]
         out.append(
             [
                 row["model"],
-                "closed form",
+                "baseline",
                 "-",
                 spread(row["cosine"], row["cosine_ci"]),
                 "-",
@@ -239,7 +251,7 @@ def sentence(result: dict[str, Any]) -> str:
     pool = result["retrieval"]["split"]
     return (
         f"{result['corpus']}, {result['split']}: {result['windows']:,} windows in {result['documents']} documents; 95% intervals by paired "
-        f"bootstrap over documents; best closed form in cosine: {result['best_closed_form']['cosine']}; retrieval among "
+        f"bootstrap over documents; best baseline in cosine: {result['best_closed_form']['cosine']}; retrieval among "
         f"{pool['pool']:,.0f} chunks, chance MRR {pool['chance']['mrr']:.4f}; ms: one prediction, batch 1, median."
     )
 

@@ -1,4 +1,4 @@
-"""What every predictor of an evaluation is measured on, set up once: windows, pools, closed forms and the mean.
+"""What every predictor of an evaluation is measured on, set up once: windows, pools, baselines and the mean.
 
 set_up(corpus, "test") -> Bench
 bench.measure(predictor) -> Measured: its figures in every window
@@ -17,6 +17,7 @@ from mlx_lvm.data.splits import Split, split_corpus
 from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.evaluation.study.direction import offset_cosines
 from mlx_lvm.metrics.figures import window_figures
+from mlx_lvm.metrics.names import Figures
 from mlx_lvm.metrics.retrieval import Pool, build_pool, rank_figures, ranks
 from mlx_lvm.predictors.base import Predictor, document_rows, predict_all, sample
 from mlx_lvm.predictors.baselines import fit_baselines, target_mean
@@ -28,16 +29,16 @@ MAX_WINDOWS = 20_000  # windows scored, evenly spaced where a split has more
 
 @dataclass(frozen=True)
 class Measured:
-    """figures: {figure: [windows]}; offsets [windows, 10]: see `direction`; fraction of the mean that retrieval takes off."""
+    """offsets [windows, 10]: see `direction`; fraction of the mean that retrieval takes off."""
 
-    figures: dict[str, np.ndarray]
+    figures: Figures
     offsets: np.ndarray
     fraction: float
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """windows: those scored, of `available`. closed: the closed forms, fitted on the training documents. mean: of the
+    """windows: those scored, of `available`. baselines: fitted on the training documents. mean: of the
     training targets. tuning: validation windows.
     """
 
@@ -49,17 +50,15 @@ class Bench:
     pool: Pool
     tuning: Windows
     tuning_pool: Pool
-    closed: list[Predictor]
+    baselines: list[Predictor]
     mean: np.ndarray
 
     def measure(self, predictor: Predictor) -> Measured:
+        """Every figure in every window, with the share of the mean off that validation windows choose."""
         fraction = best_fraction(predict_all(predictor, self.tuning), self.tuning_pool, self.mean)
         predicted = predict_all(predictor, self.windows)
-        return Measured(
-            score(predicted, self.pool, self.mean, fraction),
-            offset_cosines(predicted, self.windows),
-            fraction,
-        )
+        figures = score(predicted, self.pool, self.mean, fraction)
+        return Measured(figures, offset_cosines(predicted, self.windows), fraction)
 
 
 def set_up(
@@ -76,8 +75,8 @@ def set_up(
     available = windows(corpus, chosen, context, f"{split} documents")
     scored = sample(available, max_windows)
     tuning = sample(windows(corpus, parts.val, context, "validation documents"), TUNING_WINDOWS)
-    progress("fitting closed forms")
-    closed = fit_baselines(corpus, parts.train, parts.val, context)
+    progress("fitting baselines")
+    baselines = fit_baselines(corpus, parts.train, parts.val, context)
     return Bench(
         corpus=corpus,
         split=split,
@@ -87,7 +86,7 @@ def set_up(
         pool=build_pool(scored, document_rows(corpus.offsets, chosen)),
         tuning=tuning,
         tuning_pool=build_pool(tuning, document_rows(corpus.offsets, parts.val)),
-        closed=closed,
+        baselines=baselines,
         mean=target_mean(corpus, parts.train, context),
     )
 
@@ -97,17 +96,14 @@ def best_fraction(predicted: mx.array, pool: Pool, mean: np.ndarray) -> float:
     return max(FRACTIONS, key=lambda fraction: float((1 / ranks(pool, predicted, mean, fraction)).mean()))
 
 
-def score(predicted: mx.array, pool: Pool, mean: np.ndarray, fraction: float) -> dict[str, np.ndarray]:
-    """Every figure of every window; retrieval in the split, `centred.*` with `fraction` of the mean taken off, and
-    `in_document.*`.
-    """
-    raw = ranks(pool, predicted)
+def score(predicted: mx.array, pool: Pool, mean: np.ndarray, fraction: float) -> Figures:
+    """Every figure of every window; `centred` with `fraction` of the mean taken off."""
+    raw, own = ranks(pool, predicted), pool.in_document()
     centred = ranks(pool, predicted, mean, fraction) if fraction else raw
-    inside = pool.in_document()
-    figures = {**window_figures(predicted, pool.windows, mean), "rank": raw, **rank_figures(raw, pool)}
-    for prefix, values, where in (
-        ("centred", centred, pool),
-        ("in_document", ranks(inside, predicted), inside),
-    ):
-        figures.update({f"{prefix}.{key}": value for key, value in rank_figures(values, where).items()})
-    return figures
+    return Figures(
+        window=window_figures(predicted, pool.windows, mean),
+        rank=raw,
+        split=rank_figures(raw, pool),
+        centred=rank_figures(centred, pool),
+        in_document=rank_figures(ranks(own, predicted), own),
+    )

@@ -1,144 +1,133 @@
-"""From figures of windows to a table with intervals, differences to the best closed form, and a verdict in a sentence."""
+"""From figures of windows to means with intervals, and paired differences to the best baseline.
+
+summarise(measured, bootstrap, baselines) -> Summary
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.stats import DocumentBootstrap, Interval, intervals
+from mlx_lvm.core.stats import Difference, DocumentBootstrap, Interval, intervals
 from mlx_lvm.evaluation.setup import Measured
 from mlx_lvm.metrics.figures import skill
-from mlx_lvm.metrics.retrieval import CUTS
+from mlx_lvm.metrics.names import CENTRED_COSINE, COMPARED, COSINE, EVERY, MRR, Metric
 
-COMPARED = (
-    *("cosine", "centred_cosine", *(f"recall_at_{cut}" for cut in CUTS), "mrr"),
-    *("centred.recall_at_5", "centred.mrr", "in_document.mrr"),
-)
-# What a verdict speaks of, in words. Retrieval as each ranks best, with the share of the mean off that validation chose.
-JUDGED = {
-    "cosine": "cosine",
-    "centred_cosine": "centred cosine",
-    "centred.mrr": "MRR",
-    "centred.recall_at_5": "R@5",
-}
+SKILLS = (COSINE, CENTRED_COSINE, MRR)
+MEAN = "mean"  # the baseline that everything is compared with, best or not
+
+
+@dataclass(frozen=True)
+class PredictorScores:
+    """One predictor: its kind (model, hybrid, baseline, control or transferred), the mean of every figure
+    with its interval, and its differences to the best baseline in each metric, where that is another, and to
+    the mean of the context.
+    """
+
+    kind: str
+    values: dict[Metric, Interval]
+    context_ratio: Interval
+    fraction: float
+    skill: dict[Metric, float]
+    versus_best: dict[Metric, Difference]
+    versus_mean: Difference | None
+
+    def __getitem__(self, metric: Metric) -> float:
+        return self.values[metric].value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Retrieval in a document and with the mean taken off lie in objects of their own."""
+        out: dict[str, Any] = {}
+        for metric, interval in self.values.items():
+            place = out if metric.group in ("window", "split") else out.setdefault(metric.group, {})
+            place |= {metric.name: interval.value, f"{metric.name}_ci": interval.ends()}
+        out["context_ratio"], out["context_ratio_ci"] = self.context_ratio.value, self.context_ratio.ends()
+        out["centred"]["fraction"] = self.fraction
+        out["skill"] = {metric.key: value for metric, value in self.skill.items()}
+        out["versus_best"] = {metric.key: one.to_dict() for metric, one in self.versus_best.items()}
+        if self.versus_mean is not None:
+            out["versus_mean"] = self.versus_mean.without_baseline()
+        return {**out, "kind": self.kind}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Every predictor's scores, by name, and which baseline is best in each metric."""
+
+    scores: dict[str, PredictorScores]
+    best: dict[Metric, str]
+
+    def metrics_json(self) -> dict[str, Any]:
+        return {name: scores.to_dict() for name, scores in self.scores.items()}
+
+    def best_json(self) -> dict[str, str]:
+        return {metric.key: name for metric, name in self.best.items()}
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Of one predictor: means, and resampled means [resamples], of every metric; and those of its likeness to
+    the context.
+    """
+
+    value: dict[Metric, float]
+    resampled: dict[Metric, np.ndarray]
+    ratio: float
+    resampled_ratio: np.ndarray
 
 
 def summarise(
-    measured: dict[str, Measured], bootstrap: DocumentBootstrap, closed: list[str]
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Means, intervals and paired differences to the best closed form of every predictor, and which form is best at what."""
-    figures = {key: one.figures for key, one in measured.items()}
-    names, columns = list(figures), list(next(iter(figures.values())))
-    values, resampled = {}, {}
-    for key in names:
-        table = np.stack([figures[key][column] for column in columns], axis=1)
-        values[key] = dict(zip(columns, table.mean(axis=0).tolist(), strict=True))
-        resampled[key] = dict(zip(columns, bootstrap.means(table).T, strict=True))
-    best = {metric: max(closed, key=lambda key: values[key][metric]) for metric in COMPARED}
+    measured: dict[str, Measured],
+    bootstrap: DocumentBootstrap,
+    baselines: Sequence[str],
+    kinds: dict[str, str],
+) -> Summary:
+    """kinds: {predictor: kind}. All predictors see the same resamples."""
+    drawn = {name: _draw(one, bootstrap) for name, one in measured.items()}
+    best = {
+        metric: max(baselines, key=lambda name, m=metric: drawn[name].value[m])  # type: ignore[misc]
+        for metric in COMPARED
+    }
 
     def interval(value: float, draws: np.ndarray) -> Interval:
         return intervals(np.array([value]), draws[:, None], bootstrap.count)[0]
 
-    out: dict[str, dict[str, Any]] = {}
-    for key in names:
-        entry: dict[str, Any] = {}
-        for column in columns:
-            if column in ("rank", "to_context", "truth_to_context"):
-                continue
-            place, leaf = _place(entry, column)
-            found = interval(values[key][column], resampled[key][column])
-            place[leaf], place[f"{leaf}_ci"] = found.value, found.ends()
-        ratio = values[key]["to_context"] / values[key]["truth_to_context"]
-        draws = resampled[key]["to_context"] / resampled[key]["truth_to_context"]
-        entry["context_ratio"], entry["context_ratio_ci"] = ratio, interval(ratio, draws).ends()
-        entry["centred"]["fraction"] = measured[key].fraction
-        entry["skill"] = {
-            metric: skill(values[key][metric], values[best[metric]][metric])
-            for metric in ("cosine", "centred_cosine", "mrr")
-        }
-        entry["versus_best"] = {}
-        for metric, other in best.items():
-            if key != other:
-                difference = values[key][metric] - values[other][metric]
-                found = interval(difference, resampled[key][metric] - resampled[other][metric])
-                entry["versus_best"][metric] = {
-                    "closed_form": other,
-                    "difference": difference,
-                    "ci": found.ends(),
-                    "p": found.p,
-                }
-        if key != "mean" and "mean" in values:
-            found = interval(
-                values[key]["cosine"] - values["mean"]["cosine"],
-                resampled[key]["cosine"] - resampled["mean"]["cosine"],
-            )
-            entry["versus_mean"] = {"difference": found.value, "ci": found.ends(), "p": found.p}
-        out[key] = entry
-    return out, best
+    def difference(name: str, baseline: str, metric: Metric) -> Difference:
+        ours, theirs = drawn[name], drawn[baseline]
+        less = interval(
+            ours.value[metric] - theirs.value[metric], ours.resampled[metric] - theirs.resampled[metric]
+        )
+        return Difference(less.value, less.low, less.high, less.p, baseline)
+
+    scores = {}
+    for name, one in drawn.items():
+        scores[name] = PredictorScores(
+            kind=kinds[name],
+            values={metric: interval(one.value[metric], one.resampled[metric]) for metric in EVERY},
+            context_ratio=interval(one.ratio, one.resampled_ratio),
+            fraction=measured[name].fraction,
+            skill={m: skill(one.value[m], drawn[best[m]].value[m]) for m in SKILLS},
+            versus_best={m: difference(name, other, m) for m, other in best.items() if name != other},
+            versus_mean=difference(name, MEAN, COSINE) if name != MEAN and MEAN in drawn else None,
+        )
+    return Summary(scores, best)
 
 
-def _place(entry: dict[str, Any], column: str) -> tuple[dict[str, Any], str]:
-    head, _, tail = column.rpartition(".")
-    return (entry.setdefault(head, {}), tail) if head else (entry, tail)
-
-
-def verdict(name: str, entry: dict[str, Any], documents: int, purpose: str = "cosine") -> dict[str, Any]:
-    """In a sentence: better than, not distinguishable from or worse than the best closed form, in what it is made for.
-
-    `sentences` holds one for every figure of JUDGED, that of `purpose` first.
-    """
-    out: dict[str, Any] = {"documents": documents, "purpose": purpose}
-    order = sorted(JUDGED, key=lambda metric: metric != purpose)
-    for metric in order:
-        out[metric] = claim(name, entry, metric, JUDGED[metric], documents)
-    out["sentences"] = [out[metric]["sentence"] for metric in order]
-    if "versus_mean" in entry:
-        found = entry["versus_mean"]
-        against = f"the mean of its context in cosine: {found['difference']:+.4f}"
-        out["mean"] = {
-            "outcome": _outcome(found),
-            **found,
-            "sentence": _sentence(name, _outcome(found), against, found, documents),
-        }
-        out["sentences"].append(out["mean"]["sentence"])
-    out["outcome"], out["sentence"] = out[purpose]["outcome"], out[purpose]["sentence"]
-    return out
-
-
-def claim(name: str, entry: dict[str, Any], metric: str, words: str, documents: int) -> dict[str, Any]:
-    """Outcome, difference with its interval, and sentence of one comparison with the best closed form."""
-    found = entry["versus_best"][metric]
-    outcome = _outcome(found)
-    against = f"the best closed form in {words}: {found['difference']:+.4f} against {found['closed_form']}"
-    return {"outcome": outcome, **found, "sentence": _sentence(name, outcome, against, found, documents)}
-
-
-def _outcome(found: dict[str, Any]) -> str:
-    low, high = found["ci"]
-    return (
-        "better"
-        if low is not None and low > 0
-        else "worse"
-        if high is not None and high < 0
-        else "not distinguishable"
+def _draw(measured: Measured, bootstrap: DocumentBootstrap) -> _Draws:
+    window = measured.figures.window
+    columns = [metric.of(measured.figures) for metric in EVERY]
+    table = np.stack([*columns, window.to_context, window.truth_to_context], axis=1)
+    values, resampled = table.mean(axis=0).tolist(), bootstrap.means(table).T
+    ratio, draws = values[-2] / values[-1], resampled[-2] / resampled[-1]
+    return _Draws(
+        dict(zip(EVERY, values, strict=False)), dict(zip(EVERY, resampled, strict=False)), ratio, draws
     )
-
-
-def _sentence(name: str, outcome: str, against: str, found: dict[str, Any], documents: int) -> str:
-    relation = {
-        "better": "better than",
-        "worse": "worse than",
-        "not distinguishable": "not distinguishable from",
-    }[outcome]
-    low, high = found["ci"]
-    interval = (
-        f"95% interval {low:+.4f} to {high:+.4f}" if low is not None else "no interval from a single document"
-    )
-    return f"{name} is {relation} {against} ({interval}, {documents} {'document' if documents == 1 else 'documents'})."
 
 
 def span(ci: Sequence[float | None], form: str = ".4f") -> str:
+    """An interval in words."""
     low, high = ci
     return "-" if low is None or high is None else f"{low:{form}} to {high:{form}}"

@@ -1,10 +1,11 @@
-"""Out of domain: a model on a corpus it was not trained on, beside closed forms that travelled with it and closed forms
-that were fitted there.
+"""Out of domain: a model on a corpus it was not trained on, compared with baselines that travelled with it
+and baselines that were fitted there.
 
-The transferred forms are fitted on the training documents of the model's own corpus: they are its equals, who saw no more
-than it did. The ones fitted at home on the other corpus are what the model would have to beat to be worth carrying over;
-they leave only its test documents to be compared on. What travelled from another corpus has seen none of its documents, so it is
-compared on all of them as well, but for those that stand in the training documents under whatever name.
+The transferred ones are fitted on the training documents of the model's own corpus: they are its equals, who
+saw no more than it did. The ones fitted at home on the other corpus are what the model would have to beat to
+be worth carrying over; they leave only its test documents to be compared on. What travelled from another
+corpus has seen none of its documents, so it is compared on all of them as well, but for those that stand in
+the training documents under whatever name.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.arrays import blocks, evenly_spaced
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
@@ -25,15 +27,25 @@ from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.evaluate import Evaluation, examine
 from mlx_lvm.evaluation.setup import Measured, best_fraction, score
 from mlx_lvm.evaluation.study.direction import offset_cosines
-from mlx_lvm.evaluation.summary import JUDGED, claim, span, summarise, verdict
+from mlx_lvm.evaluation.summary import PredictorScores, span, summarise
+from mlx_lvm.evaluation.verdict import claim, paired, verdict
 from mlx_lvm.hub.load import Loaded
-from mlx_lvm.metrics.retrieval import build_pool, rank_figures, ranks
+from mlx_lvm.metrics.names import (
+    CENTRED_COSINE,
+    CENTRED_MRR,
+    CENTRED_RECALL,
+    COSINE,
+    JUDGED,
+    MRR,
+    Figures,
+)
+from mlx_lvm.metrics.retrieval import build_pool
 from mlx_lvm.models.base import normalize
 from mlx_lvm.predictors.base import Predictor, document_rows, predict_all, sample
 from mlx_lvm.predictors.baselines import target_mean
 
-FIGURES = ("cosine", "cosine_ci", "centred_cosine", "centred_cosine_ci", "mrr", "mrr_ci")
-AGAINST = ("cosine", "centred.mrr")  # what a model is compared in to the closed forms that travelled with it
+FIGURES = (COSINE, CENTRED_COSINE, MRR)
+AGAINST = (COSINE, CENTRED_MRR)  # what a model is compared in to the baselines that travelled with it
 LOOKED = 16  # chunks of a document, spread through it, by which a copy of it is known
 BLOCK = 16_384  # chunks of the training documents that these are compared with at a time
 
@@ -45,35 +57,35 @@ def out_of_domain(
     max_windows: int,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """`home`: the evaluation at home. `rows`: for every predictor its figures at home, on `corpus`, and transferred.
-    `versus_transferred`: a model's difference to the best closed form that travelled, in cosine and in MRR. `whole`: what travelled
-    on all documents of `corpus`, see `on_all_documents`; not there, and a note says why, where the model may have seen some of them.
+    """`home`: the evaluation at home. `rows`: for every predictor its figures at home, on `corpus`, and
+    transferred. `versus_transferred`: a model's difference to the best baseline that travelled, in cosine and
+    in MRR. `whole`: what travelled on all documents of `corpus`, see `on_all_documents`; not there, and a
+    note says why, where the model may have seen some of them.
 
     Raises UsageError where `corpus` is the home corpus, InvalidFile where it is of another encoder.
     """
     there = home.bench.corpus
     if corpus.sha256 and corpus.sha256 == there.sha256:
         raise UsageError(f"--ood {corpus.name} is the corpus that everything is fitted on; name another one")
-    there.card.require_same(corpus.card, f"closed forms of {there.name} on corpus {corpus.name}")
+    there.card.require_same(corpus.card, f"baselines of {there.name} on corpus {corpus.name}")
     mark = f" from {there.name}"
-    travelled: list[Predictor] = [replace(one, name=one.name + mark) for one in home.bench.closed]  # type: ignore[type-var]
+    travelled: list[Predictor] = [replace(one, name=one.name + mark) for one in home.bench.baselines]  # type: ignore[type-var]
     seed, context = home.bench.parts.seed, home.windows.context
     found = examine(
         subject, corpus, home.bench.split, split_seed=seed, context=context, max_windows=max_windows, resamples=home.bootstrap.resamples,
-        seed=home.bootstrap.seed, beside=travelled, progress=lambda line: progress(f"{corpus.name}: {line}"),
+        seed=home.bootstrap.seed, alongside=travelled, progress=lambda line: progress(f"{corpus.name}: {line}"),
     )  # fmt: skip
-    metrics = found.result["metrics"]
-    rows = []
-    for name, entry in home.result["metrics"].items():
-        row = {
+    there_scores = found.summary.scores
+    rows = [
+        {
             "predictor": name,
-            "kind": entry["kind"],
-            "home": _figures(entry),
-            "there": _figures(metrics[name]) if name in metrics else None,
+            "kind": scores.kind,
+            "home": _figures(scores),
+            "there": _figures(there_scores[name]) if name in there_scores else None,
+            "transferred": _figures(there_scores[name + mark]) if name + mark in there_scores else None,
         }
-        rows.append(
-            {**row, "transferred": _figures(metrics[name + mark]) if name + mark in metrics else None}
-        )
+        for name, scores in home.summary.scores.items()
+    ]
     out = {
         "corpus": corpus.name,
         "home": there.name,
@@ -81,16 +93,15 @@ def out_of_domain(
         "windows": found.result["windows"],
         "retrieval": found.result["retrieval"],
         "rows": rows,
-        "metrics": metrics,
+        "metrics": found.result["metrics"],
         "verdict": found.result["verdict"],
         "notes": [*found.result["notes"]],
     }
-    if (
-        found.name not in home.result["metrics"]
-        or home.result["metrics"][found.name]["kind"] != "closed form"
-    ):
+    if found.name not in home.summary.scores or home.summary.scores[found.name].kind != "baseline":
+        names = [one.name for one in travelled]
         out["versus_transferred"] = {
-            metric: _against(found, [one.name for one in travelled], metric) for metric in AGAINST
+            metric.key: paired(found.figures, found.name, names, metric, found.bootstrap).to_dict()
+            for metric in AGAINST
         }
         progress(f"{corpus.name}: looking for training documents of {there.name}")
         doubt, copied = may_have_seen(subject, corpus), copies(corpus, there, home.bench.parts.train)
@@ -112,7 +123,9 @@ def out_of_domain(
 
 
 def may_have_seen(subject: Loaded | Predictor | str, corpus: Corpus) -> str:
-    """Why the subject may have been trained on documents of `corpus`; empty where it says that it was trained on another one."""
+    """Why the subject may have been trained on documents of `corpus`; empty where it says that it was trained
+    on another one.
+    """
     if not isinstance(subject, Loaded) or not (subject.corpus_sha256 and corpus.sha256):
         return "which documents it was trained on is not known"
     if corpus.sha256 == subject.corpus_sha256:
@@ -123,17 +136,17 @@ def may_have_seen(subject: Loaded | Predictor | str, corpus: Corpus) -> str:
 
 
 def copies(corpus: Corpus, home: Corpus, documents: np.ndarray) -> np.ndarray:
-    """Documents of `corpus` that are among `documents` of `home` under whatever name, [n]: of LOOKED chunks spread through one,
-    more than COPY have a cosine above NEAR with a chunk there.
+    """Documents of `corpus` that are among `documents` of `home` under whatever name, [n]: of LOOKED chunks
+    spread through one, more than COPY have a cosine above NEAR with a chunk there.
     """
     ends = zip(corpus.offsets[:-1], corpus.offsets[1:], strict=True)
-    looked = [np.linspace(a, b - 1, min(LOOKED, b - a)).round().astype(np.int32) for a, b in ends]
-    theirs = document_rows(home.offsets, documents).astype(np.int32)
+    looked = [a + evenly_spaced(b - a, LOOKED) for a, b in ends]
+    theirs = document_rows(home.offsets, documents)
     nearest = []
     for rows in np.array_split(np.concatenate(looked), -(-sum(map(len, looked)) // BLOCK)):
-        mine, best = normalize(corpus.take(mx.array(rows))), mx.full((len(rows),), -1.0)
-        for start in range(0, len(theirs), BLOCK):
-            products = mine @ normalize(home.take(mx.array(theirs[start : start + BLOCK]))).T
+        mine, best = normalize(corpus.take(rows)), mx.full((len(rows),), -1.0)
+        for block in blocks(len(theirs), BLOCK):
+            products = mine @ normalize(home.take(theirs[block])).T
             best = mx.maximum(best, products.max(axis=1))
             mx.eval(best)
         nearest.append(np.array(best))
@@ -150,13 +163,14 @@ def on_all_documents(
     max_windows: int,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """The model and the closed forms that travelled, on `documents` of the corpus of `found`, all but copies: nothing here was
-    fitted on one.
+    """The model and the baselines that travelled, on `documents` of the corpus of `found`, all but copies:
+    nothing here was fitted on one.
 
-    The model is ranked with the share of the mean off that home's validation documents chose, a closed form with the one that
-    ranks it best here: a choice in hindsight, which favours the closed forms. The mean is that of all targets here. Gives
-    `documents`, `copies` left out, `windows`, `pool`, `metrics` and `verdict` as an evaluation does, and `as_at_home`: the claims
-    in retrieval with home's own mean and shares of it off, for model and closed forms alike, so that nothing at all is from here.
+    The model is ranked with the share of the mean off that home's validation documents chose, a baseline with
+    the one that ranks it best here: a choice in hindsight, which favours the baselines. The mean is that of
+    all targets here. Gives `documents`, `copies` left out, `windows`, `pool`, `metrics` and `verdict` as an
+    evaluation does, and `as_at_home`: the claims in retrieval with home's own mean and shares of it off, for
+    model and baselines alike, so that nothing at all is from here.
     """
     corpus, context, name = found.bench.corpus, home.windows.context, found.name
     scored = sample(windows(corpus, documents, context, "documents"), max_windows)
@@ -164,61 +178,57 @@ def on_all_documents(
         build_pool(scored, document_rows(corpus.offsets, documents)),
         target_mean(corpus, documents, context),
     )
-    measured, at_home = {}, {}
+    measured: dict[str, Measured] = {}
+    as_at_home: dict[str, Figures] = {}
     for one, same in zip(
         [found.predictors[name], *travelled],
-        [home.name, *(one.name for one in home.bench.closed)],
+        [home.name, *(one.name for one in home.bench.baselines)],
         strict=True,
     ):
         progress(f"{corpus.name}, all documents: scoring {one.name}")
         predicted, share = predict_all(one, scored), home.measured[same].fraction
-        at_home[one.name] = rank_figures(ranks(pool, predicted, home.bench.mean, share), pool)
+        as_at_home[one.name] = score(predicted, pool, home.bench.mean, share)
         fraction = share if one.name == name else best_fraction(predicted, pool, mean)
         measured[one.name] = Measured(
             score(predicted, pool, mean, fraction), offset_cosines(predicted, scored), fraction
         )
     bootstrap = DocumentBootstrap(scored.documents, home.bootstrap.resamples, home.bootstrap.seed)
-    metrics, _ = summarise(measured, bootstrap, [one.name for one in travelled])
-    purpose = home.result["verdict"]["purpose"]
+    names = [one.name for one in travelled]
+    kinds = {name: "model", **dict.fromkeys(names, "transferred")}
+    summary = summarise(measured, bootstrap, names, kinds)
+    judged = verdict(name, summary.scores[name], bootstrap.count, home.verdict.objective)
+    claims = {
+        metric.name: claim(
+            name, paired(as_at_home, name, names, metric, bootstrap), metric.words, bootstrap.count
+        )
+        for metric in (CENTRED_MRR, CENTRED_RECALL)
+    }
     return {
         "documents": bootstrap.count,
         "copies": len(corpus.names) - len(documents),
         "windows": len(scored),
         "pool": float(pool.sizes.mean()),
-        "metrics": metrics,
-        "verdict": verdict(name, metrics[name], bootstrap.count, purpose),
-        "as_at_home": {metric: _claim(name, at_home, metric, bootstrap) for metric in ("mrr", "recall_at_5")},
+        "metrics": summary.metrics_json(),
+        "verdict": judged.to_dict(),
+        "as_at_home": {key: one.to_dict() for key, one in claims.items()},
     }
 
 
-def _claim(
-    name: str, figures: dict[str, dict[str, np.ndarray]], metric: str, bootstrap: DocumentBootstrap
-) -> dict[str, Any]:
-    """Of `name` against the best of the others in `metric`."""
-    best = max((one for one in figures if one != name), key=lambda one: float(figures[one][metric].mean()))
-    less = bootstrap.intervals({metric: figures[name][metric] - figures[best][metric]})[metric]
-    found = {"closed_form": best, "difference": less.value, "ci": less.ends(), "p": less.p}
-    return claim(name, {"versus_best": {metric: found}}, metric, JUDGED[f"centred.{metric}"], bootstrap.count)
-
-
-def _figures(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in FIGURES}
-
-
-def _against(found: Evaluation, travelled: list[str], metric: str) -> dict[str, Any]:
-    """The model's paired difference to the best transferred closed form."""
-    best = max(travelled, key=lambda name: float(found.measured[name].figures[metric].mean()))
-    difference = found.measured[found.name].figures[metric] - found.measured[best].figures[metric]
-    one = found.bootstrap.intervals({"difference": np.asarray(difference)})["difference"]
-    return {"closed_form": best, "difference": one.value, "ci": one.ends(), "p": one.p}
+def _figures(scores: PredictorScores) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for metric in FIGURES:
+        out |= {metric.key: scores[metric], f"{metric.key}_ci": scores.values[metric].ends()}
+    return out
 
 
 def transferred_sentences(name: str, found: dict[str, Any]) -> list[str]:
-    """How a model stands to the best closed forms that travelled with it; none for what is itself a closed form."""
+    """How a model stands to the best baselines that travelled with it; none for what is itself a baseline."""
     return [
-        f"Against the best closed form carried over from {found['home']}: {name} {against['difference']:+.4f} in {JUDGED[metric]} to "
-        f"{against['closed_form']} (95% interval {span(against['ci'], '+.4f')}, {found['documents']} documents)."
-        for metric, against in found.get("versus_transferred", {}).items()
+        f"Compared with the best baseline carried over from {found['home']}: {name} {against['difference']:+.4f} in "
+        f"{metric.words} to {against['closed_form']} (95% interval {span(against['ci'], '+.4f')}, "
+        f"{found['documents']} documents)."
+        for metric in AGAINST
+        if (against := found.get("versus_transferred", {}).get(metric.key))
     ]
 
 
@@ -230,7 +240,7 @@ def whole_sentences(found: dict[str, Any]) -> list[str]:
     which = f" that are no training documents of {found['home']}" if whole["copies"] else ""
     among = f"{whole['windows']:,} windows among {whole['pool']:,.0f} chunks"
     scored = f"All {whole['documents']} documents of {found['corpus']}{which}, {among}:"
-    judged = [whole["verdict"][metric]["sentence"] for metric in JUDGED]
+    judged = [whole["verdict"][metric.key]["sentence"] for metric in JUDGED]
     home = f"everything fitted on {found['home']}, centring too:"
     return [
         *(f"{scored} {one}" for one in judged),

@@ -1,24 +1,35 @@
 """Figures of a prediction against the truth, one a window.
 
 cosine         cos(p, y)
-centred        cos(p/|p| - m, y/|y| - m), m the mean of the training targets: shrinking towards m buys nothing here
-margin         cos(p, y) - cos(p, last chunk of the context); averages below zero for any p = E[y | x] whose cosine is
+centred        cos(p/|p| - m, y/|y| - m), m the mean of the training targets: shrinking towards m buys nothing
+here margin         cos(p, y) - cos(p, last chunk of the context); averages below zero for any p = E[y | x]
+whose cosine is
                below sqrt(mean cos(next, last)), so a negative one is no defect
-context_ratio  mean of cos(p, context) over mean of cos(y, context): above 1, the prediction stays nearer to what was
+context_ratio  mean of cos(p, context) over mean of cos(y, context): above 1, the prediction stays nearer to
+what was
                read than the text does
-skill          (m - best) / (1 - best), m a mean figure and best that of the best closed form
+skill          (m - best) / (1 - best), m a mean figure and best that of the best baseline
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.models.base import normalize
-from mlx_lvm.predictors.base import BLOCK, Predictor
+
+BLOCK = 1024  # windows scored together
+
+
+class Predicts(Protocol):
+    """What has a figure here: anything that gives vectors [n, dim] for chosen windows."""
+
+    def predict(self, windows: Windows, index: slice) -> mx.array: ...
 
 
 def cosines(a: mx.array, b: mx.array) -> mx.array:
@@ -31,42 +42,53 @@ def centred_cosines(predicted: mx.array, truth: mx.array, mean: mx.array) -> mx.
     return cosines(normalize(predicted) - mean, normalize(truth) - mean)
 
 
-def mean_cosine(predictor: Predictor, windows: Windows) -> float:
+def mean_cosine(predictor: Predicts, windows: Windows) -> float:
     """Mean cosine of the predictions with the truth over all windows."""
     return _over(predictor, windows, cosines)
 
 
-def centred_cosine(predictor: Predictor, windows: Windows, mean: np.ndarray) -> float:
+def centred_cosine(predictor: Predicts, windows: Windows, mean: np.ndarray) -> float:
     """Mean centred cosine over all windows; `mean` [dim] is that of the training targets."""
     centre = mx.array(mean)
     return _over(predictor, windows, lambda predicted, truth: centred_cosines(predicted, truth, centre))
 
 
-def window_figures(predicted: mx.array, windows: Windows, mean: np.ndarray) -> dict[str, np.ndarray]:
-    """cosine, centred_cosine, margin, to_context and truth_to_context of every window, float64 [n]."""
-    parts: dict[str, list[np.ndarray]] = {}
-    centre = mx.array(mean)
+@dataclass(frozen=True)
+class WindowFigures:
+    """Of every window, float64 [n]; to_context, truth_to_context: mean cosine with the chunks of the
+    context.
+    """
+
+    cosine: np.ndarray
+    centred_cosine: np.ndarray
+    margin: np.ndarray
+    to_context: np.ndarray
+    truth_to_context: np.ndarray
+
+
+def window_figures(predicted: mx.array, windows: Windows, mean: np.ndarray) -> WindowFigures:
+    """predicted [n, dim], raw or unit; mean [dim]: of the training targets."""
+    centre, parts = mx.array(mean), []
     for block in windows.blocks(BLOCK):
         p, y, x = predicted[block], windows.truth(block), windows.contexts(block)
         cosine = cosines(p, y)
-        figures = {
-            "cosine": cosine,
-            "centred_cosine": centred_cosines(p, y, centre),
-            "margin": cosine - cosines(p, x[:, -1]),
-            "to_context": cosines(p[:, None], x).mean(axis=1),
-            "truth_to_context": cosines(y[:, None], x).mean(axis=1),
-        }
-        for name, values in figures.items():
-            parts.setdefault(name, []).append(np.array(values, dtype=np.float64))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+        figures = [
+            cosine,
+            centred_cosines(p, y, centre),
+            cosine - cosines(p, x[:, -1]),
+            cosines(p[:, None], x).mean(axis=1),
+            cosines(y[:, None], x).mean(axis=1),
+        ]
+        parts.append(np.array(mx.stack(figures), dtype=np.float64))
+    return WindowFigures(*np.concatenate(parts, axis=1))
 
 
 def skill(value: float, best: float) -> float:
-    """The share of what the best closed form leaves open that is won; 0 as good as it, 1 perfect."""
+    """The share of what the best baseline leaves open that is won; 0 as good as it, 1 perfect."""
     return (value - best) / (1 - best) if best < 1 else 0.0
 
 
-def _over(predictor: Predictor, windows: Windows, figure: Callable[[mx.array, mx.array], mx.array]) -> float:
+def _over(predictor: Predicts, windows: Windows, figure: Callable[[mx.array, mx.array], mx.array]) -> float:
     total = 0.0
     for block in windows.blocks(BLOCK):
         total += float(figure(predictor.predict(windows, block), windows.truth(block)).sum())

@@ -1,12 +1,14 @@
 """Retrieval of the true next chunk among the chunks of a split, exact and in blocks.
 
-For each window: candidates are every row of the pool but the window's own context. The truth, and every candidate whose
-cosine with the truth is above 0.97, is a hit. The rank is that of the best hit among what is no hit,
+For each window: candidates are every row of the pool but the window's own context. The truth, and every
+candidate whose cosine with the truth is above 0.97, is a hit. The rank is that of the best hit among what is
+no hit,
 
     rank = 1 + #(score > best hit) + #(score = best hit) / 2
 
-so that ties count half: a prediction that cannot tell candidates apart gets the middle of them, neither the best nor
-the worst. Scores are cosines; with `fraction` f of the mean m taken off, cosines of p/|p| - f m and y/|y| - f m.
+so that ties count half: a prediction that cannot tell candidates apart gets the middle of them, neither the
+best nor the worst. Scores are cosines; with `fraction` f of the mean m taken off, cosines of p/|p| - f m and
+y/|y| - f m.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlx_lvm.core.arrays import blocks
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.models.base import normalize
@@ -49,8 +52,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Pool:
-    """What each window is ranked against. rows [m] ascending corpus rows; hits and context: pairs into (windows, rows);
-    sizes [n]: candidates of each window. `same_document`: only chunks of the window's own document compete.
+    """What each window is ranked against. rows [m] ascending corpus rows; hits and context: pairs into
+    (windows, rows); sizes [n]: candidates of each window. `same_document`: only chunks of the window's own
+    document compete.
     """
 
     windows: Windows
@@ -125,26 +129,17 @@ def _prepare(vectors: mx.array, mean: np.ndarray | None, fraction: float) -> mx.
 def _candidates(
     windows: Windows, rows: np.ndarray, mean: np.ndarray | None, fraction: float
 ) -> Iterator[tuple[int, int, mx.array]]:
-    for low in range(0, len(rows), CANDIDATES):
-        part = rows[low : low + CANDIDATES].astype(np.int32)
-        yield low, low + len(part), _prepare(windows.corpus.take(mx.array(part)), mean, fraction)
+    for part in blocks(len(rows), CANDIDATES):
+        yield part.start, part.stop, _prepare(windows.corpus.take(rows[part]), mean, fraction)
 
 
 def _best_hits(pool: Pool, queries: mx.array, mean: np.ndarray | None, fraction: float) -> np.ndarray:
     best = np.full(len(pool.windows), -np.inf, dtype=np.float32)
-    for low in range(0, len(pool.hits.window), CANDIDATES):
-        window, candidate = (
-            pool.hits.window[low : low + CANDIDATES],
-            pool.hits.candidate[low : low + CANDIDATES],
-        )
-        vectors = _prepare(
-            pool.windows.corpus.take(mx.array(pool.rows[candidate].astype(np.int32))), mean, fraction
-        )
-        np.maximum.at(
-            best,
-            window,
-            np.array((mx.take(queries, mx.array(window.astype(np.int32)), axis=0) * vectors).sum(axis=1)),
-        )
+    for part in blocks(len(pool.hits.window), CANDIDATES):
+        window, candidate = pool.hits.window[part], pool.hits.candidate[part]
+        vectors = _prepare(pool.windows.corpus.take(pool.rows[candidate]), mean, fraction)
+        asked = mx.take(queries, mx.array(window.astype(np.int32)), axis=0)
+        np.maximum.at(best, window, np.array((asked * vectors).sum(axis=1)))
     return best
 
 
@@ -168,15 +163,16 @@ def _count_in_document(
     """The same among the chunks of the window's own document."""
     above = np.zeros(len(best))
     for begin, end, low, high in _document_blocks(pool):
-        rows = mx.array(pool.rows[low:high].astype(np.int32))
-        candidates = _prepare(pool.windows.corpus.take(rows), mean, fraction)
+        candidates = _prepare(pool.windows.corpus.take(pool.rows[low:high]), mean, fraction)
         passed = [pairs.within(low, high) for pairs in (pool.hits, pool.context)]
         above[begin:end] += _above(queries[begin:end], candidates, best, begin, low, passed)
     return above
 
 
 def _document_blocks(pool: Pool) -> Iterator[tuple[int, int, int, int]]:
-    """(first window, end, first candidate, end): at most QUERIES windows of one document against CANDIDATES of its chunks."""
+    """(first window, end, first candidate, end): at most QUERIES windows of one document against CANDIDATES
+    of its chunks.
+    """
     starts, ends = pool.ranges()
     edges = np.flatnonzero(np.diff(pool.windows.documents)) + 1
     for first, last in zip([0, *edges], [*edges, len(pool.windows)], strict=True):
@@ -197,23 +193,35 @@ def _above(
     candidate = np.concatenate([pairs.candidate for pairs in chosen]) - low
     out = np.array(higher, dtype=np.float64) + np.array(equal) / 2
     if len(window):
-        out_of_race = np.array(
-            scores[mx.array(window.astype(np.int32)), mx.array(candidate.astype(np.int32))]
-        )
-        mark = best[begin:end][window]
-        np.subtract.at(out, window, (out_of_race > mark) + (out_of_race == mark) / 2)
+        places = (mx.array(window.astype(np.int32)), mx.array(candidate.astype(np.int32)))
+        passed_over, mark = np.array(scores[places]), best[begin:end][window]
+        np.subtract.at(out, window, (passed_over > mark) + (passed_over == mark) / 2)
     return out
 
 
-def rank_figures(ranks: np.ndarray, pool: Pool) -> dict[str, np.ndarray]:
-    """recall_at_k (0 or 1), mrr (1 / rank) and contrastive accuracy of every window."""
-    figures = {f"recall_at_{cut}": (ranks <= cut).astype(np.float64) for cut in CUTS}
-    return {**figures, "mrr": 1 / ranks, f"contrastive_at_{CONTRAST}": contrastive_accuracy(ranks, pool)}
+@dataclass(frozen=True)
+class RankFigures:
+    """Of every window, float64 [n]: whether the best hit is among the first k, 1 / rank, and
+    `contrastive_accuracy`.
+    """
+
+    recall_at_1: np.ndarray
+    recall_at_5: np.ndarray
+    recall_at_10: np.ndarray
+    mrr: np.ndarray
+    contrastive_at_100: np.ndarray
+
+
+def rank_figures(ranks: np.ndarray, pool: Pool) -> RankFigures:
+    """From ranks [n] in a pool."""
+    at_1, at_5, at_10 = ((ranks <= cut).astype(np.float64) for cut in CUTS)
+    return RankFigures(at_1, at_5, at_10, 1 / ranks, contrastive_accuracy(ranks, pool))
 
 
 def contrastive_accuracy(ranks: np.ndarray, pool: Pool, size: int = CONTRAST) -> np.ndarray:
-    """Chance that the best hit beats `size` - 1 others drawn from the pool without replacement: a pool of one size for
-    every corpus. Exact from the rank r among m others: prod_{i < size - 1} (m - r + 1 - i) / (m - i).
+    """Chance that the best hit beats `size` - 1 others drawn from the pool without replacement: a pool of one
+    size for every corpus. Exact from the rank r among m others: prod_{i < size - 1} (m - r + 1 - i) / (m -
+    i).
     """
     others = (pool.sizes - pool.hit_counts()).astype(np.float64)
     out = np.ones(len(ranks))
@@ -223,18 +231,33 @@ def contrastive_accuracy(ranks: np.ndarray, pool: Pool, size: int = CONTRAST) ->
     return out
 
 
-def chance(pool: Pool) -> dict[str, float]:
-    """What ranks drawn at random would give: recall at each cut and MRR, from every window's pool and number of hits."""
-    totals = {**{f"recall_at_{cut}": 0.0 for cut in CUTS}, "mrr": 0.0, "mrr_variance": 0.0}
+@dataclass(frozen=True)
+class Chance:
+    """What ranks drawn at random would give, on average, and the variance of 1 / rank."""
+
+    recall_at_1: float
+    recall_at_5: float
+    recall_at_10: float
+    mrr: float
+    mrr_variance: float
+
+    def to_dict(self) -> dict[str, float]:
+        return {key: value for key, value in vars(self).items() if key != "mrr_variance"}
+
+
+def chance(pool: Pool) -> Chance:
+    """From every window's pool and number of hits."""
+    recalls, mrr, variance = np.zeros(len(CUTS)), 0.0, 0.0
     kinds, counts = np.unique(np.stack([pool.sizes, pool.hit_counts()]), axis=1, return_counts=True)
     for (size, hits), count in zip(kinds.T, counts, strict=True):
         rank = np.arange(1, size - hits + 2)
         # P(best hit stands at place r) = P(the first r - 1 places are no hits) x P(a hit follows)
         missed = np.concatenate([[1.0], np.cumprod((size - hits - rank[:-1] + 1) / (size - rank[:-1] + 1))])
         probability = missed * hits / (size - rank + 1)
-        for cut in CUTS:
-            totals[f"recall_at_{cut}"] += count * probability[:cut].sum()
-        mrr = (probability / rank).sum()
-        totals["mrr"] += count * mrr
-        totals["mrr_variance"] += count * ((probability / rank**2).sum() - mrr**2)
-    return {name: float(total / len(pool.windows)) for name, total in totals.items()}
+        recalls += count * np.array([probability[:cut].sum() for cut in CUTS])
+        mean = (probability / rank).sum()
+        mrr += count * mean
+        variance += count * ((probability / rank**2).sum() - mean**2)
+    n = len(pool.windows)
+    at_1, at_5, at_10 = (recalls / n).tolist()
+    return Chance(at_1, at_5, at_10, float(mrr / n), float(variance / n))

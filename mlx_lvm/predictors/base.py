@@ -1,13 +1,16 @@
-"""What is evaluated: anything that turns windows into predicted vectors, be it a closed form, a control or a model."""
+"""What is evaluated: anything that turns windows into predicted vectors, be it a baseline, a control or a
+model.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from mlx_lvm.core.arrays import evenly_spaced, in_blocks, ranges
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import gather
 from mlx_lvm.data.windows import Windows
@@ -19,19 +22,29 @@ BLOCK = 1024  # windows predicted together; bounds memory, whatever the corpus
 
 
 class Predictor(Protocol):
-    """`predict` returns raw vectors [n, dim] float32, one for each chosen window; only their direction is scored."""
+    """`predict` returns raw vectors [n, dim] float32, one for each chosen window; only their direction is
+    scored.
+
+    `history`: how many chunks before the target it reads where a document has more than the context; 0: the
+    context alone; None: the whole document so far.
+    """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def history(self) -> int | None: ...
 
     def predict(self, windows: Windows, index: Index = ALL) -> mx.array: ...
 
 
 @dataclass(frozen=True, eq=False)
 class ModelPredictor:
-    """A network behind the interface: gather and forward as one compiled function, in evaluation mode (no dropout) and in the
-    dtype of its weights.
+    """A network behind the interface: gather and forward as one compiled function, in evaluation mode (no
+    dropout) and in the dtype of its weights.
     """
+
+    history: ClassVar[int | None] = 0
 
     name: str
     model: VectorModel
@@ -56,26 +69,17 @@ class ModelPredictor:
 
 def predict_all(predictor: Predictor, windows: Windows) -> mx.array:
     """Raw predictions [n, dim] of every window, evaluated block by block."""
-    parts = []
-    for block in windows.blocks(BLOCK):
-        parts.append(predictor.predict(windows, block))
-        mx.eval(parts[-1])
-    return mx.concatenate(parts) if len(parts) > 1 else parts[0]
+    return in_blocks(len(windows), BLOCK, lambda block: predictor.predict(windows, block))
 
 
 def sample(windows: Windows, limit: int) -> Windows:
-    """At most `limit` of the windows, evenly spaced over all documents; no random choice, so the same in every run."""
-    if len(windows) <= limit:
-        return windows
-    keep = np.linspace(0, len(windows) - 1, limit).round().astype(np.int64)
-    return replace(
-        windows, targets=windows.targets[keep], starts=windows.starts[keep], documents=windows.documents[keep]
-    )
+    """At most `limit` of the windows, evenly spaced over all documents; no random choice, so the same in
+    every run.
+    """
+    return windows if len(windows) <= limit else windows.select(evenly_spaced(len(windows), limit))
 
 
 def document_rows(offsets: np.ndarray, documents: np.ndarray) -> np.ndarray:
     """Rows of the documents one after the other, in the order of `documents`."""
     documents = np.asarray(documents, dtype=np.int64)
-    lengths = (offsets[1:] - offsets[:-1])[documents]
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.repeat(offsets[:-1][documents], lengths) + within
+    return ranges(offsets[:-1][documents], (offsets[1:] - offsets[:-1])[documents])

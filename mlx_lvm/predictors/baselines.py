@@ -1,4 +1,5 @@
-"""Closed forms: what no trained network may be worse than. Fitted on the training documents, tuned on validation.
+"""Closed-form baselines: what no trained network may be worse than. Fitted on the training documents, tuned
+on validation.
 
 corpus-mean         m, the mean of the training targets
 last                x_{t-1}
@@ -15,6 +16,7 @@ nearest-contexts    mean of what followed the most similar training contexts, th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,15 +26,7 @@ from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.metrics.figures import mean_cosine
 from mlx_lvm.predictors.base import ALL, Index, Predictor, sample
 from mlx_lvm.predictors.controls import BestInSpan, Oracle, RandomVector
-from mlx_lvm.predictors.lags import (
-    LagFilter,
-    centroids,
-    fit_lag_filter,
-    lag_statistics,
-    mean_of_rows,
-    solve_filter,
-    solve_shrunk_mean,
-)
+from mlx_lvm.predictors.lags import LagFilter, centroids, filter_sums, fit_lag_filter, mean_of_rows
 from mlx_lvm.predictors.neighbours import fit_nearest_contexts
 from mlx_lvm.predictors.ridge import fit_ridge
 
@@ -71,6 +65,8 @@ __all__ = [
 class CorpusMean:
     """m for every window: the best constant."""
 
+    history: ClassVar[int | None] = 0
+
     mean: np.ndarray
     name: str = "corpus-mean"
 
@@ -82,15 +78,19 @@ class CorpusMean:
 class Last:
     """The last chunk repeated."""
 
+    history: ClassVar[int | None] = 0
+
     name: str = "last"
 
     def predict(self, windows: Windows, index: Index = ALL) -> mx.array:
-        return windows.corpus.take(mx.array(windows.targets[index] - 1))
+        return windows.corpus.take(windows.targets[index] - 1)
 
 
 @dataclass(frozen=True)
 class ContextMean:
     """Mean of the context."""
+
+    history: ClassVar[int | None] = 0
 
     name: str = "mean"
 
@@ -101,6 +101,8 @@ class ContextMean:
 @dataclass(frozen=True)
 class Recency:
     """Mean of the context weighted by decay^age, the last chunk having age 0."""
+
+    history: ClassVar[int | None] = 0
 
     decay: float
     name: str = "recency"
@@ -117,6 +119,8 @@ class Recency:
 @dataclass(frozen=True)
 class DocumentSoFar:
     """Centroid of every chunk of the document before the target, also of those before the context."""
+
+    history: ClassVar[int | None] = None
 
     name: str = "document-so-far"
 
@@ -136,29 +140,31 @@ def fit_baselines(
     context: int,
     only: tuple[str, ...] = NAMES,
 ) -> list[Predictor]:
-    """The closed forms named in `only`, in the order of `NAMES`. Raises InvalidFile where a part has no window."""
+    """The baselines named in `only`, in the order of `NAMES`. Raises InvalidFile where a part has no
+    window.
+    """
     validation = sample(windows(corpus, val_documents, context, "validation documents"), TUNING_WINDOWS)
-    statistics = lag_statistics(corpus, train_documents, max(context, CENTROID_LAGS), context)
+    sums = filter_sums(corpus, train_documents, max(context, CENTROID_LAGS), context)
     recency = max(
         (Recency(decay) for decay in DECAYS), key=lambda predictor: mean_cosine(predictor, validation)
     )
 
     def fit(name: str) -> Predictor:
         if name == "corpus-mean":
-            return CorpusMean(statistics.mean)
+            return CorpusMean(sums.mean)
         if name == "recency":
             return recency
         if name == "shrunk-mean":
-            return solve_shrunk_mean(statistics, context)
+            return sums.shrunk_mean(context)
         if name == "lag-filter":
-            return solve_filter(statistics, context)
+            return sums.filter(context)
         if name == "lag-filter-centroid":
-            return solve_filter(statistics, max(context, CENTROID_LAGS), centroid=True)
+            return sums.filter(max(context, CENTROID_LAGS), centroid=True)
         if name == "ridge":
             return fit_ridge(corpus, train_documents, context, lambda ridge: mean_cosine(ridge, validation))
         if name == "nearest-contexts":
             return fit_nearest_contexts(
-                corpus, train_documents, recency.weights(context), statistics.mean, validation, NEIGHBOURS
+                corpus, train_documents, recency.weights(context), sums.mean, validation, NEIGHBOURS
             )
         plain: dict[str, Predictor] = {
             "last": Last(),

@@ -1,8 +1,11 @@
-"""Predictors that test the metrics and bound what is possible. None of them is a claim: two of them read the answer."""
+"""Predictors that test the metrics and bound what is possible. None of them is a claim: two of them read the
+answer.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +18,8 @@ from mlx_lvm.predictors.base import ALL, Index
 class Oracle:
     """The truth itself: perfect in every metric, or the metric is wrong."""
 
+    history: ClassVar[int | None] = 0
+
     name: str = "oracle"
 
     def predict(self, windows: Windows, index: Index = ALL) -> mx.array:
@@ -23,7 +28,11 @@ class Oracle:
 
 @dataclass(frozen=True)
 class BestInSpan:
-    """The truth projected onto the span of its context: no mixture of the context's chunks has a higher cosine."""
+    """The truth projected onto the span of its context: no mixture of the context's chunks has a higher
+    cosine.
+    """
+
+    history: ClassVar[int | None] = 0
 
     name: str = "best-in-span"
 
@@ -32,16 +41,19 @@ class BestInSpan:
         gram = np.array(context @ context.swapaxes(1, 2), dtype=np.float64)
         inner = np.array((context @ truth[:, :, None]).squeeze(-1), dtype=np.float64)
         size = gram.shape[1]
-        gram += (
-            1e-6 * np.trace(gram, axis1=1, axis2=2)[:, None, None] / size * np.eye(size)
-        )  # repeated chunks make it singular
+        # Repeated chunks would make it singular.
+        gram += 1e-6 * np.trace(gram, axis1=1, axis2=2)[:, None, None] / size * np.eye(size)
         weights = np.linalg.solve(gram, inner[:, :, None])
         return (mx.array(weights.astype(np.float32)).swapaxes(1, 2) @ context).squeeze(1)
 
 
 @dataclass(frozen=True)
 class RandomVector:
-    """A direction drawn for each target row from (seed, row): at chance in every metric, or the metric is wrong."""
+    """A direction drawn for each target row from (seed, row): at chance in every metric, or the metric is
+    wrong.
+    """
+
+    history: ClassVar[int | None] = 0
 
     seed: int = 0
     name: str = "random"

@@ -1,17 +1,19 @@
-"""A model that reads the document so far, behind the predictor's interface: it gets more of the document than the window.
+"""A model that reads the document so far, behind the predictor's interface: it gets more of the document than
+the window.
 
-The config's `history` says how many chunks before the target it reads at most. Contexts are filled up with zero rows on the
-left, which such a model takes for no chunk.
+The config's `history` says how many chunks before the target it reads at most. Contexts are filled up with
+zero rows on the left, which such a model takes for no chunk.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.arrays import in_blocks
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import gather
 from mlx_lvm.data.windows import Windows
@@ -19,10 +21,13 @@ from mlx_lvm.models.base import VectorModel
 from mlx_lvm.predictors.base import ALL, Index, ModelPredictor, Predictor
 
 BLOCK = 128  # windows at once: 38 MiB of context at 768 dimensions
+LENGTH_STEP = 20  # chunks that the lengths of contexts differ by
 
 
 def predictor_of(name: str, model: VectorModel) -> Predictor:
-    """The predictor that gives a model what it reads: the document so far where it has `history`, else the window."""
+    """The predictor that gives a model what it reads: the document so far where it has `history`, else the
+    window.
+    """
     return HistoryPredictor(name, model) if model.config.history else ModelPredictor(name, model)
 
 
@@ -36,38 +41,49 @@ class HistoryPredictor:
     def predict(self, windows: Windows, index: Index = ALL) -> mx.array:
         return self._run(windows, index, "raw")
 
+    @property
+    def most(self) -> int:
+        """Chunks before the target that the model reads."""
+        return self.model.config.history
+
+    @property
+    def horizons(self) -> int:
+        """Chunks ahead that it predicts, each directly."""
+        return self.model.config.horizons
+
+    @property
+    def history(self) -> int | None:
+        return self.most
+
     def ahead(self, windows: Windows, index: Index = ALL) -> mx.array:
-        """Raw vectors [n, horizons, dim] of the next chunk and those after it, of a model that predicts several."""
+        """Raw vectors [n, horizons, dim] of the next chunk and those after it, of a model that predicts
+        several.
+        """
         return self._run(windows, index, "ahead")
 
-    def asked(self, windows: Windows, queries: mx.array) -> mx.array:
-        """Raw predictions [n, dim] of all windows beside a query [n, dim] each; one of zeros is none."""
+    def predict_with_query(self, windows: Windows, queries: mx.array) -> mx.array:
+        """Raw predictions [n, dim] of all windows, given a query [n, dim] each; one of zeros is none."""
         return self._run(windows, ALL, "raw", queries)
 
     def _run(self, windows: Windows, index: Index, field: str, queries: mx.array | None = None) -> mx.array:
         targets, starts = windows.targets[index], windows.starts[index]
         training, corpus = self.model.training, windows.corpus
+
+        def forward(block: slice) -> mx.array:
+            rows, first = targets[block, None], starts[block, None]
+            longest = min(int((rows - first).max()), self.most)
+            # In steps, so that few functions are compiled.
+            rows = rows + np.arange(
+                -min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.most), 0, dtype=np.int32
+            )
+            read = (mx.array(np.maximum(rows, first)), mx.array(rows >= first))
+            query = None if queries is None else queries[block]
+            return self._forward[field](corpus.vectors, corpus.scales, *read, query)
+
         self.model.eval()
-        parts = []
-        for begin in range(0, len(targets), BLOCK):
-            rows, first = targets[begin : begin + BLOCK, None], starts[begin : begin + BLOCK, None]
-            longest = min(int((rows - first).max()), self.model.config.history)
-            length = min(
-                -(-longest // 20) * 20, self.model.config.history
-            )  # few lengths, so that few functions are compiled
-            rows = rows + np.arange(-length, 0, dtype=np.int32)
-            arguments = (
-                corpus.vectors,
-                corpus.scales,
-                mx.array(np.maximum(rows, first)),
-                mx.array(rows >= first),
-            )
-            parts.append(
-                self._forward[field](*arguments, None if queries is None else queries[begin : begin + BLOCK])
-            )
-            mx.eval(parts[-1])
+        out = in_blocks(len(targets), BLOCK, forward)
         self.model.train(training)
-        return mx.concatenate(parts) if len(parts) > 1 else parts[0]
+        return out
 
     @cached_property
     def _forward(self) -> dict[str, Any]:
@@ -96,22 +112,23 @@ class HistoryPredictor:
 
 def takes_queries(predictor: Predictor) -> HistoryPredictor | None:
     """The predictor as one that takes queries; None where its model takes none."""
-    return (
-        predictor
-        if isinstance(predictor, HistoryPredictor) and predictor.model.config.takes_queries
-        else None
-    )
+    if isinstance(predictor, HistoryPredictor) and predictor.model.config.takes_queries:
+        return predictor
+    return None
 
 
-def predict_asked(predictor: Predictor, windows: Windows, index: Index, queries: mx.array) -> mx.array:
-    """Raw predictions [n, dim] of the chosen windows beside a query [n, dim] each; a model that takes none does without."""
-    asked = takes_queries(predictor)
-    if asked is None:
+def several_horizons(predictor: Predictor) -> HistoryPredictor | None:
+    """The predictor as one that knows several horizons; None where its model predicts the next chunk
+    alone.
+    """
+    return predictor if isinstance(predictor, HistoryPredictor) and predictor.horizons > 1 else None
+
+
+def predict_with_query(predictor: Predictor, windows: Windows, index: Index, queries: mx.array) -> mx.array:
+    """Raw predictions [n, dim] of the chosen windows, given a query [n, dim] each; a model that takes none
+    does without.
+    """
+    taking = takes_queries(predictor)
+    if taking is None:
         return predictor.predict(windows, index)
-    chosen = replace(
-        windows,
-        targets=windows.targets[index],
-        starts=windows.starts[index],
-        documents=windows.documents[index],
-    )
-    return asked.asked(chosen, queries)
+    return taking.predict_with_query(windows.select(index), queries)

@@ -6,24 +6,26 @@ A context is known by its recency-weighted mean less the corpus mean; likeness i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
+from mlx_lvm.core.arrays import in_blocks
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.models.base import normalize
-from mlx_lvm.predictors.base import ALL, Index, sample
+from mlx_lvm.predictors.base import ALL, BLOCK, Index, sample
 
-MAX_KEYS = (
-    32_768  # training contexts remembered, evenly spaced where there are more: 96 MiB at 768 dimensions
-)
+MAX_KEYS = 32_768  # training contexts remembered, evenly spaced: 96 MiB at 768 dimensions
 
 
 @dataclass(frozen=True)
 class NearestContexts:
     """keys [n, dim] unit vectors, targets [n] rows of `corpus`, the training corpus, that followed them."""
+
+    history: ClassVar[int | None] = 0
 
     corpus: Corpus
     keys: mx.array
@@ -38,7 +40,7 @@ class NearestContexts:
 
     def following(self, keys: np.ndarray) -> mx.array:
         """Mean of the chunks that followed the keys, [n, dim]."""
-        return self.corpus.take(mx.array(self.targets[keys].astype(np.int32))).mean(axis=1)
+        return self.corpus.take(self.targets[keys]).mean(axis=1)
 
     def nearest(self, windows: Windows, index: Index = ALL) -> np.ndarray:
         """Which keys are nearest to each window's context, best first, [n, neighbours]."""
@@ -69,22 +71,18 @@ def fit_nearest_contexts(
     validation: Windows,
     counts: tuple[int, ...],
 ) -> NearestContexts:
-    """Remembers the contexts of the training documents; of `counts` keeps what has the best cosine on `validation`.
+    """Remembers the contexts of the training documents; of `counts` keeps what has the best cosine on
+    `validation`.
 
     weights [context], oldest first. Raises InvalidFile where the training documents have no window.
     """
-    found = sample(windows(corpus, train_documents, validation.context, "training documents"), MAX_KEYS)
+    known = sample(windows(corpus, train_documents, validation.context, "training documents"), MAX_KEYS)
     device_weights, device_mean = mx.array(weights.astype(np.float32)), mx.array(mean)
-    parts = []
-    for block in found.blocks():
-        parts.append(context_keys(found, block, device_weights, device_mean))
-        mx.eval(parts[-1])
-    widest = NearestContexts(
-        corpus, mx.concatenate(parts), found.targets, device_mean, device_weights, max(counts)
-    )
+    keys = in_blocks(len(known), BLOCK, lambda block: context_keys(known, block, device_weights, device_mean))
+    widest = NearestContexts(corpus, keys, known.targets, device_mean, device_weights, max(counts))
     totals = dict.fromkeys(counts, 0.0)
     for block in validation.blocks():
-        keys, truth = widest.nearest(validation, block), validation.truth(block)
+        nearest, truth = widest.nearest(validation, block), validation.truth(block)
         for count in counts:
-            totals[count] += float(cosines(widest.following(keys[:, :count]), truth).sum())
+            totals[count] += float(cosines(widest.following(nearest[:, :count]), truth).sum())
     return replace(widest, neighbours=max(counts, key=lambda count: totals[count]))

@@ -1,7 +1,8 @@
-"""Error analysis: the documents and chunks where a model gains and loses most against the best closed form."""
+"""Error analysis: the documents and chunks where a model gains and loses most against the best baseline."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,56 +14,103 @@ COUNT = 5
 EXCERPT = 240  # characters of a chunk
 
 
-def label(corpus: Corpus, row: int) -> dict[str, Any]:
-    """Document, place in it, and the beginning of the text where the corpus has it."""
+@dataclass(frozen=True)
+class Label:
+    """A chunk by its document and place in it; the beginning of its text, and of the text before it, where
+    there is any.
+    """
+
+    document: str
+    chunk: int
+    text: str | None = None
+    last_text: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+def label(corpus: Corpus, row: int) -> Label:
+    """That of a row of the corpus."""
     document = int(corpus.document_of(np.array([row]))[0])
-    out: dict[str, Any] = {"document": corpus.names[document], "chunk": row - int(corpus.offsets[document])}
+    text = None
     if corpus.texts is not None:
         text = " ".join(corpus.texts[row].split())
-        out["text"] = text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " ..."
-    return out
+        text = text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " ..."
+    return Label(corpus.names[document], row - int(corpus.offsets[document]), text)
 
 
-def window_case(windows: Windows, i: int) -> dict[str, Any]:
-    """The chunk that window i asks for, and the chunk before it."""
+def window_label(windows: Windows, i: int) -> Label:
+    """The chunk that window i asks for, with the text before it."""
     target = int(windows.targets[i])
-    before = label(windows.corpus, target - 1)
-    return {**label(windows.corpus, target), **({"last_text": before["text"]} if "text" in before else {})}
+    return replace(label(windows.corpus, target), last_text=label(windows.corpus, target - 1).text)
 
 
-def cases(
-    cosines: dict[str, np.ndarray], subject: str, best: str, windows: Windows, count: int = COUNT
-) -> dict[str, Any]:
-    """`gains` and `losses`, largest first, by document (mean over its windows) and by window."""
-    gain = cosines[subject] - cosines[best]
-    found, group = np.unique(windows.documents, return_inverse=True)
+@dataclass(frozen=True)
+class DocumentCase:
+    """Mean gain over the windows of one document."""
+
+    document: str
+    windows: int
+    gain: float
+
+
+@dataclass(frozen=True)
+class WindowCase:
+    """One window: the cosines of the model and of the baseline, and their difference."""
+
+    label: Label
+    gain: float
+    cosine: float
+    baseline: float
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {"gain": self.gain, "cosine": self.cosine, "closed_form": self.baseline}
+        return {**self.label.to_dict(), **values}
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The largest gains and losses over a baseline, largest first, by document and by window."""
+
+    against: str
+    documents_better: int
+    documents: int
+    documents_gains: list[DocumentCase]
+    documents_losses: list[DocumentCase]
+    gains: list[WindowCase]
+    losses: list[WindowCase]
+
+    def to_dict(self) -> dict[str, Any]:
+        out: dict[str, Any] = dict(vars(self))
+        for key in ("documents_gains", "documents_losses"):
+            out[key] = [vars(one) for one in out[key]]
+        for key in ("gains", "losses"):
+            out[key] = [one.to_dict() for one in out[key]]
+        return out
+
+
+def cases(ours: np.ndarray, baseline: str, theirs: np.ndarray, windows: Windows, count: int = COUNT) -> Cases:
+    """ours, theirs [n]: the cosine in every window of the model and of the baseline."""
+    gain = ours - theirs
+    documents, group = np.unique(windows.documents, return_inverse=True)
     sizes = np.bincount(group)
     by_document = np.bincount(group, weights=gain) / sizes
 
-    def document(d: int) -> dict[str, Any]:
-        return {
-            "document": windows.corpus.names[found[d]],
-            "windows": int(sizes[d]),
-            "gain": float(by_document[d]),
-        }
+    def document(d: int) -> DocumentCase:
+        return DocumentCase(windows.corpus.names[documents[d]], int(sizes[d]), float(by_document[d]))
 
-    def window(i: int) -> dict[str, Any]:
-        values = {
-            "gain": float(gain[i]),
-            "cosine": float(cosines[subject][i]),
-            "closed_form": float(cosines[best][i]),
-        }
-        return {**window_case(windows, i), **values}
+    def window(i: int) -> WindowCase:
+        return WindowCase(window_label(windows, i), float(gain[i]), float(ours[i]), float(theirs[i]))
 
-    return {
-        "against": best,
-        "documents_better": int((by_document > 0).sum()),
-        "documents": len(found),
-        "documents_gains": [document(d) for d in _top(by_document, count)],
-        "documents_losses": [document(d) for d in _top(-by_document, count)],
-        "gains": [window(i) for i in _top(gain, count)],
-        "losses": [window(i) for i in _top(-gain, count)],
-    }
+    return Cases(
+        against=baseline,
+        documents_better=int((by_document > 0).sum()),
+        documents=len(documents),
+        documents_gains=[document(d) for d in _top(by_document, count)],
+        documents_losses=[document(d) for d in _top(-by_document, count)],
+        gains=[window(i) for i in _top(gain, count)],
+        losses=[window(i) for i in _top(-gain, count)],
+    )
 
 
 def _top(values: np.ndarray, count: int) -> list[int]:

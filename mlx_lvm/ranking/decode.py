@@ -1,12 +1,14 @@
 """Predicted vectors to text, by an inverter of vec2text: what it was made for is checked before it is loaded.
 
-An inverter writes a text from a vector of one encoder, and of that one alone. Public ones are few: for GTR-base as vec2text reads
-it, without the dense layer that sentence-transformers adds (`jxm/gtr__nq__32`), and for OpenAI's text-embedding-ada-002. We know
-of none for all-mpnet-base-v2, the encoder of the corpora that ship with the package. A prediction is no vector that any text has,
-so what is written is a hint of its subject, not the next chunk.
+An inverter writes a text from a vector of one encoder, and of that one alone. Public ones are few: for
+GTR-base as vec2text reads it, without the dense layer that sentence-transformers adds (`jxm/gtr__nq__32`),
+and for OpenAI's text-embedding-ada-002. We know of none for all-mpnet-base-v2, the encoder of the corpora
+that ship with the package. A prediction is no vector that any text has, so what is written is a hint of its
+subject, not the next chunk.
 
-vec2text loads one model while it builds another, which works up to transformers 4.50: hence the bounds of the extra `decode`. Its
-licence is Software for Open Models 1.0, whose section 3A asks that a model used with it be public.
+vec2text loads one model while it builds another, which works up to transformers 4.50: hence the bounds of the
+extra `decode`. Its licence is Software for Open Models 1.0, whose section 3A asks that a model used with it
+be public.
 """
 
 from __future__ import annotations
@@ -55,9 +57,9 @@ ENCODERS: dict[str, dict[str, Any]] = {
 class Inverter:
     """An inverter for the vectors of a corpus. Making one reads its config and checks; `decode` loads it.
 
-    `name` is a folder, or an id of the Hub; `notes` say what could not be checked. Raises UsageError for a corpus that does not
-    say what made its vectors, InvalidFile for a folder that holds no inverter and for one made for another encoder or width,
-    SetupInvalid where the extra is missing.
+    `name` is a folder, or an id of the Hub; `notes` say what could not be checked. Raises UsageError for a
+    corpus that does not say what made its vectors, InvalidFile for a folder that holds no inverter and for
+    one made for another encoder or width, SetupInvalid where the extra is missing.
     """
 
     def __init__(self, name: str, corpus: Corpus) -> None:
@@ -72,9 +74,10 @@ class Inverter:
         require_extra()
 
     def decode(self, vectors: Sequence[Sequence[float]] | np.ndarray) -> list[dict[str, Any]]:
-        """For each unit vector [n, dim] its `text` and `cosine`, that of the text's own embedding with it; None where the encoder
-        is an API. Raises InvalidFile where the inverter does not load or its encoder gives other vectors for the probe sentences
-        than the corpus's, SetupInvalid where what it builds on cannot be had, NonFiniteError where its encoder gives no number.
+        """For each unit vector [n, dim] its `text` and `cosine`, that of the text's own embedding with it;
+        None where the encoder is an API. Raises InvalidFile where the inverter does not load or its encoder
+        gives other vectors for the probe sentences than the corpus's, SetupInvalid where what it builds on
+        cannot be had, NonFiniteError where its encoder gives no number.
         """
         units = np.asarray(vectors, np.float32)
         with _quiet():
@@ -85,7 +88,8 @@ class Inverter:
                 self.notes.append(
                     f"--decode {self.name}: known to fit by the encoder's name alone, not by its vectors of the probe sentences"
                 )
-            # A corpus keeps directions; an inverter was trained on vectors of the length that its encoder gives them.
+            # A corpus keeps directions; an inverter was trained on vectors of the length that its encoder
+            # gives them.
             length = 1.0 if probes is None else float(np.linalg.norm(probes, axis=1).mean())
             inputs = model.embedding_transform[0].weight.new_tensor(length * units)
             texts = model.tokenizer.batch_decode(
@@ -136,8 +140,8 @@ class Inverter:
 
 
 def made_for(name: str, dim: int) -> EncoderCard:
-    """The encoder whose vectors an inverter reads, by its config.json and the header of its weights, of which no more is read.
-    `dim`: its width where only loading it would tell. Raises as `Inverter` does.
+    """The encoder whose vectors an inverter reads, by its config.json and the header of its weights, of which
+    no more is read. `dim`: its width where only loading it would tell. Raises as `Inverter` does.
     """
     local = Path(name)
     if not local.exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
@@ -167,7 +171,9 @@ def made_for(name: str, dim: int) -> EncoderCard:
 
 
 def require_extra() -> None:
-    """Raises SetupInvalid where vec2text is not installed, or with transformers that it does not load beside."""
+    """Raises SetupInvalid where vec2text is not installed, or with transformers that it does not load
+    beside.
+    """
     if importlib.util.find_spec("vec2text") is None:
         raise SetupInvalid(f"--decode needs vec2text: {INSTALL}")
     found = version("transformers")

@@ -1,4 +1,6 @@
-"""A fitted ranking, as an exported model carries it: weights of what is fused, thresholds of the sets, and how sure predictions are."""
+"""A fitted ranking, as an exported model carries it: weights of what is fused, thresholds of the sets, and
+confidence.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +9,42 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_lvm.errors import InvalidFile
-from mlx_lvm.ranking.certainty import CUES, Certainty
-from mlx_lvm.ranking.hybrid import QUERY, TERMS
+from mlx_lvm.ranking.confidence import FEATURES, Confidence
+from mlx_lvm.ranking.terms import READ, TERMS, RankingTerms
 
 COVERAGES = tuple(percent / 100 for percent in range(50, 100))
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """weights: of TERMS, and of the query where it is one; zero for what is not fused. surprises: for each of COVERAGES, the
-    largest -log P that a chunk of the set may have; infinite where the validation documents are too few to promise it.
+    """surprises: for each of COVERAGES, the largest -log P that a chunk of the set may have; infinite where
+    the validation documents are too few to promise it.
     """
 
-    weights: tuple[float, ...]
+    weights: RankingTerms
     surprises: tuple[float, ...]
 
     def surprise(self, coverage: float) -> float:
-        """Of the set that holds the truth with probability `coverage` at least: that of the next of COVERAGES."""
-        found = [
-            value for level, value in zip(COVERAGES, self.surprises, strict=True) if level >= coverage - 1e-9
-        ]
-        return found[0] if found else math.inf
+        """Of the set that holds the truth with probability `coverage` at least: that of the next of
+        COVERAGES.
+        """
+        levels = zip(COVERAGES, self.surprises, strict=True)
+        return next((value for level, value in levels if level >= coverage - 1e-9), math.inf)
+
+    def to_dict(self, terms: tuple[str, ...]) -> dict[str, Any]:
+        """For JSON: an infinite threshold is null."""
+        return {
+            "weights": {name: getattr(self.weights, name) for name in terms},
+            "surprises": [value if math.isfinite(value) else None for value in self.surprises],
+        }
+
+    @staticmethod
+    def from_dict(values: dict[str, Any], terms: tuple[str, ...]) -> Fusion:
+        """Raises KeyError, TypeError or ValueError where `values` is not what `to_dict` writes."""
+        surprises = tuple(math.inf if value is None else _finite(value) for value in values["surprises"])
+        if len(surprises) != len(COVERAGES) or list(surprises) != sorted(surprises):
+            raise ValueError(f"{len(surprises)} thresholds; expected {len(COVERAGES)}, never falling")
+        return Fusion(RankingTerms(**{name: _finite(values["weights"][name]) for name in terms}), surprises)
 
 
 @dataclass(frozen=True)
@@ -39,54 +56,36 @@ class Ranking:
     windows: int
     plain: Fusion
     query: Fusion
-    certainty: Certainty
+    confidence: Confidence
 
     def fusion(self, with_query: bool) -> Fusion:
         return self.query if with_query else self.plain
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: an infinite threshold is null."""
-        fusions = {
-            name: {
-                "weights": dict(zip([*TERMS, QUERY], one.weights, strict=False)),
-                "surprises": [value if math.isfinite(value) else None for value in one.surprises],
-            }
-            for name, one in (("plain", self.plain), ("query", self.query))
-        }
-        certainty = {
-            "intercept": self.certainty.intercept,
-            **dict(zip(CUES, self.certainty.coefficients, strict=True)),
-        }
+        """As files keep it; the confidence goes by its older name there, `certainty`."""
+        coefficients = dict(zip(FEATURES, self.confidence.coefficients, strict=True))
         return {
             "corpus_sha256": self.corpus_sha256,
             "documents": self.documents,
             "windows": self.windows,
-            **fusions,
-            "certainty": certainty,
+            "plain": self.plain.to_dict(READ),
+            "query": self.query.to_dict(TERMS),
+            "certainty": {"intercept": self.confidence.intercept, **coefficients},
         }
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Ranking:
         """Raises InvalidFile where `values` is not what `to_dict` writes."""
-
-        def fusion(entry: dict[str, Any], terms: list[str]) -> Fusion:
-            surprises = tuple(math.inf if value is None else _finite(value) for value in entry["surprises"])
-            if len(surprises) != len(COVERAGES) or list(surprises) != sorted(surprises):
-                raise ValueError(f"{len(surprises)} thresholds; expected {len(COVERAGES)}, never falling")
-            return Fusion(tuple(_finite(entry["weights"][term]) for term in terms), surprises)
-
         try:
-            certainty = Certainty(
-                _finite(values["certainty"]["intercept"]),
-                tuple(_finite(values["certainty"][cue]) for cue in CUES),
-            )
+            stored = values["certainty"]
+            coefficients = tuple(_finite(stored[name]) for name in FEATURES)
             return Ranking(
                 str(values["corpus_sha256"]),
                 int(values["documents"]),
                 int(values["windows"]),
-                fusion(values["plain"], [*TERMS]),
-                fusion(values["query"], [*TERMS, QUERY]),
-                certainty,
+                Fusion.from_dict(values["plain"], READ),
+                Fusion.from_dict(values["query"], TERMS),
+                Confidence(_finite(stored["intercept"]), coefficients),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InvalidFile(
@@ -96,5 +95,5 @@ class Ranking:
 
 def _finite(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
+        raise ValueError(f"{value!r} is not a finite number")
     return float(value)

@@ -1,7 +1,7 @@
 """Approximate search with faiss, for corpora in which even one product with every chunk is too slow.
 
-An inverted file of cells: built once for a corpus, kept in the user's cache under the digest of the vectors, and read from
-there. It proposes; who asks ranks what it proposes exactly.
+An inverted file of cells: built once for a corpus, kept in the user's cache under the digest of the vectors,
+and read from there. It proposes; who asks ranks what it proposes exactly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.arrays import evenly_spaced
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import IOFailed, SetupInvalid
 from mlx_lvm.models.base import normalize
@@ -63,10 +63,12 @@ def _index(corpus: Corpus) -> Any:
 
 
 def _build(faiss: Any, corpus: Corpus) -> Any:
-    """4 sqrt(N) cells, their centres from at most 64 evenly spaced chunks a cell. No random choice that another run makes otherwise."""
+    """4 sqrt(N) cells, their centres from at most 64 evenly spaced chunks a cell. No random choice that
+    another run makes otherwise.
+    """
     cells = max(1, min(round(4 * len(corpus) ** 0.5), len(corpus) // 39))
     index = faiss.index_factory(corpus.dim, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
-    taken = np.linspace(0, len(corpus) - 1, min(len(corpus), 64 * cells)).round().astype(np.int32)
+    taken = evenly_spaced(len(corpus), 64 * cells)
     index.train(_units(corpus, taken))
     for low in range(0, len(corpus), BLOCK):
         index.add(_units(corpus, np.arange(low, min(low + BLOCK, len(corpus)), dtype=np.int32)))
@@ -74,4 +76,4 @@ def _build(faiss: Any, corpus: Corpus) -> Any:
 
 
 def _units(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.array(normalize(corpus.take(mx.array(rows)))))
+    return np.ascontiguousarray(np.array(normalize(corpus.take(rows))))

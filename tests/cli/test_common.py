@@ -7,7 +7,7 @@ import pytest
 
 from mlx_lvm.cli.common import Output, panels
 
-COLUMNS = ["test", "cosine", "95% interval", "to best closed form", "centred", "R@1", "MRR in doc"]
+COLUMNS = ["test", "cosine", "95% interval", "Δ best baseline", "centred", "R@1", "MRR (same document)"]
 ROWS = [
     [
         "lag-filter-centroid",

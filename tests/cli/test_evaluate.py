@@ -47,14 +47,44 @@ def test_json(lvm: Callable, small_file: Path, tmp_path: Path) -> None:
 def test_table(lvm: Callable, small_file: Path) -> None:
     ran = lvm("eval", "last", "--corpus", small_file, "--max-windows", 40, "--quick")
     assert ran.code == 0
-    assert [line.split()[0] for line in ran.out.splitlines()[2:15]] == [
-        *NAMES,
-        "oracle",
-        "best-in-span",
-        "random",
-    ]
-    assert "last is " in ran.out and "best closed form in cosine" in ran.out and "chance R@1" in ran.out
-    assert "note: 40 of" in ran.out and "rollout" not in ran.out
+    lines = ran.out.splitlines()
+    assert (
+        lines[0].startswith("last is ") and " the best baseline, " in lines[0] and " in cosine: " in lines[0]
+    )
+    begin = next(number for number, line in enumerate(lines) if line.startswith("last on small"))
+    named = [line.split()[0] for line in lines[begin + 2 : begin + 7]]
+    assert named[0] == "last" and named[-1] == "mean" and set(named) <= set(NAMES) and len(set(named)) == 5
+    assert max(map(len, lines[begin : begin + 7])) <= 100
+    assert "chance MRR" in ran.out and "note: 40 of" in ran.out and "rollout" not in ran.out
+
+
+def test_the_whole_table(lvm: Callable, small_file: Path) -> None:
+    ran = lvm("eval", "last", "--corpus", small_file, "--max-windows", 40, "--quick", "--all")
+    lines = ran.out.splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("last on small"))
+    named = [line.split()[0] for line in lines[begin + 2 : begin + 15]]
+    assert named == [*NAMES, "oracle", "best-in-span", "random"]
+    assert "MRR (same document)" in lines[begin + 1] and "margin = " in ran.out
+
+
+def test_a_model_made_for_ranking_is_shown_by_ranking(
+    lvm: Callable, small_file: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(corpus=str(small_file), epochs=1)
+    start_run("ramn", {"head": "retrieve", "rank": 8, "hidden_dim": 8}, config, tmp_path / "run").train()
+    ran = lvm("eval", tmp_path / "run", "--corpus", small_file, "--quick", "--out", tmp_path / "e", "--json")
+    assert ran.code == 0, ran.err
+    result, lines = json.loads(ran.out), ran.err.splitlines()
+    first = next(line for line in lines if line.startswith("run is "))
+    assert first == result["verdict"]["sentence"] and " in MRR: " in first
+    assert not any(line.startswith("run is ") and " in cosine: " in line for line in lines)
+    begin = next(number for number, line in enumerate(lines) if line.startswith("run on small"))
+    assert lines[begin + 1].split()[:2] == ["test", "MRR"]
+    scores = [float(line.split()[1]) for line in lines[begin + 3 : begin + 6]]
+    assert scores == sorted(scores, reverse=True)  # the best baselines, in MRR
+    page = (tmp_path / "e" / "report.html").read_text()
+    assert page.index(html.escape(first)) < page.index("<table>")
+    assert "<th></th><th>MRR</th><th>95% interval</th>" in page and 'aria-label="MRR"' in page
 
 
 def test_the_closer_look(lvm: Callable, small_file: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mlx_lvm.core.stats import DocumentBootstrap, holm, intervals
+from mlx_lvm.core.stats import Difference, DocumentBootstrap, holm, intervals
 
 
 def made(seed: int, documents: int = 30, effect: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +32,7 @@ def test_means_against_plain_resampling() -> None:
 
 def test_interval_has_the_spread_of_documents_not_of_windows() -> None:
     documents, figures = made(1, documents=200)
-    found = DocumentBootstrap(documents, 4000).intervals({"x": figures})["x"]
+    found = DocumentBootstrap(documents, 4000).interval(figures)
     sums, sizes = (
         np.array([f(figures[documents == d]) for d in np.unique(documents)]) for f in (np.sum, len)
     )
@@ -48,7 +48,7 @@ def test_coverage() -> None:
     inside = 0
     for seed in range(300):
         documents, figures = made(seed)
-        found = DocumentBootstrap(documents, 400).intervals({"x": figures})["x"]
+        found = DocumentBootstrap(documents, 400).interval(figures)
         inside += found.low <= 0 <= found.high
     assert 0.89 <= inside / 300 <= 0.98
 
@@ -66,9 +66,9 @@ def test_differences_are_paired_and_the_seed_decides() -> None:
 
 def test_p_value_of_no_effect_is_not_small_and_one_document_says_nothing() -> None:
     documents, figures = made(4)
-    found = DocumentBootstrap(documents, 1000).intervals({"x": figures - figures.mean()})["x"]
+    found = DocumentBootstrap(documents, 1000).interval(figures - figures.mean())
     assert found.p > 0.5
-    alone = DocumentBootstrap(np.zeros(5, int)).intervals({"x": np.arange(5.0)})["x"]
+    alone = DocumentBootstrap(np.zeros(5, int)).interval(np.arange(5.0))
     assert (alone.value, alone.low, alone.high, alone.p) == (2.0, -np.inf, np.inf, 1.0)
 
 
@@ -76,3 +76,18 @@ def test_holm_by_hand() -> None:
     adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert_allclose([adjusted[name] for name in "abcd"], [0.03, 0.06, 0.06, 0.02])
     assert holm({"a": 0.9, "b": 0.6}) == {"a": 1.0, "b": 1.0}
+
+
+def test_a_difference_is_paired_and_says_on_which_side_of_zero_it_lies() -> None:
+    documents, figures = made(5)
+    noise = np.random.default_rng(6).normal(0, 0.1, len(figures))
+    better = DocumentBootstrap(documents, 500).difference(figures + 0.2 + noise, "last", figures)
+    assert (better.baseline, better.outcome) == ("last", "better")
+    assert better.value == pytest.approx(0.2 + noise.mean()) and better.low > 0.1
+    assert better.to_dict() == {
+        **{"closed_form": "last", "difference": better.value},
+        **{"ci": [better.low, better.high], "p": better.p},
+    }
+    assert Difference(-0.2, -0.3, -0.1, 0.01, "last").outcome == "worse"
+    assert Difference(0.1, -0.1, 0.3, 0.4, "last").outcome == "not distinguishable"
+    assert Difference(0.1, -np.inf, np.inf, 1.0, "last").outcome == "not distinguishable"

@@ -8,17 +8,21 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.stats import Difference
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.errors import CheckFailed, InvalidFile, UsageError
 from mlx_lvm.evaluation import evaluate as evaluation
 from mlx_lvm.evaluation import setup as bench
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation, evaluate, examine
-from mlx_lvm.evaluation.summary import JUDGED
+from mlx_lvm.evaluation.verdict import claim
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.metrics import retrieval
+from mlx_lvm.metrics.figures import WindowFigures
 from mlx_lvm.models import build, config_from_dict
+from mlx_lvm.predictors.base import document_rows, predict_all
 from mlx_lvm.predictors.baselines import NAMES, Last
 from mlx_lvm.predictors.controls import Oracle
 
@@ -39,7 +43,7 @@ def amn(small: Corpus, **known: object) -> Loaded:
     return Loaded(model, "amn", **{"card": small.card, "corpus_sha256": small.sha256, **known})  # type: ignore[arg-type]
 
 
-def test_every_form_and_control_stands_beside_the_subject(done: Evaluation, small: Corpus) -> None:
+def test_every_baseline_and_control_is_scored_with_the_subject(done: Evaluation, small: Corpus) -> None:
     result = done.result
     assert list(result["metrics"]) == [*NAMES, *CONTROL_NAMES]
     json.dumps(result, allow_nan=False)
@@ -58,11 +62,11 @@ def test_every_form_and_control_stands_beside_the_subject(done: Evaluation, smal
         ):
             assert entry[f"{metric}_ci"][0] <= entry[metric] <= entry[f"{metric}_ci"][1]
     for name, figures in done.figures.items():
-        assert result["metrics"][name]["cosine"] == pytest.approx(figures["cosine"].mean())
-        assert result["metrics"][name]["mrr"] == pytest.approx((1 / figures["rank"]).mean())
+        assert result["metrics"][name]["cosine"] == pytest.approx(figures.window.cosine.mean())
+        assert result["metrics"][name]["mrr"] == pytest.approx((1 / figures.rank).mean())
 
 
-def test_differences_are_to_the_best_closed_form_other_than_the_subject(done: Evaluation) -> None:
+def test_differences_are_to_the_best_baseline_other_than_the_subject(done: Evaluation) -> None:
     metrics, best = done.result["metrics"], done.result["best_closed_form"]
     others = [name for name in NAMES if name != "lag-filter"]
     for metric in ("cosine", "centred_cosine", "mrr"):
@@ -76,11 +80,11 @@ def test_differences_are_to_the_best_closed_form_other_than_the_subject(done: Ev
     assert metrics["lag-filter"]["skill"]["cosine"] == pytest.approx(
         won / (1 - metrics[best["cosine"]]["cosine"])
     )
-    windowwise = done.figures["lag-filter"]["cosine"] - done.figures[best["cosine"]]["cosine"]
+    windowwise = done.figures["lag-filter"].window.cosine - done.figures[best["cosine"]].window.cosine
     assert windowwise.mean() == pytest.approx(won)
 
 
-def test_the_best_closed_form_as_subject_is_compared_with_the_next(done: Evaluation, small: Corpus) -> None:
+def test_the_best_baseline_as_subject_is_compared_with_the_next(done: Evaluation, small: Corpus) -> None:
     metrics = done.result["metrics"]
     first, second = sorted(NAMES, key=lambda name: -metrics[name]["cosine"])[:2]
     found = evaluate(first, small, resamples=100)["verdict"]["cosine"]
@@ -88,25 +92,19 @@ def test_the_best_closed_form_as_subject_is_compared_with_the_next(done: Evaluat
     assert found["difference"] == pytest.approx(metrics[first]["cosine"] - metrics[second]["cosine"])
 
 
-def test_verdict_says_better_worse_or_neither() -> None:
-    def entry(low: float, high: float) -> dict:
-        found = {"closed_form": "ridge", "difference": (low + high) / 2, "ci": [low, high], "p": 0.5}
-        return {"versus_best": dict.fromkeys(JUDGED, found)}
-
-    for low, high, outcome, words in (
-        (0.01, 0.03, "better", "amn is better than the best closed form in cosine: +0.0200 against ridge"),
-        (-0.03, -0.01, "worse", "amn is worse than the best closed form in cosine: -0.0200 against ridge"),
-        (
-            -0.01,
-            0.03,
-            "not distinguishable",
-            "amn is not distinguishable from the best closed form in cosine: +0.0100",
-        ),
-    ):
-        found = evaluation.verdict("amn", entry(low, high), 23)
-        assert found["outcome"] == outcome
-        assert found["sentence"].startswith(words)
-        assert f"95% interval {low:+.4f} to {high:+.4f}, 23 documents" in found["sentence"]
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [(0.01, 0.03, "better"), (-0.03, -0.01, "worse"), (-0.01, 0.03, "not distinguishable")],
+)
+def test_a_claim_says_better_worse_or_neither(low: float, high: float, outcome: str) -> None:
+    value = (low + high) / 2
+    found = claim("amn", Difference(value, low, high, 0.5, "ridge"), "cosine", 23)
+    relation = {"better": "better than", "worse": "worse than"}.get(outcome, "not distinguishable from")
+    assert found.outcome == found.to_dict()["outcome"] == outcome
+    assert found.sentence == (
+        f"amn is {relation} the best baseline, ridge, in cosine: {value:+.4f} "
+        f"(95% interval {low:+.4f} to {high:+.4f}, 23 documents)."
+    )
 
 
 def test_the_verdict_on_a_model_made_for_ranking_speaks_of_ranking_first(small: Corpus) -> None:
@@ -118,7 +116,8 @@ def test_the_verdict_on_a_model_made_for_ranking_speaks_of_ranking_first(small: 
         found["purpose"] == "centred.mrr"
         and found["sentence"] == found["sentences"][0] == found["centred.mrr"]["sentence"]
     )
-    assert "the best closed form in MRR" in found["sentence"] and "in R@5" in " ".join(found["sentences"])
+    assert "the best baseline" in found["sentence"] and "in MRR" in found["sentence"]
+    assert "in R@5" in found["sentences"][1] and len(found["sentences"]) == 2
     for metric, leaf in (("centred.mrr", "mrr"), ("centred.recall_at_5", "recall_at_5")):
         best = max(NAMES, key=lambda name: metrics[name]["centred"][leaf])
         against = found[metric]
@@ -170,9 +169,6 @@ def test_the_oracle_as_subject_is_better(small: Corpus) -> None:
 def test_centring_is_chosen_on_validation(done: Evaluation, small: Corpus) -> None:
     """`last` gets the fraction that wins on validation documents, whatever the test documents would say."""
     parts = split_corpus(small)
-    from mlx_lvm.data.windows import windows
-    from mlx_lvm.predictors.base import document_rows, predict_all
-
     validation = windows(small, parts.val, 5)
     pool = retrieval.build_pool(validation, document_rows(small.offsets, parts.val))
     predicted = predict_all(Last(), validation)
@@ -207,11 +203,9 @@ def test_an_exclusion_of_the_truth_fails_the_evaluation(
     """Wrong targets, one row late: the span's bound breaks."""
     right = bench.window_figures
 
-    def late(predicted: mx.array, windows: object, mean: np.ndarray) -> dict[str, np.ndarray]:
-        return {
-            name: np.roll(values, 1) if name == "cosine" else values
-            for name, values in right(mx.roll(predicted, 1, 0), windows, mean).items()
-        }
+    def late(predicted: mx.array, windows: Windows, mean: np.ndarray) -> WindowFigures:
+        figures = right(mx.roll(predicted, 1, 0), windows, mean)
+        return dataclasses.replace(figures, cosine=np.roll(figures.cosine, 1))
 
     monkeypatch.setattr(bench, "window_figures", late)
     with pytest.raises(CheckFailed, match="oracle's cosine"):

@@ -10,7 +10,7 @@ from mlx_lvm.metrics.figures import window_figures
 from mlx_lvm.metrics.retrieval import Pool, build_pool, rank_figures, ranks
 from mlx_lvm.predictors.base import Predictor, predict_all
 from mlx_lvm.predictors.baselines import ContextMean, DocumentSoFar, Last, Recency
-from mlx_lvm.predictors.lags import lag_statistics, solve_filter
+from mlx_lvm.predictors.lags import filter_sums
 from mlx_lvm.predictors.ridge import ridge_system
 
 # cosine, centred cosine, R@1, R@5, MRR
@@ -40,8 +40,8 @@ def split(sotu: Corpus) -> tuple[np.ndarray, Windows, Pool]:
 @pytest.fixture(scope="module")
 def forms(sotu: Corpus, split: tuple[np.ndarray, Windows, Pool]) -> dict[str, Predictor]:
     train = split[0]
-    statistics = lag_statistics(sotu, train, 12, 5)
-    filters = [solve_filter(statistics, 5), solve_filter(statistics, 12, centroid=True)]
+    sums = filter_sums(sotu, train, 12, 5)
+    filters = [sums.filter(5), sums.filter(12, centroid=True)]
     found = [
         Last(),
         ContextMean(),
@@ -61,7 +61,7 @@ def test_published_figures(
     train, test, pool = split
     mean = sotu.numpy(windows(sotu, train, 5).targets).mean(axis=0)
     predicted = predict_all(forms[name], test)
-    figures = {**window_figures(predicted, test, mean), **rank_figures(ranks(pool, predicted), pool)}
+    figures = {**vars(window_figures(predicted, test, mean)), **rank_figures(ranks(pool, predicted), pool)}
     measured = [
         figures[key].mean() for key in ("cosine", "centred_cosine", "recall_at_1", "recall_at_5", "mrr")
     ]

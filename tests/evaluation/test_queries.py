@@ -8,10 +8,11 @@ import pytest
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.evaluation.evaluate import examine
-from mlx_lvm.evaluation.study.queries import QUERY_SPAN, draw
+from mlx_lvm.evaluation.study.queries import draw
 from mlx_lvm.evaluation.study.study import study
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import build, config_from_dict
+from mlx_lvm.ranking.mixture import AHEAD
 from mlx_lvm.training.ramn.anchor import fit_anchor, start_at_anchor
 
 
@@ -20,8 +21,8 @@ def test_queries_follow_the_target_and_strangers_are_of_other_documents() -> Non
     ends = np.array([50, 60, 100])[documents]
     first = np.concatenate([np.arange(6, 46), [57, 58, 59], np.arange(65, 95)])
     own, strangers = draw(first, ends, documents, np.random.default_rng(0))
-    assert (own >= first).all() and (own < np.minimum(first + QUERY_SPAN, ends)).all()
-    assert set(own - first) == set(range(QUERY_SPAN))
+    assert (own >= first).all() and (own < np.minimum(first + AHEAD, ends)).all()
+    assert set(own - first) == set(range(AHEAD))
     place = np.searchsorted([50, 60, 100], strangers, side="right")
     assert (place != documents).all()
 
@@ -41,7 +42,7 @@ def test_the_table(small: Corpus) -> None:
     rows = found["rows"]
     assert found["windows"] == more.sum() and list(rows) == ["none", "own", "stranger", "query alone"]
     assert rows["none"]["cosine"] == pytest.approx(
-        evaluation.measured["ramn"].figures["cosine"][more].mean(), abs=1e-6
+        evaluation.measured["ramn"].figures.window.cosine[more].mean(), abs=1e-6
     )
     assert rows["own"]["cosine"] > rows["none"]["cosine"] > rows["stranger"]["cosine"]
     gain = found["gains"]["own"]["cosine"]

@@ -46,7 +46,7 @@ def test_cases_by_hand(uneven: Corpus) -> None:
     found = windows(uneven, np.array([3, 7, 12]), 5)  # 1, 18 and 3 windows
     gain = np.zeros(len(found))
     gain[0], gain[5], gain[-1] = 0.5, -0.4, -0.3
-    result = cases({"m": gain + 0.2, "b": np.full(len(found), 0.2)}, "m", "b", found, count=2)
+    result = cases(gain + 0.2, "b", np.full(len(found), 0.2), found, count=2).to_dict()
     assert [(one["document"], one["chunk"]) for one in result["gains"]] == [("document 3", 5)]
     assert [(one["document"], one["chunk"], one["gain"]) for one in result["losses"]] == [
         ("document 7", 9, pytest.approx(-0.4)),
@@ -61,14 +61,14 @@ def test_cases_by_hand(uneven: Corpus) -> None:
 
 def test_labels_carry_the_text_where_there_is_one(sotu: Corpus, uneven: Corpus) -> None:
     row = int(sotu.offsets[3]) + 2
-    found = label(sotu, row)
+    found = label(sotu, row).to_dict()
     assert (found["document"], found["chunk"]) == (sotu.names[3], 2)
     assert sotu.texts is not None
     assert (
         " ".join(sotu.texts[row].split()).startswith(found["text"].removesuffix(" ..."))
         and len(found["text"]) <= 244
     )
-    assert "text" not in label(uneven, 3)
+    assert "text" not in label(uneven, 3).to_dict()
 
 
 def test_attention_against_numpy(uneven: Corpus) -> None:
@@ -157,7 +157,7 @@ def test_the_study_of_a_model(small: Corpus) -> None:
     )  # its attention knows no places
     gains = [one["gain"] for one in found["cases"]["gains"]]
     best = evaluation.result["best_closed_form"]["cosine"]
-    difference = evaluation.figures["amn"]["cosine"] - evaluation.figures[best]["cosine"]
+    difference = evaluation.figures["amn"].window.cosine - evaluation.figures[best].window.cosine
     assert gains == sorted(gains, reverse=True) and gains[0] == pytest.approx(difference.max())
 
 

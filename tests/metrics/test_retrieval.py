@@ -138,9 +138,9 @@ def test_ties_count_half() -> None:
     # A query of zeros ties with all four others: the middle of five.
     assert_allclose(ranks(pool, mx.array(query))[1:], 3)
     figures = rank_figures(np.array([1, 2.5, 3, 3, 3]), pool)
-    assert_allclose(figures["recall_at_1"], [1, 0, 0, 0, 0])
-    assert_allclose(figures["recall_at_5"], 1)
-    assert_allclose(figures["mrr"], [1, 1 / 2.5, 1 / 3, 1 / 3, 1 / 3])
+    assert_allclose(figures.recall_at_1, [1, 0, 0, 0, 0])
+    assert_allclose(figures.recall_at_5, 1)
+    assert_allclose(figures.mrr, [1, 1 / 2.5, 1 / 3, 1 / 3, 1 / 3])
 
 
 def test_context_is_out_of_the_pool() -> None:
@@ -158,11 +158,11 @@ def test_chance_against_enumeration(uneven: Corpus) -> None:
         pairs = Pairs(np.repeat(np.arange(2), hits), np.tile(np.arange(hits), 2))
         pool = Pool(found, np.arange(6), pairs, Pairs(np.zeros(0, int), np.zeros(0, int)), np.array([6, 6]))
         found_chance = chance(pool)
-        assert found_chance["mrr"] == pytest.approx(np.mean([1 / p for p in places]))
-        assert found_chance["mrr_variance"] == pytest.approx(np.var([1 / p for p in places]))
-        assert found_chance["recall_at_1"] == pytest.approx(hits / 6)
-        assert found_chance["recall_at_5"] == pytest.approx(np.mean([p <= 5 for p in places]))
-        assert found_chance["recall_at_10"] == pytest.approx(1)
+        assert found_chance.mrr == pytest.approx(np.mean([1 / p for p in places]))
+        assert found_chance.mrr_variance == pytest.approx(np.var([1 / p for p in places]))
+        assert found_chance.recall_at_1 == pytest.approx(hits / 6)
+        assert found_chance.recall_at_5 == pytest.approx(np.mean([p <= 5 for p in places]))
+        assert found_chance.recall_at_10 == pytest.approx(1)
 
 
 def test_contrastive_accuracy_against_enumeration(uneven: Corpus) -> None:

@@ -22,7 +22,7 @@ from mlx_lvm.predictors.baselines import (
     target_mean,
 )
 from mlx_lvm.predictors.history import predictor_of
-from mlx_lvm.predictors.lags import centroids, lag_statistics, solve_filter, solve_shrunk_mean
+from mlx_lvm.predictors.lags import centroids, filter_sums
 from mlx_lvm.predictors.neighbours import best_columns, fit_nearest_contexts
 from mlx_lvm.predictors.ridge import fit_ridge, ridge_lags, ridge_system
 
@@ -58,7 +58,7 @@ def test_lag_filter_with_centroid_is_the_least_squares_solution(uneven: Corpus) 
     lagged, centroid, y = materialised(uneven, 5, 12)
     mean = np.broadcast_to(y.mean(axis=0), y.shape)
     expected = least_squares([*lagged.swapaxes(0, 1), mean, centroid], y)
-    found = solve_filter(lag_statistics(uneven, TRAIN, 12, 5), 12, centroid=True)
+    found = filter_sums(uneven, TRAIN, 12, 5).filter(12, centroid=True)
     assert_allclose([*found.weights, found.mean_weight, found.centroid_weight], expected, atol=1e-6)
 
     test = windows(uneven, TEST, 5)
@@ -75,16 +75,24 @@ def test_lag_filter_with_centroid_is_the_least_squares_solution(uneven: Corpus) 
 def test_shrunk_mean_is_the_least_squares_solution(uneven: Corpus) -> None:
     lagged, _, y = materialised(uneven, 5, 5)
     a, b = least_squares([lagged.mean(axis=1), np.broadcast_to(y.mean(axis=0), y.shape)], y)
-    found = solve_shrunk_mean(lag_statistics(uneven, TRAIN, 12, 5), 5)
+    found = filter_sums(uneven, TRAIN, 12, 5).shrunk_mean(5)
     assert_allclose(found.weights.sum(), a, atol=1e-6)
     assert_allclose(found.mean_weight, b, atol=1e-6)
 
 
-def test_statistics_do_not_depend_on_the_blocks(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = lag_statistics(uneven, TRAIN, 12, 5).gram(12, True)
-    for name, size in (("BAND", 5), ("BANDS", 3), ("CENTROID_TARGETS", 7), ("CENTROID_ROWS", 4)):
+def test_sums_do_not_depend_on_the_blocks(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = filter_sums(uneven, TRAIN, 12, 5, horizons=2)
+    for name, size in (("BLOCK", 5), ("CENTROID_TARGETS", 7), ("CENTROID_ROWS", 4)):
         monkeypatch.setattr(lags, name, size)
-    assert_allclose(lag_statistics(uneven, TRAIN, 12, 5).gram(12, True), whole, rtol=1e-6)
+    again = filter_sums(uneven, TRAIN, 12, 5, horizons=2)
+    assert_allclose(again.inner, whole.inner, rtol=1e-6)
+    assert_allclose(again.wanted, whole.wanted, rtol=1e-6)
+
+
+def test_a_smaller_filter_is_solved_from_a_part_of_the_sums(uneven: Corpus) -> None:
+    """Three of twelve lags, as if no more had been summed."""
+    few, alone = filter_sums(uneven, TRAIN, 12, 5).filter(3), filter_sums(uneven, TRAIN, 3, 5).filter(3)
+    assert_allclose([*few.weights, few.mean_weight], [*alone.weights, alone.mean_weight], atol=1e-6)
 
 
 def test_centroids_of_unordered_targets(uneven: Corpus) -> None:

@@ -15,17 +15,26 @@ from mlx_lvm.predictors.base import sample
 from mlx_lvm.predictors.baselines import ContextMean, fit_lag_filter
 from mlx_lvm.predictors.history import HistoryPredictor
 from mlx_lvm.ranking import predict as predicting
-from mlx_lvm.ranking.certainty import Certainty
+from mlx_lvm.ranking import scorer
+from mlx_lvm.ranking.candidates import candidates_of
+from mlx_lvm.ranking.confidence import Confidence
 from mlx_lvm.ranking.fusion import COVERAGES, Fusion, Ranking
-from mlx_lvm.ranking.hybrid import candidates_of, fused_terms
-from mlx_lvm.ranking.predict import Race, Ranker, predict
+from mlx_lvm.ranking.mixture import Weights, simulated_queries
+from mlx_lvm.ranking.predict import Ranker
 from mlx_lvm.ranking.query import Query
-from mlx_lvm.ranking.ranking import fit_on_validation, look, ranking_mean, simulated_queries
+from mlx_lvm.ranking.ranking import fit_on_validation, observe, ranking_mean
+from mlx_lvm.ranking.scorer import CandidateScorer
+from mlx_lvm.ranking.terms import RankingTerms, term_vectors
 from mlx_lvm.training.ramn.anchor import fit_anchor, start_at_anchor
 
 
+def predict(*given: object, **named: object) -> dict:
+    """The prediction as JSON has it."""
+    return predicting.predict(*given, **named).to_dict()  # type: ignore[arg-type]
+
+
 def test_neighbours_and_truth(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predicting, "BLOCK", 50)
+    monkeypatch.setattr(scorer, "BLOCK", 50)
     x = uneven.numpy().astype(np.float64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     start = int(uneven.offsets[5])
@@ -67,15 +76,15 @@ def test_what_cannot_be_predicted(uneven: Corpus) -> None:
         predict(ContextMean(), uneven, 5, 3, 5)
     with pytest.raises(UsageError, match="--at 41"):
         predict(ContextMean(), uneven, 5, 41, 5)
-    with pytest.raises(UsageError, match="'document 1' has 4 chunks; a context of 5"):
+    with pytest.raises(UsageError, match="'document 1' has 4 chunks; the model reads 5"):
         predict(ContextMean(), uneven, 1, None, 5)
 
 
 RANKING = Ranking(
     "", 20, 100,
-    Fusion((2.0, 9.0, -1.0, -4.0), (5.0,) * 45 + (float("inf"),) * (len(COVERAGES) - 45)),
-    Fusion((2.0, 8.0, -1.0, -4.0, 6.0), (4.5,) * len(COVERAGES)),
-    Certainty(0.1, (0.5, 0.0, 0.0, 0.0, 0.0)),
+    Fusion(RankingTerms(2.0, 9.0, -1.0, -4.0), (5.0,) * 45 + (float("inf"),) * (len(COVERAGES) - 45)),
+    Fusion(RankingTerms(2.0, 8.0, -1.0, -4.0, 6.0), (4.5,) * len(COVERAGES)),
+    Confidence(0.1, (0.5, 0.0, 0.0, 0.0, 0.0)),
 )  # fmt: skip
 
 
@@ -96,7 +105,7 @@ def test_a_ranking_against_plain_numpy(uneven: Corpus, asked: int | None) -> Non
         query, fusion = Query(uneven.numpy(np.array([row]))[0], "it", row), RANKING.query
         terms.append(x[row])
         out.append(row)
-    q = np.array(fusion.weights) @ np.stack(terms)
+    q = fusion.weights.array()[: len(terms)] @ np.stack(terms)
     pool = np.setdiff1d(np.arange(len(uneven)), out)
     p = np.exp(x[pool] @ q)
     p /= p.sum()
@@ -150,7 +159,7 @@ def test_a_later_step_reads_the_prediction_as_the_last_chunk(uneven: Corpus) -> 
     terms = np.stack([units(grown[-4:].mean(axis=0)), first, units(grown.mean(axis=0)), mean])
     result = predict(ContextMean(), uneven, 5, 9, 4, steps=2, ranker=Ranker(RANKING, mean))
     assert predict(ContextMean(), uneven, 5, 9, 4)["ranked_by"] == ["prediction"]
-    q = units(np.array(RANKING.plain.weights) @ terms)
+    q = units(RANKING.plain.weights.array()[:4] @ terms)
     scores = units(uneven.numpy().astype(np.float64)) @ q
     scores[start + 5 : start + 9] = -2
     assert_allclose(
@@ -177,7 +186,7 @@ def test_an_approximate_search_is_ranked_exactly(uneven: Corpus, monkeypatch: py
     """What is proposed comes in exact order; what is not proposed is not shown; the context is never shown."""
     start = int(uneven.offsets[5])
     proposed = np.array([*range(start, start + 12), 3, 99])
-    monkeypatch.setattr(predicting, "shortlist", lambda corpus, query, count: proposed)
+    monkeypatch.setattr(scorer, "shortlist", lambda corpus, query, count: proposed)
     mean = uneven.numpy().mean(axis=0)
     exact = predict(ContextMean(), uneven, 5, 9, 4, top=300, ranker=Ranker(RANKING, mean))["steps"][0]
     found = predict(ContextMean(), uneven, 5, 9, 4, top=300, ranker=Ranker(RANKING, mean, approximate=True))[
@@ -192,9 +201,9 @@ def test_an_approximate_search_is_ranked_exactly(uneven: Corpus, monkeypatch: py
 
 
 def test_estimates_where_some_stand_for_all(sotu: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlx_lvm.ranking.hybrid.CANDIDATES", 5000)
-    race = Race(sotu, np.arange(100, 105), exact=False)
-    assert race.size == len(sotu) - 5 and race.share == pytest.approx(len(sotu) / 5000, rel=1e-3)
+    monkeypatch.setattr("mlx_lvm.ranking.candidates.CANDIDATES", 5000)
+    some = CandidateScorer(sotu, np.arange(100, 105), exact=False)
+    assert some.size == len(sotu) - 5 and some.share == pytest.approx(len(sotu) / 5000, rel=1e-3)
 
 
 def test_a_model_that_takes_queries_is_asked(small: Corpus) -> None:
@@ -214,26 +223,23 @@ def test_a_model_that_takes_queries_is_asked(small: Corpus) -> None:
     plain = predict(predictor, small, document, 12, 5, ranker=Ranker(found, mean))["steps"][0]
     asked = predict(predictor, small, document, 12, 5, ranker=Ranker(found, mean, query))["steps"][0]
     window = predicting.window_at(small, document, 12, 5)
-    answer = np.array(normalize(predictor.asked(window, mx.array(query.vector)[None])))[0]
+    answer = np.array(normalize(predictor.predict_with_query(window, mx.array(query.vector)[None])))[0]
     assert_allclose(asked["vector"], answer, atol=1e-5)
     assert_allclose(plain["vector"], np.array(normalize(predictor.predict(window)))[0], atol=1e-5)
     assert np.abs(np.array(asked["vector"]) - plain["vector"]).max() > 1e-3
     assert "expected_cosine" in plain and "expected_cosine" not in asked and "set" in asked
     validation = sample(windows(small, parts.val, 5), 2000)
-    seen = look(
-        predictor,
-        validation,
-        mean,
-        candidates_of(small),
-        {"plain": found.plain.weights, "query": found.query.weights},
-    )
+    weights = Weights(found.plain.weights, found.query.weights)
+    seen = observe(predictor, validation, mean, candidates_of(small), weights)
     rows = simulated_queries(validation)
-    given = predictor.asked(validation, small.take(mx.array(rows.astype(np.int32))))
-    terms = np.array(
-        fused_terms(given, validation, slice(None), mean, small.take(mx.array(rows.astype(np.int32))))
+    queries = small.take(rows)
+    given = predictor.predict_with_query(validation, queries)
+    vectors = term_vectors(given, validation, slice(None), mean, queries)
+    fused = sum(
+        weight * np.array(getattr(vectors, term)) for term, weight in vars(found.query.weights).items()
     )
-    scores = np.einsum("k,nkd->nd", found.query.weights, terms) @ units(small.numpy().astype(np.float64)).T
+    scores = fused @ units(small.numpy().astype(np.float64)).T
     for i, t in enumerate(validation.targets):
         scores[i, [*range(t - 5, t), rows[i]]] = -np.inf
     log_p = scores[np.arange(len(rows)), validation.targets] - np.log(np.exp(scores).sum(axis=1))
-    assert_allclose(seen["query.surprise"], -log_p, atol=1e-3)
+    assert_allclose(seen.query_surprise, -log_p, atol=1e-3)

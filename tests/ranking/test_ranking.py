@@ -15,7 +15,8 @@ from mlx_lvm.predictors.base import predict_all
 from mlx_lvm.predictors.baselines import ContextMean, Last
 from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.ranking.fusion import COVERAGES, Ranking
-from mlx_lvm.ranking.ranking import fit_on_validation, fit_ranking, judge, ranking_for, ranking_mean
+from mlx_lvm.ranking.judge import judge
+from mlx_lvm.ranking.ranking import fit_on_validation, fit_ranking, ranking_for, ranking_mean
 
 from ..helpers import make_corpus
 
@@ -78,17 +79,17 @@ def test_sets_hold_on_other_documents(sotu: Corpus) -> None:
     judged = judge(
         found, ContextMean(), windows(corpus, np.setdiff1d(np.arange(80), np.arange(0, 80, 4)), 5), mean, 500
     )
-    by_level = {one["asked"]: one for one in judged["sets"]}
+    by_level = {one.asked: one for one in judged.sets}
     for level in (0.5, 0.8, 0.9):
         # 60 documents of 9 windows: three standard errors of their mean, were each document all or nothing, would be 0.12.
-        assert by_level[level]["promised"] and by_level[level]["coverage_of_documents"] > level - 0.06
-        assert by_level[level]["coverage_of_documents"] < level + 1 / 21 + 0.08
-    assert by_level[0.5]["size"] < by_level[0.8]["size"] < by_level[0.9]["size"] < len(corpus)
-    fused, alone = judged["ranked"]["hybrid"], judged["ranked"]["last chunk"]
-    assert fused["mrr"] > judged["ranked"]["prediction"]["mrr"] + 0.02
-    assert fused["mrr_gain"] == pytest.approx(fused["mrr"] - alone["mrr"])
-    assert judged["reliability"]["correlation"] > 0.2 and len(judged["reliability"]["bins"]) == 10
-    json.dumps(judged, allow_nan=False)
+        assert by_level[level].promised and by_level[level].coverage_of_documents > level - 0.06
+        assert by_level[level].coverage_of_documents < level + 1 / 21 + 0.08
+    assert by_level[0.5].size < by_level[0.8].size < by_level[0.9].size < len(corpus)
+    fused, alone = judged.ranked["hybrid"], judged.ranked["last chunk"]
+    assert fused.mrr.value > judged.ranked["prediction"].mrr.value + 0.02
+    assert fused.mrr_gain.value == pytest.approx(fused.mrr.value - alone.mrr.value)
+    assert judged.reliability.correlation > 0.2 and len(judged.reliability.bins) == 10
+    json.dumps([judged.to_dict(), judged.reliability.to_dict()], allow_nan=False)
 
 
 def test_a_model_made_for_ranking_gets_a_temperature_and_nothing_beside_it(small: Corpus) -> None:
@@ -99,9 +100,9 @@ def test_a_model_made_for_ranking_gets_a_temperature_and_nothing_beside_it(small
         windows(small, parts.test, 5),
         ranking_mean(small, parts, 5),
     )
-    assert found.plain.weights[1:] == (0, 0, 0) and found.query.weights[1:4] == (0, 0, 0)
-    assert found.plain.weights[0] > 1 and found.query.weights[0] > 1 and found.query.weights[4] != 0
-    judged = judge(found, predictor, read, mean, 100)["ranked"]
+    assert found.plain.weights.used == ["prediction"] and found.query.weights.used == ["prediction", "query"]
+    assert found.plain.weights.prediction > 1 and found.query.weights.prediction > 1
+    judged = {name: one.to_dict() for name, one in judge(found, predictor, read, mean, 100).ranked.items()}
     assert list(judged) == ["last chunk", "prediction", "prediction with a query"]
     assert judged["prediction"]["mrr_gain"] == pytest.approx(
         judged["prediction"]["mrr"] - judged["last chunk"]["mrr"]
@@ -120,7 +121,7 @@ def test_a_model_made_for_ranking_gets_a_temperature_and_nothing_beside_it(small
         truth = weight * scores[np.arange(len(scores)), validation.targets]
         return float((truth - np.log(np.exp(weight * scores).sum(axis=1))).mean())
 
-    best = found.plain.weights[0]
+    best = found.plain.weights.prediction
     assert likelihood(best) > max(likelihood(best - 1), likelihood(best + 1))
 
 

@@ -159,7 +159,7 @@ def test_predictions_in_bfloat16_are_the_model_s_and_close_to_float32(name: str,
         assert off[0] < 0.25 * off[1], off
 
 
-def test_other_precisions_and_closed_forms_are_refused(lvm: Callable) -> None:
+def test_other_precisions_and_baselines_are_refused(lvm: Callable) -> None:
     for command in (
         ["eval", "amn", "--precision", "float8"],
         ["predict", "amn", "-d", "0", "--precision", "float8"],
@@ -167,4 +167,4 @@ def test_other_precisions_and_closed_forms_are_refused(lvm: Callable) -> None:
         ran = lvm(*command)
         assert ran.code == 2 and "expected one of float32, tf32, bfloat16" in ran.err
     ran = lvm("eval", "ridge", "--precision", "bfloat16")
-    assert ran.code == 2 and "ridge is a closed form" in ran.err
+    assert ran.code == 2 and "ridge is a baseline" in ran.err

@@ -18,7 +18,7 @@ from mlx_lvm.models import build
 from mlx_lvm.models.ramn import MAPPED, RAMN, RAMNConfig, mixed
 from mlx_lvm.predictors.base import document_rows
 from mlx_lvm.predictors.history import HistoryPredictor
-from mlx_lvm.ranking.hybrid import RIDGE as BLEND_RIDGE
+from mlx_lvm.ranking.logit import RIDGE as BLEND_RIDGE
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.ramn import blend as blends
 from mlx_lvm.training.ramn.anchor import fit_anchor, start_at_anchor

@@ -8,18 +8,23 @@ from typing import Any
 from mlx_lvm.evaluation.report import plots
 from mlx_lvm.evaluation.report.heat_map import heat_map
 from mlx_lvm.evaluation.report.plots import WORDS, svg
+from mlx_lvm.evaluation.report.scores import RANKS, words_of
 from mlx_lvm.evaluation.summary import span
 
 
 def figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[str]:
     """HTML of every figure that the result has something for. history: epochs of the run, for its curve."""
-    name, best = result["model"], result["best_closed_form"]["cosine"]
+    name, best, objective = (
+        result["model"],
+        result["best_closed_form"]["cosine"],
+        result["verdict"]["purpose"],
+    )
     drawn = [
         (
             "scores",
-            "Cosine",
-            plots.table_plot(result["metrics"], name, best),
-            "The model, and closed forms fitted on the training documents.",
+            words_of(objective)[0].upper() + words_of(objective)[1:],
+            plots.table_plot(result["metrics"], name, result["best_closed_form"][objective], objective),
+            "The model, and baselines fitted on the training documents.",
         )
     ]
     if result.get("direction", {}).get("curves"):
@@ -69,7 +74,7 @@ def figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[str]:
         drawn.append(
             (
                 "reliability",
-                "How sure",
+                "Confidence",
                 plots.reliability_plot(result["reliability"]),
                 reliability_sentence(result),
             )
@@ -103,11 +108,13 @@ def figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[str]:
                 result["ood"]["verdict"]["sentence"],
             )
         )
+    if objective == RANKS:  # what the model is made for comes first
+        drawn.sort(key=lambda one: one[0] not in ("scores", "sets"))
     return [_figure(*one) for one in drawn]
 
 
 def horizons_sentence(result: dict[str, Any]) -> str:
-    """What the direct prediction of the last horizon gains over its rollout and over the best closed form."""
+    """What the direct prediction of the last horizon gains over its rollout and over the best baseline."""
     found = result["horizons"]
     gains = (
         f"{one['difference'][-1]:+.4f} ({span(one['ci'][-1], '+.4f')}) over {name}"
@@ -140,7 +147,7 @@ def sets_sentence(result: dict[str, Any]) -> str:
         return f"Too few validation documents ({result['ranking']['fit']['documents']}) to promise a coverage of 90%: 9 are needed."
     return (
         f"Asked for 90%: {found['coverage']:.1%} of the windows ({span(found['coverage_ci'], '.1%')}), "
-        f"{found['coverage_of_documents']:.1%} in the mean over documents, which is what is promised; "
+        f"{found['coverage_of_documents']:.1%} on average over documents, which is what is promised; "
         f"{found['size']:,.0f} of {result['ranking']['candidates']:,} chunks."
     )
 
@@ -148,8 +155,9 @@ def sets_sentence(result: dict[str, Any]) -> str:
 def reliability_sentence(result: dict[str, Any]) -> str:
     found = result["reliability"]
     return (
-        f"The cosine to be expected of each prediction, from cues fitted on validation documents: off by {found['gap']:.4f} in the mean of "
-        f"{len(found['bins'])} bins, correlation {found['correlation']:.2f} with the one achieved."
+        "The cosine to be expected of each prediction, from features fitted on validation documents: off by "
+        f"{found['gap']:.4f} on average over {len(found['bins'])} bins, correlation {found['correlation']:.2f} with "
+        "the one achieved."
     )
 
 

@@ -10,8 +10,8 @@ from mlx_lvm.evaluation.report.plots import Draw, figure
 
 
 def heat_map(rows: list[list[float]], labels: list[str], positions: list[int]) -> Draw:
-    """rows [n, context] of weights, one line each, with the numbers where they are few. The colours begin at 0 and end at
-    twice an even spread or above, so that an even spread looks even.
+    """rows [n, context] of weights, one line each, with the numbers where they are few. The colours begin at
+    0 and end at twice an even spread or above, so that an even spread looks even.
     """
     top = max(2 / len(positions), max(map(max, rows)))
 

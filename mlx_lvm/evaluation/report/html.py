@@ -1,4 +1,5 @@
-"""report.html: an evaluation as one page that needs nothing else. No script, no request: the page forbids both itself.
+"""report.html: an evaluation as one page that needs nothing else. No script, no request: the page forbids
+both itself.
 
 render(result, history, command) -> str, `result` as `lvm eval --json` prints it
 """
@@ -11,6 +12,7 @@ from html import escape
 from typing import Any
 
 from mlx_lvm.evaluation.report.figures import figures
+from mlx_lvm.evaluation.report.scores import score_of, words_of
 from mlx_lvm.evaluation.summary import span
 from mlx_lvm.evaluation.transfer import transferred_sentences, whole_sentences
 
@@ -23,70 +25,63 @@ h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .2rem; overflow-wrap: any
 h2 { font-size: 1.1rem; margin: 2rem 0 .4rem; }
 p { margin: .4rem 0; max-width: 46rem; }
 .lead, .note, figcaption, footer { color: #4b5563; font-size: .9rem; }
-.verdict { border-left: .4rem solid #b45309; background: #fffbeb; padding: .7rem 1rem; margin: 1rem 0; max-width: none; font-size: 1.1rem;
+.verdict { border-left: .4rem solid #b45309; background: #fffbeb; padding: .7rem 1rem; margin: 1rem 0;
+max-width: none; font-size: 1.1rem;
   font-weight: 600; }
 .verdict.better { border-color: #15803d; background: #f0fdf4; }
 .verdict.worse { border-color: #b91c1c; background: #fef2f2; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.2rem 2rem; margin-top: 1rem; }
-figure { margin: 0; break-inside: avoid; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.2rem
+2rem; margin-top: 1rem; } figure { margin: 0; break-inside: avoid; }
 figure h3 { font-size: .98rem; margin: 0 0 .2rem; }
 svg.figure { display: block; width: 100%; height: auto; max-width: 34rem; }
-svg.figure text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif !important; }
-.scroll { overflow-x: auto; }
+svg.figure text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial,
+sans-serif !important; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .45rem; border-bottom: 1px solid #e5e7eb; white-space: nowrap; }
 th { font-weight: 600; border-bottom-color: #9ca3af; white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 tr.model td { background: #fff7ed; font-weight: 600; }
 tr.control td { color: #6b7280; }
-.case { display: grid; grid-template-columns: 4.5rem 1fr 1fr; gap: .1rem 1.2rem; font-size: .86rem; border-top: 1px solid #e5e7eb;
+.case { display: grid; grid-template-columns: 4.5rem 1fr 1fr; gap: .1rem 1.2rem; font-size: .86rem;
+border-top: 1px solid #e5e7eb;
   padding: .45rem 0; break-inside: avoid; }
 .case b { grid-row: span 2; font-variant-numeric: tabular-nums; }
 .case .where { grid-column: 2 / 4; font-weight: 600; overflow-wrap: anywhere; }
 .case p { margin: 0; }
 .case i { color: #4b5563; }
 h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .86rem; }
-dt { color: #4b5563; }
-dd { margin: 0; overflow-wrap: anywhere; }
-code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .92em; overflow-wrap: anywhere; }
-@media (max-width: 34rem) { .case { grid-template-columns: 4.5rem 1fr; } .case p { grid-column: 1 / 3; }
+.provenance th { text-align: left; vertical-align: top; color: #4b5563; font-weight: 400; border-bottom-color:
+#e5e7eb; } .provenance td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .92em; overflow-wrap:
+anywhere; } @media (max-width: 34rem) { .case { grid-template-columns: 4.5rem 1fr; } .case p { grid-column: 1
+/ 3; }
   .case b { grid-row: auto; } .case .where { grid-column: 2; }
-  dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } body { padding: 1rem .8rem 2rem; } }
+  body { padding: 1rem .8rem 2rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 10.5pt; }
   .scroll { overflow: visible; } th, td { padding: .12rem .3rem; white-space: normal; }
-  table { font-size: 7.5pt; } .figures { grid-template-columns: 1fr 1fr; gap: .8rem 1.2rem; } h2 { break-after: avoid; }
-  tr { break-inside: avoid; }
-  th:first-child, td:first-child { position: static; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+  table { font-size: 7.5pt; } .figures { grid-template-columns: 1fr 1fr; gap: .8rem 1.2rem; } h2 {
+  break-after: avoid; } tr { break-inside: avoid; }
+  th:first-child, td:first-child { position: static; } * { print-color-adjust: exact;
+  -webkit-print-color-adjust: exact; } }
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-HEAD = (
-    "cosine",
-    "95% interval",
-    "to best closed form",
-    "centred",
-    "R@1",
-    "R@5",
-    "R@10",
-    "MRR",
-    "MRR centred",
-    "MRR in doc",
-    "skill",
-)
+HEAD = ("95% interval", "Δ best baseline", "cosine", "centred", "R@1", "R@5", "R@10", "MRR", "MRR centred")
 
 
 def render(
     result: dict[str, Any], history: Sequence[dict[str, Any]] = (), provenance: dict[str, str] | None = None
 ) -> str:
-    """The page. `history`: the epochs of the run; `provenance`: lines for its last part, beside what `result` says itself."""
+    """The page. `history`: the epochs of the run; `provenance`: lines for its last part, beside what `result`
+    says itself.
+    """
     name, found = result["model"], result["verdict"]
     parts = [
         f"<h1>{escape(name)} on {escape(result['corpus'])}</h1>",
-        f'<p class="lead">{escape(_scored(result))}</p>',
         f'<p class="verdict {found["outcome"].split()[0]}" id="verdict">{escape(found["sentence"])}</p>',
+        f'<p class="lead">{escape(_scored(result))}</p>',
         *(f"<p>{escape(sentence)}</p>" for sentence in found["sentences"][1:]),
         *(f'<p class="note">Note: {escape(note)}</p>' for note in result["notes"]),
-        "<h2>Beside every closed form</h2>",
+        "<h2>Compared with every baseline</h2>",
         _metrics(result),
         f'<p class="note">{escape(_legend(result))}</p>',
         '<div class="figures">' + "".join(figures(result, list(history))) + "</div>",
@@ -120,7 +115,7 @@ def _legend(result: dict[str, Any]) -> str:
     return (
         f"Retrieval of the true next chunk among {pool['pool']:,.0f} chunks, the context's own left out: chance R@1 "
         f"{pool['chance']['recall_at_1']:.4f}, MRR {pool['chance']['mrr']:.4f}. Centred: less the mean of the training targets. "
-        "Skill: share of what the best closed form leaves open. The oracle and the random vector test the metrics themselves."
+        "Skill: share of what the best baseline leaves open. The oracle and the random vector test the metrics themselves."
     )
 
 
@@ -135,32 +130,28 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
 
 
 def _metrics(result: dict[str, Any]) -> str:
+    """Every predictor, best first in what the model is made for, which comes first in every row."""
+    objective, metrics = result["verdict"]["purpose"], result["metrics"]
+    scores = {name: score_of(entry, objective) for name, entry in metrics.items()}
+    order = sorted(metrics, key=lambda name: (metrics[name]["kind"] == "control", -scores[name].value))
     rows = []
-    order = sorted(
-        result["metrics"].items(), key=lambda item: (item[1]["kind"] == "control", -item[1]["cosine"])
-    )
-    for name, entry in order:
-        against = entry["versus_best"].get("cosine")
+    for name in order:
+        entry, score, control = metrics[name], scores[name], metrics[name]["kind"] == "control"
+        against = score.versus_best
         gain = (
             "best"
             if against is None
             else ""
-            if entry["kind"] == "control"
+            if control
             else f"{against['difference']:+.4f} ({span(against['ci'], '+.4f')})"
         )
-        cells = [
-            name,
-            f"{entry['cosine']:.4f}",
-            span(entry["cosine_ci"]),
-            gain,
-            f"{entry['centred_cosine']:.4f}",
-        ]
+        cells = [name, f"{score.value:.4f}", span(score.ci), gain]
+        cells += [f"{entry['cosine']:.4f}", f"{entry['centred_cosine']:.4f}"]
         cells += [f"{entry[key]:.3f}" for key in ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")]
         cells += [f"{entry['centred']['mrr']:.3f}", f"{entry['in_document']['mrr']:.3f}"]
-        cells.append("" if entry["kind"] == "control" else f"{entry['skill']['cosine']:+.3f}")
-        kind = "model" if name == result["model"] else "control" if entry["kind"] == "control" else ""
-        rows.append((kind, cells))
-    return _table(["", *HEAD], rows)
+        cells.append("" if control else f"{entry['skill']['cosine']:+.3f}")
+        rows.append(("model" if name == result["model"] else "control" if control else "", cells))
+    return _table(["", words_of(objective), *HEAD, "MRR (same document)", "skill"], rows)
 
 
 def _ood(result: dict[str, Any]) -> str:
@@ -203,7 +194,9 @@ def _arrow(result: dict[str, Any]) -> str:
 
 
 def _case(value: str, one: dict[str, Any]) -> str:
-    """A figure, the chunk it belongs to, and the texts of the chunk before it and of itself, where there are any."""
+    """A figure, the chunk it belongs to, and the texts of the chunk before it and of itself, where there are
+    any.
+    """
     lines = [
         f"<b>{escape(value)}</b>",
         f'<span class="where">{escape(one["document"])}, chunk {one["chunk"]}</span>',
@@ -245,17 +238,15 @@ def _provenance(result: dict[str, Any], provenance: dict[str, str]) -> str:
     lines = {
         "corpus": f"{result['corpus']}, sha256 of its vectors {result['corpus_sha256']}",
         "split": f"{result['split']}, seed {result['split_seed']}",
-        "closed forms": json.dumps(_rounded(result["hyper_parameters"])),
+        "baselines": json.dumps(_rounded(result["hyper_parameters"])),
         **provenance,
         "seconds": f"{result['seconds']:.0f}",
     }
-    return (
-        "<dl>"
-        + "".join(
-            f"<dt>{escape(key)}</dt><dd><code>{escape(value)}</code></dd>" for key, value in lines.items()
-        )
-        + "</dl>"
+    rows = "".join(
+        f"<tr><th>{escape(key)}</th><td><code>{escape(value)}</code></td></tr>"
+        for key, value in lines.items()
     )
+    return f'<table class="provenance">{rows}</table>'
 
 
 def _rounded(value: Any) -> Any:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlx_lvm.errors import SetupInvalid
+from mlx_lvm.evaluation.report.scores import score_of, words_of
 
 SIZE = (4.8, 3.1)  # inches: on a phone's width the text keeps about its size
 SUBJECT, BEST, FILTER, MEAN, ORACLE, OTHER = "#c2410c", "#1d4ed8", "#0f766e", "#6b7280", "#111827", "#cbd5e1"
@@ -73,22 +74,21 @@ def colours(subject: str, best: str) -> dict[str, str]:
     return {"mean": MEAN, "lag-filter": FILTER, best: BEST, "oracle": ORACLE, subject: SUBJECT}
 
 
-def table_plot(metrics: dict[str, Any], subject: str, best: str) -> Draw:
-    """Cosine of every predictor with its interval, worst at the bottom."""
-    chosen = sorted(
-        (item for item in metrics.items() if item[1]["kind"] not in ("control", "transferred", "hybrid")),
-        key=lambda item: item[1]["cosine"],
-    )
+def table_plot(metrics: dict[str, Any], subject: str, best: str, objective: str = "cosine") -> Draw:
+    """Every predictor with its interval in what the subject is made for, worst at the bottom."""
+    left_out = ("control", "transferred", "hybrid")
+    scores = {n: score_of(e, objective) for n, e in metrics.items() if e["kind"] not in left_out}
+    chosen = sorted(scores.items(), key=lambda item: item[1].value)
 
     def draw(axes: Any) -> None:
-        for place, (name, entry) in enumerate(chosen):
-            low, high = (entry["cosine"] if end is None else end for end in entry["cosine_ci"])
+        for place, (name, score) in enumerate(chosen):
+            low, high = (score.value if end is None else end for end in score.ci)
             colour = colours(subject, best).get(name, "#94a3b8")
             axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="round")
-            axes.plot([entry["cosine"]], [place], "o", color=colour, markersize=5)
+            axes.plot([score.value], [place], "o", color=colour, markersize=5)
         axes.set_yticks(range(len(chosen)), [name for name, _ in chosen])
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("cosine with the true next chunk, 95% interval")
+        axes.set_xlabel(f"{words_of(objective)} of the true next chunk, 95% interval")
 
     return draw
 
@@ -155,7 +155,9 @@ def bars(
     places: list[str],
     words: str,
 ) -> Draw:
-    """Differences (value, interval) of each group at each of the places, side by side. own: colours by group; other: of the rest."""
+    """Differences (value, interval) of each group at each of the places, side by side. own: colours by group;
+    other: of the rest.
+    """
 
     def draw(axes: Any) -> None:
         for number, (name, values) in enumerate(groups.items()):
@@ -173,7 +175,9 @@ def bars(
 
 
 def queries_plot(found: dict[str, Any]) -> Draw:
-    """What each kind of query gains over none, with its interval. The query ranked by alone loses so much that nothing else would show."""
+    """What each kind of query gains over none, with its interval. The query ranked by alone loses so much
+    that nothing else would show.
+    """
     gains = {name: gain for name, gain in found["gains"].items() if name != "query alone"}
     groups = {
         words: [(one[key]["difference"], one[key]["ci"]) for one in gains.values()]
@@ -229,7 +233,7 @@ def reliability_plot(found: dict[str, Any]) -> Draw:
 
 
 def sets_plot(found: list[dict[str, Any]]) -> Draw:
-    """Coverage asked for against coverage found, with the mean size of the sets beside each point."""
+    """Coverage asked for against coverage found, with the mean size of the sets at each point."""
 
     def draw(axes: Any) -> None:
         shown = [one for one in found if one["promised"]]
@@ -295,7 +299,7 @@ def training_plot(history: list[dict[str, Any]], purpose: str = "cosine") -> Dra
 
 
 def ood_plot(found: dict[str, Any], subject: str) -> Draw:
-    """Cosine of every predictor at home and away; a closed form away twice, fitted there and carried over."""
+    """Cosine of every predictor at home and away; a baseline away twice, fitted there and carried over."""
     rows = sorted(
         (row for row in found["rows"] if row["kind"] not in ("control", "hybrid") and row["there"]),
         key=lambda row: row["there"]["cosine"],

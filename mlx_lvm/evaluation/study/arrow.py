@@ -82,7 +82,7 @@ def arrow_of_time(
     figures["beyond the lag filter"] = figures["model difference"] - figures["lag-filter difference"]
     found = {
         name: {"value": interval.value, "ci": interval.ends(), "p": interval.p}
-        for name, interval in bootstrap.intervals(figures).items()
+        for name, interval in bootstrap.named(figures).items()
     }
     return {
         "model": model.name,

@@ -1,7 +1,8 @@
-"""What a model that attends looks at (AMN): weights by position, the size of its residual, where it leaves the mean.
+"""What a model that attends looks at (AMN): weights by position, the size of its residual, where it leaves
+the mean.
 
-residual share   |r| / (|b| + |r|), b the baseline (the context's mean) and r the residual: 0 is the plain mean
-departure        1 - cos(prediction, b)
+residual share   |r| / (|b| + |r|), b the baseline (the context's mean) and r the residual: 0 is the plain
+mean departure        1 - cos(prediction, b)
 shift            1 - cos(last chunk, mean of the chunks before it): how far the topic has just turned
 entropy          of the weights over log(context): 1 spreads them evenly, 0 looks at one chunk
 """
@@ -21,7 +22,7 @@ from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.study.difficulty import BINS, bin_edges, place_in_bins
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.models.base import VectorModel
-from mlx_lvm.ranking.cases import COUNT, window_case
+from mlx_lvm.ranking.cases import COUNT, window_label
 
 
 @dataclass(frozen=True)
@@ -81,36 +82,30 @@ def attention(
     gain: np.ndarray | None = None,
     count: int = COUNT,
 ) -> dict[str, Any]:
-    """The figures above over all windows and in fifths of the shift, and the windows that leave the mean furthest.
+    """The figures above over all windows and in fifths of the shift, and the windows that leave the mean
+    furthest.
 
     gain [n]: cosine less that of the context's mean, where it is known.
     """
     seen = look(model, windows)
-    columns = {f"position {k}": seen.weights[:, k] for k in range(windows.context)}
-    columns |= {
-        "share": seen.residual_share,
-        "departure": seen.departure,
-        "entropy": seen.entropy,
-        "shift": seen.shift,
-    }
-    found = bootstrap.intervals(columns)
-    positions = [found[f"position {k}"] for k in range(windows.context)]
+    positions = bootstrap.intervals(*seen.weights.T)
+    share, departure, entropy = bootstrap.intervals(seen.residual_share, seen.departure, seen.entropy)
     return {
         "positions": list(range(-windows.context, 0)),
         "by_position": [one.value for one in positions],
         "by_position_ci": [one.ends() for one in positions],
-        "residual_share": found["share"].value,
-        "residual_share_ci": found["share"].ends(),
-        "departure": found["departure"].value,
-        "departure_ci": found["departure"].ends(),
-        "entropy": found["entropy"].value,
-        "entropy_ci": found["entropy"].ends(),
-        "shift": found["shift"].value,
+        "residual_share": share.value,
+        "residual_share_ci": share.ends(),
+        "departure": departure.value,
+        "departure_ci": departure.ends(),
+        "entropy": entropy.value,
+        "entropy_ci": entropy.ends(),
+        "shift": float(seen.shift.mean()),
         "departure_follows_shift": rank_correlation(seen.shift, seen.departure),
         "by_shift": _bins(seen, gain),
         "departures": [
             {
-                **window_case(windows, int(i)),
+                **window_label(windows, int(i)).to_dict(),
                 "departure": float(seen.departure[i]),
                 "shift": float(seen.shift[i]),
             }

@@ -1,4 +1,6 @@
-"""Bins by difficulty: where the next chunk is like the last one, repeating is easy; where the topic turns, it is not."""
+"""Bins by difficulty: where the next chunk is like the last one, repeating is easy; where the topic turns, it
+is not.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ def difficulty(
     truth_last: np.ndarray,
     bootstrap: DocumentBootstrap,
 ) -> dict[str, Any]:
-    """Fifths of the windows by cos(next, last), hardest first: the cosine of every predictor and the gain of `subject`
-    over `best` with its interval.
+    """Fifths of the windows by cos(next, last), hardest first: the cosine of every predictor and the gain of
+    `subject` over `best` with its interval.
     """
     edges = bin_edges(truth_last)
     where = place_in_bins(truth_last, edges)
@@ -38,8 +40,8 @@ def difficulty(
         inside = where == number
         if not inside.any():
             continue
-        few = DocumentBootstrap(bootstrap.documents[inside], bootstrap.resamples, bootstrap.seed)
-        gain = few.intervals({"gain": cosines[subject][inside] - cosines[best][inside]})["gain"]
+        few = bootstrap.subset(inside)
+        gain = few.interval(cosines[subject][inside] - cosines[best][inside])
         rows.append(
             {
                 "from": float(edges[number]),

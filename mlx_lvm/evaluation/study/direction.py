@@ -1,11 +1,12 @@
-"""Direction: which chunk a prediction is nearest to. Offset 0 is the target, -1 the last chunk of the context.
+"""Direction: which chunk a prediction is nearest to. Offset 0 is the target, -1 the last chunk of the
+context.
 
     curve(o) = mean cos(p_t, x_{t+o}),  o = -5 .. 4
 
-Why cos(p, target) - cos(p, last) is below zero for a good prediction: for unit vectors and p_t = E[x_t | context],
-E<p, last> = E<x_t, last> = r1 and E<p, x_t> = E|p|^2. With |p| about its achieved cosine c, cos(p, last) averages r1 / c,
-so the margin c - r1 / c turns positive only above c = sqrt(r1). The curves of the closed forms and of the oracle are what
-a model's curve must be read beside; no offset has a gate of its own.
+Why cos(p, target) - cos(p, last) is below zero for a good prediction: for unit vectors and p_t = E[x_t |
+context], E<p, last> = E<x_t, last> = r1 and E<p, x_t> = E|p|^2. With |p| about its achieved cosine c, cos(p,
+last) averages r1 / c, so the margin c - r1 / c turns positive only above c = sqrt(r1). The curves of the
+baselines and of the oracle are what a model's curve must be compared with; no offset has a gate of its own.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ TARGET, LAST = OFFSETS.index(0), OFFSETS.index(-1)
 
 
 def offset_cosines(predicted: mx.array, windows: Windows) -> np.ndarray:
-    """cos(p_t, x_{t+o}) [n, 10], NaN where the document has no chunk there; `predicted` [n, dim] raw or unit."""
+    """cos(p_t, x_{t+o}) [n, 10], NaN where the document has no chunk there; `predicted` [n, dim] raw or
+    unit.
+    """
     ends = windows.corpus.offsets[1:][windows.documents]
     parts = []
     for block in windows.blocks(BLOCK):
         rows = windows.targets[block][:, None] + np.array(OFFSETS)
         there = (rows >= windows.starts[block][:, None]) & (rows < ends[block][:, None])
-        near = windows.corpus.take(mx.array(np.clip(rows, 0, len(windows.corpus) - 1).astype(np.int32)))
+        near = windows.corpus.take(np.clip(rows, 0, len(windows.corpus) - 1))
         parts.append(
             np.where(there, np.array(cosines(predicted[block][:, None], near), dtype=np.float64), np.nan)
         )
@@ -66,9 +69,8 @@ def direction(
         return out
     bootstrap = DocumentBootstrap(bootstrap_documents[whole], resamples, seed)
     for name, values in offsets.items():
-        found = bootstrap.intervals({str(o): values[whole, k] for k, o in enumerate(OFFSETS)})
-        curve = [found[str(o)].value for o in OFFSETS]
-        ends = [one.ends() for one in found.values()]
+        found = bootstrap.intervals(*values[whole].T)
+        curve, ends = [one.value for one in found], [one.ends() for one in found]
         out["curves"][name] = {"cosine": curve, "ci": ends, "peak": OFFSETS[int(np.argmax(curve))]}
         achieved, to_last = float(values[:, TARGET].mean()), float(values[:, LAST].mean())
         predicted = r1 / achieved if achieved > 0 else math.inf

@@ -14,7 +14,8 @@ from mlx_lvm.models import normalize
 from mlx_lvm.models.ramn import RAMN
 from mlx_lvm.predictors.base import predict_all
 from mlx_lvm.predictors.history import HistoryPredictor
-from mlx_lvm.ranking.hybrid import Candidates, fit_logit, offsets_of, products
+from mlx_lvm.ranking.candidates import Candidates, offsets_of, products
+from mlx_lvm.ranking.logit import fit_logit
 
 BLEND_BLOCK = 256  # validation windows scored together
 BLEND_PAIRS = 8_000_000  # (window, candidate) pairs that a blend is fitted on: 130 MB

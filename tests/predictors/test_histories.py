@@ -10,10 +10,10 @@ from mlx_lvm.data.windows import windows
 from mlx_lvm.evaluation.study.ablations import ablate, cosine_of, orders
 from mlx_lvm.evaluation.study.rollout import rollout
 from mlx_lvm.models import build, config_from_dict
-from mlx_lvm.predictors import stage as staging
+from mlx_lvm.predictors import histories as staging
 from mlx_lvm.predictors.base import ModelPredictor
 from mlx_lvm.predictors.baselines import ContextMean, DocumentSoFar, Last, fit_lag_filter
-from mlx_lvm.predictors.lags import lag_statistics, solve_filter
+from mlx_lvm.predictors.lags import filter_sums
 
 TRAIN, TEST = np.array([0, 2, 5, 10]), np.array([4, 7, 9, 13])
 
@@ -29,7 +29,7 @@ def cos(a: np.ndarray, b: np.ndarray) -> float:
 def test_a_filter_rolled_out_is_the_loop(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """12 lags and the centroid of the document so far, predictions included, over 3 steps, in several blocks."""
     monkeypatch.setattr(staging, "BLOCK_ROWS", 40)
-    fitted = solve_filter(lag_statistics(uneven, TRAIN, 12, 5), 12, centroid=True)
+    fitted = filter_sums(uneven, TRAIN, 12, 5).filter(12, centroid=True)
     found = windows(uneven, TEST, 5)
     result = rollout({"f": fitted}, "f", found, 50, 0, steps=3)
     x, m = uneven.numpy().astype(np.float64), fitted.mean.astype(np.float64)

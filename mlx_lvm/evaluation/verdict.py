@@ -1,0 +1,129 @@
+"""A verdict in sentences: better than, not distinguishable from or worse than the best baseline, in what a
+model is made for.
+
+claim(name, Difference) -> Claim
+verdict(name, scores, documents) -> Verdict
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_lvm.core.stats import Difference, DocumentBootstrap
+from mlx_lvm.evaluation.summary import PredictorScores, Summary
+from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, CENTRED_RECALL, COSINE, JUDGED, Figures, Metric
+
+MADE_FOR = {COSINE: (COSINE, CENTRED_COSINE), CENTRED_MRR: (CENTRED_MRR, CENTRED_RECALL)}
+RELATIONS = {
+    "better": "better than",
+    "worse": "worse than",
+    "not distinguishable": "not distinguishable from",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A difference with what it is a difference of. what: 'the best baseline', or a baseline by name."""
+
+    name: str
+    difference: Difference
+    words: str
+    documents: int
+    what: str = "the best baseline"
+
+    @property
+    def outcome(self) -> str:
+        return self.difference.outcome
+
+    @property
+    def sentence(self) -> str:
+        ends, count = self.difference.ends(), self.documents
+        interval = (
+            "no interval from a single document"
+            if ends[0] is None
+            else f"95% interval {ends[0]:+.4f} to {ends[1]:+.4f}"
+        )
+        against = f", {self.difference.baseline}," if self.what == "the best baseline" else ""
+        return (
+            f"{self.name} is {RELATIONS[self.outcome]} {self.what}{against} in {self.words}: "
+            f"{self.difference.value:+.4f} ({interval}, {count} {'document' if count == 1 else 'documents'})."
+        )
+
+    def to_dict(self, with_baseline: bool = True) -> dict[str, Any]:
+        found = self.difference.to_dict() if with_baseline else self.difference.without_baseline()
+        return {"outcome": self.outcome, **found, "sentence": self.sentence}
+
+
+def claim(name: str, difference: Difference, words: str, documents: int) -> Claim:
+    """Of one predictor against the best baseline, in a metric by its words."""
+    return Claim(name, difference, words, documents)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """objective: the metric that the model is made for. claims: against the best baseline, that in the
+    objective first. mean: against the mean of the context. hybrid: of the model as it ranks, where it is
+    fused with what it read.
+    """
+
+    documents: int
+    objective: Metric
+    claims: dict[Metric, Claim]
+    mean: Claim | None = None
+    hybrid: Claim | None = None
+
+    @property
+    def outcome(self) -> str:
+        return self.claims[self.objective].outcome
+
+    @property
+    def sentence(self) -> str:
+        return self.claims[self.objective].sentence
+
+    @property
+    def sentences(self) -> list[str]:
+        """The claims in what the model is made for; a model that predicts is compared with the mean of its
+        context too, and in ranking as it ranks.
+        """
+        made_for = [self.claims[metric] for metric in MADE_FOR[self.objective]]
+        extra = [self.mean, self.hybrid] if self.objective == COSINE else []
+        return [one.sentence for one in [*made_for, *extra] if one is not None]
+
+    def to_dict(self) -> dict[str, Any]:
+        out: dict[str, Any] = {"documents": self.documents, "purpose": self.objective.key}
+        out |= {metric.key: one.to_dict() for metric, one in self.claims.items()}
+        if self.mean is not None:
+            out["mean"] = self.mean.to_dict(with_baseline=False)
+        if self.hybrid is not None:
+            out["hybrid"] = self.hybrid.to_dict()
+        return {**out, "sentences": self.sentences, "outcome": self.outcome, "sentence": self.sentence}
+
+
+def verdict(name: str, scores: PredictorScores, documents: int, objective: Metric = COSINE) -> Verdict:
+    """A claim for every metric of JUDGED, that of the objective first."""
+    order = sorted(JUDGED, key=lambda metric: metric != objective)
+    claims = {metric: claim(name, scores.versus_best[metric], metric.words, documents) for metric in order}
+    mean = None
+    if scores.versus_mean is not None:
+        mean = Claim(name, scores.versus_mean, "cosine", documents, "the mean of its context")
+    return Verdict(documents, objective, claims, mean)
+
+
+def hybrid_claim(hybrid: str, summary: Summary, documents: int) -> Claim:
+    """Of the model as it ranks, in MRR."""
+    difference = summary.scores[hybrid].versus_best[CENTRED_MRR]
+    return claim(hybrid, difference, CENTRED_MRR.words, documents)
+
+
+def best_of(figures: dict[str, Figures], names: list[str], metric: Metric) -> str:
+    """Which of the predictors has the highest mean."""
+    return max(names, key=lambda name: float(metric.of(figures[name]).mean()))
+
+
+def paired(
+    figures: dict[str, Figures], name: str, others: list[str], metric: Metric, bootstrap: DocumentBootstrap
+) -> Difference:
+    """Of one predictor to the best of the others."""
+    best = best_of(figures, others, metric)
+    return bootstrap.difference(metric.of(figures[name]), best, metric.of(figures[best]))
