@@ -1,0 +1,139 @@
+"""A seventh architecture in a package of its own: a file for the model and one for its twin, and nothing else is told."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_lvm.bench.roofline import Cost
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.plugins import add_package, remove_package
+from mlx_lvm.errors import SetupInvalid, UsageError
+from mlx_lvm.hub.importing import infer
+from mlx_lvm.models import architecture, architectures, as_dict, build, config_from_dict, trained
+
+MODEL = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlx_lvm.models.base import ModelConfig, Prediction, Products, VectorModel, normalize
+from mlx_lvm.models.layers import Linear
+
+
+@dataclass(frozen=True)
+class SeventhConfig(ModelConfig):
+    model_type: ClassVar[str] = "seventh"
+    title: ClassVar[str] = "seventh"
+
+
+class Seventh(VectorModel):
+    config_class = SeventhConfig
+    title = "A linear map of the last chunk"
+    recipes: ClassVar = {"seventh": {"epochs": 1}}
+    small: ClassVar = {"dim": 32}
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.output_proj = Linear(config.dim, config.dim)
+
+    def __call__(self, context):
+        self.check_context(context)
+        raw = self.output_proj(context[:, -1])
+        return Prediction(raw, normalize(raw))
+
+    @classmethod
+    def products(cls, config, context):
+        return Products(config.dim**2, config.dim**2)
+
+    @classmethod
+    def sizes_in(cls, shapes):
+        match shapes:
+            case {"output_proj.weight": (dim, same)} if len(shapes) == 2 and dim == same:
+                return {"dim": dim}
+"""
+TWIN = """
+from torch import nn
+from torch.nn.functional import normalize
+
+from mlx_lvm.parity.twins.base import Prediction, Twin
+
+
+class Seventh(Twin):
+    model_type = "seventh"
+    defaults = {"dim": 768}
+
+    def __init__(self, config=None):
+        super().__init__(config)
+        self.output_proj = nn.Linear(self.config.dim, self.config.dim)
+
+    def forward(self, context):
+        raw = self.output_proj(context[:, -1])
+        return Prediction(raw, normalize(raw, dim=-1))
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A package `elsewhere` that holds the architecture, known while a test runs."""
+    for room, text in (("models", MODEL), ("twins", TWIN)):
+        (tmp_path / "elsewhere" / room).mkdir(parents=True)
+        (tmp_path / "elsewhere" / room / "seventh.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    add_package("elsewhere")
+    yield "elsewhere"
+    remove_package("elsewhere")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "elsewhere"]:
+        del sys.modules[name]
+
+
+def test_it_is_known_while_its_package_is_added(package: str) -> None:
+    assert "seventh" in architectures() and "seventh" in trained()
+    remove_package(package)
+    assert "seventh" not in architectures()
+    with pytest.raises(UsageError, match="unknown model 'seventh'"):
+        architecture("seventh")
+
+
+def test_it_trains_and_its_run_loads(package: str, small_file: Path, tmp_path: Path) -> None:
+    from mlx_lvm.hub.load import load_model
+    from mlx_lvm.training.config import TrainConfig, preset
+    from mlx_lvm.training.session import start_run
+
+    options, _ = preset("best", architecture("seventh").config_class())
+    assert options["epochs"] == 1, "its own recipe is taken"
+    trainer = start_run(
+        "seventh", {}, TrainConfig.from_dict({**options, "corpus": str(small_file)}), tmp_path / "run"
+    )
+    before = np.array(trainer.task.model.output_proj.weight)
+    trainer.train()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["model_type"] == "seventh"
+    loaded = load_model(tmp_path / "run")
+    assert np.abs(np.array(loaded.model.output_proj.weight) - before).max() > 0
+
+
+def test_its_shapes_are_recognised_and_its_work_counted(package: str) -> None:
+    model = build(config_from_dict({"model_type": "seventh", "dim": 24}))
+    assert as_dict(infer(model.weights())) == {"model_type": "seventh", "dim": 24}
+    assert Cost.of(model, context=5).forward(3).flops == 2 * 3 * 24 * 24
+
+
+def test_parity_finds_its_twin(package: str) -> None:
+    pytest.importorskip("torch", reason="parity is with torch")
+    from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
+    from mlx_lvm.parity.inputs import random_case
+    from mlx_lvm.parity.sides import Sides, Subject
+
+    sides = Sides(Subject.drawn(config_from_dict({"model_type": "seventh", "dim": 32}), 0).randomised(0))
+    cases = [random_case(32, 3, 5, 0)]
+    checks = [*weights_checks(sides), *forward_checks(sides, cases), *gradient_checks(sides, cases)]
+    assert checks and all(check.passed for check in checks)
+    sides.mlx.output_proj.bias = sides.mlx.output_proj.bias + mx.array(0.5)
+    assert any(not check.passed for check in forward_checks(sides, cases)), "a wrong port would be seen"
+
+
+def test_a_package_that_is_not_there() -> None:
+    with pytest.raises(SetupInvalid, match="no package 'nowhere_at_all'"):
+        add_package("nowhere_at_all")
