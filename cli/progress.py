@@ -17,6 +17,8 @@ from rich.text import Text
 
 from mlx_lvm.cli.common import Output
 from mlx_lvm.cli.evaluate import show
+from mlx_lvm.core.kernel_store import is_cold
+from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.training import state
 from mlx_lvm.training.trainer import Trainer
 
@@ -49,6 +51,12 @@ class TrainingDisplay:
         trainer, task, state = self.trainer, self.trainer.task, self.trainer.state
         for line in headings(trainer, self.folder):
             self.out.say(line)
+        if is_cold(tuning().kernels):
+            self.out.notes.print(
+                Text(
+                    f"first run here: kernels are compiled once, for half a minute, and kept in {tuning().kernels.folder}"
+                )
+            )
         for note in trainer.notes:
             self.out.notes.print(Text(note, style="yellow"))
         steps = task.steps_per_epoch

@@ -88,6 +88,11 @@ def unusable(folder: str) -> str:
     return ""
 
 
+def is_cold(store: Store) -> bool:
+    """Whether a store is there and holds no kernel yet: what runs first compiles its own, about one a second and core."""
+    return bool(store.folder) and next(Path(store.folder).rglob("*.so"), None) is None
+
+
 def keep_kernels_in(folder: str) -> None:
     """Has MLX keep its kernels in `folder`: they go where TMPDIR points. Files of Python's `tempfile` stay where they went before."""
     before = os.environ.get(PLACE) if os.environ.get("TMPDIR") == folder else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlx_lvm.core import kernel_store
-from mlx_lvm.core.kernel_store import make_private, open_store
+from mlx_lvm.core.kernel_store import Store, is_cold, make_private, open_store
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="MLX calls a compiler at run time on Linux alone"
@@ -145,3 +145,13 @@ def test_nowhere_to_write_temporary_files(cache: Path) -> None:
         + CODE.replace("tempfile.gettempdir()", "'-'")
     )
     assert program(code=code, XDG_CACHE_HOME=str(cache))[3] == "-"
+
+
+def test_a_store_is_cold_until_it_holds_a_kernel(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    assert is_cold(store) and not is_cold(Store())
+    (tmp_path / "mlx/1/cpu").mkdir(parents=True)
+    (tmp_path / "mlx/1/cpu/kernel.cpp").write_text("")
+    assert is_cold(store)
+    (tmp_path / "mlx/1/cpu/kernel.so").write_text("")
+    assert not is_cold(store)

@@ -42,7 +42,10 @@ def install(largest: int = LARGEST) -> None:
     refuse_files(largest)
     forbid_fork()
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    import mlx_lvm.core.mlx  # opens the BLAS, whose threads must flush too
+    from mlx_lvm.core.linux_cpu import tune
+
+    tune()  # opens the BLAS, whose threads must flush too
+    import mlx_lvm.core.mlx
 
     with flushing():
         mx = mlx_lvm.core.mlx.mx
