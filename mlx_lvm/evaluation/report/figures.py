@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from mlx_lvm.evaluation.report import plots
+from mlx_lvm.evaluation.report.calibration_plots import reliability_plot, sets_plot
 from mlx_lvm.evaluation.report.heat_map import heat_map
 from mlx_lvm.evaluation.report.plots import WORDS, svg
 from mlx_lvm.evaluation.report.scores import RANKS, words_of
@@ -66,7 +67,7 @@ def figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[str]:
             (
                 "sets",
                 "Sets that hold the next chunk",
-                plots.sets_plot(result["ranking"]["sets"]),
+                sets_plot(result["ranking"]["sets"]),
                 sets_sentence(result),
             )
         )
@@ -75,7 +76,7 @@ def figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[str]:
             (
                 "reliability",
                 "Confidence",
-                plots.reliability_plot(result["reliability"]),
+                reliability_plot(result["reliability"]),
                 reliability_sentence(result),
             )
         )
