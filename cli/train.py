@@ -177,8 +177,8 @@ def train(
         if seeds > 1:
             raise UsageError("--seeds trains one architecture again; name it, or omit --seeds")
         recipes = every_recipe(given, config, preset_name)
-        corpus = open_corpus(find_corpus(next(iter(recipes.values()))[2].corpus))
-        planned = {name: one for name, one in recipes.items() if trainable(name, one[2], corpus)}
+        corpus = open_corpus(find_corpus(next(iter(recipes.values())).train.corpus))
+        planned = {name: one for name, one in recipes.items() if trainable(name, one.train, corpus)}
         for name in [name for name in recipes if name not in planned]:
             out_.say(
                 f"{name}: left out, for it is trained on a corpus in memory and this one is streamed; --memory gives it more"
@@ -190,7 +190,7 @@ def train(
         out_.result(run(start_run(name, sizes, chosen, out, group), out_, report_to=report_to))
     else:
         planned = {
-            f"seed-{seed}": (name, sizes, chosen.replace(seed=seed))
+            f"seed-{seed}": Recipe(name, sizes, chosen.replace(seed=seed))
             for seed in range(chosen.seed, chosen.seed + seeds)
         }
         out_.result(train_many(planned, "seeds", out, group, out_, report_to))
@@ -238,7 +238,7 @@ def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset
     options = TrainConfig.from_dict(
         {**standing, **values, **{k: v for k, v in given.items() if k in train_keys}}
     )
-    return name, {**standing_sizes, **sizes}, options
+    return Recipe(name, {**standing_sizes, **sizes}, options)
 
 
 def given_options(

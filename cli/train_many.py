@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,14 @@ from mlx_lvm.training.run import CONFIG, claim
 from mlx_lvm.training.session import start_run
 
 PLAN, SUMMARY = "plan.json", "summary.json"
-Recipe = tuple[str, dict[str, Any], TrainConfig]  # architecture, sizes, options
+
+
+class Recipe(NamedTuple):
+    """All that a new run is made of: an architecture's name, its own options by field, training options."""
+
+    model: str
+    sizes: dict[str, Any]
+    train: TrainConfig
 
 
 def train_many(
@@ -41,10 +48,10 @@ def train_many(
 
     Raises IOFailed where the folder holds a plan or a run already.
     """
-    name, _, shared = next(iter(recipes.values()))
+    first = next(iter(recipes.values()))
     if folder is None:
         folder = (
-            claim("all" if kind == "all" else name, Path(shared.corpus).stem)
+            claim("all" if kind == "all" else first.model, Path(first.train.corpus).stem)
             if group.rank == 0
             else Path("runs")
         )
@@ -55,8 +62,8 @@ def train_many(
                 "--out."
             )
         runs = {
-            key: {"model": model, "sizes": sizes, "train": config.to_dict()}
-            for key, (model, sizes, config) in recipes.items()
+            key: {"model": recipe.model, "sizes": recipe.sizes, "train": recipe.train.to_dict()}
+            for key, recipe in recipes.items()
         }
         write_json(folder / PLAN, {"kind": kind, "runs": runs})
     return _train(recipes, kind, folder, group, out, report_to)
@@ -68,7 +75,7 @@ def resume_many(folder: Path, group: Group, out: Output, report_to: str | None) 
     try:
         plan = json.loads(group.broadcast_text(text))
         recipes = {
-            key: (one["model"], one["sizes"], TrainConfig.from_dict(one["train"]))
+            key: Recipe(one["model"], one["sizes"], TrainConfig.from_dict(one["train"]))
             for key, one in plan["runs"].items()
         }
         return _train(recipes, plan["kind"], folder, group, out, report_to)
@@ -97,7 +104,7 @@ def _train(
         summaries[key] = run(trainer, out, report_to=report_to, again=folder)
     if group.rank:
         return {}
-    config = next(iter(recipes.values()))[2]
+    config = next(iter(recipes.values())).train
     return _leaderboard(folder, summaries, config, out) if kind == "all" else _spread(folder, summaries, out)
 
 
