@@ -212,33 +212,33 @@ def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | 
 
 
 def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None) -> Recipe:
-    """(architecture, sizes, options) of a new run: options given, over the file's, over the preset's, over the defaults."""
-    values, sizes, named = read_toml(config) if config is not None else ({}, {}, None)
+    """A new run's, in layers: the defaults, the preset over them, the file over that, what is given over all."""
+    file_train, file_sizes, named = read_toml(config) if config is not None else ({}, {}, None)
     name = model or named
     if name is None:
         raise UsageError(f"which model? lvm train MODEL, one of {', '.join(trained())}")
-    if architecture(name).task == "fitted":
-        raise UsageError(
-            f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, or lvm eval lag-filter"
-        )
     kind = architecture(name)
-    known, unused = {field.name for field in fields(kind.config_class)} - {"dim"}, {*kind.unused_options}
-    train_keys = {field.name for field in fields(TrainConfig)} - unused
-    sizes = {**sizes, **{key: value for key, value in given.items() if key in known}}
-    standing, standing_sizes = preset(preset_name or "best", kind.config_class.from_dict(sizes))
-    plain = TrainConfig.from_dict(standing).to_dict()
-    idle = {
-        key for key in unused if values.get(key, plain[key]) != plain[key]
-    }  # a run's own config.toml names them all
-    misplaced = [f"--{key.replace('_', '-')}" for key in sorted(({*given} - train_keys - known) | idle)]
-    if misplaced:
+    if kind.task == "fitted":
         raise UsageError(
-            f"{', '.join(misplaced)}: not an option of {name}, which has {', '.join(sorted(known))}"
+            f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, "
+            "or lvm eval lag-filter"
         )
-    options = TrainConfig.from_dict(
-        {**standing, **values, **{k: v for k, v in given.items() if k in train_keys}}
-    )
-    return Recipe(name, {**standing_sizes, **sizes}, options)
+    own = {field.name for field in fields(kind.config_class)} - {"dim"}
+    given_sizes = {key: value for key, value in given.items() if key in own}
+    given_train = {key: value for key, value in given.items() if key not in own}
+    sizes = {**file_sizes, **given_sizes}
+    preset_train, preset_sizes = preset(preset_name or "best", kind.config_class.from_dict(sizes))
+    plain = TrainConfig.from_dict(preset_train).to_dict()
+    # A run's own config.toml names every option; one that means nothing to the model may stand at its default.
+    unused = [
+        key for key in kind.unused_options if key in given or file_train.get(key, plain[key]) != plain[key]
+    ]
+    unknown = [key for key in given_train if key not in plain]
+    if unused or unknown:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in sorted([*unused, *unknown]))
+        raise UsageError(f"{flags}: not an option of {name}, which has {', '.join(sorted(own))}")
+    train = {**preset_train, **file_train, **given_train}
+    return Recipe(name, {**preset_sizes, **sizes}, TrainConfig.from_dict(train))
 
 
 def given_options(

@@ -201,7 +201,7 @@ def test_precedence_flag_file_preset(lvm: Callable, tmp_path: Path, small_file: 
             2,
             "--loss-cosine, --temperature: not an option of ramn",
         ),
-        (["ramn", "--preset", "seed"], 2, "preset 'seed' is no recipe of ramn"),
+        (["ramn", "--preset", "seed"], 2, "preset 'seed' is not a recipe of ramn"),
         (["amn", "--nonsense"], 2, "No such option"),
     ],
 )
@@ -419,7 +419,7 @@ def test_a_preset_is_the_recipe_of_the_model(lvm: Callable, tmp_path: Path, smal
 
 def test_the_help_of_an_option_shows_what_each_preset_sets() -> None:
     assert presets_of("dropout") == "; best: transformer 0.3"
-    assert presets_of("early_stop") == "; best: 5, ramn 0, ramn-retrieve 0, emn 0, emn-rank 0"
+    assert presets_of("early_stop") == "; best: 5, emn 0, emn-rank 0, ramn 0, ramn-retrieve 0"
     assert presets_of("residual_init") == "; seed: torch" and presets_of("context") == ""
 
 
