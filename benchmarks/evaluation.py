@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import time
 from itertools import pairwise
 
@@ -30,6 +31,9 @@ from mlx_lvm.predictors.base import document_rows, sample
 from mlx_lvm.predictors.baselines import NAMES, fit_baselines
 
 DIM = 768
+UNIT = (
+    2**30 if sys.platform == "darwin" else 2**20
+)  # of `ru_maxrss` in a GiB: bytes on macOS, kilobytes on Linux
 
 
 def drawn_corpus(count: int, seed: int = 0) -> Corpus:
@@ -52,7 +56,7 @@ def drawn_corpus(count: int, seed: int = 0) -> Corpus:
 
 
 def peak() -> str:
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT:.2f} GiB"
 
 
 def closed_forms(count: int) -> None:

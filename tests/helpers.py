@@ -1,6 +1,7 @@
 """What several tests make: corpora of given lengths, the windows of a corpus by a plain loop, a script as a module."""
 
 import importlib.util
+import resource
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -48,3 +49,8 @@ def reference(folder: Path, **options: Any) -> Any:
     """The same folder as sentence-transformers loads it."""
     library = pytest.importorskip("sentence_transformers")
     return library.SentenceTransformer(str(folder), device="cpu", **options)
+
+
+def peak() -> int:
+    """Most bytes of memory that this process has had; the system counts kilobytes on Linux and bytes on macOS."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

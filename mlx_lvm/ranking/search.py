@@ -1,25 +1,27 @@
 """Approximate search with faiss, for corpora in which even one product with every chunk is too slow.
 
 An inverted file of cells: built once for a corpus, kept in the user's cache under the digest of the vectors,
-and read from there. It proposes; who asks ranks what it proposes exactly.
+and read from there. It proposes; who asks ranks what it proposes exactly. faiss runs in a process of its own: on macOS it and
+PyTorch bring an OpenMP each, and a process with both ends.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.arrays import evenly_spaced
+from mlx_lvm.core.arrays import blocks
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import IOFailed, SetupInvalid
 from mlx_lvm.models.base import normalize
 
-BLOCK = 65_536  # chunks added together
-PROBED = 8  # one cell in so many is searched, and at least so many
+BLOCK = 65_536  # chunks handed over together
 
 
 def shortlist(corpus: Corpus, query: np.ndarray, count: int) -> np.ndarray:
@@ -27,53 +29,54 @@ def shortlist(corpus: Corpus, query: np.ndarray, count: int) -> np.ndarray:
 
     Raises SetupInvalid without faiss, IOFailed where its index can be neither read nor kept.
     """
-    index = _index(corpus)
-    index.nprobe = max(PROBED, index.nlist // PROBED)
-    _, rows = index.search(np.ascontiguousarray(query[None], dtype=np.float32), min(count, len(corpus)))
-    return rows[0][rows[0] >= 0]
+    return shortlists(corpus, query[None], count)[0]
+
+
+def shortlists(corpus: Corpus, queries: np.ndarray, count: int) -> list[np.ndarray]:
+    """`shortlist` of every query of [n, dim], with one start of faiss."""
+    if find_spec("faiss") is None:
+        raise SetupInvalid(
+            "an approximate search needs faiss: pip install 'mlx-lvm[faiss]'. Without --approximate it is exact."
+        )
+    kept = cache_folder() / f"{corpus.sha256}.faiss" if corpus.sha256 else None
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            index = kept or Path(folder) / "index"
+            if not index.exists():
+                _build(corpus, index)
+            asked, found = Path(folder) / "queries.npy", Path(folder) / "rows.npy"
+            np.save(asked, np.ascontiguousarray(queries, dtype=np.float32))
+            _faiss("search", index, asked, min(count, len(corpus)), found)
+            return [rows[rows >= 0] for rows in np.load(found)]
+    except (OSError, RuntimeError) as error:
+        raise IOFailed(
+            f"{kept}: the index of corpus {corpus.name} can be neither read nor kept ({error})"
+        ) from error
 
 
 def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-lvm"
 
 
-def _index(corpus: Corpus) -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise SetupInvalid(
-            "an approximate search needs faiss: pip install 'mlx-lvm[faiss]'. Without --approximate it is exact."
-        ) from None
-    kept = cache_folder() / f"{corpus.sha256}.faiss" if corpus.sha256 else None
-    try:
-        if kept is not None and kept.exists():
-            return faiss.read_index(str(kept))
-        index = _build(faiss, corpus)
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=kept.parent)
-            os.close(handle)
-            faiss.write_index(index, name)
-            os.replace(name, kept)
-    except (OSError, RuntimeError) as error:
-        raise IOFailed(
-            f"{kept}: the index of corpus {corpus.name} can be neither read nor kept ({error})"
-        ) from error
-    return index
+def _build(corpus: Corpus, index: Path) -> None:
+    """The index of a corpus as a file that is whole or absent; its vectors lie beside it meanwhile."""
+    index.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=index.parent) as folder:
+        vectors = Path(folder) / "vectors.npy"
+        shape = (len(corpus), corpus.dim)
+        written = np.lib.format.open_memmap(vectors, mode="w+", dtype=np.float32, shape=shape)
+        for block in blocks(len(corpus), BLOCK):
+            rows = np.arange(block.start, block.stop, dtype=np.int32)
+            written[block] = np.array(normalize(corpus.take(rows)))
+        written.flush()
+        del written
+        _faiss("build", vectors, Path(folder) / "index")
+        os.replace(Path(folder) / "index", index)
 
 
-def _build(faiss: Any, corpus: Corpus) -> Any:
-    """4 sqrt(N) cells, their centres from at most 64 evenly spaced chunks a cell. No random choice that
-    another run makes otherwise.
-    """
-    cells = max(1, min(round(4 * len(corpus) ** 0.5), len(corpus) // 39))
-    index = faiss.index_factory(corpus.dim, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
-    taken = evenly_spaced(len(corpus), 64 * cells)
-    index.train(_units(corpus, taken))
-    for low in range(0, len(corpus), BLOCK):
-        index.add(_units(corpus, np.arange(low, min(low + BLOCK, len(corpus)), dtype=np.int32)))
-    return index
-
-
-def _units(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.array(normalize(corpus.take(rows))))
+def _faiss(*arguments: object) -> None:
+    """Runs `faiss_process`. Raises RuntimeError with the last line of what it says."""
+    command = [sys.executable, "-m", "mlx_lvm.ranking.faiss_process", *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode:
+        raise RuntimeError((ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1])

@@ -29,6 +29,8 @@ from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training.checkpoint import Checkpoint
 
+from ..helpers import peak
+
 long = pytest.mark.long
 SHARES = [
     pytest.param(12, id="short"),
@@ -340,11 +342,11 @@ def test_metadata_that_makes_no_sense(tmp_path: Path, metadata: dict[str, str]) 
             "mlx_lvm": json.dumps(known | described) if isinstance(described, dict) else metadata["mlx_lvm"]
         }
     path.write_bytes(to_bytes(weights, metadata))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     with pytest.raises(InvalidFile) as error:
         load_weights_file(path)
     assert str(path) in str(error.value)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+    assert peak() - before < 200_000_000
 
 
 @pytest.mark.parametrize("kind", ["unknown", "missing", "shape", "integers", "nan", "inf"])
