@@ -44,6 +44,7 @@ def test_kernels_are_counted(folder: Path) -> None:
     assert 10 <= kernels_per_layer(TextEncoder.load(folder), 16, 2) < 80
 
 
+@pytest.mark.slow
 def test_the_command(lvm: Lvm, folder: Path) -> None:
     pytest.importorskip("sentence_transformers")
     ran = lvm(

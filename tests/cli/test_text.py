@@ -19,7 +19,7 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import InvalidFile
 
 Lvm = Callable[..., Any]
-pytestmark = pytest.mark.filterwarnings("default")  # of libraries that are not ours
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of libraries that are not ours
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "mpnet", "t5"])
 @pytest.mark.parametrize("seed", range(4))
 def test_vectors_are_those_of_sentence_transformers(small: Small, kind: str, seed: int) -> None:
@@ -40,6 +41,7 @@ def test_vectors_are_those_of_sentence_transformers(small: Small, kind: str, see
     assert ours.dim == expected.shape[1]
 
 
+@pytest.mark.slow
 def test_buckets_are_those_of_transformers() -> None:
     torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
     mpnet = pytest.importorskip("transformers.models.mpnet.modeling_mpnet").MPNetEncoder
@@ -92,6 +94,7 @@ def test_half_precision_is_near(small: Small, kind: str, dtype: str, close: floa
     assert half.model.dtype == getattr(mx, dtype)
 
 
+@pytest.mark.slow
 def test_prompts_stand_before_the_text_and_may_be_left_out_of_the_mean(small: Small, tmp_path: Path) -> None:
     import json
     import shutil

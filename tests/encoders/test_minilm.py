@@ -13,7 +13,7 @@ from mlx_lvm.encoders.encoder import TextEncoder
 
 from ..helpers import reference
 
-pytestmark = pytest.mark.filterwarnings("default")  # of libraries that are not ours
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of libraries that are not ours
 HOSTILE = st.one_of(
     st.text(max_size=60),
     st.text(st.characters(categories=["Mn", "Me", "Cf", "Cc", "Zs", "So", "Lo", "Cs"]), max_size=40),

@@ -18,7 +18,7 @@ from mlx_lvm.parity.encoders.small import write_small
 from mlx_lvm.parity.table import describe
 
 Lvm = Callable[..., Any]
-pytestmark = pytest.mark.filterwarnings("default")  # of libraries that are not ours
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of libraries that are not ours
 MINE = {  # what even a quick run plants: each has a place of its own
     "another epsilon in the norms",
     "GELU by its tanh approximation",
