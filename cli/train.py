@@ -18,7 +18,8 @@ from mlx_lvm.cli.train_one import resume_locked, run
 from mlx_lvm.config import Config, field_types
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
-from mlx_lvm.models import architecture, architectures, trained
+from mlx_lvm.hub.load import load_model
+from mlx_lvm.models import VectorModel, architecture, architectures, trained
 from mlx_lvm.training.config import PRESETS, TrainConfig, preset, presets_of
 from mlx_lvm.training.distributed import init
 from mlx_lvm.training.reporting import require_reporter
@@ -70,7 +71,8 @@ def _typed(config: type[Config]) -> list[tuple[Any, Any]]:
 
 
 def _parameter(field: Any, kind: Any, text: str, shown: str) -> inspect.Parameter:
-    flags = [f"--{field.name.replace('_', '-')}"] + (["-c"] if field.name == "corpus" else [])
+    flag = "from" if field.name == "start_from" else field.name.replace("_", "-")
+    flags = [f"--{flag}"] + (["-c"] if field.name == "corpus" else [])
     metavar = "|".join(field.metadata.get("choices") or ()) or None
     info = typer.Option(
         *flags, help=text, rich_help_panel=field.metadata["group"], show_default=shown, metavar=metavar
@@ -186,14 +188,28 @@ def train(
         out_.result(train_many(planned, "all", out, group, out_, report_to))
         return
     name, sizes, chosen = recipe(model, given, config, preset_name)
+    start = None
+    if chosen.start_from:
+        start, sizes = begin_from(chosen.start_from, name, {key: sizes[key] for key in sizes if key in given})
+        if seeds > 1:
+            raise UsageError("--seeds draws weights anew; omit --from, or --seeds")
     if seeds == 1:
-        out_.result(run(start_run(name, sizes, chosen, out, group), out_, report_to=report_to))
+        out_.result(run(start_run(name, sizes, chosen, out, group, start), out_, report_to=report_to))
     else:
         planned = {
             f"seed-{seed}": Recipe(name, sizes, chosen.replace(seed=seed))
             for seed in range(chosen.seed, chosen.seed + seeds)
         }
         out_.result(train_many(planned, "seeds", out, group, out_, report_to))
+
+
+def begin_from(reference: str, name: str, given: dict[str, Any]) -> tuple[VectorModel, dict[str, Any]]:
+    """(the model to begin from, its sizes with those that the command line names). Raises UsageError for another architecture."""
+    found = load_model(reference).model
+    if found.config.model_type != name:
+        raise UsageError(f"--from {reference}: is a {found.config.model_type}, not a {name}")
+    sizes = {key: value for key, value in found.config.to_dict().items() if key not in ("dim", "expert")}
+    return found, {**sizes, **given}
 
 
 def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | None) -> dict[str, Recipe]:

@@ -142,6 +142,25 @@ class VectorModel(nn.Module):
     def start_at_baseline(self) -> None:
         """Make the untrained model equal its own baseline; a model without one stays as it was drawn."""
 
+    def adopt(self, start: VectorModel) -> None:
+        """Take over the weights of another model of this architecture. Raises UsageError where they do not fit."""
+        mine, given = self.weights(), start.weights()
+        if self.config.model_type != start.config.model_type:
+            raise UsageError(
+                f"{self.config.model_type} cannot begin with the weights of a {start.config.model_type}"
+            )
+        wrong = sorted(
+            name
+            for name in {*mine, *given}
+            if name not in mine or name not in given or mine[name].shape != given[name].shape
+        )
+        if wrong:
+            raise UsageError(
+                f"{self.config.variant}: the weights to begin from are of other sizes ({', '.join(wrong[:3])}); omit the sizes, "
+                "and give a corpus of the same encoder"
+            )
+        self.load_weights([(name, value + 0) for name, value in given.items()])
+
     def serving(self, contexts: mx.array) -> VectorModel:
         """The model as it serves these contexts [batch, length, dim]: itself, but where it needs a corpus and has none."""
         return self

@@ -260,6 +260,21 @@ class EMN(VectorModel):
             )
         super().check_context(context)
 
+    def adopt(self, start: VectorModel) -> None:
+        """Take over the network of another EMN, of whatever corpus; statistics and expert stay."""
+        if not isinstance(start, EMN) or (start.config.head, start.config.hidden_dim) != (
+            self.config.head,
+            self.config.hidden_dim,
+        ):
+            found, wanted = (
+                f"{c.variant} of hidden_dim {getattr(c, 'hidden_dim', None)}"
+                for c in (start.config, self.config)
+            )
+            raise UsageError(f"a {wanted} cannot begin with the weights of a {found}")
+        mine, given = self.weights(), start.weights()
+        network = EMN(self.config.replace(dim=0, expert="no")).weights()
+        self.load_weights(list({**mine, **{name: given[name] + 0 for name in network}}.items()))
+
     def serving(self, contexts: mx.array) -> EMN:
         """Itself, or with no corpus's statistics a copy whose corpus is these contexts alone: their mean, nothing fitted."""
         if self.config.dim:
@@ -267,7 +282,8 @@ class EMN(VectorModel):
         out = EMN(self.config.replace(dim=contexts.shape[-1]))
         out.load_weights(list({**out.weights(), **self.weights()}.items()))
         out.mean = contexts.astype(mx.float32).mean(axis=(0, 1))
-        return out.eval()
+        out.eval()
+        return out
 
     def rows(self, z: mx.array, present: mx.array, mean: mx.array) -> mx.array:
         """r [batch, 22, dim] of centred chunks z [batch, length, dim], which of them are there, and m [batch, 1, dim]."""

@@ -58,6 +58,11 @@ class TrainConfig(Config):
         choices=("float32", "tf32", "bfloat16"),
         group="Training",
     )
+    start_from: str = option(
+        "",
+        "weights to begin from: a released model, a run or a file of the same architecture; drawn anew where none is named",
+        group="Training",
+    )
     residual_init: str = option(
         "zero",
         "AMN's last layer: zero starts the model at its own baseline, torch draws it",

@@ -11,7 +11,7 @@ from mlx_lvm.core.files import write_json
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, LvmError, Problems, UsageError
-from mlx_lvm.models import ModelConfig, architecture, as_dict, config_from_dict
+from mlx_lvm.models import ModelConfig, VectorModel, architecture, as_dict, config_from_dict
 from mlx_lvm.training import run as runs
 from mlx_lvm.training.config import CHANGEABLE, TrainConfig, preset
 from mlx_lvm.training.distributed import SINGLE, Group
@@ -23,12 +23,18 @@ from mlx_lvm.training.trainer import Trainer
 
 
 def start_run(
-    name: str, sizes: dict[str, Any], config: TrainConfig, folder: Path | None = None, group: Group = SINGLE
+    name: str,
+    sizes: dict[str, Any],
+    config: TrainConfig,
+    folder: Path | None = None,
+    group: Group = SINGLE,
+    start: VectorModel | None = None,
 ) -> Trainer:
-    """A new run of architecture `name` in `folder`, its weights drawn from `config.seed`; `dim` is the
-    corpus's.
+    """A new run of architecture `name` in `folder`; `dim` is the corpus's.
+
+    Its weights are drawn from `config.seed`, or those of `start`, which `config.start_from` names.
     """
-    task = new_task(name, sizes, config, group)
+    task = new_task(name, sizes, config, group, start)
     if group.rank:
         return Trainer(task, Checkpoints())
     folder = folder or runs.claim(name, task.corpus.name)
@@ -36,14 +42,20 @@ def start_run(
     return Trainer(task, RunCheckpoints(folder))
 
 
-def new_task(name: str, sizes: dict[str, Any], config: TrainConfig, group: Group = SINGLE) -> Task:
+def new_task(
+    name: str,
+    sizes: dict[str, Any],
+    config: TrainConfig,
+    group: Group = SINGLE,
+    start: VectorModel | None = None,
+) -> Task:
     """The task of a new model, with nothing written yet."""
     corpus = open_corpus(find_corpus(config.corpus))
     config = settle(config, corpus)
     model_config = architecture(name).config_class.from_dict({**sizes, "dim": corpus.dim})
     same = json.dumps([as_dict(model_config), config.to_dict(), corpus.sha256])
     group.require_same("the model, an option or the corpus", same)
-    return make_task(model_config, corpus, config, group)
+    return make_task(model_config, corpus, config, group, start=start)
 
 
 def resume_run(
@@ -79,6 +91,10 @@ def resume_run(
     store = Checkpoints() if group.rank else RunCheckpoints(folder)
     trainer = Trainer(make_task(model_config, corpus, config, group), store)
     trainer.resume()
+    if config.start_from and not trainer.state.count:
+        raise UsageError(
+            f"{folder}: began with the weights of {config.start_from} and has no checkpoint yet; start it again"
+        )
     if changes and group.rank == 0:
         runs.write_config(folder, {**described, "train": config.to_dict()}, model_config, config)
     return trainer

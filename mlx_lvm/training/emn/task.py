@@ -125,7 +125,7 @@ def sampled_task(model: EMN, corpus: MappedCorpus, config: TrainConfig, group: G
     task.notes.append(
         f"statistics, training and validation are of {held.corpus.sampled}: what --memory holds"
     )
-    task.corpus = corpus  # type: ignore[assignment]
+    task.corpus = corpus
     return task
 
 

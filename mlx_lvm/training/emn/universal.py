@@ -78,7 +78,8 @@ def train_network(
             sums = step.read_sums()
             step.clear_sums()
             progress(f"step {number + 1} of {chosen.steps}: loss {sums['loss']:.4f}")
-    return network.eval()
+    network.eval()
+    return network
 
 
 def _targets(

@@ -59,7 +59,8 @@ class DocumentTask(Task):
         self.skipped = self.segments.skipped + self.val_windows.skipped
         self.steps_per_epoch = -(-len(self.segments) // config.batch_size)
         self.notes: list[str] = []
-        start_at_anchor(model, fit_anchor(corpus, self.split.train, config.context, model.config))
+        if not config.start_from:  # whose anchor it keeps
+            start_at_anchor(model, fit_anchor(corpus, self.split.train, config.context, model.config))
         self.step = DocumentStep(model, self.segments, config)
 
     @property

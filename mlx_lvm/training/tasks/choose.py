@@ -37,14 +37,17 @@ def make_task(
     config: TrainConfig,
     group: Group = SINGLE,
     split: Split | None = None,
+    start: VectorModel | None = None,
 ) -> Task:
     """The task of a new model: the one way in which a training begins, whoever asks.
 
     A mapped corpus is read into memory, or streamed where `config.memory` says so (`settle` comes first).
-    Raises SetupInvalid where an architecture cannot be trained on what does not fit in memory.
+    start: whose weights the model begins with, of the same architecture.
+    Raises UsageError where they do not fit, SetupInvalid where an architecture cannot be trained on what does not fit
+    in memory.
     """
     products.choose(config.precision)
-    model = initial_model(model_config, config)
+    model = initial_model(model_config, config, start)
     if isinstance(corpus, Corpus):
         return IN_MEMORY[model.task](model, corpus, config, split, group)
     held = None if streams(config, corpus) else to_memory(corpus)
@@ -61,12 +64,16 @@ def make_task(
     return STREAMED[model.task](model, corpus, config, group)
 
 
-def initial_model(model_config: ModelConfig, config: TrainConfig) -> VectorModel:
-    """The model before its first step: a function of its sizes and `config.seed`."""
+def initial_model(
+    model_config: ModelConfig, config: TrainConfig, start: VectorModel | None = None
+) -> VectorModel:
+    """The model before its first step: a function of its sizes and `config.seed`, or with the weights of `start`."""
     mx.random.seed(config.seed)
     model = build(model_config)
     if config.residual_init == "zero":
         model.start_at_baseline()
+    if start is not None:
+        model.adopt(start)
     mx.eval(model.parameters())
     return model
 
