@@ -62,6 +62,9 @@ def parse_checks(text: str) -> tuple[str, ...]:
     return CHECKS if "all" in names else tuple(name for name in CHECKS if name in names)
 
 
+UNIVERSAL_DIM = 384  # width at which a model that serves any is compared
+
+
 def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
     """`all`, an architecture (released weights, else drawn by seed), a run folder, an exported folder or a file."""
     from mlx_lvm import weights
@@ -78,8 +81,11 @@ def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
 
 
 def subject_of(loaded: Loaded) -> Subject:
-    """A loaded model's weights, to be compared."""
-    return Subject(loaded.name, loaded.model.config, loaded.model.weights(), origin=loaded.name)
+    """A loaded model's weights, to be compared; of one that serves any encoder, with the mean of two drawn windows."""
+    model = loaded.model
+    if not model.config.dim:
+        model = model.serving(mx.random.normal((2, 5, UNIVERSAL_DIM), key=mx.random.key(0)))
+    return Subject(loaded.name, model.config, model.weights(), origin=loaded.name)
 
 
 def small(config: ModelConfig) -> ModelConfig:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_lvm.hub.load import Loaded
+from mlx_lvm.hub.universal_card import universal_results
 
 PREDICTED = {
     "predict": "the embedding of the next chunk",
@@ -44,9 +45,11 @@ def model_card(
     parts = [
         "---\nlibrary_name: mlx-lvm\nlicense: mit\ntags: [mlx, pytorch, embeddings, latent-vector-model]\n---",
         f"# {loaded.model.title} ({config.variant})",
-        f"Reads {_read(loaded)} and predicts {PREDICTED[config.objective]}, [batch, {config.dim}], of unit length. "
+        f"Reads {_read(loaded)} and predicts {PREDICTED[config.objective]}, [batch, {config.dim or 'dim'}], of unit length. "
         f"{loaded.model.parameter_count():,} parameters, stored in {dtype}.{_beyond(loaded)}",
-        _results(figures, dtype),
+        universal_results(loaded.imported)
+        if figures is None and "held_out" in loaded.imported
+        else _results(figures, dtype),
         parity or "## Parity with PyTorch\n\nNot run at export. `lvm parity MODEL` runs it.",
         _use(loaded),
         _origin(loaded, digest),
@@ -55,7 +58,7 @@ def model_card(
 
 
 def _read(loaded: Loaded) -> str:
-    most, dim = loaded.model.config.history, loaded.model.config.dim
+    most, dim = loaded.model.config.history, loaded.model.config.dim or "dim"
     if most:
         return f"the chunk embeddings of a document so far, the last {most} at most, [batch, 1 to {most}, {dim}],"
     return f"{loaded.context} chunk embeddings of a document, [batch, {loaded.context}, {dim}],"
@@ -113,6 +116,20 @@ def _cell(value: float, ci: list[float | None] | None) -> str:
 
 def _use(loaded: Loaded) -> str:
     kind, twin = loaded.model.config.model_type, type(loaded.model).__name__
+    if not loaded.model.config.dim:
+        return """## Use
+
+Give it the corpus that the chunks come from: `lvm eval NAME --corpus FILE`, `lvm predict NAME --corpus FILE`, or in Python
+
+```python
+from mlx_lvm.data.corpus import load_corpus
+from mlx_lvm.hub.load import for_corpus, load_model
+model = for_corpus(load_model("FOLDER"), load_corpus("mine.safetensors")).model
+unit = model(context).unit  # mx.array [batch, length, dim] -> [batch, dim]
+```
+
+`lvm export NAME --corpus FILE --out DIR` writes a file for that corpus, which PyTorch loads as it is;
+`lvm train emn --from NAME --corpus FILE` trains it further."""
     return f"""## Use
 
 With mlx-lvm: `lvm eval FOLDER`, `lvm parity FOLDER`, or in Python
@@ -145,8 +162,14 @@ def _origin(loaded: Loaded, digest: str) -> str:
             "## Provenance",
             "",
             f"- weights: sha256 `{digest}`",
-            f"- corpus: `{loaded.corpus}`, sha256 of its vectors `{loaded.corpus_sha256}`",
-            f"- encoder: `{json.dumps(card, sort_keys=True, ensure_ascii=False)}`",
-            f"- {trained[0]}: `{json.dumps(trained[1], sort_keys=True)}`",
+            *(
+                [
+                    f"- corpus: `{loaded.corpus}`, sha256 of its vectors `{loaded.corpus_sha256}`",
+                    f"- encoder: `{json.dumps(card, sort_keys=True, ensure_ascii=False)}`",
+                    f"- {trained[0]}: `{json.dumps(trained[1], sort_keys=True)}`",
+                ]
+                if loaded.model.config.dim
+                else []
+            ),
         ]
     )

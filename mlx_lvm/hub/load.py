@@ -102,8 +102,8 @@ def for_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
     assert isinstance(loaded.model, EMN)
     documents = split_corpus(corpus, loaded.split_seed).train
     note = (
-        f"{loaded.name} serves any encoder: it was not trained on {corpus.name}, and read the mean of its {len(documents)} training "
-        "documents and how fast they change, nothing else."
+        f"{loaded.name} serves any encoder: of {corpus.name} it was given the statistics of {len(documents)} training documents. "
+        "Its card says which corpora its network was trained on."
     )
     model = bind(loaded.model, corpus, documents, loaded.context)
     return replace(loaded, model=model, card=corpus.card, notes=[*loaded.notes, note])

@@ -1,0 +1,38 @@
+"""What the card of a model that serves any encoder says: which corpora trained it, and how it does where it saw nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+WORDS = {"cosine": "cosine", "centred_cosine": "centred cosine", "centred.mrr": "MRR"}
+
+
+def universal_results(imported: dict[str, Any]) -> str:
+    """The section "Results" from `trained_on` {corpus: {encoder, documents, titles}} and `held_out`, rows as
+    `benchmarks/universal.py` measures them.
+    """
+    lines = [
+        "## Results",
+        "",
+        "Zero-shot: nothing of the corpus was trained on, in any encoder; of it the model has statistics alone.",
+    ]
+    lines += [
+        "Differences are to the best baseline in that figure, fitted on the corpus, 95% over documents.",
+        "",
+    ]
+    lines += [
+        "| corpus (width) | trained on | documents, windows | figure | value | to the best baseline |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in imported["held_out"]:
+        for key in (name for name in WORDS if name in row):
+            found, (low, high) = row[key], row[key]["ci"]
+            lines.append(
+                f"| {row['corpus']} ({row['dim']}) | {row['network']} | {row['documents']}, {row['windows']:,} {row['split']} "
+                f"| {WORDS[key]} | {found['value']:.4f} | {found['difference']:+.4f} [{low:+.4f}, {high:+.4f}] on {found['closed_form']} |"
+            )
+    lines += ["", "Measured with `python benchmarks/universal.py`.", "", "## Trained on", ""]
+    for corpus, about in imported["trained_on"].items():
+        titles = f": {'; '.join(about['titles'])}" if about.get("titles") else ""
+        lines.append(f"- {corpus}, {about['encoder']}, {about['documents']} training documents{titles}")
+    return "\n".join(lines)
