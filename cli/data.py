@@ -8,9 +8,10 @@ import typer
 
 from mlx_lvm.cli import data_make
 from mlx_lvm.cli.common import Json, Output
-from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, describe, find_duplicates
+from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, describe, find_duplicates, lengths_told
 from mlx_lvm.data.quality.likely import require_faiss
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
+from mlx_lvm.data.storage.rows import RowCheck
 from mlx_lvm.errors import InvalidFile, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
@@ -67,7 +68,8 @@ def info(
     out = Output(json)
     require_search(near, approximate)
     mapped = open_corpus(find_corpus(corpus))
-    problems = mapped.verify()
+    rows_check = RowCheck(mapped.where)
+    problems = mapped.verify(rows_check)
     if problems:
         raise InvalidFile(
             f"corpus {mapped.path}: " + "\n  ".join(problems) + "\nlvm data check lists everything."
@@ -76,6 +78,8 @@ def info(
     duplicates = find_duplicates(mapped, split_seed, near, approximate=approximate)
     leakage = duplicates.leakage
     _show(out, found)
+    for told in lengths_told(mapped, rows_check):
+        out.say(f"warning: {told}", style="yellow")
     searched = duplicates.near >= 0
     rows = [
         ["vectors that repeat another exactly", f"{duplicates.exact:,}"],

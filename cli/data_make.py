@@ -409,6 +409,8 @@ def _written(display: Output, path: Path) -> dict[str, Any]:
     display.say(
         f"{path}: {len(corpus.names):,} documents, {len(corpus):,} vectors of {corpus.dim} dimensions, {corpus.dtype}{shards}"
     )
+    if corpus.made_unit:
+        display.say(f"{corpus.made_unit:,} vectors were not of unit length and were made so")
     return {
         "path": str(path),
         "documents": len(corpus.names),

@@ -23,9 +23,10 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.memory import bound_cache, largest_array, machine_memory
 from mlx_lvm.data.names import find_name
-from mlx_lvm.data.storage.corpus_file import quantise
-from mlx_lvm.data.storage.mapped import MappedCorpus, RowCheck
+from mlx_lvm.data.storage.mapped import MappedCorpus, Shard
 from mlx_lvm.data.storage.reader import check_documents, find_corpus, open_corpus
+from mlx_lvm.data.storage.rows import RowCheck, quantise
+from mlx_lvm.data.storage.stream import to_device
 from mlx_lvm.data.storage.texts import read_texts, texts_file
 from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.errors import InvalidFile, Problems, SetupInvalid
@@ -156,9 +157,10 @@ def to_memory(mapped: MappedCorpus) -> Corpus:
 
 
 def on_device(mapped: MappedCorpus) -> Corpus:
-    """All of a corpus as arrays. Nothing is checked: see `load_corpus`."""
-    vectors = [shard.file.array("vectors") for shard in mapped.shards]
-    scales = [shard.file.array("scales") for shard in mapped.shards if shard.scales is not None]
+    """All of a corpus as arrays, rows of unit length. Nothing is checked: see `load_corpus`."""
+    parts = [_shard_on_device(mapped, shard) for shard in mapped.shards]
+    vectors = [part for part, _ in parts]
+    scales = [part for _, part in parts if part is not None]
     return Corpus(
         name=mapped.name,
         vectors=vectors[0] if len(vectors) == 1 else mx.concatenate(vectors),
@@ -171,6 +173,23 @@ def on_device(mapped: MappedCorpus) -> Corpus:
         path=mapped.path,
         assigned=mapped.assigned,
     )
+
+
+def _shard_on_device(mapped: MappedCorpus, shard: Shard) -> tuple[mx.array, mx.array | None]:
+    """(vectors, scales): as they lie in the file, copied on the host first only where rows are not of unit length."""
+    vectors, scales = shard.vectors, shard.scales
+    for start in range(0, shard.rows, mapped.block_rows):
+        block = slice(start, start + mapped.block_rows)
+        held = shard.vectors[block], None if shard.scales is None else shard.scales[block]
+        unit = mapped.unit(*held)
+        if unit[0] is not held[0]:
+            vectors = np.array(vectors) if vectors is shard.vectors else vectors
+            vectors[block] = unit[0]
+        if scales is not None and unit[1] is not held[1]:
+            scales = np.array(scales) if scales is shard.scales else scales
+            scales[block] = unit[1]
+    rows = shard.file.array("vectors") if vectors is shard.vectors else to_device(vectors, None).vectors
+    return rows, None if scales is None else mx.array(np.require(scales, requirements=["C", "A"]))
 
 
 def require_memory(mapped: MappedCorpus) -> None:

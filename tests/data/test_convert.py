@@ -28,6 +28,7 @@ from mlx_lvm.errors import InvalidFile, LvmError
 DIM, CONTEXT, LENGTHS = 6, 3, [9, 4, 12, 3]
 OFFSETS = np.cumsum([0, *LENGTHS])
 ROWS = np.random.default_rng(0).standard_normal((OFFSETS[-1], DIM)).astype(np.float32)
+ROWS /= np.linalg.norm(ROWS, axis=1, keepdims=True)
 DOCUMENTS = np.repeat(np.arange(4), LENGTHS)
 CHUNKS = np.concatenate([np.arange(n) for n in LENGTHS])
 TARGETS = np.flatnonzero(CHUNKS >= CONTEXT)
@@ -186,7 +187,7 @@ def test_safetensors_with_ids(tmp_path: Path) -> None:
     save_file({"embeddings": small, "scales": scales, "document_ids": DOCUMENTS}, tmp_path / "x.safetensors")
     report, corpus = run(tmp_path / "x.safetensors", dtype="I8")
     assert report.documents == 4
-    np.testing.assert_allclose(corpus.numpy(), small * scales[:, None], rtol=1e-5)
+    np.testing.assert_allclose(corpus.numpy(), small * scales[:, None], atol=0.02)
 
 
 def test_parquet(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ OFFSETS = np.cumsum([0, *LENGTHS])
 
 
 def vectors() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((10, DIM)).astype(np.float32)
+    rows = np.random.default_rng(0).standard_normal((10, DIM)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ from mlx_lvm.config import parse_size
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import load_corpus, write_corpus
-from mlx_lvm.data.storage.corpus_file import quantise, to_stored
 from mlx_lvm.data.storage.reader import open_corpus
+from mlx_lvm.data.storage.rows import quantise, to_stored
 from mlx_lvm.data.storage.writer import CorpusWriter, shard_cuts
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
 
 ROWS = np.random.default_rng(3).standard_normal((50, 24)).astype(np.float32)
+ROWS /= np.linalg.norm(ROWS, axis=1, keepdims=True)
 OFFSETS, NAMES, CARD = np.array([0, 20, 21, 50]), ["a", "b", "c"], EncoderCard(dim=24)
 
 
@@ -80,9 +81,9 @@ def test_a_bad_row_leaves_nothing(tmp_path: Path) -> None:
 def test_float16_cannot_hold_everything(tmp_path: Path) -> None:
     with (
         pytest.raises(InvalidFile, match=r"row 0 .*NaN or Inf"),
-        CorpusWriter(tmp_path / "x", OFFSETS, NAMES, CARD, {}, "F16") as writer,
+        CorpusWriter(tmp_path / "x", OFFSETS, NAMES, CARD, {}, "F16", as_drawn=True) as writer,
     ):
-        writer.put(0, ROWS * 1e5)
+        writer.put(0, ROWS * 1e6)
         writer.finish()
     assert list(tmp_path.iterdir()) == []
 
@@ -113,7 +114,7 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
 
 
 def test_sharded_folders_are_replaced_whole(tmp_path: Path) -> None:
-    for factor, shard_bytes, count in ((1, 1000, 3), (2, 100_000, 1)):
+    for factor, shard_bytes, count in ((1, 1000, 3), (-1, 100_000, 1)):
         with CorpusWriter(
             tmp_path / "x", OFFSETS, NAMES, CARD, {}, "F32", shard_bytes=shard_bytes, overwrite=True
         ) as writer:
@@ -148,6 +149,17 @@ def test_sizes() -> None:
     for text in ("", "G", "2X", "-1M", "0", "nan", "inf"):
         with pytest.raises(UsageError):
             parse_size(text)
+
+
+def test_a_file_replaces_a_folder_of_shards(tmp_path: Path) -> None:
+    for shard_bytes in (1000, None, 1000):
+        with CorpusWriter(
+            tmp_path / "x", OFFSETS, NAMES, CARD, {}, "F32", shard_bytes=shard_bytes, overwrite=True
+        ) as writer:
+            writer.put(0, ROWS)
+            writer.finish()
+        np.testing.assert_array_equal(load_corpus(tmp_path / "x").numpy(), ROWS)
+        assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_more_shards_than_a_process_may_open_on_a_mac(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.storage.mapped import to_float
+from mlx_lvm.data.storage.rows import to_float
 from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.data.tables.base import Array, ArrayFile
 from mlx_lvm.errors import InvalidFile

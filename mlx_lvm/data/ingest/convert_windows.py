@@ -19,8 +19,7 @@ from mlx_lvm.data.ingest.conversion import (
 )
 from mlx_lvm.data.ingest.folding import destinations, fold
 from mlx_lvm.data.quality.duplicates import row_digests
-from mlx_lvm.data.storage.corpus_file import to_stored
-from mlx_lvm.data.storage.mapped import to_float
+from mlx_lvm.data.storage.rows import to_float, to_stored
 from mlx_lvm.data.tables.base import Array, ArrayFile
 from mlx_lvm.data.tables.columns import Columns, document_ids, flat
 from mlx_lvm.errors import InvalidFile, Problems

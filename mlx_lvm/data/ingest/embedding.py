@@ -23,8 +23,7 @@ from mlx_lvm.data.ingest.chunking import Chunking
 from mlx_lvm.data.ingest.documents import list_documents, read_documents
 from mlx_lvm.data.ingest.encoder import Encoder
 from mlx_lvm.data.names import check_names
-from mlx_lvm.data.storage.corpus_file import to_stored
-from mlx_lvm.data.storage.mapped import RowCheck
+from mlx_lvm.data.storage.rows import RowCheck, to_stored
 from mlx_lvm.data.storage.texts import chunk_lines, read_texts
 from mlx_lvm.data.storage.writer import CorpusWriter, remove, require_free
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError

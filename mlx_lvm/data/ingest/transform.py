@@ -134,7 +134,15 @@ def synthesise(
     provenance = {"source": process.source, "licence": "CC0-1.0", "chunking": "none"}
     offsets = np.concatenate([[0], np.cumsum(process.lengths)])
     with CorpusWriter(
-        out, offsets, process.names(), card, provenance, dtype, shard_bytes=shard_bytes, overwrite=overwrite
+        out,
+        offsets,
+        process.names(),
+        card,
+        provenance,
+        dtype,
+        shard_bytes=shard_bytes,
+        overwrite=overwrite,
+        as_drawn=True,  # the least possible error is that of the process's own rows
     ) as writer:
         row = 0
         for block in process.blocks():
@@ -170,6 +178,7 @@ def _write(
         assigned=assigned,
         shard_bytes=shard_bytes,
         overwrite=overwrite,
+        as_drawn=all(corpus.as_drawn for corpus, _ in documents),
     ) as writer:
         row = 0
         for corpus, chosen in documents:

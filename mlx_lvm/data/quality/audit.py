@@ -10,6 +10,7 @@ import numpy as np
 from mlx_lvm.data.quality.duplicates import NEAR, Pairs, exact_groups, near_pairs, sample_rows, unit
 from mlx_lvm.data.splits import SPLITS, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.data.storage.rows import RowCheck
 from mlx_lvm.data.storage.texts import read_texts, texts_file
 from mlx_lvm.errors import LvmError
 
@@ -202,7 +203,9 @@ def check(
 ) -> tuple[Findings, Duplicates | None]:
     """Everything wrong with a corpus that opens: rows, checksums, texts, splits, duplicates, leakage, encoder card."""
     found = Findings()
-    found.problems.extend(corpus.verify())
+    rows = RowCheck(corpus.where)
+    found.problems.extend(corpus.verify(rows))
+    found.warnings.extend(lengths_told(corpus, rows))
     found.problems.extend(_texts(corpus))
     _windows(corpus, context, seed, found)
     _card(corpus, found)
@@ -231,6 +234,20 @@ def check(
             "--approximate in less"
         )
     return found, duplicates
+
+
+def lengths_told(corpus: MappedCorpus, rows: RowCheck) -> list[str]:
+    """What is to be said of rows that are, or were, not of unit length."""
+    if rows.off_unit and not corpus.as_drawn:
+        return [
+            f"{rows.off_unit:,} of {len(corpus):,} rows are not of unit length ({rows.shortest:.3g} to {rows.longest:.3g}); "
+            "they are made so as they are read, and `lvm data subset` writes them so"
+        ]
+    if corpus.made_unit:
+        return [
+            f"{corpus.made_unit:,} of {len(corpus):,} rows were made of unit length when the corpus was written"
+        ]
+    return []
 
 
 REMEDY = ". `lvm data split --together` keeps documents that share chunks in one part"

@@ -13,30 +13,13 @@ import numpy as np
 from mlx_lvm.core.files import write_at
 from mlx_lvm.core.safetensors import DTYPES, layout
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.storage.mapped import RowCheck
+from mlx_lvm.data.storage.mapped import AS_DRAWN, UNIT
 from mlx_lvm.data.storage.reader import FORMAT, PROVENANCE, VERSION
+from mlx_lvm.data.storage.rows import RowCheck, to_stored, unit_rows
 from mlx_lvm.errors import InvalidFile, IOFailed, Problems
 
 NO_DIGEST = "0" * 64
 HASH_BYTES = 16 << 20
-
-
-def quantise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row-wise symmetric I8: (i8 [N, dim], scales [N]) with scale = max|v| / 127."""
-    scales = (np.maximum(vectors.max(axis=1), -vectors.min(axis=1)) / 127).astype(np.float32)
-    scaled = vectors / np.maximum(scales, np.finfo(np.float32).tiny)[:, None]
-    return np.rint(scaled, out=scaled).astype(np.int8), scales
-
-
-def to_stored(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Float32 rows in the form a corpus stores them in: (vectors, scales with I8)."""
-    if dtype == "I8":
-        return quantise(vectors)
-    if dtype == "BF16":  # to nearest, ties to even
-        bits = vectors.view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), None
-    with np.errstate(over="ignore"):  # a value past float16's range is found by the row check
-        return vectors.astype(DTYPES[dtype][1], copy=False), None
 
 
 class CorpusFile:
@@ -51,8 +34,9 @@ class CorpusFile:
         provenance: dict[str, str],
         dtype: str,
         assigned: np.ndarray | None = None,
+        as_drawn: bool = False,
     ) -> None:
-        self.path, self.dtype = path, dtype
+        self.path, self.dtype, self.as_drawn, self.made_unit = path, dtype, as_drawn, 0
         self.temporary = path.with_name(f".{path.name}.partial")
         self.offsets, self.names = offsets, names
         self.row_check = RowCheck(self._where)
@@ -76,6 +60,7 @@ class CorpusFile:
             "format": FORMAT,
             "format_version": VERSION,
             "encoder_card": json.dumps(card.to_dict(), sort_keys=True),
+            "rows": AS_DRAWN if as_drawn else UNIT.format(0),
             "sha256": NO_DIGEST,
             "sha256_rest": NO_DIGEST,
             **{key: provenance.get(key, "") for key in PROVENANCE},
@@ -95,10 +80,22 @@ class CorpusFile:
 
     def put(self, start: int, vectors: np.ndarray) -> None:
         """Float rows [n, dim] to rows start .. start + n."""
-        self.put_stored(start, *to_stored(np.ascontiguousarray(vectors, dtype=np.float32), self.dtype))
+        rows, _, changed = self._unit(np.ascontiguousarray(vectors, dtype=np.float32), None)
+        self.made_unit += changed
+        self._put(start, *to_stored(rows, self.dtype))
 
     def put_stored(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
         """Rows that are in the stored form already."""
+        vectors, scales, changed = self._unit(vectors, scales)
+        self.made_unit += changed
+        self._put(start, vectors, scales)
+
+    def _unit(
+        self, vectors: np.ndarray, scales: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None, int]:
+        return (vectors, scales, 0) if self.as_drawn else unit_rows(vectors, scales)
+
+    def _put(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
         self.row_check.add(start, vectors, scales)
         self._write(self.plan.tensors["vectors"].start + start * self.row_bytes, vectors)
         if scales is not None:
@@ -127,6 +124,8 @@ class CorpusFile:
                 for position in range(tensor.start, tensor.end, HASH_BYTES):
                     into.update(os.pread(self.descriptor, min(HASH_BYTES, tensor.end - position), position))
             self.metadata.update(sha256=digest.hexdigest(), sha256_rest=rest.hexdigest())
+            if not self.as_drawn:
+                self.metadata["rows"] = UNIT.format(self.made_unit)
             head = layout(self.entries, self.metadata).head
             write_at(self.descriptor, np.frombuffer(head, np.uint8), 0)
             os.fsync(self.descriptor)

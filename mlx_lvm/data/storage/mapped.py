@@ -10,23 +10,26 @@ Every shard is a corpus of its own with whole documents; rows and documents are 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.files import sha256
 from mlx_lvm.core.safetensors import SafeFile
 from mlx_lvm.data.card import EncoderCard
+from mlx_lvm.data.storage.rows import RowCheck, to_float, unit_rows
 from mlx_lvm.errors import Problems
 
+# What a file says of its rows: how many were not of unit length and had to be made so, or that they are as a process drew
+# them. The number has one width, so that the header can be laid out before rows come.
+UNIT, AS_DRAWN = "unit length, {:012d} made so", "as drawn"
+MADE_UNIT = re.compile(r"unit length, (\d{12}) made so")
 BLOCK_BYTES = 32 << 20  # float32 bytes looked at together where a whole corpus is read
-SHOWN = 5  # rows named in a message; the others are counted
-SMALL, LARGE = 1e-24, 1e30  # squared norms outside are zero or infinite to float32 arithmetic further on
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class MappedCorpus:
     card: EncoderCard
     provenance: dict[str, str]
     assigned: np.ndarray | None
+    as_drawn: bool = False  # rows keep the lengths they were written with: those of a synthetic process
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
@@ -106,11 +110,21 @@ class MappedCorpus:
         return f"row {row} (document '{self.names[document]}', chunk {row - self.offsets[document]})"
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Rows start:stop as they are stored, (vectors, scales), shard by shard."""
+        """Rows start:stop in the stored form and of unit length, (vectors, scales), shard by shard."""
         for shard in self.shards:
             a, b = max(start - shard.first_row, 0), min(stop - shard.first_row, shard.rows)
             if a < b:
-                yield shard.vectors[a:b], None if shard.scales is None else shard.scales[a:b]
+                yield self.unit(shard.vectors[a:b], None if shard.scales is None else shard.scales[a:b])
+
+    def unit(self, vectors: np.ndarray, scales: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rows as stored, made of unit length where they are not; the same arrays where they are."""
+        return (vectors, scales) if self.as_drawn else unit_rows(vectors, scales)[:2]
+
+    @property
+    def made_unit(self) -> int:
+        """Rows that had to be made of unit length when the corpus was written."""
+        told = [MADE_UNIT.fullmatch(shard.file.metadata.get("rows", "")) for shard in self.shards]
+        return sum(int(match[1]) for match in told if match)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start:stop as float32 [n, dim]."""
@@ -124,9 +138,8 @@ class MappedCorpus:
             here = np.flatnonzero((rows >= shard.first_row) & (rows < shard.first_row + shard.rows))
             if len(here):
                 local = rows[here] - shard.first_row
-                out[here] = to_float(
-                    shard.vectors[local], None if shard.scales is None else shard.scales[local]
-                )
+                scales = None if shard.scales is None else shard.scales[local]
+                out[here] = to_float(*self.unit(shard.vectors[local], scales))
         return out
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
@@ -144,10 +157,13 @@ class MappedCorpus:
         ]
         return sha256("".join(digests).encode())
 
-    def verify(self) -> list[str]:
-        """Reads everything once: what is wrong with rows, scales and checksums, in words; empty where nothing is."""
+    def verify(self, check: RowCheck | None = None) -> list[str]:
+        """Reads everything once: what is wrong with rows, scales and checksums, in words; empty where nothing is.
+
+        `check` looks at the rows, where the caller wants what else it found.
+        """
         problems = Problems(str(self.path))
-        check = RowCheck(self.where)
+        check = check or RowCheck(self.where)
         with ThreadPoolExecutor(1) as pool:
             for shard in self.shards:
                 digest = pool.submit(sha256, shard.vectors)
@@ -168,60 +184,3 @@ def rest_digest(file: SafeFile) -> str:
     for name in sorted(set(file.tensors) - {"vectors"}):
         digest.update(np.ascontiguousarray(file.numpy(name)).data)
     return digest.hexdigest()
-
-
-class RowCheck:
-    """Finite, non-zero, and of a length that float32 can square, row by row."""
-
-    def __init__(self, where: Any = "row {}".format) -> None:
-        self.where = where
-        self.bad: dict[str, list[np.ndarray]] = {}
-
-    def add(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
-        if scales is not None:
-            good = np.isfinite(scales) & (scales > 0)
-            self._note("its scale is not a positive number", start + np.flatnonzero(~good))
-            self._note(
-                "all zero, which has no direction. Was the chunk empty?",
-                start + np.flatnonzero(~vectors.any(axis=1)),
-            )
-            with np.errstate(over="ignore", invalid="ignore"):
-                wide = (127.0**2) * vectors.shape[1] * scales.astype(np.float64) ** 2
-            self._note(
-                "too long or too short for float32 arithmetic",
-                start + np.flatnonzero(good & ((wide > LARGE) | (wide < SMALL))),
-            )
-            return
-        block = to_float(vectors, None)
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares = np.einsum("ij,ij->i", block, block)
-        odd = np.flatnonzero(~((squares > SMALL) & (squares < LARGE)))
-        if not len(odd):
-            return
-        rows = block[odd]
-        with np.errstate(invalid="ignore"):  # signalling NaNs
-            finite, zero = np.isfinite(rows).all(axis=1), ~rows.any(axis=1)
-        self._note("NaN or Inf", start + odd[~finite])
-        self._note("all zero, which has no direction. Was the chunk empty?", start + odd[zero])
-        self._note("too long or too short for float32 arithmetic", start + odd[finite & ~zero])
-
-    def _note(self, what: str, rows: np.ndarray) -> None:
-        if len(rows):
-            self.bad.setdefault(what, []).append(rows)
-
-    def problems(self) -> list[str]:
-        out = []
-        for what, parts in self.bad.items():
-            rows = np.concatenate(parts)
-            out += [f"{self.where(int(row))}: {what}" for row in rows[:SHOWN]]
-            if len(rows) > SHOWN:
-                out.append(f"... and {len(rows) - SHOWN:,} more rows: {what}")
-        return out
-
-
-def to_float(vectors: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
-    """Stored rows as float32: I8 is scaled, BF16 (as uint16) widened."""
-    if vectors.dtype == np.uint16:
-        return (vectors.astype(np.uint32) << 16).view(np.float32)
-    out = np.asarray(vectors).astype(np.float32, copy=False)
-    return out if scales is None else out * scales[:, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from mlx_lvm.core.files import allow_open_files, read_json
 from mlx_lvm.core.safetensors import SafeFile, open_safetensors
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.data.names import check_names, normal
-from mlx_lvm.data.storage.mapped import SHOWN, MappedCorpus, RowCheck, Shard, rest_digest
+from mlx_lvm.data.storage.mapped import AS_DRAWN, MappedCorpus, Shard, rest_digest
+from mlx_lvm.data.storage.rows import SHOWN, RowCheck
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError, nearest
 
 FORMAT = "mlx-lvm-corpus"
@@ -53,7 +55,7 @@ def open_corpus(path: str | Path) -> MappedCorpus:
     _check_alike(shards, cards, problems)
     problems.raise_if_any(InvalidFile)
     first = files[0]
-    return MappedCorpus(
+    made = MappedCorpus(
         name=path.name.removesuffix(".safetensors"),
         path=path,
         shards=tuple(shards),
@@ -62,7 +64,11 @@ def open_corpus(path: str | Path) -> MappedCorpus:
         card=cards[0],
         provenance={key: first.metadata.get(key, "") for key in PROVENANCE},
         assigned=_assigned(shards),
+        as_drawn=first.metadata.get("rows") == AS_DRAWN,
     )
+    if made.made_unit and made.card.normalised in ("", "none"):  # whatever the encoder did, these rows are
+        made = replace(made, card=replace(made.card, normalised="L2"))
+    return made
 
 
 def _indexed(folder: Path, problems: Problems) -> list[SafeFile]:

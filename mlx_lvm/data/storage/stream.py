@@ -19,7 +19,8 @@ import numpy as np
 from mlx_lvm.core.files import read_at
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.safetensors import DTYPES
-from mlx_lvm.data.storage.mapped import MappedCorpus, RowCheck, Shard
+from mlx_lvm.data.storage.mapped import MappedCorpus, Shard
+from mlx_lvm.data.storage.rows import RowCheck
 from mlx_lvm.errors import InvalidFile, IOFailed, Problems
 
 CHECKED = 8192  # rows looked at together
@@ -57,7 +58,7 @@ class RowReader:
         vectors: np.ndarray,
         scales: np.ndarray | None,
     ) -> None:
-        """Rows starts[i] .. stops[i] to places[i] of the arrays; rows that none falls on keep what they hold.
+        """Rows starts[i] .. stops[i], of unit length, to places[i] of the arrays; others keep what they hold.
 
         Raises InvalidFile naming file and row where one is NaN, Inf, zero or without a scale.
         """
@@ -137,7 +138,13 @@ class RowReader:
         for last in joined:
             for low in range(int(places[first]), int(ends[last]), CHECKED):
                 part = slice(low, min(low + CHECKED, int(ends[last])))
-                check.add(low, vectors[part], None if scales is None else scales[part])
+                held = vectors[part], None if scales is None else scales[part]
+                check.add(low, *held)
+                unit = self.corpus.unit(*held)
+                if unit[0] is not held[0]:
+                    vectors[part] = unit[0]
+                if scales is not None and unit[1] is not held[1]:
+                    scales[part] = unit[1]
             first = last + 1
         problems = Problems(f"corpus {self.corpus.name}")
         problems.found += check.problems()

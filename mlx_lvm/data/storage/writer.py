@@ -30,6 +30,7 @@ class CorpusWriter:
     """A corpus of known documents, filled row by row and made visible by `finish`; as a context manager it cleans up.
 
     One file at `path`, or with `shard_bytes` a folder of files of about that size, each of whole documents.
+    Rows become of unit length, unless they shall be `as_drawn` by a synthetic process.
     Raises UsageError where `path` is there and `overwrite` is not set, InvalidFile where documents are unfit.
     """
 
@@ -45,6 +46,7 @@ class CorpusWriter:
         assigned: np.ndarray | None = None,
         shard_bytes: int | None = None,
         overwrite: bool = False,
+        as_drawn: bool = False,
     ) -> None:
         self.path = Path(path)
         self.offsets, self.names = np.asarray(offsets, dtype=np.int64), [normal(name) for name in names]
@@ -68,7 +70,9 @@ class CorpusWriter:
                 target = self.path if self.folder is None else self.folder / f"shard-{number:05d}.safetensors"
                 part = None if assigned is None else assigned[a:b]
                 piece = self.offsets[a : b + 1] - self.offsets[a]
-                self.files.append(CorpusFile(target, piece, self.names[a:b], card, provenance, dtype, part))
+                self.files.append(
+                    CorpusFile(target, piece, self.names[a:b], card, provenance, dtype, part, as_drawn)
+                )
         except BaseException:
             self.abandon()
             raise
@@ -108,12 +112,15 @@ class CorpusWriter:
             if self.folder is None:
                 for old in (sibling(self.path, suffix) for suffix in SUFFIXES):
                     old.unlink(missing_ok=True)
+                aside = self._set_aside() if self.path.is_dir() else None  # a file cannot replace a folder
             for file, written in zip(self.files, beside, strict=True):
                 if written is not None:
                     os.replace(written, sibling(file.path, SUFFIXES[0]))
                 file.place()
             if self.folder is not None:
                 self._place_folder(digests)
+            elif aside is not None:
+                remove(aside)
             sync_folder(self.path.parent)
         except OSError as error:
             raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
@@ -149,12 +156,17 @@ class CorpusWriter:
         ]
         write_json(self.folder / INDEX, {"format": INDEX_FORMAT, "format_version": VERSION, "shards": shards})
         sync_folder(self.folder)
+        old = self._set_aside()
+        os.replace(self.folder, self.path)
+        remove(old)
+
+    def _set_aside(self) -> Path:
+        """Renames what is there; the name it has then."""
         old = self.path.with_name(f".{self.path.name}.old")
         remove(old)
         if self.path.exists():
             os.replace(self.path, old)
-        os.replace(self.folder, self.path)
-        remove(old)
+        return old
 
     def abandon(self) -> None:
         """Removes what was written; nothing of it was visible."""

@@ -1,0 +1,130 @@
+"""Rows in the form a corpus stores them in: to floats and back, of unit length, and fit for float32 arithmetic.
+
+Models, baselines and figures take rows to be unit vectors: a raw mean is taken off unit vectors, and penalties depend on
+scale. So rows become so where a corpus is written, and where one is opened whose rows are not. Rows that are of unit length
+to the precision they are stored in stay as they are, bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlx_lvm.core.safetensors import DTYPES
+
+SHOWN = 5  # rows named in a message; the others are counted
+SMALL, LARGE = 1e-24, 1e30  # squared norms outside are zero or infinite to float32 arithmetic further on
+# How far from 1 the length of a unit row may be once stored, by NumPy's name of what its bytes are read as; float32 holds
+# what was float16 or I8 before.
+ROUNDED = {"float32": 2e-3, "float16": 2e-3, "uint16": 1e-2, "int8": 5e-3}
+
+
+def quantise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row-wise symmetric I8: (i8 [N, dim], scales [N]) with scale = max|v| / 127."""
+    scales = (np.maximum(vectors.max(axis=1), -vectors.min(axis=1)) / 127).astype(np.float32)
+    scaled = vectors / np.maximum(scales, np.finfo(np.float32).tiny)[:, None]
+    return np.rint(scaled, out=scaled).astype(np.int8), scales
+
+
+def to_stored(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Float32 rows in the form a corpus stores them in: (vectors, scales with I8)."""
+    if dtype == "I8":
+        return quantise(vectors)
+    if dtype == "BF16":  # to nearest, ties to even
+        bits = vectors.view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), None
+    with np.errstate(over="ignore"):  # a value past float16's range is found by the row check
+        return vectors.astype(DTYPES[dtype][1], copy=False), None
+
+
+def to_float(vectors: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
+    """Stored rows as float32: I8 is scaled, BF16 (as uint16) widened."""
+    if vectors.dtype == np.uint16:
+        return (vectors.astype(np.uint32) << 16).view(np.float32)
+    out = np.asarray(vectors).astype(np.float32, copy=False)
+    return out if scales is None else out * scales[:, None]
+
+
+def squared_lengths(vectors: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
+    """Of stored rows, [n] float64; NaN or infinite where the row is."""
+    block = to_float(vectors, None)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", block, block).astype(np.float64)
+        return squares if scales is None else squares * scales.astype(np.float64) ** 2
+
+
+def off_unit(squares: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Rows [m] of squared lengths [n] that are sound and not of unit length to the precision of their dtype."""
+    with np.errstate(invalid="ignore"):
+        sound = (squares > SMALL) & (squares < LARGE)
+        return np.flatnonzero(sound & (np.abs(np.sqrt(squares) - 1) > ROUNDED[dtype.name]))
+
+
+def unit_rows(vectors: np.ndarray, scales: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Stored rows of unit length, and how many had to be changed; the same arrays where none had to. I8 rows keep their
+    numbers and change their scales. Unfit rows (see `RowCheck`) stay what they are.
+    """
+    squares = squared_lengths(vectors, scales)
+    rows = off_unit(squares, vectors.dtype)
+    if not len(rows):
+        return vectors, scales, 0
+    lengths = np.sqrt(squares[rows]).astype(np.float32)
+    if scales is not None:
+        scales = scales.copy()
+        scales[rows] /= lengths
+    else:
+        names = {"float32": "F32", "float16": "F16", "uint16": "BF16"}
+        changed = to_float(np.ascontiguousarray(vectors[rows]), None) / lengths[:, None]
+        vectors = vectors.copy()
+        vectors[rows] = to_stored(changed, names[vectors.dtype.name])[0]
+    return vectors, scales, len(rows)
+
+
+class RowCheck:
+    """Finite, non-zero, and of a length that float32 can square, row by row."""
+
+    def __init__(self, where: Any = "row {}".format) -> None:
+        self.where = where
+        self.bad: dict[str, list[np.ndarray]] = {}
+        self.off_unit, self.shortest, self.longest = (
+            0,
+            np.inf,
+            0.0,
+        )  # sound rows that are not of unit length, and lengths
+
+    def add(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
+        squares = squared_lengths(vectors, scales)
+        if scales is not None:
+            squares[~(scales > 0)] = np.nan  # a negative scale has a square like any other
+        odd = off_unit(squares, vectors.dtype)
+        if len(odd):
+            self.off_unit += len(odd)
+            self.shortest = min(self.shortest, float(np.sqrt(squares[odd].min())))
+            self.longest = max(self.longest, float(np.sqrt(squares[odd].max())))
+        unfit = np.flatnonzero(~((squares > SMALL) & (squares < LARGE)))
+        if not len(unfit):
+            return
+        with np.errstate(invalid="ignore"):  # signalling NaNs
+            held = to_float(vectors[unfit], None)
+            finite, zero = np.isfinite(held).all(axis=1), ~held.any(axis=1)
+        good = np.ones(len(unfit), dtype=bool)
+        if scales is not None:
+            good = np.isfinite(scales[unfit]) & (scales[unfit] > 0)
+            self._note("its scale is not a positive number", start + unfit[~good])
+        self._note("NaN or Inf", start + unfit[~finite])
+        self._note("all zero, which has no direction. Was the chunk empty?", start + unfit[zero])
+        self._note("too long or too short for float32 arithmetic", start + unfit[finite & ~zero & good])
+
+    def _note(self, what: str, rows: np.ndarray) -> None:
+        if len(rows):
+            self.bad.setdefault(what, []).append(rows)
+
+    def problems(self) -> list[str]:
+        out = []
+        for what, parts in self.bad.items():
+            rows = np.concatenate(parts)
+            out += [f"{self.where(int(row))}: {what}" for row in rows[:SHOWN]]
+            if len(rows) > SHOWN:
+                out.append(f"... and {len(rows) - SHOWN:,} more rows: {what}")
+        return out
