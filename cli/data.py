@@ -8,7 +8,8 @@ import typer
 
 from mlx_lvm.cli import data_make
 from mlx_lvm.cli.common import Json, Output
-from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, describe, find_duplicates, lengths_told
+from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, describe, find_duplicates
+from mlx_lvm.data.quality.contexts import lengths_told
 from mlx_lvm.data.quality.likely import require_faiss
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.data.storage.rows import RowCheck

@@ -14,7 +14,10 @@ from mlx_lvm.models import architectures
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 File = Annotated[
-    Path, typer.Argument(help="A .pt, .pth or .safetensors file: a bare state dict or a whole checkpoint.")
+    Path,
+    typer.Argument(
+        help="A .pt, .pth, .bin or .safetensors file (a state dict or a checkpoint), or a folder of the Hub."
+    ),
 ]
 Name = Annotated[
     str | None,
@@ -45,17 +48,24 @@ def import_(
     from mlx_lvm.core.files import sha256
     from mlx_lvm.core.safetensors import open_safetensors
     from mlx_lvm.hub.export import require_free, write_model
+    from mlx_lvm.hub.folders import described, weight_files
     from mlx_lvm.hub.importing import to_model
     from mlx_lvm.hub.load import load_weights_file
 
     display = Output(json)
     require_free(out, overwrite)
-    if file.suffix == ".safetensors" and "mlx_lvm" in (opened := open_safetensors(file)).metadata:
-        loaded = load_weights_file(file)  # one of ours: it says itself where it comes from
+    files = weight_files(file) if file.is_dir() else [file]
+    if files[0].suffix == ".safetensors" and "mlx_lvm" in open_safetensors(files[0]).metadata:
+        loaded = load_weights_file(files[0])  # one of ours: it says itself where it comes from
     else:
-        state, described = (opened.arrays(), {}) if file.suffix == ".safetensors" else _read_torch(file)
-        loaded = to_model(state, described, model, {} if heads is None else {"heads": heads}, str(file))
-        loaded.imported.update(file=file.name, sha256=sha256(file.read_bytes()))
+        state, said = {}, described(file) if file.is_dir() else {}
+        for part in files:
+            plain = part.suffix == ".safetensors"
+            tensors, rest = (open_safetensors(part).arrays(), {}) if plain else _read_torch(part)
+            state.update(tensors)
+            said.update(rest)
+        loaded = to_model(state, said, model, {} if heads is None else {"heads": heads}, str(file))
+        loaded.imported.update(file=files[0].name, sha256=sha256(files[0].read_bytes()))
     written = write_model(loaded, out, dtype=loaded.dtype)
     kind = loaded.model.config.model_type
     display.say(f"{out}: {kind}, {written['parameters']:,} parameters, {loaded.model.config.to_dict()}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
+import os
 import sys
 from typing import Any
 
@@ -108,6 +111,9 @@ def main() -> None:
     """Entry point of `lvm`. An expected mistake ends with one message and its exit code (see `mlx_lvm.errors`)."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):  # names of any script, on terminals of any encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=[a for a in arguments if a != "--debug"], prog_name="lvm")
     except LvmError as error:
@@ -116,8 +122,17 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `lvm ... | head` is no mistake
-        sys.stderr.close()
-        sys.exit(0)
+        _leave_quietly()
+    except SystemExit as end:  # which typer makes of it, with exit code 1
+        if isinstance(end.__context__, OSError) and end.__context__.errno == errno.EPIPE:
+            _leave_quietly()
+        raise
+
+
+def _leave_quietly() -> None:
+    """Nobody reads any more: nothing further is written, not even by Python's own flush at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os._exit(0)
 
 
 if __name__ == "__main__":

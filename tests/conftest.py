@@ -15,7 +15,8 @@ from mlx_lvm.core.linux_cpu import tune
 tune()  # as a program does, before anything imports MLX
 
 from mlx_lvm.cli.main import main
-from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
+from mlx_lvm.data.corpus import Corpus, load_corpus
+from mlx_lvm.data.storage.writer import CorpusWriter
 
 from .helpers import LENGTHS, make_corpus
 
@@ -48,9 +49,11 @@ def small_file(sotu: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     vectors = sotu.numpy(np.concatenate(rows))[:, :32]
     path = tmp_path_factory.mktemp("corpus") / "small.safetensors"
     names = [sotu.names[d] for d in documents]
-    write_corpus(
-        path, vectors, np.cumsum([0, *map(len, rows)]), names, type(sotu.card)(model="cut", dim=32), {}, "F32"
-    )
+    offsets, card = np.cumsum([0, *map(len, rows)]), type(sotu.card)(model="cut", dim=32)
+    # Cut rows are shorter than 1. They keep their lengths, as those of a synthetic process do.
+    with CorpusWriter(path, offsets, names, card, {}, "F32", as_drawn=True) as writer:
+        writer.put(0, vectors)
+        writer.finish()
     return path
 
 

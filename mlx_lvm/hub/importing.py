@@ -14,12 +14,6 @@ from mlx_lvm.hub.load import Loaded, take_buffers
 from mlx_lvm.models import ModelConfig, architecture, architectures, build
 from mlx_lvm.models.weights import set_weights
 
-WRAPPERS = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-)  # torch's DistributedDataParallel, torch.compile, a module that holds the model
-
 
 def infer(
     tensors: Mapping[str, mx.array], model: str | None = None, said: Mapping[str, Any] | None = None
@@ -60,31 +54,66 @@ def to_model(
 
     Raises InvalidFile listing every name and shape that does not fit.
     """
-    tensors = unwrap(dict(state))
     config = described.get("model_config")
     described_sizes = config if isinstance(config, Mapping) else {}
     claimed = str(described.get("model_type", "")).lower()
     kind = model or (claimed if claimed in architectures() else None)
     try:
+        tensors, left = unwrap(dict(state), kind)
         built = build(infer(tensors, kind, {**_sizes_said(described_sizes), **given}))
     except LvmError as error:
         raise type(error)(f"{what}: {error}") from None
     take_buffers(built, tensors, what)
+    parts = {name.split(".")[0] for name in built.weights()}
+    strangers = [name for name in tensors if "." in name and name.split(".")[0] not in parts]
+    left += sorted(strangers)  # metrics and losses that lie beside the model
+    for name in strangers:
+        del tensors[name]
     set_weights(built, tensors, what)
     kept = {
         key: described[key]
         for key in ("epoch", "val_loss", "val_cosine")
         if isinstance(described.get(key), (int, float))
     }
-    return Loaded(built, built.config.model_type, imported={"model_type": built.config.model_type, **kept})
+    loaded = Loaded(built, built.config.model_type, imported={"model_type": built.config.model_type, **kept})
+    if left:
+        shown = ", ".join(left[:8]) + (f" and {len(left) - 8} more" if len(left) > 8 else "")
+        loaded.notes.append(f"left out, as no tensor of the model: {shown}")
+    return loaded
 
 
-def unwrap(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
-    """Names without a wrapper's prefix, where every name has it."""
-    for prefix in WRAPPERS:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            return unwrap({name.removeprefix(prefix): value for name, value in tensors.items()})
-    return tensors
+def unwrap(tensors: dict[str, mx.array], model: str | None = None) -> tuple[dict[str, mx.array], list[str]]:
+    """(the tensors under the wrapper's prefix that an architecture fits under, names without it; the names left out).
+
+    Any prefix is taken, as `module.` of torch's DistributedDataParallel or `net.` of a module that holds the model. Raises
+    UsageError where models lie under several. Where none fits, all tensors come back as they are.
+    """
+    kinds = [architecture(model)] if model else list(architectures().values())
+    fitting: dict[str, dict[str, mx.array]] = {}
+    for prefix in _prefixes(tensors):
+        under = {
+            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+        }
+        shapes = {name: tuple(value.shape) for name, value in under.items()}
+        if any(kind.sizes_in(shapes) is not None for kind in kinds):
+            fitting[prefix] = under
+    first = [prefix for prefix in fitting if not any(part in AVERAGES for part in prefix.split("."))] or list(
+        fitting
+    )
+    if len(first) > 1:
+        raise UsageError(f"models lie under {' and '.join(map(repr, first))}; keep one of them in the file")
+    if not first:
+        return tensors, []
+    return fitting[first[0]], sorted(name for name in tensors if not name.startswith(first[0]))
+
+
+AVERAGES = ("ema", "ema_model", "teacher", "shadow", "averaged")  # parts of names of a second, averaged model
+
+
+def _prefixes(tensors: Mapping[str, mx.array]) -> list[str]:
+    """Every beginning of names up to a dot, the empty one first."""
+    parts = {name[: k + 1] for name in tensors for k, letter in enumerate(name) if letter == "."}
+    return ["", *sorted(parts, key=lambda prefix: (prefix.count("."), prefix))]
 
 
 def _sizes_said(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.data.quality import duplicates
 from mlx_lvm.data.quality.audit import check, describe, find_duplicates, lag_profile
+from mlx_lvm.data.quality.contexts import targets_in_context
 from mlx_lvm.data.quality.duplicates import exact_groups, near_pairs, row_digests
 from mlx_lvm.data.splits import duplicates_across, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
@@ -147,3 +148,28 @@ def test_lag_profile_and_description_by_hand(tmp_path: Path) -> None:
     assert found["anisotropy"]["first_1"] == pytest.approx(
         np.linalg.eigvalsh(covariance)[-1] / np.trace(covariance), abs=1e-6
     )
+
+
+@pytest.mark.parametrize(("every", "problem"), [(4, True), (200, False)])
+def test_a_target_that_stands_in_its_own_context(tmp_path: Path, every: int, problem: bool) -> None:
+    """Copies `distance` chunks apart count where the window reaches that far, and not across documents."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((600, 16)).astype(np.float32)
+    copies = np.arange(10, 600, every)
+    rows[copies] = 3 * rows[copies - 2]
+    offsets = np.arange(0, 601, 30)
+    path = tmp_path / "c.safetensors"
+    write_corpus(path, rows, offsets, [f"d{k}" for k in range(20)], EncoderCard(dim=16), {}, "F32")
+    corpus = open_corpus(path)
+    expected = []
+    for document in range(20):
+        for target in range(30 * document + 5, 30 * document + 30):
+            context = rows[target - 5 : target]
+            cosines = context @ rows[target] / np.linalg.norm(context, axis=1) / np.linalg.norm(rows[target])
+            if cosines.max() > 0.9999:
+                expected.append(target)
+    assert targets_in_context(corpus, 5).tolist() == expected and expected
+    assert targets_in_context(corpus, 1).tolist() == []
+    found, _ = check(corpus, 5, 0, max_leakage=0.1)
+    told = [t for t in (found.problems if problem else found.warnings) if "in their own context" in t]
+    assert len(told) == 1 and f"{len(expected)} of 500 windows" in told[0]

@@ -1,6 +1,8 @@
 """Torch checkpoints in every shape they come in, the round trip to the byte, and what is refused."""
 
 import argparse
+import collections
+import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -143,3 +145,99 @@ def test_what_is_no_checkpoint_is_refused_and_never_run(
     out = lvm("import", path, "--out", tmp_path / "model")
     assert out.code == 3 and str(path) in out.err, out.err
     assert not (tmp_path / "evil.txt").exists() and not (tmp_path / "model").exists()
+
+
+HARMLESS = {
+    "numpy scalars": {"best": np.float64(0.5), "n": np.int64(3), "ok": np.bool_(True), "f": np.float32(1)},
+    "a numpy array": {"a": np.arange(3.0)},
+    "random states": {"np": np.random.RandomState(0).get_state(), "torch": torch.get_rng_state()},
+    "a path": {"p": Path("x"), "q": [Path("y")]},
+    "a defaultdict": {"d": collections.defaultdict(list, a=[1]), "c": collections.Counter("ab")},
+    "a namespace": {"args": argparse.Namespace(lr=1, out=Path("x")), "when": datetime.date(2024, 1, 1)},
+}
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_plain_data_beside_the_weights(lvm: Callable, tmp_path: Path, what: str) -> None:
+    twin = twin_of("lstm")
+    torch.save({"model_state_dict": twin.state_dict(), **HARMLESS[what]}, tmp_path / "x.pt")
+    ran = lvm("import", tmp_path / "x.pt", "--out", tmp_path / "m")
+    assert ran.code == 0, ran.err
+    answers(tmp_path / "m", twin)
+
+
+class Stranger:
+    """Something that only unpickling would rebuild."""
+
+
+def test_what_is_not_plain_data_is_named(tmp_path: Path) -> None:
+    from mlx_lvm.parity.checkpoint import read_checkpoint
+
+    torch.save({"model_state_dict": twin_of("lstm").state_dict(), "s": Stranger()}, tmp_path / "x.pt")
+    with pytest.raises(InvalidFile, match=r"objects of .*Stranger.*torch\.save\(model\.state_dict"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def prefixed(state: dict, prefix: str) -> dict:
+    return {prefix + name: value for name, value in state.items()}
+
+
+WRAPPED = {
+    "an averaged model": lambda s: {**prefixed(s, "module."), "n_averaged": torch.tensor(3)},
+    "a wrapper with metrics": lambda s: {**prefixed(s, "net."), "metrics.mrr.total": torch.tensor(1.0)},
+    "deep": lambda s: prefixed(s, "module.core.encoder."),
+    "metrics beside it": lambda s: {**s, "accuracy.total": torch.tensor(1.0)},
+    "an average beside it": lambda s: {**prefixed(s, "model."), **prefixed(s, "ema.")},
+    "a named entry": lambda s: {"ema_state_dict": s, "optimizer": {"state": {"m": torch.ones(3)}}},
+    "an entry of an unknown name": lambda s: {"step": 3, "payload": {"student": s}},
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+@pytest.mark.parametrize("name", ["lstm", "transformer"])
+def test_any_wrapper_that_one_architecture_fits_under(
+    lvm: Callable, tmp_path: Path, how: str, name: str
+) -> None:
+    twin = twin_of(name)
+    torch.save(WRAPPED[how](dict(twin.state_dict())), tmp_path / "x.pt")
+    ran = lvm(
+        "import",
+        tmp_path / "x.pt",
+        "--out",
+        tmp_path / "m",
+        *(["--heads", 4] if name == "transformer" else []),
+    )
+    assert ran.code == 0, ran.err
+    answers(tmp_path / "m", twin)
+    for left in ("n_averaged", "metrics.mrr.total", "accuracy.total"):
+        assert (left in ran.out) == (left in WRAPPED[how](dict(twin.state_dict())))
+
+
+def test_models_under_several_prefixes_are_asked_about(lvm: Callable, tmp_path: Path) -> None:
+    state = twin_of("lstm").state_dict()
+    torch.save({**prefixed(state, "a."), **prefixed(state, "b.")}, tmp_path / "x.pt")
+    assert "'a.' and 'b.'" in lvm("import", tmp_path / "x.pt", "--out", tmp_path / "m").err
+
+
+@pytest.mark.parametrize("layout", ["one file", "shards", "bin"])
+def test_folders_of_the_hub(lvm: Callable, tmp_path: Path, layout: str) -> None:
+    from safetensors.torch import save_file
+
+    twin, hub = twin_of("transformer"), tmp_path / "hub"
+    hub.mkdir()
+    state = dict(twin.state_dict())
+    (hub / "config.json").write_text(json.dumps({"model_type": "transformer", **SIZES["transformer"]}))
+    if layout == "one file":
+        save_file(state, hub / "model.safetensors")
+    elif layout == "bin":
+        torch.save(state, hub / "pytorch_model.bin")
+    else:
+        names = sorted(state)
+        halves = {f"model-0000{k}-of-00002.safetensors": names[k - 1 :: 2] for k in (1, 2)}
+        for file, held in halves.items():
+            save_file({name: state[name] for name in held}, hub / file)
+        index = {name: file for file, held in halves.items() for name in held}
+        (hub / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    ran = lvm("import", hub, "--out", tmp_path / "m")
+    assert ran.code == 0, ran.err
+    answers(tmp_path / "m", twin)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.data.quality.contexts import contexts_told, lengths_told
 from mlx_lvm.data.quality.duplicates import NEAR, Pairs, exact_groups, near_pairs, sample_rows, unit
 from mlx_lvm.data.splits import SPLITS, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
@@ -211,6 +212,9 @@ def check(
     _card(corpus, found)
     if found.problems:  # duplicates of damaged rows mean nothing
         return found, None
+    copied, share = contexts_told(corpus, context, max_leakage)
+    if copied:
+        (found.problems if share > max_leakage else found.warnings).append(copied)
     duplicates = find_duplicates(corpus, seed, near, approximate=approximate)
     leakage = duplicates.leakage
     if leakage.copies:
@@ -234,20 +238,6 @@ def check(
             "--approximate in less"
         )
     return found, duplicates
-
-
-def lengths_told(corpus: MappedCorpus, rows: RowCheck) -> list[str]:
-    """What is to be said of rows that are, or were, not of unit length."""
-    if rows.off_unit and not corpus.as_drawn:
-        return [
-            f"{rows.off_unit:,} of {len(corpus):,} rows are not of unit length ({rows.shortest:.3g} to {rows.longest:.3g}); "
-            "they are made so as they are read, and `lvm data subset` writes them so"
-        ]
-    if corpus.made_unit:
-        return [
-            f"{corpus.made_unit:,} of {len(corpus):,} rows were made of unit length when the corpus was written"
-        ]
-    return []
 
 
 REMEDY = ". `lvm data split --together` keeps documents that share chunks in one part"
