@@ -279,7 +279,7 @@ def test_what_is_streamed(small_file: Path, tmp_path: Path, monkeypatch: pytest.
         and settle(TrainConfig(memory="8M"), mapped).memory == "8M"
     )
     for bad in ("", "lots", "-1", "0"):
-        with pytest.raises(UsageError, match="is no size"):
+        with pytest.raises(UsageError, match="is not a size"):
             TrainConfig(memory=bad)
 
 
