@@ -191,6 +191,7 @@ def test_a_corpus_of_the_same_encoder_is_compared(lvm: Lvm, docs: Path, tmp_path
 def test_without_network_and_model(
     lvm: Lvm, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("huggingface_hub", reason="pip install 'mlx-lvm[embed]'")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     ran = lvm("embed", docs, "--out", tmp_path / "c.safetensors", "--encoder", "nobody/no-such-model")
