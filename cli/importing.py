@@ -58,7 +58,8 @@ def import_(
     if files[0].suffix == ".safetensors" and "mlx_lvm" in open_safetensors(files[0]).metadata:
         loaded = load_weights_file(files[0])  # one of ours: it says itself where it comes from
     else:
-        state, said = {}, described(file) if file.is_dir() else {}
+        state: dict[str, Any] = {}
+        said = described(file) if file.is_dir() else {}
         for part in files:
             plain = part.suffix == ".safetensors"
             tensors, rest = (open_safetensors(part).arrays(), {}) if plain else _read_torch(part)

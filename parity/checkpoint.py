@@ -32,7 +32,7 @@ STATES = (
 )
 DEPTH = 3  # how deep in a checkpoint the weights may lie
 # Plain data that training scripts leave in checkpoints; none of it runs code when it is rebuilt.
-HARMLESS = [
+HARMLESS: list[Any] = [
     argparse.Namespace,
     collections.Counter,
     *(list, dict, set, tuple, int, float, str, bool, complex),  # what a defaultdict may be made of

@@ -80,7 +80,8 @@ class TorchDocuments:
     ) -> None:
         self.parts, self.config, self.dtype = parts, config, bridge.TORCH[dtype]
         self.live, self.average = subject.twin("float32", held=dtype), subject.twin("float32", held=dtype)
-        self.head, self.dim = subject.config.head, subject.config.dim
+        shape: Any = subject.config  # RAMN's, the one whose training this is
+        self.head, self.dim = shape.head, shape.dim
         rows = parts.corpus.take(mx.array(parts.rows.astype(np.int32)))
         self.chunks = bridge.to_torch(rows).to(self.dtype)
         self.losses: list[float] = []

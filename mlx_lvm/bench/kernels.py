@@ -55,7 +55,7 @@ class Counted:
 def as_on_a_gpu() -> Iterator[None]:
     """The branches of a GPU are taken while it lasts. Nothing may be evaluated meanwhile that is not there."""
     real = mx.default_device
-    mx.default_device = lambda: mx.Device(mx.gpu)  # type: ignore[assignment]
+    mx.default_device = lambda: mx.Device(mx.gpu)
     try:
         yield
     finally:

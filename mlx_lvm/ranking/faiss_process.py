@@ -7,6 +7,7 @@ VECTORS [N, dim] and QUERIES [n, dim] are float32 of unit length; ROWS [n, COUNT
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def build(vectors: np.ndarray, path: str) -> None:
 def search(path: str, queries: np.ndarray, count: int) -> np.ndarray:
     import faiss
 
-    index = faiss.read_index(path)
+    index: Any = faiss.read_index(path)  # an IVF index, whose fields the stubs of faiss do not know
     index.nprobe = max(PROBED, index.nlist // PROBED)
     rows: np.ndarray = index.search(queries, count)[1]
     return rows

@@ -119,7 +119,7 @@ class RAMN(Twin):
         ahead = None
         if self.config.horizons > 1:
             further: Any = self.ahead
-            later = [sum(self.moved(own, own.output, read)) for own in further]
+            later = [torch.add(*self.moved(own, own.output, read)) for own in further]
             ahead = torch.stack([raw, *(self.mean + moved @ self.basis.weight for moved in later)], dim=1)
         return Prediction(raw, normalize(raw, dim=-1), None, baseline, residual, ahead)
 
