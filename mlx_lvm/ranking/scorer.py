@@ -100,7 +100,10 @@ class CandidateScorer:
         order = np.argsort(-values, kind="stable")[:top]
         nearest, truth = self._chunks(rows[order], values[order], unit), None
         if true is not None:
-            value = inner_products(self.corpus, query[None], np.array([true]))[0]
+            # Its score is the one among the others: a product of its own rounds otherwise, and it would rank behind itself.
+            value = scores[self.rows == true]
+            if not len(value):
+                value = inner_products(self.corpus, query[None], np.array([true]))[0]
             place = 1 + round(float((scores > value[0]).sum() * self.share))
             truth = replace(self._chunks(np.array([true]), value, unit)[0], rank=place)
         return RankedChunks(nearest, truth)

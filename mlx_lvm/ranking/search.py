@@ -8,14 +8,13 @@ PyTorch bring an OpenMP each, and a process with both ends.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from mlx_lvm.core import faiss_process
 from mlx_lvm.core.arrays import blocks
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import IOFailed, SetupInvalid
@@ -46,7 +45,7 @@ def shortlists(corpus: Corpus, queries: np.ndarray, count: int) -> list[np.ndarr
                 _build(corpus, index)
             asked, found = Path(folder) / "queries.npy", Path(folder) / "rows.npy"
             np.save(asked, np.ascontiguousarray(queries, dtype=np.float32))
-            _faiss("search", index, asked, min(count, len(corpus)), found)
+            faiss_process.run("search", index, asked, min(count, len(corpus)), found)
             return [rows[rows >= 0] for rows in np.load(found)]
     except (OSError, RuntimeError) as error:
         raise IOFailed(
@@ -70,13 +69,5 @@ def _build(corpus: Corpus, index: Path) -> None:
             written[block] = np.array(normalize(corpus.take(rows)))
         written.flush()
         del written
-        _faiss("build", vectors, Path(folder) / "index")
+        faiss_process.run("build", vectors, Path(folder) / "index")
         os.replace(Path(folder) / "index", index)
-
-
-def _faiss(*arguments: object) -> None:
-    """Runs `faiss_process`. Raises RuntimeError with the last line of what it says."""
-    command = [sys.executable, "-m", "mlx_lvm.ranking.faiss_process", *map(str, arguments)]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    if ran.returncode:
-        raise RuntimeError((ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1])

@@ -61,7 +61,10 @@ def test_published_figures(
     train, test, pool = split
     mean = sotu.numpy(windows(sotu, train, 5).targets).mean(axis=0)
     predicted = predict_all(forms[name], test)
-    figures = {**vars(window_figures(predicted, test, mean)), **rank_figures(ranks(pool, predicted), pool)}
+    figures = {
+        **vars(window_figures(predicted, test, mean)),
+        **vars(rank_figures(ranks(pool, predicted), pool)),
+    }
     measured = [
         figures[key].mean() for key in ("cosine", "centred_cosine", "recall_at_1", "recall_at_5", "mrr")
     ]

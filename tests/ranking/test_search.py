@@ -65,7 +65,7 @@ def test_faiss_is_never_loaded_beside_what_loads_torch(small: Corpus) -> None:
     """On macOS the OpenMP of both ends the process."""
     shortlist(small, small.numpy(np.array([7]))[0], 9)
     assert "faiss" not in sys.modules
-    code = "import sys, mlx_lvm.ranking.faiss_process; print({'torch', 'mlx.core'} & set(sys.modules))"
+    code = "import sys, mlx_lvm.core.faiss_process; print({'torch', 'mlx.core'} & set(sys.modules))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
     )
