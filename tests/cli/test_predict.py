@@ -39,7 +39,7 @@ def test_json(lvm: Callable, small_file: Path, small: Corpus) -> None:
         row - start_of(small, row),
     )
     assert (
-        nearest["score"] == nearest["cosine"]
+        nearest["score"] == pytest.approx(nearest["cosine"], abs=1e-6)
         and "probability" not in nearest
         and "set" not in result["steps"][0]
     )
