@@ -73,6 +73,7 @@ class Work:
         sotu = load_corpus("sotu")
         rows = [np.arange(sotu.offsets[d], sotu.offsets[d + 1])[:24] for d in range(0, 200, 5)]
         vectors = sotu.numpy(np.concatenate(rows))[:, :32]
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         self.names_given = [unicodedata.normalize("NFD", f"Café {k}") for k in range(len(rows))]
         offsets = np.cumsum([0, *map(len, rows)])
         write_corpus(self.corpus, vectors, offsets, self.names_given, EncoderCard("cut", dim=32), {}, "F32")
