@@ -19,7 +19,11 @@ from mlx_lvm.errors import LvmError, nearest
 COMMANDS = {
     "train": ("train", "Train a model on a corpus of document vectors.", "Work"),
     "eval": ("evaluate", "Compare a model with baselines, on documents it never saw.", "Work"),
-    "bench": ("bench", "Time MLX and torch in turn on one device, compared with the least time possible.", "Trust"),
+    "bench": (
+        "bench",
+        "Time MLX and torch in turn on one device, compared with the least time possible.",
+        "Trust",
+    ),
     "compare": ("compare", "Rank models on the same held-out documents.", "Work"),
     "predict": ("predict", "Predict a document's next chunk and show the chunks nearest to it.", "Work"),
     "attention": ("attention", "Show what a model looks at in its context.", "Work"),

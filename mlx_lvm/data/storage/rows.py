@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.arrays import blocks
 from mlx_lvm.core.safetensors import DTYPES
 
+TOGETHER = 4096  # rows that are floats at once, so that memory does not grow with what is read
 SHOWN = 5  # rows named in a message; the others are counted
 SMALL, LARGE = 1e-24, 1e30  # squared norms outside are zero or infinite to float32 arithmetic further on
 # How far from 1 the length of a unit row may be once stored, by NumPy's name of what its bytes are read as; float32 holds
@@ -48,9 +50,11 @@ def to_float(vectors: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
 
 def squared_lengths(vectors: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
     """Of stored rows, [n] float64; NaN or infinite where the row is."""
-    block = to_float(vectors, None)
+    squares = np.empty(len(vectors))
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", block, block).astype(np.float64)
+        for rows in blocks(len(vectors), TOGETHER):
+            held = to_float(vectors[rows], None)
+            squares[rows] = np.einsum("ij,ij->i", held, held)
         return squares if scales is None else squares * scales.astype(np.float64) ** 2
 
 
