@@ -114,3 +114,27 @@ def test_a_text_is_scored_alone(lvm: Lvm, notes: Path, draft: Path, minilm_folde
     found = json.loads(ran.out)
     assert found["documents"] == 1 and found["metrics"]["oracle"]["cosine"] > 0.999
     assert lvm("eval", "mean", "--text", draft, *options, "--split", "val").code == 2
+
+
+def test_what_a_model_looks_at_in_a_text(
+    lvm: Lvm, notes: Path, draft: Path, minilm_folder: Path, tmp_path: Path
+) -> None:
+    small = [
+        "--epochs",
+        1,
+        "--context",
+        3,
+        "--attention-dim",
+        8,
+        "--hidden-dim",
+        16,
+        "--out",
+        tmp_path / "run",
+    ]
+    assert lvm("train", "amn", "--corpus", notes, *small).code == 0
+    options = ["--corpus", notes, "--encoder", minilm_folder, "--json"]
+    ran = lvm("attention", tmp_path / "run", "--text", draft, *options)
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert len(found["by_position"]) == 3 and sum(found["by_position"]) == pytest.approx(1, abs=1e-5)
+    assert {one["document"] for one in found["departures"]} == {"draft"}
