@@ -1,1 +1,1 @@
-"""The command line `lvm`: options, rendering, one file a command."""
+"""The command line `lvm`: one room for each panel of its help, one file a command."""

@@ -17,35 +17,43 @@ from mlx_lvm.errors import LvmError, nearest
 
 # command -> (file, help line, panel)
 COMMANDS = {
-    "train": ("train", "Train a model on a corpus of document vectors.", "Work"),
-    "eval": ("evaluate", "Compare a model with baselines, on documents it never saw.", "Work"),
+    "train": ("work.train", "Train a model on a corpus of document vectors.", "Work"),
+    "eval": ("work.evaluate", "Compare a model with baselines, on documents it never saw.", "Work"),
     "bench": (
-        "bench",
+        "trust.bench",
         "Time MLX and torch in turn on one device, compared with the least time possible.",
         "Trust",
     ),
-    "compare": ("compare", "Rank models on the same held-out documents.", "Work"),
-    "predict": ("predict", "Predict a document's next chunk and show the chunks nearest to it.", "Work"),
-    "attention": ("attention", "Show what a model looks at in its context.", "Work"),
+    "compare": ("work.compare", "Rank models on the same held-out documents.", "Work"),
+    "predict": ("work.predict", "Predict a document's next chunk and show the chunks nearest to it.", "Work"),
+    "attention": ("work.attention", "Show what a model looks at in its context.", "Work"),
     "tune": (
-        "tune",
+        "work.tune",
         "Search over the options of a training; ends with the command that trains the best.",
         "Work",
     ),
-    "parity": ("parity", "Prove that MLX and PyTorch compute the same from one file.", "Trust"),
+    "parity": ("trust.parity", "Prove that MLX and PyTorch compute the same from one file.", "Trust"),
     "export": (
-        "export",
+        "exchange.export",
         "Write a model as a Hub folder whose safetensors PyTorch loads as it is.",
         "Exchange",
     ),
-    "embed": ("embed", "Turn documents into a corpus of chunk embeddings.", "Corpora"),
-    "data": ("data", "Inspect, check, convert, make, merge and split corpora.", "Corpora"),
-    "import": ("importing", "Turn a torch checkpoint or state dict into a model of ours.", "Exchange"),
-    "doctor": ("doctor", "Show versions, device and BLAS, and what would mend what is missing.", "Trust"),
+    "embed": ("corpora.embed", "Turn documents into a corpus of chunk embeddings.", "Corpora"),
+    "data": ("corpora.data", "Inspect, check, convert, make, merge and split corpora.", "Corpora"),
+    "import": (
+        "exchange.importing",
+        "Turn a torch checkpoint or state dict into a model of ours.",
+        "Exchange",
+    ),
+    "doctor": (
+        "trust.doctor",
+        "Show versions, device and BLAS, and what would mend what is missing.",
+        "Trust",
+    ),
 }
 
 # A first argument that makes a command another one, which has a file of its own.
-SECOND_WORDS = {("parity", "encoder"): "parity_encoder", ("bench", "encoder"): "bench_encoder"}
+SECOND_WORDS = {("parity", "encoder"): "trust.parity_encoder", ("bench", "encoder"): "trust.bench_encoder"}
 
 HELP = {"--help", "--version"}
 EPILOG = "Every command has --help with an example and --json for machines. Put --debug anywhere to see a traceback."

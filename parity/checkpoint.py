@@ -17,7 +17,7 @@ import torch
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import InvalidFile, IOFailed
-from mlx_lvm.parity.bridge import to_mlx
+from mlx_lvm.parity.sides.bridge import to_mlx
 
 STATES = (
     "model_state_dict",

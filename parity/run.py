@@ -17,13 +17,20 @@ from mlx_lvm.errors import UsageError, nearest
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import MAX_CONTEXT, ModelConfig, architecture, architectures
 from mlx_lvm.parity.arbiter import LIMIT, Check, verdict_of
-from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
-from mlx_lvm.parity.inputs import Case, adversarial_cases, length_cases, random_case, random_cases, real_cases
-from mlx_lvm.parity.replay import replay_checks
-from mlx_lvm.parity.setup import require_valid
-from mlx_lvm.parity.sides import Sides, Subject
-from mlx_lvm.parity.taps import taps_checks
-from mlx_lvm.parity.training import ALL_LOSSES, training_checks
+from mlx_lvm.parity.checks.model import forward_checks, gradient_checks, weights_checks
+from mlx_lvm.parity.checks.replay import replay_checks
+from mlx_lvm.parity.checks.training import ALL_LOSSES, training_checks
+from mlx_lvm.parity.sides.inputs import (
+    Case,
+    adversarial_cases,
+    length_cases,
+    random_case,
+    random_cases,
+    real_cases,
+)
+from mlx_lvm.parity.sides.setup import require_valid
+from mlx_lvm.parity.sides.sides import Sides, Subject
+from mlx_lvm.parity.sides.taps import taps_checks
 
 CHECKS = ("weights", "forward", "taps", "gradients", "training")
 QUICK = ("weights", "forward", "gradients")

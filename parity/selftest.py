@@ -8,14 +8,14 @@ from functools import cache
 from typing import Any
 
 from mlx_lvm.parity.arbiter import Check
-from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
+from mlx_lvm.parity.checks.model import forward_checks, gradient_checks, weights_checks
+from mlx_lvm.parity.checks.training import ALL_LOSSES, synthetic_corpus, training_checks
 from mlx_lvm.parity.faults.every import all_faults
 from mlx_lvm.parity.faults.planting import Fault, config_of
-from mlx_lvm.parity.inputs import Case, random_case
-from mlx_lvm.parity.setup import require_valid
-from mlx_lvm.parity.sides import Sides, Subject
-from mlx_lvm.parity.taps import taps_checks
-from mlx_lvm.parity.training import ALL_LOSSES, synthetic_corpus, training_checks
+from mlx_lvm.parity.sides.inputs import Case, random_case
+from mlx_lvm.parity.sides.setup import require_valid
+from mlx_lvm.parity.sides.sides import Sides, Subject
+from mlx_lvm.parity.sides.taps import taps_checks
 
 STEPS = 4  # training steps with a planted fault: the recorded metrics make the schedule cut within them
 # Ten times the recipe's: what an optimiser errs moves a weight by more than the weight itself is rounded.

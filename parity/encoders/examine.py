@@ -20,10 +20,10 @@ from mlx_lvm.encoders.encoder import DTYPES, TextEncoder
 from mlx_lvm.encoders.folder import read_folder
 from mlx_lvm.errors import NonFiniteError
 from mlx_lvm.parity.arbiter import Check, exact, failed, judge
-from mlx_lvm.parity.bridge import TORCH
 from mlx_lvm.parity.encoders.cases import Texts
 from mlx_lvm.parity.encoders.reference import BLOCKS, EMBEDDINGS, FINAL, Reference, Seen
-from mlx_lvm.parity.trace import float64
+from mlx_lvm.parity.sides.bridge import TORCH
+from mlx_lvm.parity.sides.trace import float64
 
 PADDING = 1
 

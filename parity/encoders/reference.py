@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.errors import InvalidFile, SetupInvalid
-from mlx_lvm.parity import bridge
+from mlx_lvm.parity.sides import bridge
 
 EMBEDDINGS = {"bert": "embeddings", "mpnet": "embeddings", "t5": "encoder.embed_tokens"}
 BLOCKS = {"bert": "encoder.layer", "mpnet": "encoder.layer", "t5": "encoder.block"}

@@ -19,7 +19,7 @@ from mlx_lvm.parity.encoders.cases import cases, shipped_chunks
 from mlx_lvm.parity.encoders.examine import Examination, first_divergence
 from mlx_lvm.parity.encoders.faults import FAULTS, Fault
 from mlx_lvm.parity.encoders.small import write_small
-from mlx_lvm.parity.setup import require_valid
+from mlx_lvm.parity.sides.setup import require_valid
 
 CHUNKS = 8  # of the shipped corpus, in the batch of real texts
 SEEDS = 4  # small encoders of every architecture

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.parity import document_training
+from mlx_lvm.parity.checks import document_training
 from mlx_lvm.parity.faults.planting import patch
 from mlx_lvm.training.ramn import losses
 from mlx_lvm.training.ramn import step as steps

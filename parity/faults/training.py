@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_lvm.core.mlx import mx, tree_map
 from mlx_lvm.models import normalize
-from mlx_lvm.parity import training as parity_training
+from mlx_lvm.parity.checks import training as parity_training
 from mlx_lvm.training import losses, optimizer
 from mlx_lvm.training import step as step_module
 from mlx_lvm.training.optimizer import BETA1, BETA2, EPS

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mlx_lvm.cli.bench import _Table
-from mlx_lvm.cli.common import Output
+from mlx_lvm.cli.shared.common import Output
+from mlx_lvm.cli.trust.bench import _Table
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from io import StringIO
 
 import pytest
 
-from mlx_lvm.cli.common import Output, panels
+from mlx_lvm.cli.shared.common import Output, panels
 
 COLUMNS = ["test", "cosine", "95% interval", "Δ best baseline", "centred", "R@1", "MRR (same document)"]
 ROWS = [

@@ -9,7 +9,7 @@ import pytest
 from mlx_lvm.models import amn, architectures
 from mlx_lvm.parity import run as parity_run
 from mlx_lvm.parity.faults.planting import config_of
-from mlx_lvm.parity.sides import Subject
+from mlx_lvm.parity.sides.sides import Subject
 from mlx_lvm.parity.twins import twin_class
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_lvm.cli import progress
+from mlx_lvm.cli.shared import progress
 
 
 @pytest.mark.parametrize("cold", [True, False])

@@ -31,7 +31,7 @@ def contexts(batch: int, length: int, seed: int = 1) -> np.ndarray:
 @pytest.mark.parametrize("head", ["regress", "retrieve"])
 @pytest.mark.parametrize("length", [1, 3, 5, 6, 9, 40, 100])
 def test_equals_the_torch_twin(head, length):
-    from mlx_lvm.parity import bridge
+    from mlx_lvm.parity.sides import bridge
 
     model = drawn(head)
     twin = bridge.twin(model.config, model.weights(), "float64")
@@ -48,7 +48,7 @@ def test_equals_the_torch_twin(head, length):
 
 @pytest.mark.parametrize("options", [{"horizons": 3}, {"queries": 0.5}, {"horizons": 4, "queries": 1.0}])
 def test_horizons_and_queries_equal_the_torch_twin(options):
-    from mlx_lvm.parity import bridge
+    from mlx_lvm.parity.sides import bridge
 
     model = drawn("regress", **options)
     twin = bridge.twin(model.config, model.weights(), "float64")

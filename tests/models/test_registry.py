@@ -122,9 +122,9 @@ def test_its_shapes_are_recognised_and_its_work_counted(package: str) -> None:
 
 def test_parity_finds_its_twin(package: str) -> None:
     pytest.importorskip("torch", reason="parity is with torch")
-    from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
-    from mlx_lvm.parity.inputs import random_case
-    from mlx_lvm.parity.sides import Sides, Subject
+    from mlx_lvm.parity.checks.model import forward_checks, gradient_checks, weights_checks
+    from mlx_lvm.parity.sides.inputs import random_case
+    from mlx_lvm.parity.sides.sides import Sides, Subject
 
     sides = Sides(Subject.drawn(config_from_dict({"model_type": "seventh", "dim": 32}), 0).randomised(0))
     cases = [random_case(32, 3, 5, 0)]

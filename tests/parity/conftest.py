@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlx_lvm.parity.setup import prepare
+from mlx_lvm.parity.sides.setup import prepare
 
 prepare()
 

@@ -9,15 +9,15 @@ import pytest
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import architecture, architectures
-from mlx_lvm.parity import setup
 from mlx_lvm.parity.arbiter import verdict_of
-from mlx_lvm.parity.checks import forward_checks, gradient_checks, weights_checks
-from mlx_lvm.parity.inputs import adversarial_cases, random_case, real_cases
-from mlx_lvm.parity.kinks import near_kinks
+from mlx_lvm.parity.checks.model import forward_checks, gradient_checks, weights_checks
+from mlx_lvm.parity.checks.training import ALL_LOSSES, synthetic_corpus, training_checks
 from mlx_lvm.parity.run import Plan, find_subjects, parse_checks, run, small
-from mlx_lvm.parity.sides import Sides, Subject
-from mlx_lvm.parity.taps import first_divergence, tap_case, taps_checks
-from mlx_lvm.parity.training import ALL_LOSSES, synthetic_corpus, training_checks
+from mlx_lvm.parity.sides import setup
+from mlx_lvm.parity.sides.inputs import adversarial_cases, random_case, real_cases
+from mlx_lvm.parity.sides.kinks import near_kinks
+from mlx_lvm.parity.sides.sides import Sides, Subject
+from mlx_lvm.parity.sides.taps import first_divergence, tap_case, taps_checks
 
 
 def subject(name: str, seed: int = 0) -> Subject:
@@ -253,7 +253,7 @@ def test_subjects_and_options() -> None:
 
 @pytest.mark.slow
 def test_run_of_a_small_model_reports() -> None:
-    from mlx_lvm.parity import report
+    from mlx_lvm.parity.report import report
 
     one = replace(Subject.drawn(small(architecture("amn").config_class()), 0), name="amn")
     found = run([one], Plan(("weights", "forward", "taps", "gradients")))

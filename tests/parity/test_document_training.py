@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
 
 from mlx_lvm.models.ramn import RAMNConfig
+from mlx_lvm.parity.checks.training import synthetic_corpus, training_checks
 from mlx_lvm.parity.faults.documents import DOCUMENT_FAULTS, DocumentFault
-from mlx_lvm.parity.sides import Subject
-from mlx_lvm.parity.training import synthetic_corpus, training_checks
+from mlx_lvm.parity.sides.sides import Subject
 
 SIZES: dict[str, Any] = {"dim": 48, "rank": 20, "hidden_dim": 32}
 STEPS = 3

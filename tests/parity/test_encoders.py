@@ -15,7 +15,7 @@ from mlx_lvm.parity.encoders.examine import Examination
 from mlx_lvm.parity.encoders.faults import FAULTS
 from mlx_lvm.parity.encoders.run import plant, run
 from mlx_lvm.parity.encoders.small import write_small
-from mlx_lvm.parity.table import describe
+from mlx_lvm.parity.report.table import describe
 
 Lvm = Callable[..., Any]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of libraries that are not ours

@@ -11,18 +11,18 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.safetensors import open_safetensors, to_bytes
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.models import architectures
+from mlx_lvm.parity.checks.goldens import verify_goldens, write_goldens
 from mlx_lvm.parity.faults.planting import config_of
-from mlx_lvm.parity.goldens import verify_goldens, write_goldens
-from mlx_lvm.parity.inputs import random_case
-from mlx_lvm.parity.sides import Subject
+from mlx_lvm.parity.sides.inputs import random_case
+from mlx_lvm.parity.sides.sides import Subject
 
 NO_TORCH = """
 import sys
 sys.modules["torch"] = None
-from mlx_lvm.parity.setup import prepare
+from mlx_lvm.parity.sides.setup import prepare
 prepare()
 from pathlib import Path
-from mlx_lvm.parity.goldens import verify_goldens
+from mlx_lvm.parity.checks.goldens import verify_goldens
 checks, about = verify_goldens(Path(sys.argv[1]))
 assert checks and all(check.passed for check in checks), [check for check in checks if not check.passed]
 print(len(checks))

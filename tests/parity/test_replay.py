@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlx_lvm.parity.replay import SHAPES, recorded_gradients, replay_checks
+from mlx_lvm.parity.checks.replay import SHAPES, recorded_gradients, replay_checks
 
 
 @pytest.mark.slow

@@ -6,12 +6,12 @@ import pytest
 
 from mlx_lvm.models import architectures
 from mlx_lvm.parity.arbiter import verdict_of
-from mlx_lvm.parity.checks import forward_checks
+from mlx_lvm.parity.checks.model import forward_checks
 from mlx_lvm.parity.faults.every import all_faults
 from mlx_lvm.parity.faults.planting import config_of
-from mlx_lvm.parity.inputs import random_case
 from mlx_lvm.parity.selftest import self_test, summary
-from mlx_lvm.parity.sides import Sides, Subject
+from mlx_lvm.parity.sides.inputs import random_case
+from mlx_lvm.parity.sides.sides import Sides, Subject
 
 FAULTS = all_faults()
 

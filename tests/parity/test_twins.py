@@ -9,9 +9,9 @@ import torch
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import architecture, build
-from mlx_lvm.parity import bridge
-from mlx_lvm.parity.recurrence import steps_of
-from mlx_lvm.parity.sides import Subject
+from mlx_lvm.parity.sides import bridge
+from mlx_lvm.parity.sides.recurrence import steps_of
+from mlx_lvm.parity.sides.sides import Subject
 from mlx_lvm.parity.twins import losses, twin_class
 
 PARAMETERS = {"amn": 1_510_912, "lstm": 5_120_768, "gru": 7_095_552, "transformer": 17_867_520}

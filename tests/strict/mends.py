@@ -26,7 +26,8 @@ def subnormals() -> None:
     """A chunk is there unless all is exactly zero; the verdict takes every number for one."""
     from mlx_lvm.core.mlx import mx
     from mlx_lvm.models import filter, ramn
-    from mlx_lvm.parity import arbiter, sides
+    from mlx_lvm.parity import arbiter
+    from mlx_lvm.parity.sides import sides
     from mlx_lvm.parity.twins import filter as twin_filter
     from mlx_lvm.parity.twins import ramn as twin_ramn
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.cli.progress import headings
+from mlx_lvm.cli.shared.progress import headings
 from mlx_lvm.core.files import sha256
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus

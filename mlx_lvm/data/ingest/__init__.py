@@ -1,1 +1,1 @@
-"""Where corpora come from: documents, chunking, encoders, other people's files, synthetic ones, merge and cut."""
+"""Where corpora come from: documents, chunking, encoders, synthetic ones, merge and cut."""

@@ -1,0 +1,1 @@
+"""Commands of the panel Corpora: embed, and what `lvm data` does."""

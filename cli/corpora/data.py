@@ -1,0 +1,243 @@
+"""`lvm data`: look at corpora, check them, make them from other files, and take them apart."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mlx_lvm.cli.corpora import data_make
+from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, describe, find_duplicates
+from mlx_lvm.data.quality.contexts import lengths_told
+from mlx_lvm.data.quality.likely import require_faiss
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
+from mlx_lvm.data.storage.rows import RowCheck
+from mlx_lvm.errors import InvalidFile, UsageError
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
+
+CorpusArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CORPUS", help="Shipped corpus by name (sotu, moby), a file, or a folder of shards."
+    ),
+]
+Context = Annotated[
+    int, typer.Option("--context", min=1, help="Chunks a window reads.", rich_help_panel="Data")
+]
+Seed = Annotated[
+    int, typer.Option("--split-seed", help="Seed of the split by document name.", rich_help_panel="Data")
+]
+Near = Annotated[
+    bool | None,
+    typer.Option(
+        "--near/--no-near",
+        help="Search near duplicates. Default: up to 100,000 vectors.",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+Approximate = Annotated[
+    bool,
+    typer.Option(
+        "--approximate",
+        help="Search near duplicates through faiss: fast on millions, may miss some.",
+        rich_help_panel="Data",
+    ),
+]
+
+
+@app.callback()
+def data() -> None:
+    """Corpora of vectors: what they hold, what is wrong with them, and other files turned into them."""
+
+
+@app.command()
+def info(
+    corpus: CorpusArgument = "sotu",
+    context: Context = 5,
+    split_seed: Seed = 0,
+    near: Near = None,
+    approximate: Approximate = False,
+    json: Json = False,
+) -> None:
+    """Documents, windows, splits, lag profile, anisotropy, duplicates and the encoder card.
+
+    Example:  lvm data info sotu
+    """
+    out = Output(json)
+    require_search(near, approximate)
+    mapped = open_corpus(find_corpus(corpus))
+    rows_check = RowCheck(mapped.where)
+    problems = mapped.verify(rows_check)
+    if problems:
+        raise InvalidFile(
+            f"corpus {mapped.path}: " + "\n  ".join(problems) + "\nlvm data check lists everything."
+        )
+    found = describe(mapped, context, split_seed)
+    duplicates = find_duplicates(mapped, split_seed, near, approximate=approximate)
+    leakage = duplicates.leakage
+    _show(out, found)
+    for told in lengths_told(mapped, rows_check):
+        out.say(f"warning: {told}", style="yellow")
+    searched = duplicates.near >= 0
+    rows = [
+        ["vectors that repeat another exactly", f"{duplicates.exact:,}"],
+        [
+            f"near pairs (cosine above 0.97{', approximate' * approximate})",
+            f"{duplicates.near:,}" if searched else "not searched; --near",
+        ],
+        ["near pairs within one document", f"{duplicates.near_within:,}" if searched else ""],
+        [
+            "held-out chunks in another part",
+            f"{max(leakage.exact, leakage.near):,} of {leakage.held_out:,} ({leakage.share:.2%})",
+        ],
+    ]
+    out.table("Duplicates", ["", ""], rows)
+    out.result(
+        {**found, "duplicates": {**_duplicates(duplicates), "approximate": approximate}, "problems": []}
+    )
+
+
+@app.command("check")
+def check_(
+    corpus: CorpusArgument = "sotu",
+    context: Context = 5,
+    split_seed: Seed = 0,
+    near: Near = None,
+    approximate: Approximate = False,
+    max_leakage: Annotated[
+        float,
+        typer.Option(
+            "--max-leakage",
+            min=0,
+            max=1,
+            help="Share of held-out chunks that may stand in another part.",
+            rich_help_panel="Data",
+        ),
+    ] = MAX_LEAKAGE,
+    json: Json = False,
+) -> None:
+    """Every problem of a corpus at once, with row and document: values, checksums, texts, splits, duplicates, leakage.
+
+    Exit code 1 where there is a problem; warnings do not count.
+
+    Example:  lvm data check my.safetensors
+    """
+    out = Output(json)
+    require_search(near, approximate)
+    path = find_corpus(corpus)
+    if not path.exists():
+        raise InvalidFile(f"{path}: no such file or folder")
+    result: dict[str, Any] = {
+        "path": str(path),
+        "documents": None,
+        "vectors": None,
+        "dim": None,
+        "windows": None,
+    }
+    try:
+        mapped = open_corpus(path)
+    except InvalidFile as error:
+        lines = str(error).splitlines()
+        problems, warnings, duplicates = [line.removeprefix("  - ") for line in lines[1:] or lines], [], None
+    else:
+        found, duplicates = check(mapped, context, split_seed, near, max_leakage, approximate)
+        problems, warnings = found.problems, found.warnings
+        windows = int((mapped.lengths - context).clip(0).sum())
+        result |= {
+            "documents": len(mapped.names),
+            "vectors": len(mapped),
+            "dim": mapped.dim,
+            "windows": windows,
+        }
+        out.say(
+            f"{path}: {len(mapped.names):,} documents, {len(mapped):,} vectors of {mapped.dim} dimensions, {windows:,} windows of {context}"
+        )
+    for problem in problems:
+        out.say(f"problem: {problem}", style="red")
+    for warning in warnings:
+        out.say(f"warning: {warning}", style="yellow")
+    out.say(
+        "No problems." if not problems else f"{len(problems)} problem{'s' * (len(problems) > 1)}.",
+        style="bold",
+    )
+    found_twice = {**_duplicates(duplicates), "approximate": approximate} if duplicates else None
+    out.result({**result, "problems": problems, "warnings": warnings, "duplicates": found_twice})
+    if problems:
+        raise typer.Exit(1)
+
+
+def require_search(near: bool | None, approximate: bool) -> None:
+    """Before any minutes are spent. Raises UsageError for options that contradict, SetupInvalid without faiss."""
+    if approximate:
+        if near is False:
+            raise UsageError("--approximate and --no-near: one asks for the search that the other leaves out")
+        require_faiss()
+
+
+def _duplicates(found: Any) -> dict[str, Any]:
+    leakage = found.leakage
+    searched = found.near >= 0
+    return {
+        "exact": found.exact,
+        "near_pairs": found.near if searched else None,
+        "near_pairs_within_documents": found.near_within if searched else None,
+        "leakage": {
+            "held_out": leakage.held_out,
+            "exact": leakage.exact,
+            "near": leakage.near if searched else None,
+            "share": leakage.share,
+            "examples": leakage.examples,
+            "copied_documents": leakage.copies,
+        },
+    }
+
+
+def _show(out: Output, found: dict[str, Any]) -> None:
+    lengths = found["lengths"]
+    out.say(f"{found['corpus']}: {found['path']}", style="bold")
+    shards = f" in {found['shards']} shards" if found["shards"] > 1 else ""
+    facts = [
+        [
+            "documents",
+            f"{found['documents']:,} of {lengths['min']} to {lengths['max']:,} chunks, median {lengths['median']:g}",
+        ],
+        [
+            "vectors",
+            f"{found['vectors']:,} of {found['dim']} dimensions, {found['dtype']}, {found['bytes'] / 2**20:,.1f} MiB{shards}",
+        ],
+        [
+            "windows",
+            f"{found['windows']:,} of {found['context']} + 1 chunks; {found['too_short']} documents too short",
+        ],
+        ["texts", "beside the vectors" if found["texts"] else "none"],
+        ["sha256", found["sha256"]],
+        *[[key, value or "not recorded"] for key, value in found["provenance"].items()],
+    ]
+    out.table("", ["", ""], facts, left=2)
+    parts = [
+        [name, *(f"{part[key]:,}" for key in ("documents", "vectors", "windows"))]
+        for name, part in found["splits"].items()
+    ]
+    out.table(f"Split {found['split']}", ["", "documents", "vectors", "windows"], parts)
+    profile = found["lag_profile"]
+    out.table(
+        "Mean cosine of two chunks of a document, by distance",
+        [f"r{k}" for k in range(1, len(profile) + 1)],
+        [["" if value is None else f"{value:.3f}" for value in profile]],
+    )
+    shape = found["anisotropy"]
+    shares = [["norm of the mean vector", f"{shape['mean_norm']:.3f}"]]
+    shares += [[f"variance in the first {k} directions", f"{shape[f'first_{k}']:.1%}"] for k in (1, 10, 50)]
+    out.table(f"Anisotropy ({shape['rows']:,} rows)", ["", ""], shares)
+    card = [
+        [key, "recorded" if value is True else "not recorded" if value in ("", False) else str(value)]
+        for key, value in found["encoder"].items()
+    ]
+    out.table("Encoder", ["", ""], card, left=2)
+
+
+for _command in (data_make.convert, data_make.synth, data_make.merge, data_make.subset, data_make.split):
+    app.command()(_command)

@@ -1,0 +1,272 @@
+"""`lvm embed`: documents to a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.config import parse_size
+from mlx_lvm.data.ingest.chunking import Chunking
+from mlx_lvm.data.storage.writer import require_free
+from mlx_lvm.errors import UsageError
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+Dtype = Annotated[
+    str,
+    typer.Option("--dtype", metavar="i8|f16|f32", help="How vectors are stored.", rich_help_panel="Output"),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a corpus that is there.", rich_help_panel="Output")
+]
+ShardSize = Annotated[
+    str | None,
+    typer.Option(
+        "--shard-size",
+        metavar="SIZE",
+        help="Write a folder of files of about this size, such as 2G.",
+        rich_help_panel="Output",
+    ),
+]
+Source = Annotated[
+    str, typer.Option("--source", help="Where the data come from; recorded.", rich_help_panel="Provenance")
+]
+Licence = Annotated[
+    str, typer.Option("--licence", help="Their licence; recorded.", rich_help_panel="Provenance")
+]
+
+
+def stored_dtype(name: str, allowed: tuple[str, ...]) -> str:
+    """The name of a dtype in a corpus. Raises UsageError for others."""
+    if name.upper() not in allowed:
+        raise UsageError(f"--dtype {name} is not one of {', '.join(allowed).lower()}")
+    return name.upper()
+
+
+class RateBar:
+    """A bar with rate and time left on a terminal; nothing when piped."""
+
+    def __init__(self, out: Output, what: str, scale: float = 1, unit: str = "") -> None:
+        self.scale = scale
+        self.progress = Progress(
+            TextColumn(what),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} left"),
+            TimeRemainingColumn(),
+            console=out.notes,
+            transient=True,
+            disable=not out.notes.is_terminal,
+        )
+        self.unit = unit
+        self.task = self.progress.add_task(what, total=None, rate="")
+
+    def __enter__(self) -> RateBar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        task = self.progress.tasks[self.task]
+        rate = f"{task.speed or 0:,.0f} {self.unit}/s"
+        self.progress.update(
+            self.task, completed=int(done / self.scale), total=int(total / self.scale), rate=rate
+        )
+
+
+@app.command()
+def embed(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Files (.txt, .md, .jsonl of id and text) or folders of them."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="CORPUS", help="Corpus to write: a .safetensors file.", rich_help_panel="Output"
+        ),
+    ],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            metavar="NAME|FOLDER",
+            help="Hub id or local folder of a sentence-transformers model. A small one: all-MiniLM-L6-v2.",
+            rich_help_panel="Encoder",
+        ),
+    ] = "sentence-transformers/all-mpnet-base-v2",
+    revision: Annotated[
+        str | None,
+        typer.Option("--revision", help="Commit, branch or tag of the Hub.", rich_help_panel="Encoder"),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="mlx|torch",
+            help="mlx runs BERT, MPNet and T5; torch what sentence-transformers runs (extra 'embed-torch').",
+            rich_help_panel="Encoder",
+        ),
+    ] = "mlx",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="float32|float16|bfloat16",
+            help="What the encoder runs in; half is faster on a GPU.",
+            rich_help_panel="Encoder",
+        ),
+    ] = "float32",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="cpu|gpu|cuda|mps",
+            help="cpu or gpu; with --engine torch cpu, cuda or mps. Default: the fastest there is.",
+            rich_help_panel="Encoder",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Most chunks encoded at a time.", rich_help_panel="Encoder"),
+    ] = None,
+    chunk_min: Annotated[
+        int,
+        typer.Option(
+            "--chunk-min",
+            help="A chunk is closed once it has this many characters.",
+            rich_help_panel="Chunks",
+        ),
+    ] = 500,
+    chunk_max: Annotated[
+        int,
+        typer.Option(
+            "--chunk-max",
+            help="A sentence that would take it past this many begins the next.",
+            rich_help_panel="Chunks",
+        ),
+    ] = 1000,
+    sentences: Annotated[
+        str,
+        typer.Option(
+            "--sentences",
+            metavar="careful|simple",
+            help="Rule that finds sentences; simple made the shipped corpora.",
+            rich_help_panel="Chunks",
+        ),
+    ] = "careful",
+    dtype: Dtype = "i8",
+    text: Annotated[
+        bool,
+        typer.Option(
+            "--text/--no-text", help="Keep the chunks' text beside the vectors.", rich_help_panel="Output"
+        ),
+    ] = True,
+    shard_size: ShardSize = None,
+    overwrite: Overwrite = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw unfinished work away.", rich_help_panel="Output")
+    ] = False,
+    source: Source = "",
+    licence: Licence = "",
+    json: Json = False,
+) -> None:
+    """Split documents into chunks and embed them. A run that was stopped goes on when it is called again.
+
+    Examples:  lvm embed notes/ --out notes.safetensors
+               lvm embed notes/ --out notes.safetensors --encoder all-MiniLM-L6-v2
+    """
+    from mlx_lvm.data.ingest.embedding import EMBED_DTYPES, embed
+    from mlx_lvm.data.ingest.encoder import load_encoder
+
+    display = Output(json)
+    kind, chunking = stored_dtype(dtype, EMBED_DTYPES), Chunking(chunk_min, chunk_max, sentences)
+    size = None if shard_size is None else parse_size(shard_size)
+    require_free(out, overwrite)
+    model = load_encoder(encoder, engine, device, batch_size, revision, precision)
+    display.say(
+        f"encoder {model.card.model}: {model.card.dim} dimensions, at most {model.card.max_tokens or '?'} tokens, on {model.device}"
+    )
+    same, different = _compare(model.card)
+    provenance = {key: value for key, value in (("source", source), ("licence", licence)) if value}
+    try:
+        with RateBar(display, "embedding", unit="chunks") as bar:
+            done = embed(
+                paths,
+                out,
+                model,
+                chunking,
+                kind,
+                texts=text,
+                provenance=provenance,
+                shard_bytes=size,
+                overwrite=overwrite,
+                restart=restart,
+                progress=bar,
+            )
+    except KeyboardInterrupt:
+        display.notes.print("stopped; the same command goes on from the last finished part")
+        raise typer.Exit(130) from None
+    display.say(
+        f"{out}: {done.documents:,} documents, {done.chunks:,} chunks of {done.dim} dimensions in {done.seconds:.1f} s"
+    )
+    if done.resumed:
+        display.say(f"{done.resumed:,} chunks were embedded by an earlier run")
+    if same:
+        display.say(f"same vectors as {', '.join(same)}, by their probe sentences", style="dim")
+    notes = [
+        (
+            len(different),
+            "the same encoder by name, but other vectors; what was made for one is of no use with the other: "
+            + "; ".join(f"{name} ({why})" for name, why in different.items()),
+        ),
+        (
+            done.too_long,
+            f"{done.too_long:,} chunks are longer than the encoder reads; so their ends are lost. A smaller --chunk-max mends it",
+        ),
+        (len(done.blank), f"{len(done.blank)} documents without text left out: {', '.join(done.blank[:5])}"),
+        (
+            len(done.left_out),
+            "other files left out: "
+            + ", ".join(f"{count} {ending}" for ending, count in sorted(done.left_out.items())),
+        ),
+    ]
+    for count, note in notes:
+        if count:
+            display.say(f"warning: {note}", style="yellow")
+    display.result(
+        {
+            "path": str(out),
+            "documents": done.documents,
+            "chunks": done.chunks,
+            "dim": done.dim,
+            "seconds": done.seconds,
+            "resumed": done.resumed,
+            "too_long": done.too_long,
+            "blank": done.blank,
+            "left_out": done.left_out,
+            "encoder": {**model.card.to_dict(), "device": model.device, "engine": engine},
+            "same_space": same,
+            "other_space": different,
+        }
+    )
+
+
+def _compare(card: Any) -> tuple[list[str], dict[str, str]]:
+    """The shipped corpora and models that claim this encoder, by whether they hold its vectors."""
+    from mlx_lvm import weights
+    from mlx_lvm.data.ingest.encoder import compare_spaces
+    from mlx_lvm.data.storage.reader import find_corpus, open_corpus
+    from mlx_lvm.hub.load import load_model
+
+    cards = {name: open_corpus(find_corpus(name)).card for name in weights.corpora()}
+    models = {name: load_model(name).card for name in weights.released()}
+    return compare_spaces(card, cards | {name: found for name, found in models.items() if found is not None})

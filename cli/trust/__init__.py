@@ -1,0 +1,1 @@
+"""Commands of the panel Trust: parity, bench, doctor."""

@@ -1,0 +1,278 @@
+"""`lvm bench`: MLX and torch timed in turn on the same device, beside the least time that this machine needs."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+
+from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.errors import UsageError, nearest
+from mlx_lvm.models import architecture, build, trained
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+FORWARD, TRAIN = (1, 8, 32, 128, 1024), (32, 256, 1024)
+COLUMNS = {
+    "model": 11, "task": 7, "batch": 5, "mlx ms": 7, "p95": 7, "p99": 7, "eager": 7,
+    "torch ms": 8, "torch p95": 9, "torch p99": 9, "compiled": 8, "mlx/torch": 9, "floor ms": 8,
+}  # fmt: skip
+LESS = ("p95", "p99", "eager", "torch p95", "torch p99", "compiled")  # what a narrow terminal goes without
+Panel = "What is timed"
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        str,
+        typer.Argument(help=f"Architecture at its default sizes: {', '.join(trained())}, or all."),
+    ] = "amn",
+    against: Annotated[
+        str, typer.Option(metavar="torch|none", help="Whose times stand beside MLX's.", rich_help_panel=Panel)
+    ] = "torch",
+    tasks: Annotated[
+        str,
+        typer.Option(
+            metavar="forward|train|epoch|load",
+            help="What to time; several with commas.",
+            rich_help_panel=Panel,
+        ),
+    ] = "forward,train,epoch,load",
+    batches: Annotated[
+        str, typer.Option(help="Batch sizes, with commas, in place of the usual ones.", rich_help_panel=Panel)
+    ] = "",
+    context: Annotated[
+        int, typer.Option(min=1, max=100, help="Chunks that a window reads.", rich_help_panel=Panel)
+    ] = 5,
+    corpus: Annotated[
+        str,
+        typer.Option(
+            "--corpus", "-c", metavar="NAME|FILE", help="Where windows come from.", rich_help_panel=Panel
+        ),
+    ] = "sotu",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="float32|bfloat16|float16",
+            help="Precision; float16 of a forward pass alone.",
+            rich_help_panel=Panel,
+        ),
+    ] = "float32",
+    torch_compile: Annotated[
+        bool,
+        typer.Option(
+            "--torch-compile",
+            help="Also torch.compile (a minute of compiling a model).",
+            rich_help_panel=Panel,
+        ),
+    ] = False,
+    device: Annotated[
+        str,
+        typer.Option(metavar="cpu|gpu", help="Default: the GPU where MLX has one.", rich_help_panel="How"),
+    ] = "",
+    threads: Annotated[
+        int,
+        typer.Option(min=0, help="Threads of both sides on a CPU; 0 takes all cores.", rich_help_panel="How"),
+    ] = 0,
+    tf32: Annotated[
+        bool,
+        typer.Option(
+            "--tf32", help="Let a GPU round the inputs of products, on both sides.", rich_help_panel="How"
+        ),
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="To spend on each program and cell.", rich_help_panel="How")
+    ] = 1.0,
+    expect: Annotated[
+        bool,
+        typer.Option(
+            "--expect", help="Print what Apple's chips need at least, from public figures; times nothing."
+        ),
+    ] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel="Output")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Time MLX and torch in turn, each in its own process, on the same class of device; refuses to compare across devices.
+
+    mlx ms is the compiled program that the library runs; torch ms is torch as people write it, eager. The floor is the larger of
+    FLOPs / the fastest product and bytes / the fastest copy that either side reached here just before.
+
+    Examples:  lvm bench
+               lvm bench all --tasks forward,train --torch-compile --json > bench.json
+               lvm bench --device gpu --tasks forward --batches 1,64,4096 --tf32
+               lvm bench --expect
+    """
+    out = Output(json)
+    if expect:
+        _expect(out, as_markdown)
+        return
+    plan = _plan(model, tasks, batches, against, dtype, device)
+    sides = {"mlx": ("mlx_lvm.bench.speed", "Mlx")}
+    if against == "torch" and find_spec("torch") is None:
+        out.notes.print("note: torch is not installed, so MLX stands alone; pip install 'mlx-lvm[parity]'")
+    elif against == "torch":
+        sides["torch"] = ("mlx_lvm.parity.speed", "Torch")
+    found: dict[str, Any] = {"rows": [], "memory": [], "peaks": {}, "notes": []}
+    table, live = _Table(out, as_markdown), out.console if out.terminal else out.notes
+    for name in plan["models"]:
+        with tempfile.TemporaryDirectory() as folder, live.status("", refresh_per_second=2) as status:
+            from mlx_lvm.bench.timing import Bench, rows
+            from mlx_lvm.bench.workers import Options
+
+            options = Options(name, folder, corpus, context, device, threads, dtype, tf32)
+            with Bench(sides, options) as timing:
+                status.update(f"{name}: this machine's peaks")
+                found["about"], found["peaks"] = timing.about, timing.peaks
+                for row in rows(
+                    timing, plan["tasks"], seconds, torch_compile, found["notes"].append, status.update
+                ):
+                    found["rows"].append(row)
+                    table.add(row)
+                found["memory"].append({"model": name, **timing.memory()})
+    _about(out, found)
+    out.result(found)
+
+
+def _plan(model: str, tasks: str, batches: str, against: str, dtype: str, device: str) -> dict[str, Any]:
+    """Models and (task, batch sizes). Raises UsageError for what is not known."""
+    known = {"forward": FORWARD, "train": TRAIN, "epoch": (32,), "load": (1,)}
+    if model != "all" and model not in trained():
+        raise UsageError(f"unknown model '{model}'.{nearest(model, [*trained(), 'all'])}")
+    chosen = [task.strip() for task in tasks.split(",") if task.strip()]
+    for task in chosen:
+        if task not in known:
+            raise UsageError(f"unknown task '{task}'.{nearest(task, list(known))}")
+    for value, allowed in (
+        (against, ("torch", "none")),
+        (dtype, ("float32", "bfloat16", "float16")),
+        (device, ("", "cpu", "gpu")),
+    ):
+        if value not in allowed:
+            raise UsageError(f"'{value}': expected one of {', '.join(filter(None, allowed))}")
+    if "load" in chosen and dtype != "float32":
+        raise UsageError(f"--dtype {dtype}: weights are loaded as float32; leave load out of --tasks")
+    if dtype == "float16" and set(chosen) - {"forward"}:
+        raise UsageError("--dtype float16 is of the forward pass: add --tasks forward")
+    try:
+        sizes = tuple(int(part) for part in batches.split(",")) if batches else None
+    except ValueError:
+        sizes = (0,)
+    if sizes is not None and min(sizes) < 1:
+        raise UsageError(f"--batches {batches}: expected whole numbers above 0 with commas between them")
+    return {
+        "models": trained() if model == "all" else (model,),
+        "tasks": [(t, sizes if sizes and t != "load" else known[t]) for t in chosen],
+    }
+
+
+class _Table:
+    """Rows as they are measured."""
+
+    def __init__(self, out: Output, as_markdown: bool) -> None:
+        self.out, self.as_markdown, self.headed = out, as_markdown, False
+        narrow = (
+            out.terminal and not as_markdown and out.console.width < sum(COLUMNS.values()) + 2 * len(COLUMNS)
+        )
+        self.columns = [name for name in COLUMNS if not narrow or name not in LESS]
+
+    def add(self, row: dict[str, Any]) -> None:
+        if not self.headed:
+            self._line(self.columns, style="bold")
+            if self.as_markdown:
+                self.out.say("|" + "---|" * len(self.columns))
+            self.headed = True
+        cells = dict(zip(COLUMNS, _cells(row), strict=True))
+        self._line([cells[name] for name in self.columns])
+
+    def _line(self, cells: list[str], style: str = "") -> None:
+        if self.as_markdown:
+            self.out.say("| " + " | ".join(cells) + " |")
+            return
+        named = list(zip(self.columns, cells, strict=True))
+        set_ = [
+            cell.ljust(COLUMNS[name]) if name in ("model", "task") else cell.rjust(COLUMNS[name])
+            for name, cell in named
+        ]
+        self.out.say("  ".join(set_).rstrip(), style=style)
+
+
+def _about(out: Output, found: dict[str, Any]) -> None:
+    """Devices, versions, peaks, memory and notes."""
+    for side, about in found["about"].items():
+        out.say(f"{side} {about['version']} on {about['device']} {about['name']}, {about['threads']} threads")
+    peaks = found["peaks"]
+    out.say(
+        f"peaks measured here: {peaks['flops'] / 1e9:,.0f} GFLOP/s in a product, {peaks['bytes'] / 1e9:,.1f} GB/s in a copy"
+    )
+    for entry in found["memory"]:
+        sides = {side: values for side, values in entry.items() if side != "model"}
+        out.say(
+            f"{entry['model']}: peak memory "
+            + ", ".join(f"{side} {values['resident'] / 1e6:,.0f} MB" for side, values in sides.items())
+        )
+    for note in dict.fromkeys(found["notes"]):
+        out.say(f"note: {note}", style="yellow")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def ms(side: str, how: str, key: str) -> str:
+        value = row[side].get(how, {}).get(key)
+        return "" if value is None else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+    return [
+        row["model"],
+        row["task"],
+        str(row["batch"]),
+        *(ms("mlx", "compiled", key) for key in ("median", "p95", "p99")),
+        ms("mlx", "eager", "median"),
+        *(ms("torch", "eager", key) for key in ("median", "p95", "p99")),
+        ms("torch", "compiled", "median"),
+        "" if row["ratio"] is None else f"{row['ratio']:.2f}",
+        f"{row['floor_ms']:.3g}",
+    ]
+
+
+def _expect(out: Output, as_markdown: bool) -> None:
+    """Floors of Apple's chips, computed from public figures."""
+    from mlx_lvm.bench.roofline import CHIPS, Cost
+
+    columns, rows, floors = ["chip", "GB/s", "TFLOP/s"], [], []
+    works = []
+    for name in trained():
+        cost = Cost.of(build(architecture(name).config_class()), context=5)
+        works += [(name, "forward", 1, cost.forward(1)), (name, "train", 32, cost.step(32))]
+    columns += [f"{name} {task} {batch}" for name, task, batch, _ in works]
+    for chip in CHIPS:
+        least = [found.floor(chip.flops, chip.bandwidth) * 1e3 for *_, found in works]
+        rows.append(
+            [
+                chip.name,
+                f"{chip.bandwidth / 1e9:.0f}",
+                f"{chip.flops / 1e12:.1f}",
+                *(f"{value:.3f}" for value in least),
+            ]
+        )
+        floors += [
+            {"chip": chip.name, "model": name, "task": task, "batch": batch, "floor_ms": value}
+            for (name, task, batch, _), value in zip(works, least, strict=True)
+        ]
+    if as_markdown:
+        out.say(
+            "\n".join(
+                [
+                    "| " + " | ".join(columns) + " |",
+                    "|" + "---|" * len(columns),
+                    *("| " + " | ".join(r) + " |" for r in rows),
+                ]
+            )
+        )
+    else:
+        out.table("Least milliseconds, computed from public figures, not measured", columns, rows)
+    out.say(
+        "A real program adds what it costs to start each kernel, some tenths of a millisecond a forward pass, and reaches no peak."
+    )
+    out.result({"computed": True, "rows": floors})

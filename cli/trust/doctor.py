@@ -1,0 +1,35 @@
+"""`lvm doctor`: what runs here, how fast it multiplies, and the command that mends what is missing."""
+
+from __future__ import annotations
+
+import typer
+
+from mlx_lvm.cli.shared.common import Json, Output
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Versions, device, memory, BLAS and its measured speed, TF32, compiler; and what would mend what is missing.
+
+    Example:  lvm doctor
+    """
+    from mlx_lvm.bench.doctor import examine
+
+    out = Output(json)
+    found = examine()
+    out.table("", ["check", "finding"], [[check.name, check.finding] for check in found], left=2)
+    remedies = [check for check in found if check.remedy]
+    for check in remedies:
+        out.say(f"! {check.name}: {check.remedy}", style="yellow")
+    if not remedies:
+        out.say("Nothing is missing.", style="green")
+    out.result(
+        {
+            "checks": {
+                check.name: {"finding": check.finding, "value": check.value, "remedy": check.remedy}
+                for check in found
+            }
+        }
+    )

@@ -1,0 +1,1 @@
+"""Commands of the panel Work: train, tune, eval, predict, compare, attention."""

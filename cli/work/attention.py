@@ -1,0 +1,146 @@
+"""`lvm attention`: what a model looks at in its context, as a heat map on the terminal or as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from mlx_lvm.cli.shared.common import Corpus, Json, Model, Output
+from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+SHADES = " .:-=+*#%@"  # for output without colour, light to dark
+
+
+@app.command()
+def attention(
+    model: Model,
+    corpus: Corpus = "sotu",
+    document: Annotated[
+        str | None,
+        typer.Option(
+            "--document", "-d", metavar="NAME", help="One document, window by window.", rich_help_panel="Data"
+        ),
+    ] = None,
+    text: GivenText = None,
+    encoder: EncoderOf = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            metavar="train|val|test|all",
+            help="Documents, where none is named.",
+            rich_help_panel="Data",
+        ),
+    ] = "test",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="F.png", help="Write a picture (.png or .svg).", rich_help_panel="Output"
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the attention weights of AMN by position, the size of its residual, and where it leaves the
+    context's mean.
+
+    Examples:  lvm attention amn
+               lvm attention amn --document 1941_franklin_d_roosevelt_d --out attention.png
+               lvm attention amn --text draft.md
+    """
+    import numpy as np
+
+    from mlx_lvm.core.stats import DocumentBootstrap
+    from mlx_lvm.data.corpus import load_corpus
+    from mlx_lvm.data.splits import split_corpus
+    from mlx_lvm.data.windows import windows
+    from mlx_lvm.errors import UsageError
+    from mlx_lvm.evaluation.evaluate import subject_of
+    from mlx_lvm.evaluation.study.attention import attention as measure
+    from mlx_lvm.evaluation.study.attention import look
+    from mlx_lvm.hub.load import load_model
+
+    if out is not None and out.suffix not in (".png", ".svg"):
+        raise UsageError(f"--out {out}: a picture ends in .png or .svg")
+    display = Output(json)
+    data, loaded = load_corpus(corpus), load_model(model)
+    name, _, notes = subject_of(loaded, data, None)
+    if text is not None:
+        if document is not None:
+            raise UsageError("--document and --text: name one document")
+        data = extend(data, text, encoder)
+        document = data.names[-1]
+    chosen = (
+        split_corpus(data, loaded.split_seed).part(split)
+        if document is None
+        else np.array([data.document(document)])
+    )
+    found = windows(data, chosen, loaded.context, document or f"{split} documents")
+    result: dict[str, Any] = {
+        "model": name,
+        "corpus": data.name,
+        "split": None if document else split,
+        "documents": len(np.unique(found.documents)),
+    }
+    result |= {
+        "windows": len(found),
+        **measure(loaded.model, found, DocumentBootstrap(found.documents)),
+        "notes": notes,
+    }
+    rows, labels = (
+        [one["by_position"] for one in result["by_shift"]],
+        [f"shift {one['from']:.2f} to {one['to']:.2f}" for one in result["by_shift"]],
+    )
+    if document is not None:
+        result["document"] = document
+        seen = look(loaded.model, found)
+        result["weights"] = seen.weights.tolist()
+        result["chunks"] = (found.targets - found.starts).tolist()
+        rows, labels = result["weights"], [f"chunk {chunk}" for chunk in result["chunks"]]
+    show(display, result, rows, labels)
+    if out is not None:
+        from mlx_lvm.evaluation.report.heat_map import save_heat_map
+
+        save_heat_map(out, rows, labels, result["positions"], f"{name}: attention, {document or data.name}")
+        display.say(f"written: {out}")
+    display.result(result)
+
+
+def show(display: Output, result: dict[str, Any], rows: list[list[float]], labels: list[str]) -> None:
+    width = max(map(len, labels), default=0)
+    display.say(
+        f"{result['model']} on {result['corpus']}: {result['windows']:,} windows in {result['documents']} documents"
+    )
+    display.say(
+        f"{'':{width}}  " + "".join(f"{position:>7}" for position in result["positions"]), style="bold"
+    )
+    top = max(2 / len(result["positions"]), max(map(max, rows)))  # an even spread is the middle of the scale
+    for label, row in zip(labels, rows, strict=True):
+        line = Text(f"{label:{width}}  ")
+        for value in row:
+            share = value / top
+            mark = "" if display.terminal else SHADES[round(share * (len(SHADES) - 1))]
+            ink = "black" if share > 0.55 else "white"
+            line.append(
+                f"{value:>6.3f}{mark or ' '}",
+                style=f"{ink} on rgb({40 + int(215 * share)},{44 + int(150 * share)},{82 - int(20 * share)})",
+            )
+        display.console.print(line)
+    positions = ", ".join(
+        f"{p}: {v:.3f}" for p, v in zip(result["positions"], result["by_position"], strict=True)
+    )
+    display.say(f"by position (-1 is the last chunk): {positions}; entropy {result['entropy']:.3f} of 1")
+    display.say(
+        f"residual share {result['residual_share']:.3f} (|r| / (|b| + |r|)); departure from the mean {result['departure']:.4f}, rank "
+        f"correlation with the shift of topic {result['departure_follows_shift']:+.3f}"
+    )
+    for one in result["departures"]:
+        display.say(
+            f"  {one['departure']:.4f}  {one['document']} chunk {one['chunk']}  {one.get('text', '')[:90]}"
+        )
+    for note in result["notes"]:
+        display.say(f"note: {note}", style="yellow")

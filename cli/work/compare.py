@@ -1,0 +1,85 @@
+"""`lvm compare`: a leaderboard of models on the same documents, compared with the baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlx_lvm.cli.shared.common import Corpus, Json, Output
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command()
+def compare(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN|MODEL]...",
+            help="Runs, exported folders, .safetensors files or architectures. Default: every run under runs/.",
+        ),
+    ] = None,
+    corpus: Corpus = "",
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split", metavar="train|val|test|all", help="Documents to score on.", rich_help_panel="Data"
+        ),
+    ] = "test",
+    max_windows: Annotated[
+        int,
+        typer.Option(
+            "--max-windows",
+            min=1,
+            help="Score at most so many windows, evenly spaced.",
+            rich_help_panel="Data",
+        ),
+    ] = 20_000,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel="Output")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Rank models by cosine on held-out documents: gain over the best baseline, retrieval, training time and
+    latency.
+
+    p-values are corrected over the models by Holm's procedure. Without --corpus it is the one the first model
+    was trained on.
+
+    Examples:  lvm compare
+               lvm compare runs/amn-sotu-1 runs/gru-sotu-1 amn --markdown
+    """
+    from mlx_lvm.data.sampling import load_or_sample
+    from mlx_lvm.evaluation.leaderboard import compare as measure
+    from mlx_lvm.evaluation.leaderboard import markdown, runs_under
+    from mlx_lvm.hub.load import load_model
+
+    display = Output(json)
+    loaded = [load_model(name) for name in models or runs_under(Path("runs"))]
+    first = loaded[0]
+    data = load_or_sample(
+        corpus or first.train.get("corpus") or first.corpus or "sotu",
+        max(one.context for one in loaded),
+        first.split_seed,
+    )
+    with display.notes.status("") as status:
+        result = measure(
+            loaded, data, split, max_windows=max_windows, progress=lambda line: status.update(line)
+        )
+    if as_markdown:
+        display.say(markdown(result))
+    else:
+        show(display, result)
+    display.result(result)
+
+
+def show(display: Output, result: dict[str, Any]) -> None:
+    """The leaderboard, the best baselines under it, and what was scored."""
+    from mlx_lvm.evaluation.leaderboard import MARKDOWN, sentence, table
+
+    display.table("", MARKDOWN, table(result))
+    display.say(sentence(result))
+    for note in result["notes"]:
+        display.say(f"note: {note}", style="yellow")

@@ -1,0 +1,250 @@
+"""`lvm predict`: the next chunk of a document, as the chunks that rank first, with their probabilities and
+the cosine to expect.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mlx_lvm.cli.shared.common import Corpus, Json, Output, Precision
+from mlx_lvm.cli.shared.subject import Subject, load_subject
+from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
+from mlx_lvm.errors import UsageError
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+WAYS = ("hybrid", "prediction")
+
+
+@app.command()
+def predict(
+    model: Subject,
+    document: Annotated[
+        str | None,
+        typer.Option(
+            "--document",
+            "-d",
+            metavar="NAME",
+            help="Document of the corpus, by name or number.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    text: GivenText = None,
+    corpus: Corpus = "sotu",
+    at: Annotated[
+        int | None,
+        typer.Option(
+            "--at",
+            min=0,
+            help="Chunk to predict, from 0. Default: the one after the last.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(
+            "--query",
+            "-q",
+            metavar="TEXT|FILE.npy|DOCUMENT:CHUNK",
+            help="What the next chunk should be about: a text, embedded with the corpus's encoder, a vector, or a chunk of the corpus.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    encoder: EncoderOf = None,
+    steps: Annotated[
+        int,
+        typer.Option(
+            "--steps", min=1, max=1000, help="Predict so many chunks, each from the ones predicted before."
+        ),
+    ] = 1,
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="Show so many chunks.", rich_help_panel="Ranking")
+    ] = 5,
+    rank: Annotated[
+        str,
+        typer.Option(
+            "--rank",
+            metavar="|".join(WAYS),
+            help="By prediction, last chunk and document so far, weighed by how they did on validation documents (a model made for "
+            "ranking has them inside), or by the prediction's cosine alone.",
+            rich_help_panel="Ranking",
+        ),
+    ] = "hybrid",
+    coverage: Annotated[
+        float,
+        typer.Option(
+            "--coverage",
+            min=0.5,
+            max=0.99,
+            help="Say how long the list must be to hold the next chunk so often.",
+            rich_help_panel="Ranking",
+        ),
+    ] = 0.9,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate",
+            help="Search with faiss, then rank what it finds exactly: for millions of chunks.",
+            rich_help_panel="Ranking",
+        ),
+    ] = False,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            "--decode",
+            metavar="FOLDER|NAME",
+            help="Write the predicted vector as text too, by a vec2text inverter made for the corpus's encoder: a folder, or an id of the "
+            "Hub (extra 'decode'). Public ones: GTR-base and text-embedding-ada-002; none known for all-mpnet-base-v2.",
+            rich_help_panel="Text",
+        ),
+    ] = None,
+    precision: Precision = "float32",
+    json: Json = False,
+) -> None:
+    """Predict a document's next chunk and show which chunks of the corpus it is likely to be.
+
+    The chunks that the model has just read are left out. Where the document goes on, the true chunk is shown
+    with its rank. Probabilities say: of all chunks of the corpus, this is the next one. They are calibrated
+    on validation documents.
+
+    Examples:  lvm predict amn --document 1961_john_f_kennedy_d --at 20
+               lvm predict amn --document 2021_joseph_r_biden_d --query "jobs and roads"
+               lvm predict amn --document 2021_joseph_r_biden_d --steps 5 --top 3
+               lvm predict ramn --corpus notes.safetensors --text draft.md
+    """
+    import numpy as np
+
+    from mlx_lvm.data.corpus import load_corpus
+    from mlx_lvm.data.splits import split_corpus
+    from mlx_lvm.ranking.decode import Inverter
+    from mlx_lvm.ranking.predict import Ranker
+    from mlx_lvm.ranking.predict import predict as measure
+    from mlx_lvm.ranking.query import read_query
+    from mlx_lvm.ranking.ranking import ranking_for, ranking_mean
+
+    if rank not in WAYS:
+        raise UsageError(f"--rank {rank}: expected one of {', '.join(WAYS)}")
+    if rank == "prediction" and (query or approximate):
+        raise UsageError(f"{'--query' if query else '--approximate'} belongs with --rank hybrid")
+    if (document is None) == (text is None):
+        raise UsageError("name a document of the corpus with --document, or give one with --text FILE")
+    display = Output(json)
+    data = load_corpus(corpus)
+    inverter = Inverter(decode, data) if decode is not None else None
+    subject = load_subject(model, data, precision)
+    held = data if text is None else extend(data, text, encoder)
+    chosen = _chosen(data, document) if document is not None else _only(data, held, text)
+    own = None if text is None else np.arange(len(data), len(held))
+    ranker, notes, parts = None, list(subject.notes), split_corpus(data, subject.split_seed)
+    if subject.trained_on and subject.trained_on == data.sha256 and text is None and chosen in parts.train:
+        notes.append(
+            f"{data.names[chosen]} is a training document: {model} has seen what follows, and does better here than elsewhere."
+        )
+    if rank == "hybrid":
+        asked = read_query(query, data, encoder) if query is not None else None
+        with display.notes.status("fitting the ranking on validation documents"):
+            found, said = ranking_for(subject.ranking, subject.predictor, data, parts, subject.context)
+        notes += said
+        if found is not None:
+            ranker = Ranker(found, ranking_mean(data, parts, subject.context), asked, approximate)
+        elif query or approximate:
+            raise UsageError(said[0])
+    context = subject.context
+    if text is not None and held.lengths[chosen] < context:
+        context = int(held.lengths[chosen])
+        notes.append(f"the text has {context} chunks; the model was made to read {subject.context}")
+    outlook = measure(subject.predictor, held, chosen, at, context, steps, top, ranker, coverage, own)
+    result = outlook.to_dict()
+    if inverter is not None:
+        with display.notes.status("loading the inverter"):
+            texts = inverter.decode([step["vector"] for step in result["steps"]])
+        for step, decoded in zip(result["steps"], texts, strict=True):
+            step["decoded"] = decoded
+        notes += inverter.notes
+    show(display, result, notes)
+    display.result({**result, "notes": notes})
+
+
+def _chosen(corpus: Any, document: str) -> int:
+    """A document by name, or by number where none has that name."""
+    numbered = document.isdigit() and document not in corpus.names and int(document) < len(corpus.names)
+    return int(document) if numbered else corpus.document(document)
+
+
+def _only(corpus: Any, held: Any, text: str | None) -> int:
+    """The one document that a text is. Raises UsageError where it is several."""
+    count = len(held.names) - len(corpus.names)
+    if count > 1:
+        raise UsageError(f"--text {text}: {count} documents; give the one to go on with")
+    return len(corpus.names)
+
+
+def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
+    document, read = result["document"], len(result["context"])
+    display.say(
+        f"{result['model']} on {result['corpus']}: {document}, chunk {result['at']} from the {read} before it"
+    )
+    if "text" in result["context"][-1]:
+        display.say(f"last read: {result['context'][-1]['text']}", style="dim")
+    if "query" in result:
+        display.say(f"asked for: {result['query']}", style="dim")
+    by = ranked_by(result["ranked_by"])
+    for step in result["steps"]:
+        known = "probability" in step["nearest"][0]
+        columns = ["", "chunk", "text", *(["probability"] if known else []), "cosine"]
+        rows = [_row(f"{place}", one, known) for place, one in enumerate(step["nearest"], 1)]
+        if "decoded" in step:
+            rows.append(_decoded(step["decoded"], known))
+        if "truth" in step:
+            rows.append(_row(f"truth, rank {step['truth']['rank']:,}", step["truth"], known))
+        display.say()
+        title = f"step {step['step']}: nearest of {result['candidates']:,} chunks, ranked by {by}"
+        display.table(title, columns, rows, bold=len(rows) - 1 if "truth" in step else None, left=3)
+        if "set" in step:
+            display.say(_set(step, result["candidates"]))
+        if "expected_cosine" in step:
+            display.say(_expected(step))
+    for note in notes:
+        display.say(f"note: {note}", style="yellow")
+
+
+def ranked_by(terms: list[str]) -> str:
+    """The terms of a ranking in words."""
+    words = {"last": "last chunk", "document": "document so far"}
+    named = [words.get(term, term) for term in terms if term != "mean"]
+    return "the prediction alone" if named == ["prediction"] else ", ".join(named)
+
+
+def _row(place: str, one: dict[str, Any], known: bool) -> list[str]:
+    likely = [f"{one['probability']:.2%}"] if known else []
+    return [
+        place,
+        f"{one['document']}, {one['chunk']}",
+        one.get("text", "")[:90],
+        *likely,
+        f"{one['cosine']:.4f}",
+    ]
+
+
+def _decoded(one: dict[str, Any], known: bool) -> list[str]:
+    cosine = "" if one["cosine"] is None else f"{one['cosine']:.4f}"
+    return ["decoded", "", one["text"][:90], *([""] if known else []), cosine]
+
+
+def _set(step: dict[str, Any], candidates: int) -> str:
+    found = step["set"]
+    if not found["promised"]:
+        return (
+            f"no list is sure to hold the next chunk {found['coverage']:.0%} of the time: the validation documents "
+            "are too few for that"
+        )
+    held = f"; the truth is {'' if step['truth']['in_set'] else 'not '}among them" if "truth" in step else ""
+    size = f"{'' if found['exact'] else 'about '}{found['size']:,} of {candidates:,}"
+    return f"{found['coverage']:.0%} of the time the next chunk is among the first N: N is {size} here{held}"
+
+
+def _expected(step: dict[str, Any]) -> str:
+    found = f"; it was {step['truth']['cosine']:.2f}" if "truth" in step else ""
+    return f"cosine to be expected between the prediction and the next chunk: {step['expected_cosine']:.2f}{found}"

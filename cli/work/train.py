@@ -1,0 +1,327 @@
+"""`lvm train`: from a corpus to a run folder, with progress, and a verdict against closed forms at the end."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlx_lvm.cli.shared.common import Output
+from mlx_lvm.cli.shared.progress import Silent
+from mlx_lvm.cli.work.train_many import PLAN, Recipe, resume_many, train_many
+from mlx_lvm.cli.work.train_one import resume_locked, run
+from mlx_lvm.config import Config, field_types
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
+from mlx_lvm.errors import InvalidFile, UsageError, nearest
+from mlx_lvm.hub.load import load_model
+from mlx_lvm.models import VectorModel, architecture, architectures, trained
+from mlx_lvm.training.config import PRESETS, TrainConfig, preset, presets_of
+from mlx_lvm.training.distributed import init
+from mlx_lvm.training.reporting import require_reporter
+from mlx_lvm.training.session import start_run
+from mlx_lvm.training.tasks.choose import trainable
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+ARCHITECTURES = f"Architecture: {', '.join(trained())}; or all of them on equal terms."
+
+HELP = """Train a model on the train documents of a corpus; keep the best checkpoint by validation cosine.
+
+Without options it trains on the shipped corpus with the recipe that measured best on validation documents.
+Options win over the --config file, the file over the --preset, the preset over the defaults.
+
+Examples:  lvm train amn
+           lvm train amn --preset seed --epochs 5
+           lvm train amn --corpus my.safetensors --context 8 --loss-cosine 1
+           lvm train all --epochs 10
+           lvm train --resume runs/amn-sotu-1
+           mlx.launch -n 2 -- lvm train amn
+"""
+
+
+def _option_parameters() -> list[inspect.Parameter]:
+    """A command-line parameter for every field of TrainConfig and of the models' configs."""
+    out = []
+    for field, kind in _typed(TrainConfig):
+        out.append(
+            _parameter(field, kind, field.metadata["help"], f"{field.default}{presets_of(field.name)}")
+        )
+    sizes: dict[str, list[tuple[str, Any, Any]]] = {}
+    for name in trained():
+        for field, kind in _typed(architecture(name).config_class):
+            if field.name != "dim":  # follows the corpus
+                sizes.setdefault(field.name, []).append((name, field, kind))
+    for found in sizes.values():
+        helps = dict.fromkeys(field.metadata["help"] for _, field, _ in found)
+        shown = ", ".join(f"{name} {field.default}" for name, field, _ in found) + presets_of(
+            found[0][1].name
+        )
+        out.append(_parameter(found[0][1], found[0][2], "; or ".join(helps), shown))
+    return out
+
+
+def _typed(config: type[Config]) -> list[tuple[Any, Any]]:
+    types = field_types(config)
+    return [(field, types[field.name]) for field in fields(config)]
+
+
+def _parameter(field: Any, kind: Any, text: str, shown: str) -> inspect.Parameter:
+    flag = "from" if field.name == "start_from" else field.name.replace("_", "-")
+    flags = [f"--{flag}"] + (["-c"] if field.name == "corpus" else [])
+    metavar = "|".join(field.metadata.get("choices") or ()) or None
+    info = typer.Option(
+        *flags, help=text, rich_help_panel=field.metadata["group"], show_default=shown, metavar=metavar
+    )
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info]
+    )
+
+
+def train(
+    model: Annotated[str | None, typer.Argument(help=ARCHITECTURES, show_default=False)] = None,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Run folder. Default: runs/<model>-<corpus>-<n>.", rich_help_panel="Output"
+        ),
+    ] = None,
+    preset_name: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="|".join(PRESETS),
+            help="Named recipe: best (the defaults), or the origin project's.",
+            rich_help_panel="Recipe",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML file with any of these options.", rich_help_panel="Recipe"),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume", help="Continue this run from its last checkpoint.", rich_help_panel="Recipe"
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="With --resume: take other epochs, early stop or checkpoint options, or go on with other code.",
+            rich_help_panel="Recipe",
+        ),
+    ] = False,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="Train so many runs, seed by seed; mean and spread at the end.",
+            rich_help_panel="Recipe",
+        ),
+    ] = 1,
+    report_to: Annotated[
+        str | None,
+        typer.Option(
+            "--report-to",
+            metavar="tensorboard|wandb",
+            help="Send each epoch's record there too.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="cpu|gpu",
+            help="Default: the GPU where MLX has one.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel="Output"
+        ),
+    ] = False,
+    **options: Any,
+) -> None:
+    given = {name: value for name, value in options.items() if value is not None}
+    choose_device(device)
+    require_reporter(report_to)
+    group = init()
+    out_ = Output(as_json) if group.rank == 0 else Silent()
+    if resume is not None:
+        if seeds > 1:
+            raise UsageError(f"--resume {resume} continues one run; omit --seeds")
+        if out is not None and out.resolve() != resume.resolve():
+            raise UsageError(f"--out {out}: --resume {resume} continues in its own folder; omit --out")
+        named = given_options(model, given, config, preset_name)
+        if group.any((resume / PLAN).exists()):
+            if named or force:
+                raise UsageError(
+                    f"--resume {resume} goes on with several runs as they were begun; omit other options"
+                )
+            out_.result(resume_many(resume, group, out_, report_to))
+        else:
+            out_.result(run(resume_locked(resume, named, force, group), out_, report_to=report_to))
+        return
+    if force:
+        raise UsageError("--force goes with --resume")
+    if model == "all":
+        if seeds > 1:
+            raise UsageError("--seeds trains one architecture again; name it, or omit --seeds")
+        recipes = every_recipe(given, config, preset_name)
+        corpus = open_corpus(find_corpus(next(iter(recipes.values())).train.corpus))
+        planned = {name: one for name, one in recipes.items() if trainable(name, one.train, corpus)}
+        for name in [name for name in recipes if name not in planned]:
+            out_.say(
+                f"{name}: left out, for it is trained on a corpus in memory and this one is streamed; --memory gives it more"
+            )
+        out_.result(train_many(planned, "all", out, group, out_, report_to))
+        return
+    name, sizes, chosen = recipe(model, given, config, preset_name)
+    start = None
+    if chosen.start_from:
+        start, sizes = begin_from(chosen.start_from, name, {key: sizes[key] for key in sizes if key in given})
+        if seeds > 1:
+            raise UsageError("--seeds draws weights anew; omit --from, or --seeds")
+    if seeds == 1:
+        out_.result(run(start_run(name, sizes, chosen, out, group, start), out_, report_to=report_to))
+    else:
+        planned = {
+            f"seed-{seed}": Recipe(name, sizes, chosen.replace(seed=seed))
+            for seed in range(chosen.seed, chosen.seed + seeds)
+        }
+        out_.result(train_many(planned, "seeds", out, group, out_, report_to))
+
+
+def begin_from(reference: str, name: str, given: dict[str, Any]) -> tuple[VectorModel, dict[str, Any]]:
+    """(the model to begin from, its sizes with those that the command line names). Raises UsageError for another architecture."""
+    found = load_model(reference).model
+    if found.config.model_type != name:
+        raise UsageError(f"--from {reference}: is a {found.config.model_type}, not a {name}")
+    sizes = {key: value for key, value in found.config.to_dict().items() if key not in ("dim", "expert")}
+    return found, {**sizes, **given}
+
+
+def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | None) -> dict[str, Recipe]:
+    """Every architecture's recipe with the options given that it has; `--preset seed` is one of the four seeds alone."""
+    out = {}
+    for name in trained():
+        if preset_name is not None and preset_name not in architecture(name).presets:
+            continue
+        model = architecture(name)
+        own = {field.name for of in (model.config_class, TrainConfig) for field in fields(of)}
+        own -= {*model.unused_options}
+        out[name] = recipe(
+            name, {key: value for key, value in given.items() if key in own}, config, preset_name
+        )
+    return out
+
+
+def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None) -> Recipe:
+    """A new run's, in layers: the defaults, the preset over them, the file over that, what is given over all."""
+    file_train, file_sizes, named = read_toml(config) if config is not None else ({}, {}, None)
+    name = model or named
+    if name is None:
+        raise UsageError(f"which model? lvm train MODEL, one of {', '.join(trained())}")
+    kind = architecture(name)
+    if kind.task == "fitted":
+        raise UsageError(
+            f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, "
+            "or lvm eval lag-filter"
+        )
+    own = {field.name for field in fields(kind.config_class)} - {"dim"}
+    given_sizes = {key: value for key, value in given.items() if key in own}
+    given_train = {key: value for key, value in given.items() if key not in own}
+    sizes = {**file_sizes, **given_sizes}
+    preset_train, preset_sizes = preset(preset_name or "best", kind.config_class.from_dict(sizes))
+    plain = TrainConfig.from_dict(preset_train).to_dict()
+    # A run's own config.toml names every option; one that means nothing to the model may stand at its default.
+    unused = [
+        key for key in kind.unused_options if key in given or file_train.get(key, plain[key]) != plain[key]
+    ]
+    unknown = [key for key in given_train if key not in plain]
+    if unused or unknown:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in sorted([*unused, *unknown]))
+        raise UsageError(f"{flags}: not an option of {name}, which has {', '.join(sorted(own))}")
+    train = {**preset_train, **file_train, **given_train}
+    return Recipe(name, {**preset_sizes, **sizes}, TrainConfig.from_dict(train))
+
+
+def given_options(
+    model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None
+) -> dict[str, Any]:
+    """Every option that the command line names, by field, for a run that has options already."""
+    values, sizes, named = read_toml(config) if config is not None else ({}, {}, None)
+    out = {**({"preset": preset_name} if preset_name else {}), **values, **sizes, **given}
+    name = model or named
+    return out if name is None else {"model_type": name, **out}
+
+
+def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+    """(training options, model sizes, model's name) of a TOML file. Raises InvalidFile where it does not parse."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InvalidFile(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InvalidFile(f"{path}: not a TOML file ({error})") from None
+    sizes = values.pop("model", {})
+    if isinstance(sizes, str):
+        return values, {}, sizes
+    if not isinstance(sizes, dict):
+        raise UsageError(f'{path}: [model] must be a table, or model = "name"')
+    known = sorted(
+        {"model_type", *(f.name for name in trained() for f in fields(architectures()[name].config_class))}
+    )
+    for key in sizes:
+        if key not in known:
+            raise UsageError(f"{path}: unknown key '{key}' in [model].{nearest(key, known)}")
+    sizes.pop("dim", None)
+    return values, sizes, sizes.pop("model_type", None)
+
+
+def choose_device(name: str | None) -> None:
+    """Raises UsageError for an unknown device or one that is not here."""
+    from mlx_lvm.core.mac_cpu import use_mac_cpu
+    from mlx_lvm.core.mlx import mx
+
+    if name is None:
+        return
+    if name not in ("cpu", "gpu"):
+        raise UsageError(f"unknown device '{name}'; expected cpu or gpu")
+    kind = mx.cpu if name == "cpu" else mx.gpu
+    if not mx.is_available(kind):
+        raise UsageError("no GPU that MLX can use here; omit --device or pass --device cpu")
+    mx.set_default_device(kind)
+    if kind == mx.cpu and (note := use_mac_cpu()):
+        print(f"note: {note}", file=sys.stderr)
+
+
+def model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with one parameter per declared option in place of **options."""
+    kept = [
+        p
+        for p in inspect.signature(command, eval_str=True).parameters.values()
+        if p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    parameters = kept[:1] + _option_parameters() + kept[1:]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+app.command(help=HELP)(model_options(train))

@@ -1,0 +1,153 @@
+"""Several trainings of one command: every architecture on equal terms, or one with several seeds.
+
+What is to be trained is written to `plan.json` first, so that `lvm train --resume FOLDER` goes on where a
+stop left it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlx_lvm.cli.shared.common import Output
+from mlx_lvm.cli.work.compare import show
+from mlx_lvm.cli.work.train_one import resume_locked, run
+from mlx_lvm.core.files import read_json, write_json
+from mlx_lvm.data.sampling import load_or_sample
+from mlx_lvm.errors import InvalidFile, IOFailed, LvmError
+from mlx_lvm.evaluation.leaderboard import compare
+from mlx_lvm.hub.load import load_model
+from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.distributed import Group
+from mlx_lvm.training.run import CONFIG, claim
+from mlx_lvm.training.session import start_run
+
+PLAN, SUMMARY = "plan.json", "summary.json"
+
+
+class Recipe(NamedTuple):
+    """All that a new run is made of: an architecture's name, its own options by field, training options."""
+
+    model: str
+    sizes: dict[str, Any]
+    train: TrainConfig
+
+
+def train_many(
+    recipes: dict[str, Recipe],
+    kind: str,
+    folder: Path | None,
+    group: Group,
+    out: Output,
+    report_to: str | None,
+) -> dict[str, Any]:
+    """The runs in folders of their names, then what they say together. `kind`: "all" or "seeds".
+
+    Raises IOFailed where the folder holds a plan or a run already.
+    """
+    first = next(iter(recipes.values()))
+    if folder is None:
+        folder = (
+            claim("all" if kind == "all" else first.model, Path(first.train.corpus).stem)
+            if group.rank == 0
+            else Path("runs")
+        )
+    if group.rank == 0:
+        if (folder / PLAN).exists() or (folder / CONFIG).exists():
+            raise IOFailed(
+                f"{folder}: already holds runs. Go on with `lvm train --resume {folder}`, or name another "
+                "--out."
+            )
+        runs = {
+            key: {"model": recipe.model, "sizes": recipe.sizes, "train": recipe.train.to_dict()}
+            for key, recipe in recipes.items()
+        }
+        write_json(folder / PLAN, {"kind": kind, "runs": runs})
+    return _train(recipes, kind, folder, group, out, report_to)
+
+
+def resume_many(folder: Path, group: Group, out: Output, report_to: str | None) -> dict[str, Any]:
+    """What a plan has left over. Raises InvalidFile where the plan does not parse."""
+    text = json.dumps(read_json(folder / PLAN)) if group.rank == 0 else ""
+    try:
+        plan = json.loads(group.broadcast_text(text))
+        recipes = {
+            key: Recipe(one["model"], one["sizes"], TrainConfig.from_dict(one["train"]))
+            for key, one in plan["runs"].items()
+        }
+        return _train(recipes, plan["kind"], folder, group, out, report_to)
+    except (LvmError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, LvmError) and not isinstance(error, InvalidFile):
+            raise
+        raise InvalidFile(f"{folder / PLAN}: {error}") from None
+
+
+def _train(
+    recipes: dict[str, Recipe], kind: str, folder: Path, group: Group, out: Output, report_to: str | None
+) -> dict[str, Any]:
+    summaries = {}
+    for key, recipe in recipes.items():
+        done = (folder / key / SUMMARY).exists() if group.rank == 0 else False
+        if group.any(done):
+            summaries[key] = read_json(folder / key / SUMMARY) if group.rank == 0 else {}
+            out.say(f"{key}: finished before, {folder / key}")
+            continue
+        begun = group.any((folder / key / CONFIG).exists() if group.rank == 0 else False)
+        trainer = (
+            resume_locked(folder / key, {}, False, group)
+            if begun
+            else start_run(*recipe, folder / key, group)
+        )
+        summaries[key] = run(trainer, out, report_to=report_to, again=folder)
+    if group.rank:
+        return {}
+    config = next(iter(recipes.values())).train
+    return _leaderboard(folder, summaries, config, out) if kind == "all" else _spread(folder, summaries, out)
+
+
+def _leaderboard(folder: Path, summaries: dict[str, Any], config: TrainConfig, out: Output) -> dict[str, Any]:
+    with out.notes.status("") as status:
+        data = load_or_sample(config.corpus, config.context, config.split_seed)
+        result = compare(
+            [load_model(folder / name) for name in summaries], data, progress=lambda line: status.update(line)
+        )
+    out.say()
+    show(out, result)
+    return {"runs": list(summaries.values()), "comparison": result}
+
+
+def _spread(folder: Path, summaries: dict[str, Any], out: Output) -> dict[str, Any]:
+    """Mean and standard deviation of what the seeds reach."""
+    rows = {key.replace("-", " "): reached(summary) for key, summary in summaries.items()}
+    name = next(iter(summaries.values()))["model"]
+    table = np.array([list(row.values()) for row in rows.values()])
+    columns = list(next(iter(rows.values())))
+    mean, spread = table.mean(axis=0), table.std(axis=0, ddof=1)
+    cells = [
+        [label, *(f"{value:.4f}" for value in row)]
+        for label, row in zip([*rows, "mean", "std"], [*table, mean, spread], strict=True)
+    ]
+    out.table(f"{len(rows)} seeds of {name}", ["", *columns], cells, bold=len(rows))
+    return {
+        "run": str(folder),
+        "model": name,
+        "runs": list(summaries.values()),
+        "mean": dict(zip(columns, mean.tolist(), strict=True)),
+        "std": dict(zip(columns, spread.tolist(), strict=True)),
+    }
+
+
+def reached(summary: dict[str, Any]) -> dict[str, float]:
+    """What a run reached, in the figures that are compared across seeds."""
+    test = summary["test"]["metrics"][summary["test"]["model"]]
+    return {
+        "val cosine": summary["val_cosine"],
+        **({"val MRR": summary["val_mrr"]} if "val_mrr" in summary else {}),
+        "test cosine": test["cosine"],
+        "test centred": test["centred_cosine"],
+        "test MRR": test["centred"]["mrr"],
+        "test R@5": test["centred"]["recall_at_5"],
+    }

@@ -1,0 +1,151 @@
+"""`lvm tune`: search over the options of a training; ends with the command line that trains the best."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.cli.shared.progress import StopOnSignal
+from mlx_lvm.cli.work.train import choose_device, model_options, recipe
+from mlx_lvm.errors import UsageError
+from mlx_lvm.models import trained
+from mlx_lvm.training.run import Lock
+from mlx_lvm.training.tune import Search, best_of, open_study, plot, require_optuna, run_search, table
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+WORDS = {"centred_cosine": "centred cosine", "mrr": "MRR"}
+HELP = """Search over the options of a training by centred cosine on validation documents, by MRR for head retrieve; test documents are
+never looked at.
+
+Every option that is given is fixed; the others are chosen from the space that the options declare. A trial that lags behind
+the others ends early. Stop at any time: the same command goes on with the same study.
+
+Examples:  lvm tune amn --trials 20
+           lvm tune lstm --time 10m --epochs 5 --context 5
+"""
+
+
+def tune(
+    model: Annotated[str, typer.Argument(help=f"Architecture: {', '.join(trained())}.", show_default=False)],
+    *,
+    trials: Annotated[
+        int,
+        typer.Option(
+            "--trials", min=1, help="Finished trials that the study shall have.", rich_help_panel="Search"
+        ),
+    ] = 20,
+    time: Annotated[
+        str | None,
+        typer.Option("--time", help="End the search after so long (30s, 10m, 2h).", rich_help_panel="Search"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the study and its pictures. Default: runs/tune-<model>-<corpus>.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="cpu|gpu",
+            help="Default: the GPU where MLX has one.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    as_json: Json = False,
+    **options: Any,
+) -> None:
+    given = {name: value for name, value in options.items() if value is not None}
+    display = Output(as_json)
+    require_optuna()
+    seconds = duration(time)
+    choose_device(device)
+    name, sizes, base = recipe(model, given, None, None)
+    search = Search(name, base, sizes, frozenset(given))
+    words = WORDS[search.selection_metric]
+    folder = out or Path("runs") / f"tune-{name}-{Path(base.corpus).stem}"
+    with Lock(folder), StopOnSignal() as signals:
+        study = open_study(folder / "study.db", search)
+        display.say(
+            f"study {folder / 'study.db'}: {len(study.trials)} trials so far; searching {', '.join(search.space())}"
+        )
+        with display.notes.status("") as status:
+            whole = run_search(
+                study,
+                search,
+                trials,
+                seconds,
+                on_epoch=lambda number, record: status.update(
+                    f"trial {number}, epoch {record['epoch']}: {words} {record[f'val_{search.selection_metric}']:.4f}"
+                ),
+                on_trial=lambda record: display.say(trial_line(record)),
+                stop=lambda: bool(signals.received),
+            )
+        best = best_of(study)
+        if best is not None:
+            show(display, table(study), best, search.selection_metric)
+            display.say("pictures: " + ", ".join(str(path) for path in plot(study, folder)))
+            chosen = {key: best[key] for key in search.space()}
+            display.say(f"train the best: {search.command(chosen)}", style="bold")
+        else:
+            display.say("no trial has finished yet; the same command goes on")
+        display.result(
+            {
+                "study": str(folder / "study.db"),
+                "best": best,
+                "command": search.command(chosen) if best else None,
+                "trials": table(study),
+            }
+        )
+    if not whole:
+        raise typer.Exit(128 + signals.received)
+
+
+def trial_line(record: dict[str, Any]) -> str:
+    reached = f"{record['value']:.4f}" if record["value"] is not None else record["state"]
+    chosen = "  ".join(
+        f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+        for k, v in record.items()
+        if k not in ("trial", "state", "value")
+    )
+    return f"trial {record['trial']:>3}  {reached:>8}  {chosen}"
+
+
+def show(display: Output, rows: list[dict[str, Any]], best: dict[str, Any], figure: str) -> None:
+    """The ten trials that are best in the figure."""
+    ranked = sorted(
+        (row for row in rows if row[figure] is not None and row["state"] == "complete"),
+        key=lambda row: -row[figure],
+    )
+    cells = [
+        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()]
+        for row in ranked[:10]
+    ]
+    cut = sum(row["state"] == "pruned" for row in rows)
+    display.table(
+        f"{len(ranked)} finished trials, {cut} cut short; {WORDS[figure]} on validation documents",
+        list(best),
+        cells,
+        bold=0,
+    )
+
+
+def duration(text: str | None) -> float | None:
+    """Seconds. Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]+)([smh])", text.strip())
+    if match is None or not int(match.group(1)):
+        raise UsageError(f"--time {text}: expected a time such as 30s, 10m or 2h")
+    return float(match.group(1)) * {"s": 1, "m": 60, "h": 3600}[match.group(2)]
+
+
+app.command(help=HELP)(model_options(tune))

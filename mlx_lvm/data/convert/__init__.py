@@ -1,0 +1,1 @@
+"""Other people's files to a corpus: rows with document ids, windows folded back, titles."""

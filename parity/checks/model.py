@@ -1,0 +1,331 @@
+"""The checks of one subject: weights, forward and gradients. Each yields `Check`s, named model/check/parameters/execution/case/value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.parity.arbiter import (
+    GRADIENT_LIMIT,
+    LARGEST,
+    UNIT,
+    UNOBSERVABLE,
+    Around,
+    Check,
+    exact,
+    failed,
+    judge,
+    rms,
+    slack_of_sum,
+)
+from mlx_lvm.parity.sides import bridge
+from mlx_lvm.parity.sides.inputs import Case, random_case
+from mlx_lvm.parity.sides.kinks import NULL, settle_kinks
+from mlx_lvm.parity.sides.sides import Outputs, Sides, Subject, draw_cotangents, twin_gradients, twin_outputs
+from mlx_lvm.parity.sides.taps import first_divergence, tap_case
+from mlx_lvm.parity.twins import twin_class
+from mlx_lvm.parity.twins.base import Twin
+
+HEADROOM = 16  # gradients this far below the largest number of a format may be summed over a batch in it
+GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "in_proj": ("q", "k", "v")}
+
+
+def weights_checks(sides: Sides) -> Iterator[Check]:
+    """Names, shapes, dtype and every bit, on both sides after loading; bits survive the way there and back."""
+    subject, dtype = sides.subject, sides.dtype
+    head = f"{subject.name}/weights/{subject.parameters}/loaded"
+    model, twin = sides.mlx, sides.torch
+    held = dict(twin.named_parameters())
+    mine = model.weights()
+    buffers = model.buffers()
+    missing, extra = sorted(set(held) - set(mine)), sorted(set(mine) - set(held))
+    yield exact(
+        f"{head}/names",
+        not missing and not extra,
+        f"MLX lacks {missing}, torch lacks {extra}" if missing or extra else "",
+        compared=len(held),
+    )
+    expected = set(held) | set(buffers)
+    state = set(twin.state_dict())
+    yield exact(
+        f"{head}/state-dict",
+        state == expected,
+        f"differ: {sorted(state ^ expected)}" if state != expected else "",
+        compared=len(state),
+    )
+    count = sum(p.numel() for p in held.values())
+    yield exact(
+        f"{head}/count",
+        count == model.parameter_count(),
+        f"{count:,} parameters in torch, {model.parameter_count():,} in MLX",
+    )
+    for name in sorted(set(held) & set(mine)):
+        yield same_bits(
+            f"{head}/{name}", name, mine[name], held[name], subject.weights[name].astype(bridge.MLX[dtype])
+        )
+    for name, value in buffers.items():
+        yield from buffer_checks(f"{head}/{name}", name, value, subject)
+
+
+def same_bits(name: str, parameter: str, mlx: mx.array, tensor: torch.Tensor, source: mx.array) -> Check:
+    """One parameter: MLX, torch and the file hold the same shape, dtype and bits, and a round trip changes none."""
+    if (
+        tuple(mlx.shape) != tuple(tensor.shape)
+        or bridge.TORCH[str(mlx.dtype).removeprefix("mlx.core.")] != tensor.dtype
+    ):
+        return failed(
+            name, f"MLX {mlx.shape} {mlx.dtype}, torch {tuple(tensor.shape)} {tensor.dtype}", parameter
+        )
+    bits = [
+        _bits(value) for value in (mlx, bridge.to_mlx(tensor), source, bridge.to_mlx(bridge.to_torch(mlx)))
+    ]
+    differ = [int((other != bits[0]).sum()) for other in bits[1:]]
+    note = f"{max(differ)} of {bits[0].size} elements differ in their bits" if any(differ) else ""
+    return exact(name, not any(differ), note, "" if not any(differ) else parameter, compared=bits[0].size)
+
+
+def _bits(value: mx.array) -> np.ndarray:
+    return np.array(value.view({2: mx.uint16, 4: mx.uint32}[value.dtype.size]))
+
+
+def buffer_checks(head: str, name: str, value: mx.array, subject: Subject) -> Iterator[Check]:
+    """A table that both sides compute: MLX's against the twin's own, which is made in float64 and rounded once.
+
+    A float32 angle of up to 100 is off by 100 u or so, and so is its sine.
+    """
+    own = dict(twin_class(subject.config.model_type)(subject.config).named_buffers())
+    if name not in own or tuple(own[name].shape) != tuple(value.shape):
+        yield failed(head, f"torch has no table '{name}' of shape {tuple(value.shape)}", name)
+        return
+    error = float(np.abs(bridge.to_float64(value) - bridge.to_float64(own[name])).max())
+    bound = 4 * value.shape[1] * UNIT["float32"]
+    passed = error <= bound
+    yield Check(
+        head,
+        "equivalent" if passed else "MLX inaccurate",
+        passed,
+        error / bound,
+        error,
+        0.0,
+        error,
+        bound,
+        value.size,
+        first_divergence="" if passed else name,
+    )
+
+
+def forward_checks(
+    sides: Sides, cases: Iterable[Case], modes: tuple[str, ...] = ("eager",)
+) -> Iterator[Check]:
+    """Every field of the prediction on every case."""
+    sides.require_evaluation()
+    subject = sides.subject
+    for case in cases:
+        with np.errstate(all="ignore"):
+            torch_out, truth = sides.torch_forward(case.context), sides.truth_forward(case.context)
+            around = _once(partial(sides.around, twin_outputs, sides.mlx_forward, case.context, truth))
+            for mode in modes:
+                out = sides.mlx_forward(case.context, compiled=mode == "compiled")
+                head = f"{subject.name}/forward/{subject.parameters}/{mode}/{case.name}"
+                found = list(compare(head, out, torch_out, truth, sides.dtype, around, case.finite))
+                if not all(check.passed for check in found):
+                    where = blame(sides, case)
+                    found = [
+                        check
+                        if check.passed
+                        else replace(check, first_divergence=where, source=(subject, case))
+                        for check in found
+                    ]
+                yield from found
+
+
+def blame(sides: Sides, case: Case) -> str:
+    """The first place that parts: on an ordinary input where one shows it, else on the case that failed."""
+    if sides.parts_at is None:
+        sides.parts_at = first_divergence(tap_case(sides, random_case(case.context.shape[2], 3, 5, 0)))
+    return sides.parts_at or first_divergence(tap_case(sides, case))
+
+
+def compare(
+    head: str,
+    mlx: Outputs,
+    torch: Outputs,
+    truth: Outputs,
+    dtype: str,
+    around: Callable[[str], Callable[[], Around]],
+    must_observe: bool,
+) -> Iterator[Check]:
+    if set(mlx) != set(truth):
+        yield failed(f"{head}/fields", f"only one side has: {', '.join(sorted(set(mlx) ^ set(truth)))}")
+    for name in truth:
+        if name in mlx:
+            yield judge(
+                f"{head}/{name}",
+                mlx[name],
+                torch[name],
+                truth[name],
+                dtype,
+                around=around(name),
+                must_observe=must_observe,
+            )
+
+
+def _once(measure: Callable[[], dict[str, Around]]) -> Callable[[str], Callable[[], Around]]:
+    """`measure` runs once, when the first value asks, and serves all values of a case."""
+    found: dict[str, Around] = {}
+
+    def of(name: str) -> Callable[[], Around]:
+        def ask() -> Around:
+            if not found:
+                found.update(measure())
+            return found[name]
+
+        return ask
+
+    return of
+
+
+def gradient_checks(
+    sides: Sides, cases: Iterable[Case], modes: tuple[str, ...] = ("eager",)
+) -> Iterator[Check]:
+    """The gradient of every parameter and of the input; stacked gates are judged one by one.
+
+    Cases with NaN, Inf or overflow are left out: one bad window makes every gradient of its batch NaN.
+    """
+    sides.require_evaluation()
+    for case in cases:
+        if case.finite:
+            with np.errstate(all="ignore"):
+                yield from _gradient_case(sides, case, modes)
+
+
+def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator[Check]:
+    cotangents = draw_cotangents((case.context.shape[0], case.context.shape[2]))
+    torch_out = split_gates(sides.torch_gradients(case.context, cotangents))
+    truth = split_gates(sides.truth_gradients(case.context, cotangents))
+
+    def run(model: Twin, x: torch.Tensor) -> Outputs:
+        return split_gates(twin_gradients(model, x, sides.rounded(cotangents)))
+
+    def mlx_run(x: np.ndarray) -> Outputs:
+        return split_gates(sides.mlx_gradients(x, cotangents))
+
+    if any(np.abs(g).max(initial=0) > LARGEST[sides.dtype] / HEADROOM for g in truth.values()):
+        # The gradient of normalising a vector of zeros is 1 / eps: float16 cannot hold it, nor sums of what follows from it.
+        head = f"{sides.subject.name}/gradients/{sides.subject.parameters}"
+        yield Check(
+            f"{head}/eager/{case.name}/all",
+            UNOBSERVABLE,
+            True,
+            note=f"a gradient beyond the range of {sides.dtype}",
+        )
+        return
+    null = null_gradients(sides, case, truth, run)
+    largest = max((rms(g) for name, g in truth.items() if name != "input"), default=0.0)
+    denormal = bool(0 < np.abs(case.context).max() < np.finfo(np.float32).tiny)
+    for mode in modes:
+        out = split_gates(sides.mlx_gradients(case.context, cotangents, compiled=mode == "compiled"))
+        head = f"{sides.subject.name}/gradients/{sides.subject.parameters}/{mode}/{case.name}"
+        if set(out) != set(truth):
+            yield failed(f"{head}/names", f"only one side has: {', '.join(sorted(set(out) ^ set(truth)))}")
+
+        def verdicts(truth: Outputs, note: str = "", out: Outputs = out, head: str = head) -> list[Check]:
+            around = _once(lambda: sides.around(run, mlx_run, case.context, truth))
+            found = []
+            for name in truth.keys() & out.keys():
+                if (
+                    name in null and denormal
+                ):  # a BLAS may flush such inputs to zero, and nothing else is left of these
+                    found.append(
+                        Check(
+                            f"{head}/{name}",
+                            UNOBSERVABLE,
+                            True,
+                            note="zero by mathematics, of denormal inputs",
+                        )
+                    )
+                    continue
+                scale = largest if name in null else 0.0
+                terms = (
+                    case.context.shape[0] * case.context.shape[2]
+                )  # that cancel in a number which is zero by mathematics
+                options = {
+                    "around": around(name),
+                    "must_observe": True,
+                    "scale": scale,
+                    "slack": slack_of_sum(terms, sides.dtype) if scale and truth[name].size == 1 else 1.0,
+                    "limit": GRADIENT_LIMIT[sides.dtype],
+                }
+                found.append(
+                    judge(f"{head}/{name}", out[name], torch_out[name], truth[name], sides.dtype, **options)  # type: ignore[arg-type]
+                )
+            return [replace(check, note=check.note or note) for check in found]
+
+        checks = verdicts(truth)
+        if not all(check.passed for check in checks):
+            other, flipped = settle_kinks(sides, case, run, out, truth)
+            if flipped:
+                checks = verdicts(
+                    other,
+                    f"{flipped} relu units lie within rounding of their kink; the truth takes MLX's side there",
+                )
+        order = list(truth)
+        checks.sort(key=lambda check: order.index(check.name.rpartition("/")[2]))
+        failures = [check for check in checks if not check.passed]
+        if (
+            failures
+        ):  # in the forward pass, or else in the backward pass, which meets the last parameter first
+            where = blame(sides, case) or f"gradient of {failures[-1].name.rpartition('/')[2]}"
+            checks = [
+                c if c.passed else replace(c, first_divergence=where, source=(sides.subject, case))
+                for c in checks
+            ]
+        yield from checks
+
+
+def split_gates(values: Outputs) -> Outputs:
+    """Stacked parameters by their parts: `weight_ih_l0[f]`, `in_proj_bias[k]`."""
+    out: Outputs = {}
+    for name, value in values.items():
+        parts = gates_of(name)
+        if parts:
+            out.update(
+                {
+                    f"{name}[{part}]": piece
+                    for part, piece in zip(parts, np.split(value, len(parts)), strict=True)
+                }
+            )
+        else:
+            out[name] = value
+    return out
+
+
+def gates_of(name: str) -> tuple[str, ...]:
+    """The gates stacked in a parameter, in torch's order; none for any other parameter."""
+    layer, _, last = name.rpartition(".")
+    if last.startswith("in_proj"):
+        return GATES["in_proj"]
+    if last.startswith(("weight_ih", "weight_hh", "bias_ih", "bias_hh")):
+        return GATES["gru" if layer.endswith("gru") else "lstm"]
+    return ()
+
+
+def null_gradients(sides: Sides, case: Case, truth: Outputs, run: Callable) -> set[str]:
+    """Parameters whose gradient is zero by mathematics and rounding noise in float64.
+
+    Noise is told from a small gradient by moving the inputs by 1e-15: noise changes altogether, a gradient does not.
+    What is smaller than float64's rounding of the others is noise in any case: a saturated softmax leaves such rests.
+    """
+    sizes = {name: rms(value) for name, value in truth.items()}
+    largest = max((size for size in sizes.values() if np.isfinite(size)), default=0.0)
+    suspects = {name for name, size in sizes.items() if size <= NULL * largest}
+    if not suspects or largest == 0.0:
+        return set()
+    moved = sides.noise(run, case.context, truth)
+    rest = largest * 2.0**-53
+    return {name for name in suspects if sizes[name] <= rest or moved[name] > 0.1 * sizes[name]}

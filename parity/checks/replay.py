@@ -1,0 +1,219 @@
+"""What training is made of, each alone, replayed over recorded numbers: AdamW, clipping, the schedule and the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from mlx_lvm.core.mlx import mx
+from mlx_lvm.models import normalize
+from mlx_lvm.models.base import Prediction as MlxPrediction
+from mlx_lvm.parity.arbiter import UNIT, Around, Check, exact, judge, rms, slack_of_sum
+from mlx_lvm.parity.sides import bridge
+from mlx_lvm.parity.twins import losses as torch_losses
+from mlx_lvm.parity.twins.base import Prediction
+from mlx_lvm.training import losses as mlx_losses
+from mlx_lvm.training import optimizer
+from mlx_lvm.training.schedule import Plateau
+
+STEPS = 10_000
+SHAPES = {"matrix.weight": (6, 5), "vector.bias": (7,), "norm.weight": (4,)}
+LR, DECAY, CLIP = 5e-4, 0.01, 1.0
+
+
+def recorded_gradients(steps: int, seed: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Gradients over the whole range: ordinary, exactly zero, far above the clip, and far below Adam's epsilon."""
+    draw = np.random.default_rng([seed, steps])
+    for step in range(steps):
+        scale = np.float32(10.0 ** draw.uniform(-3, 1))
+        if step % 97 == 13:
+            scale = np.float32(draw.choice([0.0, 1e-30, 1e-12, 1e6, 1e15]))
+        yield {
+            name: (draw.standard_normal(shape) * scale).astype(np.float32) for name, shape in SHAPES.items()
+        }
+
+
+def replay_checks(steps: int = STEPS) -> Iterator[Check]:
+    """All of them."""
+    yield from optimizer_checks(steps)
+    yield schedule_check(steps)
+    yield from loss_checks()
+
+
+def optimizer_checks(steps: int = STEPS) -> Iterator[Check]:
+    """Clip and AdamW with a changing learning rate: weights and moments after `steps` steps, and every norm on the way."""
+    start = {
+        name: np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+        for name, shape in SHAPES.items()
+    }
+    mine = _mlx_optimizer(start, steps)
+    float32, float64 = (_torch_optimizer(start, steps, dtype) for dtype in (torch.float32, torch.float64))
+    for name in float64:
+        yield judge(
+            f"optimiser/replay/alone/{steps:,} steps/{name}",
+            mine[name],
+            float32[name],
+            float64[name],
+            "float32",
+            must_observe=True,
+        )
+
+
+def _rate(step: int) -> float:
+    return LR * 0.5 ** (step // 2500)
+
+
+def _mlx_optimizer(start: dict[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
+    weights = {name: mx.array(value) for name, value in start.items()}
+    moments = optimizer.zero_moments(weights)
+
+    @mx.compile
+    def step(weights: dict, moments: dict, gradients: dict, coefs: mx.array) -> tuple:
+        norm = optimizer.gradient_norm(gradients)
+        return (
+            *optimizer.adamw(weights, optimizer.clip_gradients(gradients, norm, CLIP), moments, coefs),
+            norm,
+        )
+
+    norms = []
+    for number, gradients in enumerate(recorded_gradients(steps)):
+        given = {name: mx.array(value) for name, value in gradients.items()}
+        weights, moments, norm = step(
+            weights, moments, given, optimizer.coefficients(_rate(number), DECAY, number + 1)
+        )
+        mx.eval(weights, moments, norm)
+        norms.append(norm)
+    out = {f"weights/{name}": bridge.to_float64(value) for name, value in weights.items()}
+    for part in ("first", "second"):
+        out.update({f"{part}/{name}": bridge.to_float64(value) for name, value in moments[part].items()})
+    return {**out, "log norms": np.log(np.maximum(np.array(mx.stack(norms), dtype=np.float64), 1e-37))}
+
+
+def _torch_optimizer(start: dict[str, np.ndarray], steps: int, dtype: torch.dtype) -> dict[str, np.ndarray]:
+    weights = {
+        name: torch.nn.Parameter(torch.from_numpy(value).to(dtype, copy=True))
+        for name, value in start.items()
+    }
+    adamw = torch.optim.AdamW(weights.values(), lr=LR, weight_decay=DECAY)
+    norms = []
+    for number, gradients in enumerate(recorded_gradients(steps)):
+        for name, value in gradients.items():
+            weights[name].grad = torch.from_numpy(value).to(dtype)
+        norms.append(torch.nn.utils.clip_grad_norm_(weights.values(), CLIP))
+        adamw.param_groups[0]["lr"] = _rate(number)
+        adamw.step()
+    out = {f"weights/{name}": bridge.to_float64(value) for name, value in weights.items()}
+    for part, key in (("first", "exp_avg"), ("second", "exp_avg_sq")):
+        out.update(
+            {f"{part}/{name}": bridge.to_float64(adamw.state[value][key]) for name, value in weights.items()}
+        )
+    return {**out, "log norms": np.log(np.maximum(bridge.to_float64(torch.stack(norms)), 1e-37))}
+
+
+def schedule_check(steps: int = STEPS) -> Check:
+    """Reduce-on-plateau over recorded losses: the same learning rate, to the bit, after each; cuts that stop at the smallest."""
+    draw = np.random.default_rng(11)
+    rounds, differ, cuts = 10, 0, 0
+    for seed in range(rounds):
+        schedule = Plateau(LR, 0.5, seed % 4)
+        adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=LR)
+        theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(adamw, factor=0.5, patience=seed % 4)
+        loss = 1.0
+        for _ in range(steps // rounds):
+            loss *= float(draw.choice([1.0, 1 - 0.9e-4, 1 - 1.1e-4, 0.98, 1.01, 1.02]))
+            before = schedule.lr
+            schedule.observe(loss)
+            theirs.step(loss)
+            cuts += schedule.lr != before
+            differ += schedule.lr != adamw.param_groups[0]["lr"]
+    return exact(
+        f"schedule/replay/alone/{steps:,} epochs/lr",
+        not differ and cuts > 0,
+        f"{differ} rates differ" if differ else f"{cuts} cuts",
+        compared=steps,
+    )
+
+
+def loss_checks(seeds: int = 3) -> Iterator[Check]:
+    """Every loss and its gradient by the raw prediction."""
+    for seed in range(seeds):
+        draw = np.random.default_rng([seed, 21])
+        base = draw.standard_normal((12, 40))
+        near = base + 0.3 * draw.standard_normal(base.shape)
+        pairs = {
+            "ordinary": (near, base),
+            "large": (near * 1e4, base * 3),
+            "small": (near * 1e-4, base),
+            "collapsed": (np.repeat(near[:1], 12, axis=0) + 1e-3 * draw.standard_normal(base.shape), base),
+            "opposite": (-base + 1e-2 * draw.standard_normal(base.shape), base),
+            "one window": (near[:1], base[:1]),
+        }
+        for case, (raw, target) in pairs.items():
+            for name in mlx_losses.LOSS_FUNCTIONS:
+                yield from _loss_case(
+                    f"losses/replay/alone/each/{case}-{seed}",
+                    name,
+                    raw.astype(np.float32),
+                    target.astype(np.float32),
+                )
+
+
+def _loss_case(head: str, name: str, raw: np.ndarray, target: np.ndarray) -> Iterator[Check]:
+    def mine(raw: mx.array) -> mx.array:
+        return mlx_losses.total_loss({name: 0.5}, 0.07)(MlxPrediction(raw, normalize(raw)), mx.array(target))
+
+    found = [bridge.to_float64(part).reshape(-1) for part in mx.value_and_grad(mine)(mx.array(raw))]
+    truth, other = (
+        _torch_loss(name, raw, target, torch.float64),
+        _torch_loss(name, raw, target, torch.float32),
+    )
+    for k, part in enumerate(("value", "gradient")):
+        flat = float(np.abs(truth[k]).max()) < 1e-13  # one window has no spread, and no other to tell it from
+        yield judge(
+            f"{head}/{name} {part}",
+            found[k],
+            other[k],
+            truth[k],
+            "float32",
+            around=lambda k=k: _around(name, raw, target, truth[k], k),  # type: ignore[misc]
+            must_observe=True,
+            scale=float(1 / np.abs(raw).max()) if flat else 0.0,
+            slack=slack_of_sum(raw.size) if k == 0 else 1.0,
+        )
+
+
+def _torch_loss(
+    name: str, raw: np.ndarray, target: np.ndarray, dtype: torch.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Value and gradient."""
+    x = torch.from_numpy(raw).to(dtype).requires_grad_()
+    prediction = Prediction(x, torch.nn.functional.normalize(x, dim=-1))
+    loss = torch_losses.total({name: 0.5}, prediction, torch.from_numpy(target).to(dtype), 0.07)
+    loss.backward()
+    assert x.grad is not None
+    return bridge.to_float64(loss).reshape(-1), bridge.to_float64(x.grad).reshape(-1)
+
+
+def _around(name: str, raw: np.ndarray, target: np.ndarray, truth: np.ndarray, k: int) -> Around:
+    draw = np.random.default_rng(1)
+
+    def shaken(value: np.ndarray, units: float) -> np.ndarray:
+        return value.astype(np.float64) * (1 + units * UNIT["float32"] * draw.uniform(-1, 1, value.shape))
+
+    moved = error = 0.0
+    for _ in range(4):
+        reach = float(np.sqrt(raw.shape[1]))
+        moved = max(
+            moved, rms(_torch_loss(name, shaken(raw, reach), shaken(target, reach), torch.float64)[k] - truth)
+        )
+        near = shaken(raw, 4).astype(np.float32)
+        error = max(
+            error,
+            rms(
+                _torch_loss(name, near, target, torch.float32)[k]
+                - _torch_loss(name, near, target, torch.float64)[k]
+            ),
+        )
+    return Around(moved, error)

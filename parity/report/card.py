@@ -1,0 +1,31 @@
+"""The parity section of a model card: what an export says about itself."""
+
+from __future__ import annotations
+
+from mlx_lvm.hub.load import Loaded
+from mlx_lvm.parity.report.report import COLUMNS, rows, setting
+from mlx_lvm.parity.run import Plan, run, subject_of
+
+
+def parity_section(loaded: Loaded) -> str:
+    """Markdown of the quick checks on a model's float32 weights. Holds no timing, so that a card has the same bytes again.
+
+    `mlx_lvm.parity.sides.setup.prepare` must have been called before the model was loaded.
+    """
+    report = run([subject_of(loaded)], Plan())
+    about, limit = setting(report), setting(report)["largest_ratio"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return "\n".join(
+        [
+            "## Parity with PyTorch",
+            "",
+            f"{'Passed' if report.passed else '**FAILED**'}: {len(report.checks):,} comparisons of MLX and PyTorch on these weights, "
+            f"both against PyTorch in float64, {len(report.failures)} failed ({versions}; {about['machine']}, {about['device']}).",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "|---|" + "---:|" * (len(COLUMNS) - 1),
+            *("| " + " | ".join(row.cells(limit)) + " |" for row in rows(report.checks)),
+            "",
+            "Measured with `lvm parity MODEL`.",
+        ]
+    )
