@@ -1,10 +1,12 @@
-"""What an evaluation costs at scale: every closed form on a million vectors, and exact retrieval in a large pool.
+"""What an evaluation costs at scale: every closed form on a million vectors, and exact retrieval in a large
+pool.
 
     python benchmarks/evaluation.py closed-forms --vectors 1000000
     python benchmarks/evaluation.py retrieval --candidates 200000 --queries 10000
 
-Vectors are drawn (768 dimensions, stored as I8, documents of 20 to 180 chunks around a topic that drifts). Prints seconds
-for each closed form and the most memory that the process had resident; the vectors themselves are counted in.
+Vectors are drawn (768 dimensions, stored as I8, documents of 20 to 180 chunks around a topic that drifts).
+Prints seconds for each closed form and the most memory that the process had resident; the vectors themselves
+are counted in.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ def closed_forms(count: int) -> None:
     corpus = drawn_corpus(count)
     parts = split_corpus(corpus, 0)
     print(
-        f"{count:,} x {DIM} I8, {len(parts.train):,} training documents; {peak()} resident with the corpus made"
+        f"{count:,} x {DIM} I8, {len(parts.train):,} training documents; {peak()} resident with the corpus "
+        "made"
     )
     fit_baselines(corpus, parts.train[:20], parts.val[:20], 5)  # kernels are compiled
     began = time.perf_counter()
@@ -74,7 +77,8 @@ def closed_forms(count: int) -> None:
     at = time.perf_counter()
     fit_baselines(corpus, parts.train, parts.val, 5)
     print(
-        f"{'all together':22} {time.perf_counter() - at:7.1f} s, {peak()} at most; {time.perf_counter() - began:.0f} s in all"
+        f"{'all together':22} {time.perf_counter() - at:7.1f} s, {peak()} at most; "
+        f"{time.perf_counter() - began:.0f} s in all"
     )
 
 
@@ -88,7 +92,8 @@ def retrieval(candidates: int, queries: int) -> None:
     found = ranks(pool, scored.truth())
     assert (found == 1).all()  # the truth itself as the query
     print(
-        f"{queries:,} queries in {candidates:,} candidates: {time.perf_counter() - at:.1f} s, {before} before, {peak()} at most"
+        f"{queries:,} queries in {candidates:,} candidates: {time.perf_counter() - at:.1f} s, {before} "
+        f"before, {peak()} at most"
     )
 
 

@@ -1,7 +1,8 @@
-"""The coefficients in `mlx_lvm/core/activations.py`, fitted here in float64; how far off the functions are in float32, and how fast.
+"""The coefficients in `mlx_lvm/core/activations.py`, fitted here in float64; how far off the functions are in
+float32, and how fast.
 
-Lawson's method: least squares on Chebyshev nodes, the weights raised where the error is large until the largest relative error
-is about as small as it can be.
+Lawson's method: least squares on Chebyshev nodes, the weights raised where the error is large until the
+largest relative error is about as small as it can be.
 
     python benchmarks/functions.py        (needs scipy for erfcx)
 """
@@ -46,7 +47,9 @@ def fit(
     below: int,
     size: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P [above + 1] and Q [below + 1] with Q(0) = 1 on [low, high], of least largest error against size(x)."""
+    """P [above + 1] and Q [below + 1] with Q(0) = 1 on [low, high], of least largest error against
+    size(x).
+    """
     x = (low + high) / 2 - (high - low) / 2 * np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)
     scale = max(abs(low), abs(high))
     t, y = x / scale, f(x)
@@ -89,7 +92,8 @@ def main() -> None:
     ):
         off = np.abs(np.array(function(mx.array(x))) - truth) / size
         print(
-            f"{name}: off by {off.max():.1e} at most, {off.mean():.1e} in the middle; half a unit in the last place is 6e-8 or less"
+            f"{name}: off by {off.max():.1e} at most, {off.mean():.1e} in the middle; half a unit in the "
+            "last place is 6e-8 or less"
         )
 
     x = mx.random.normal((TIMED,))

@@ -1,11 +1,13 @@
-"""MLX against torch on the same GPU: forward pass and training step of every model, in float32, with TF32, and in bfloat16.
+"""MLX against torch on the same GPU: forward pass and training step of every model, in float32, with TF32,
+and in bfloat16.
 
-    python benchmarks/gpu.py --out benchmarks/gpu.json          # an hour, most of it torch.compile; --no-compile takes minutes
-    python benchmarks/gpu.py --table benchmarks/gpu.json        # the table again, without a GPU
+    python benchmarks/gpu.py --out benchmarks/gpu.json    # an hour; --no-compile takes minutes
+    python benchmarks/gpu.py --table benchmarks/gpu.json  # the table again, without a GPU
 
-The programs are those of `lvm bench`: MLX's compiled one and torch's eager and compiled ones take turns, each side in a process
-of its own. Every row is written when it is measured, and a second run measures only what the file lacks, on the same device and
-versions or not at all. --device cpu tries the script where there is no GPU; such figures say nothing about one.
+The programs are those of `lvm bench`: MLX's compiled one and torch's eager and compiled ones take turns, each
+side in a process of its own. Every row is written when it is measured, and a second run measures only what
+the file lacks, on the same device and versions or not at all. --device cpu tries the script where there is no
+GPU; such figures say nothing about one.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def table(found: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        "| model | precision | task | batch | MLX ms | torch eager ms | torch.compile ms | MLX / eager | MLX / compile |",
+        "| model | precision | task | batch | MLX ms | torch eager ms | torch.compile ms | MLX / eager | MLX "
+        "/ compile |",
         "|" + "---|" * 9,
     ]
     for row in sorted(found["rows"], key=key):
@@ -87,7 +90,9 @@ def aims(found: dict[str, Any]) -> list[str]:
 
 
 def measure(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
-    """What `found` lacks, into it and its file. Raises SetupInvalid where the file is of another device or version."""
+    """What `found` lacks, into it and its file. Raises SetupInvalid where the file is of another device or
+    version.
+    """
     for precision in arguments.precisions:
         dtype, tf32 = PRECISIONS[precision]
         for model in arguments.models:
@@ -105,7 +110,8 @@ def measure(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
                 with Bench(SIDES, options) as timing:
                     if found["about"] not in ({}, timing.about):
                         raise SetupInvalid(
-                            f"{arguments.out} is of {found['about']}, this is {timing.about}: choose another --out"
+                            f"{arguments.out} is of {found['about']}, this is {timing.about}: choose another "
+                            "--out"
                         )
                     found["about"] = timing.about
 

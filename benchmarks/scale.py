@@ -1,11 +1,13 @@
-"""Cost of an AMN training step against the corpus' size, the context's length and the vectors' width; memory beside it.
+"""Cost of an AMN training step against the corpus' size, the context's length and the vectors' width; memory
+beside it.
 
     python benchmarks/scale.py --out benchmarks/scale.json --plot benchmarks/scale.svg
 
-Vectors are drawn at random and stored as the corpora are, I8 with a scale a row: what they say does not matter here, where
-they lie does. Contexts are gathered from anywhere in the corpus, so that a step whose cost grew with it would show.
-Settings take turns with the usual one, a few steps each; a ratio is the median of those of the rounds, so that a machine that
-is busy for a while spoils a round and not the figure. 10^7 vectors are 7.7 GB, and need twice that while they are drawn.
+Vectors are drawn at random and stored as the corpora are, I8 with a scale a row: what they say does not
+matter here, where they lie does. Contexts are gathered from anywhere in the corpus, so that a step whose cost
+grew with it would show. Settings take turns with the usual one, a few steps each; a ratio is the median of
+those of the rounds, so that a machine that is busy for a while spoils a round and not the figure. 10^7
+vectors are 7.7 GB, and need twice that while they are drawn.
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ class Setting:
 
 
 def measure(name: str, rounds: int) -> list[dict[str, Any]]:
-    """The points of one series, in turn. Corpora of any size do not fit side by side: each of those has the usual one alone."""
+    """The points of one series, in turn. Corpora of any size do not fit side by side: each of those has the
+    usual one alone.
+    """
     groups = [[value] for value in SERIES[name]] if name == "vectors" else [list(SERIES[name])]
     return [row for group in groups for row in measure_group(name, group, rounds)]
 

@@ -1,12 +1,14 @@
-"""Where the time of a training step goes: its parts alone, then an epoch of the trainer, by clock, CPU and page faults.
+"""Where the time of a training step goes: its parts alone, then an epoch of the trainer, by clock, CPU and
+page faults.
 
     python benchmarks/step.py amn
     python benchmarks/step.py lstm --batch-size 256
-    MTL_CAPTURE_ENABLED=1 python benchmarks/step.py amn --capture step.gputrace     # on a Mac: three steps, to open in Xcode
+    MTL_CAPTURE_ENABLED=1 python benchmarks/step.py amn --capture step.gputrace   # on a Mac: to open in Xcode
 
-Parts are compiled functions of their own, so they add up to more than the step that fuses them. Where Python's thread takes as
-long as the clock, the step waits for Python. Faults are pages that the kernel had to give: hundreds a step mean that memory is
-not reused. For stacks of both languages: py-spy record --native -- python benchmarks/step.py amn
+Parts are compiled functions of their own, so they add up to more than the step that fuses them. Where
+Python's thread takes as long as the clock, the step waits for Python. Faults are pages that the kernel had to
+give: hundreds a step mean that memory is not reused. For stacks of both languages: py-spy record --native --
+python benchmarks/step.py amn
 """
 
 from __future__ import annotations
@@ -143,7 +145,8 @@ def main() -> None:
         print(f"written: {options.capture}; open it in Xcode")
         return
     print(
-        f"{options.model}, batch {options.batch_size}, {mx.default_device()}, BLAS {tuning().blas.name}; milliseconds"
+        f"{options.model}, batch {options.batch_size}, {mx.default_device()}, BLAS {tuning().blas.name}; "
+        "milliseconds"
     )
     for name, value in parts(task).items():
         print(f"{name:22}{value:9.2f}")

@@ -2,11 +2,12 @@
 
     python benchmarks/transfer.py --out transfer.json
 
-What the model is where its training domain ends was chosen on 103 of the 114 chapters. Here every form that was tried
-(docs/experiments.md, Another domain) is made from the released weights; in each of five folds of all chapters the one with the
-best MRR on the other four is evaluated. Ranked among the chunks of all chapters, context out, against the last chunk three ways:
-as it ranks best there of none, 0.6 and all of moby's own mean or of sotu's off; as it is; and as it travels, with the share of
-sotu's mean off that ranks best on sotu's validation documents. Beside them, and not among what is chosen from: moby's mean off the
+What the model is where its training domain ends was chosen on 103 of the 114 chapters. Here every form that
+was tried (docs/experiments.md, Another domain) is made from the released weights; in each of five folds of
+all chapters the one with the best MRR on the other four is evaluated. Ranked among the chunks of all
+chapters, context out, against the last chunk three ways: as it ranks best there of none, 0.6 and all of
+moby's own mean or of sotu's off; as it is; and as it travels, with the share of sotu's mean off that ranks
+best on sotu's validation documents. Beside them, and not among what is chosen from: moby's mean off the
 prediction, and inside of the model. Paired bootstrap over chapters.
 """
 

@@ -1,10 +1,12 @@
-"""Trains `emn` and `emn-rank`, the weights that serve any encoder, and measures them on corpora that trained nothing.
+"""Trains `emn` and `emn-rank`, the weights that serve any encoder, and measures them on corpora that trained
+nothing.
 
-    python benchmarks/universal.py HEAD CORPUS=GROUP ... [--hold-out GROUP] [--write DIR] [--out FILE.json] [--split val]
+    python benchmarks/universal.py HEAD CORPUS=GROUP ... [--hold-out GROUP] [--write DIR] [--out FILE.json]
+        [--split val]
 
-A GROUP names a text: `sotu=sotu sotu-minilm.safetensors=sotu` is one text in two encoders. With --hold-out nothing of a group is
-trained on, in any encoder, and every corpus of it is scored beside the baselines fitted on it. Without, all are trained on: the
-training documents of each, so that test documents stay unseen.
+A GROUP names a text: `sotu=sotu sotu-minilm.safetensors=sotu` is one text in two encoders. With --hold-out
+nothing of a group is trained on, in any encoder, and every corpus of it is scored beside the baselines fitted
+on it. Without, all are trained on: the training documents of each, so that test documents stay unseen.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ FIGURES = {"predict": (COSINE, CENTRED_COSINE), "rank": (CENTRED_MRR,)}
 
 
 def scores(network: VectorModel, head: str, name: str, split: str) -> dict[str, Any]:
-    """The network's figures on a corpus that it was not trained on, and its differences to the best baseline fitted there."""
+    """The network's figures on a corpus that it was not trained on, and its differences to the best baseline
+    fitted there.
+    """
     corpus = load_corpus(name)
     bench = set_up(corpus, split)
     model = for_corpus(Loaded(network, "emn"), corpus).model

@@ -1,4 +1,6 @@
-"""`lvm`: the command line. One file a command; a command's file loads when it is called, so `lvm --help` loads nothing heavy."""
+"""`lvm`: the command line. One file a command; a command's file loads when it is called, so `lvm --help`
+loads nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ COMMANDS = {
 SECOND_WORDS = {("parity", "encoder"): "trust.parity_encoder", ("bench", "encoder"): "trust.bench_encoder"}
 
 HELP = {"--help", "--version"}
-EPILOG = "Every command has --help with an example and --json for machines. Put --debug anywhere to see a traceback."
+EPILOG = (
+    "Every command has --help with an example and --json for machines. Put --debug anywhere to see a "
+    "traceback."
+)
 
 
 class LazyGroup(TyperGroup):
@@ -116,11 +121,15 @@ def root(
         False, "--version", help="Print the version.", callback=_version, is_eager=True
     ),
 ) -> None:
-    """Latent vector models: predict the embedding of a document's next chunk. Trained in MLX, proven against PyTorch."""
+    """Latent vector models: predict the embedding of a document's next chunk. Trained in MLX, proven against
+    PyTorch.
+    """
 
 
 def main() -> None:
-    """Entry point of `lvm`. An expected mistake ends with one message and its exit code (see `mlx_lvm.errors`)."""
+    """Entry point of `lvm`. An expected mistake ends with one message and its exit code (see
+    `mlx_lvm.errors`).
+    """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):  # names of any script, on terminals of any encoding

@@ -1,7 +1,7 @@
 """Configs: frozen dataclasses that check themselves.
 
-One declaration per option. A field made with `option` is the dataclass field, the command-line flag, the TOML key and
-the entry in `config.json`, with its help and its limits in one place.
+One declaration per option. A field made with `option` is the dataclass field, the command-line flag, the TOML
+key and the entry in `config.json`, with its help and its limits in one place.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def option(
 
 @dataclass(frozen=True)
 class Config:
-    """Base of every config: checks types and limits on construction, rejects unknown keys naming the nearest."""
+    """Base of every config: checks types and limits on construction, rejects unknown keys naming the
+    nearest.
+    """
 
     title: ClassVar[str] = "configuration"
 

@@ -1,6 +1,7 @@
 """Errors a user can meet, each with the exit code the command line gives it.
 
-An error names the thing, the value and the remedy. Problems found together are raised together: see `Problems`.
+An error names the thing, the value and the remedy. Problems found together are raised together: see
+`Problems`.
 """
 
 

@@ -1,4 +1,6 @@
-"""What several tests make: corpora of given lengths, the windows of a corpus by a plain loop, a script as a module."""
+"""What several tests make: corpora of given lengths, the windows of a corpus by a plain loop, a script as a
+module.
+"""
 
 import importlib.util
 import resource
@@ -52,5 +54,7 @@ def reference(folder: Path, **options: Any) -> Any:
 
 
 def peak() -> int:
-    """Most bytes of memory that this process has had; the system counts kilobytes on Linux and bytes on macOS."""
+    """Most bytes of memory that this process has had; the system counts kilobytes on Linux and bytes on
+    macOS.
+    """
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

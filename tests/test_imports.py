@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def package_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with mlx_lvm in it as a wheel lays it out: parity, cli and weights are subpackages there alone."""
+    """A folder with mlx_lvm in it as a wheel lays it out: parity, cli and weights are subpackages there
+    alone.
+    """
     folder = tmp_path_factory.mktemp("tree")
     shutil.copytree(ROOT / "mlx_lvm", folder / "mlx_lvm")
     for part in ("parity", "cli"):
@@ -65,7 +67,9 @@ STARTED_BY_PYTHON = {
 
 
 def test_help_loads_what_it_prints_with_and_nothing_else() -> None:
-    """By what is imported, not by the clock: about 0.1 s of CPU where `import mlx_lvm.models` costs as much again, torch ten times."""
+    """By what is imported, not by the clock: about 0.1 s of CPU where `import mlx_lvm.models` costs as much
+    again, torch ten times.
+    """
     code = (
         "import sys\n"
         "sys.argv = ['lvm', '--help']\n"
@@ -90,6 +94,9 @@ def test_help_loads_what_it_prints_with_and_nothing_else() -> None:
 
 
 def test_importing_the_package_imports_nothing_else() -> None:
-    code = "import sys, mlx_lvm; print(sorted({n.split('.')[0] for n in sys.modules} & {'mlx', 'numpy', 'torch'}))"
+    code = (
+        "import sys, mlx_lvm; print(sorted({n.split('.')[0] for n in sys.modules} & {'mlx', 'numpy', "
+        "'torch'}))"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -65,7 +65,9 @@ def test_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_map_is_whole() -> None:
-    """Every package has its line in docs/map.md with the first sentence of its docstring; every module says what it is."""
+    """Every package has its line in docs/map.md with the first sentence of its docstring; every module says
+    what it is.
+    """
     given = (ROOT / "docs" / "map.md").read_text("utf-8")
     packages = set()
     for top in ("mlx_lvm", "parity", "cli", "weights"):

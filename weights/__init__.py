@@ -1,4 +1,6 @@
-"""What ships with the package: corpora (`<name>.safetensors`) and released models (`<name>/model.safetensors`)."""
+"""What ships with the package: corpora (`<name>.safetensors`) and released models
+(`<name>/model.safetensors`).
+"""
 
 from pathlib import Path
 

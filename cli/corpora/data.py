@@ -119,7 +119,8 @@ def check_(
     ] = MAX_LEAKAGE,
     json: Json = False,
 ) -> None:
-    """Every problem of a corpus at once, with row and document: values, checksums, texts, splits, duplicates, leakage.
+    """Every problem of a corpus at once, with row and document: values, checksums, texts, splits, duplicates,
+    leakage.
 
     Exit code 1 where there is a problem; warnings do not count.
 
@@ -153,7 +154,8 @@ def check_(
             "windows": windows,
         }
         out.say(
-            f"{path}: {len(mapped.names):,} documents, {len(mapped):,} vectors of {mapped.dim} dimensions, {windows:,} windows of {context}"
+            f"{path}: {len(mapped.names):,} documents, {len(mapped):,} vectors of {mapped.dim} dimensions, "
+            f"{windows:,} windows of {context}"
         )
     for problem in problems:
         out.say(f"problem: {problem}", style="red")
@@ -170,7 +172,9 @@ def check_(
 
 
 def require_search(near: bool | None, approximate: bool) -> None:
-    """Before any minutes are spent. Raises UsageError for options that contradict, SetupInvalid without faiss."""
+    """Before any minutes are spent. Raises UsageError for options that contradict, SetupInvalid without
+    faiss.
+    """
     if approximate:
         if near is False:
             raise UsageError("--approximate and --no-near: one asks for the search that the other leaves out")
@@ -202,15 +206,18 @@ def _show(out: Output, found: dict[str, Any]) -> None:
     facts = [
         [
             "documents",
-            f"{found['documents']:,} of {lengths['min']} to {lengths['max']:,} chunks, median {lengths['median']:g}",
+            f"{found['documents']:,} of {lengths['min']} to {lengths['max']:,} chunks, median "
+            f"{lengths['median']:g}",
         ],
         [
             "vectors",
-            f"{found['vectors']:,} of {found['dim']} dimensions, {found['dtype']}, {found['bytes'] / 2**20:,.1f} MiB{shards}",
+            f"{found['vectors']:,} of {found['dim']} dimensions, {found['dtype']}, "
+            f"{found['bytes'] / 2**20:,.1f} MiB{shards}",
         ],
         [
             "windows",
-            f"{found['windows']:,} of {found['context']} + 1 chunks; {found['too_short']} documents too short",
+            f"{found['windows']:,} of {found['context']} + 1 chunks; {found['too_short']} documents too "
+            "short",
         ],
         ["texts", "beside the vectors" if found["texts"] else "none"],
         ["sha256", found["sha256"]],

@@ -56,7 +56,8 @@ def convert(
         list[Path],
         typer.Argument(
             metavar="FILE|FOLDER...",
-            help=".npz, .npy, .parquet or .safetensors of vectors or windows; several, or a folder of them, are one table.",
+            help=".npz, .npy, .parquet or .safetensors of vectors or windows; several, or a folder of them, "
+            "are one table.",
         ),
     ],
     out: Out,
@@ -102,11 +103,12 @@ def convert(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Another file to a corpus. Overlapping windows become the documents they were cut from, each vector once.
+    """Another file to a corpus. Overlapping windows become the documents they were cut from, each vector
+    once.
 
-    Known are windows (contexts [N, C, dim] and targets [N, dim], article ids where there are any) and vectors [N, dim]
-    with document ids and chunk numbers, or offsets. Columns of other names are given with --document-column and the like.
-    Nothing is unpickled.
+    Known are windows (contexts [N, C, dim] and targets [N, dim], article ids where there are any) and vectors
+    [N, dim] with document ids and chunk numbers, or offsets. Columns of other names are given with
+    --document-column and the like. Nothing is unpickled.
 
     Example:  lvm data convert sequences.npz --out mine.safetensors
     """
@@ -132,8 +134,8 @@ def convert(
     written = _written(display, out)
     if report.kind == "windows":
         display.say(
-            f"{report.windows_read:,} windows read: {report.repeated:,} repeat another, {report.alone:,} overlap with no other"
-            f"{' and became documents of their own' if report.alone else ''}"
+            f"{report.windows_read:,} windows read: {report.repeated:,} repeat another, {report.alone:,} "
+            f"overlap with no other{' and became documents of their own' if report.alone else ''}"
         )
     if report.columns:
         display.say("read " + ", ".join(f"{role} from '{name}'" for role, name in report.columns.items()))
@@ -202,7 +204,8 @@ def synth(
     measured = f"{result['bayes_measured']:.6f} on {result['windows_measured']:,} windows of it"
     display.say(f"best possible with {context} chunks: squared error {best:.6f} expected, {measured}")
     display.say(
-        f"cosine of that predictor {result['bayes_cosine']:.4f}, of the mean of the window {result['mean_cosine']:.4f}"
+        f"cosine of that predictor {result['bayes_cosine']:.4f}, of the mean of the window "
+        f"{result['mean_cosine']:.4f}"
     )
     display.result(result)
 
@@ -407,7 +410,8 @@ def _written(display: Output, path: Path) -> dict[str, Any]:
     windows = _windows(corpus.lengths)
     shards = f" in {len(corpus.shards)} shards" if len(corpus.shards) > 1 else ""
     display.say(
-        f"{path}: {len(corpus.names):,} documents, {len(corpus):,} vectors of {corpus.dim} dimensions, {corpus.dtype}{shards}"
+        f"{path}: {len(corpus.names):,} documents, {len(corpus):,} vectors of {corpus.dim} dimensions, "
+        f"{corpus.dtype}{shards}"
     )
     if corpus.made_unit:
         display.say(f"{corpus.made_unit:,} vectors were not of unit length and were made so")

@@ -193,7 +193,8 @@ def embed(
     require_free(out, overwrite)
     model = load_encoder(encoder, engine, device, batch_size, revision, precision)
     display.say(
-        f"encoder {model.card.model}: {model.card.dim} dimensions, at most {model.card.max_tokens or '?'} tokens, on {model.device}"
+        f"encoder {model.card.model}: {model.card.dim} dimensions, at most {model.card.max_tokens or '?'} "
+        f"tokens, on {model.device}"
     )
     same, different = _compare(model.card)
     provenance = {key: value for key, value in (("source", source), ("licence", licence)) if value}
@@ -216,7 +217,8 @@ def embed(
         display.notes.print("stopped; the same command goes on from the last finished part")
         raise typer.Exit(130) from None
     display.say(
-        f"{out}: {done.documents:,} documents, {done.chunks:,} chunks of {done.dim} dimensions in {done.seconds:.1f} s"
+        f"{out}: {done.documents:,} documents, {done.chunks:,} chunks of {done.dim} dimensions in "
+        f"{done.seconds:.1f} s"
     )
     if done.resumed:
         display.say(f"{done.resumed:,} chunks were embedded by an earlier run")
@@ -230,7 +232,8 @@ def embed(
         ),
         (
             done.too_long,
-            f"{done.too_long:,} chunks are longer than the encoder reads; so their ends are lost. A smaller --chunk-max mends it",
+            f"{done.too_long:,} chunks are longer than the encoder reads; so their ends are lost. A smaller "
+            "--chunk-max mends it",
         ),
         (len(done.blank), f"{len(done.blank)} documents without text left out: {', '.join(done.blank[:5])}"),
         (

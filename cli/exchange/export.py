@@ -59,9 +59,9 @@ def export(
 ) -> None:
     """Write model.safetensors, config.json and a model card; PyTorch loads the file strictly, as it is.
 
-    Every number on the card is measured during the export on test documents, and the parity report with it where torch
-    is installed. A closed form that filters (lag-filter, lag-filter-centroid, shrunk-mean) is fitted first and written
-    as a model like any other.
+    Every number on the card is measured during the export on test documents, and the parity report with it
+    where torch is installed. A closed form that filters (lag-filter, lag-filter-centroid, shrunk-mean) is
+    fitted first and written as a model like any other.
 
     Examples:  lvm export runs/amn-sotu-1 --out exported/amn
                lvm export lag-filter --corpus moby --out exported/lag-filter
@@ -89,7 +89,8 @@ def export(
         progress=progress,
     )
     display.say(
-        f"{written['path']}: {written['parameters']:,} parameters in {written['dtype']}, sha256 {written['sha256']}"
+        f"{written['path']}: {written['parameters']:,} parameters in {written['dtype']}, sha256 "
+        f"{written['sha256']}"
     )
     if "evaluation" in written:
         display.say(written["evaluation"]["verdict"]["sentence"])
@@ -97,7 +98,9 @@ def export(
 
 
 def _parity() -> Any:
-    """The function that writes a card's parity section, with TF32 off from MLX's first operation; None without torch."""
+    """The function that writes a card's parity section, with TF32 off from MLX's first operation; None
+    without torch.
+    """
     if find_spec("torch") is None:
         return None
     from mlx_lvm.parity.sides.setup import prepare

@@ -39,7 +39,8 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="float32|tf32|bfloat16",
-        help="What the model's forward pass runs in: bfloat16 is half of the bytes, for chips that are faster in it.",
+        help="What the model's forward pass runs in: bfloat16 is half of the bytes, for chips that are "
+        "faster in it.",
         rich_help_panel="Model",
     ),
 ]
@@ -50,7 +51,9 @@ TEXT_WIDTH = 30  # least width of a column of text
 
 
 class Output:
-    """Text for people and JSON for machines. With `--json`, text goes to stderr and stdout holds one object."""
+    """Text for people and JSON for machines. With `--json`, text goes to stderr and stdout holds one
+    object.
+    """
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -76,7 +79,8 @@ class Output:
     ) -> None:
         """The first `left` columns are set left, the others right. `bold` marks one row.
 
-        What a terminal is too narrow for goes on below, beside the first columns again: no number is ever cut off.
+        What a terminal is too narrow for goes on below, beside the first columns again: no number is ever cut
+        off.
         """
         if not self.terminal:
             self._plain(title, columns, rows, left)
@@ -113,7 +117,9 @@ class Output:
 
 
 def panels(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int, width: int) -> list[list[int]]:
-    """The columns of each of the tables that one is cut into: the first `left`, and of the others as many as fit in `width`."""
+    """The columns of each of the tables that one is cut into: the first `left`, and of the others as many as
+    fit in `width`.
+    """
     sizes = [max(cell_len(row[k]) for row in [columns, *rows]) + GAP for k in range(len(columns))]
     if left > 1:
         sizes[left - 1] = min(sizes[left - 1], TEXT_WIDTH)  # text, which wraps

@@ -54,7 +54,8 @@ class TrainingDisplay:
         if is_cold(tuning().kernels):
             self.out.notes.print(
                 Text(
-                    f"first run here: kernels are compiled once, for half a minute, and kept in {tuning().kernels.folder}"
+                    "first run here: kernels are compiled once, for half a minute, and kept in "
+                    f"{tuning().kernels.folder}"
                 )
             )
         for note in trainer.notes:

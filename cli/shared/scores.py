@@ -42,8 +42,8 @@ def show(display: Output, result: dict[str, Any], every: bool = False) -> None:
     _say_retrieval(display, result)
     if every:
         display.say(
-            "margin = cos(prediction, truth) - cos(prediction, last chunk): below zero for every good prediction, "
-            "by arithmetic"
+            "margin = cos(prediction, truth) - cos(prediction, last chunk): below zero for every good "
+            "prediction, by arithmetic"
         )
     elif len(rows) < len(metrics):
         display.say(f"{len(metrics) - len(rows)} more baselines and controls, and more figures: --all")
@@ -121,7 +121,7 @@ def _difference(entry: dict[str, Any], metric: str) -> str:
 def _say_retrieval(display: Output, result: dict[str, Any]) -> None:
     pool, own = result["retrieval"]["split"], result["retrieval"]["document"]
     display.say(
-        f"retrieval among {pool['pool']:,.0f} chunks (context excluded): chance MRR {pool['chance']['mrr']:.4f}, "
-        f"R@5 {pool['chance']['recall_at_5']:.4f}; in the same document, among {own['pool']:.0f}: MRR "
-        f"{own['chance']['mrr']:.4f}"
+        f"retrieval among {pool['pool']:,.0f} chunks (context excluded): chance MRR "
+        f"{pool['chance']['mrr']:.4f}, R@5 {pool['chance']['recall_at_5']:.4f}; in the same document, among "
+        f"{own['pool']:.0f}: MRR {own['chance']['mrr']:.4f}"
     )

@@ -126,7 +126,8 @@ def _ranking(display: Output, result: dict[str, Any], found: dict[str, Any]) -> 
         if one["promised"]:
             held = f"{one['coverage']:.1%} {_ends(one['coverage_ci'])}"
             display.say(
-                f"set asked to hold the next chunk {one['asked']:.0%} of the time: it does {held}, with {one['size']:,.0f} chunks"
+                f"set asked to hold the next chunk {one['asked']:.0%} of the time: it does {held}, with "
+                f"{one['size']:,.0f} chunks"
             )
 
 

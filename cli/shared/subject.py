@@ -18,7 +18,8 @@ Subject = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help=f"Architecture, run folder, exported folder, .safetensors file, or a baseline: {', '.join(NAMES)}.",
+        help="Architecture, run folder, exported folder, .safetensors file, or a baseline: "
+        f"{', '.join(NAMES)}.",
     ),
 ]
 

@@ -12,8 +12,8 @@ GivenText = Annotated[
     typer.Option(
         "--text",
         metavar="FILE|FOLDER|-",
-        help="A document that is no part of the corpus (.txt, .md, .jsonl; - reads standard input): chunked and embedded as the "
-        "corpus was.",
+        help="A document that is no part of the corpus (.txt, .md, .jsonl; - reads standard input): chunked "
+        "and embedded as the corpus was.",
         rich_help_panel="Data",
     ),
 ]

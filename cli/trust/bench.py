@@ -1,4 +1,6 @@
-"""`lvm bench`: MLX and torch timed in turn on the same device, beside the least time that this machine needs."""
+"""`lvm bench`: MLX and torch timed in turn on the same device, beside the least time that this machine
+needs.
+"""
 
 from __future__ import annotations
 
@@ -96,10 +98,12 @@ def bench(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Time MLX and torch in turn, each in its own process, on the same class of device; refuses to compare across devices.
+    """Time MLX and torch in turn, each in its own process, on the same class of device; refuses to compare
+    across devices.
 
-    mlx ms is the compiled program that the library runs; torch ms is torch as people write it, eager. The floor is the larger of
-    FLOPs / the fastest product and bytes / the fastest copy that either side reached here just before.
+    mlx ms is the compiled program that the library runs; torch ms is torch as people write it, eager. The
+    floor is the larger of FLOPs / the fastest product and bytes / the fastest copy that either side reached
+    here just before.
 
     Examples:  lvm bench
                lvm bench all --tasks forward,train --torch-compile --json > bench.json
@@ -206,7 +210,8 @@ def _about(out: Output, found: dict[str, Any]) -> None:
         out.say(f"{side} {about['version']} on {about['device']} {about['name']}, {about['threads']} threads")
     peaks = found["peaks"]
     out.say(
-        f"peaks measured here: {peaks['flops'] / 1e9:,.0f} GFLOP/s in a product, {peaks['bytes'] / 1e9:,.1f} GB/s in a copy"
+        f"peaks measured here: {peaks['flops'] / 1e9:,.0f} GFLOP/s in a product, {peaks['bytes'] / 1e9:,.1f} "
+        "GB/s in a copy"
     )
     for entry in found["memory"]:
         sides = {side: values for side, values in entry.items() if side != "model"}
@@ -273,6 +278,7 @@ def _expect(out: Output, as_markdown: bool) -> None:
     else:
         out.table("Least milliseconds, computed from public figures, not measured", columns, rows)
     out.say(
-        "A real program adds what it costs to start each kernel, some tenths of a millisecond a forward pass, and reaches no peak."
+        "A real program adds what it costs to start each kernel, some tenths of a millisecond a forward "
+        "pass, and reaches no peak."
     )
     out.result({"computed": True, "rows": floors})

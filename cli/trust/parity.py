@@ -18,7 +18,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 Model = Annotated[
     str,
     typer.Argument(
-        help="Architecture (released weights, or drawn by seed), all, run folder, exported folder or .safetensors file."
+        help="Architecture (released weights, or drawn by seed), all, run folder, exported folder or "
+        ".safetensors file."
     ),
 ]
 Weights = Annotated[
@@ -75,7 +76,8 @@ def parity(
 ) -> None:
     """Compute one set of weights in MLX and in PyTorch; a float64 run of PyTorch decides who is right.
 
-    Without --check: weights, forward and gradients of the released AMN, in seconds. With it, everything that the check has.
+    Without --check: weights, forward and gradients of the released AMN, in seconds. With it, everything that
+    the check has.
 
     Examples:  lvm parity
                lvm parity all --check all --out parity-report
@@ -90,7 +92,8 @@ def parity(
         return
     if find_spec("torch") is None:
         raise SetupInvalid(
-            "parity needs PyTorch: pip install 'mlx-lvm[parity]'. Without it, --goldens FILE verifies against recorded goldens."
+            "parity needs PyTorch: pip install 'mlx-lvm[parity]'. Without it, --goldens FILE verifies "
+            "against recorded goldens."
         )
     from mlx_lvm.parity.run import QUICK, Plan, find_subjects, parse_checks, run
 
@@ -186,7 +189,8 @@ def _write_goldens(subjects: list[Any], plan: Any, path: Path, view: Output) -> 
         raise UsageError("--write-goldens records one model; name it in place of 'all'")
     count = write_goldens(path, subjects[0], golden_cases(subjects[0]), plan.dtype)
     view.say(
-        f"{path}: {count:,} arrays, {path.stat().st_size / 1e6:.1f} MB. Verify anywhere: lvm parity --goldens {path}",
+        f"{path}: {count:,} arrays, {path.stat().st_size / 1e6:.1f} MB. Verify anywhere: lvm parity "
+        f"--goldens {path}",
         style="green",
     )
     view.result({"passed": True, "goldens": str(path), "arrays": count})
@@ -216,12 +220,14 @@ def _self_test(view: Output, out: str) -> None:
     for outcome in outcomes:
         if not outcome.right:
             view.say(
-                f"! {outcome.fault.name}: {'noticed although equivalent' if outcome.caught else 'NOT CAUGHT'}",
+                f"! {outcome.fault.name}: "
+                f"{'noticed although equivalent' if outcome.caught else 'NOT CAUGHT'}",
                 style="red",
             )
         elif outcome.caught and not outcome.blamed:
             view.say(
-                f"  {outcome.fault.name}: blamed on {outcome.place}, expected {', '.join(outcome.fault.expect)}"
+                f"  {outcome.fault.name}: blamed on {outcome.place}, expected "
+                f"{', '.join(outcome.fault.expect)}"
             )
     passed = all(outcome.right for outcome in outcomes) and counts["blamed"] >= 0.95 * counts["planted"]
     view.say(

@@ -113,7 +113,8 @@ def attention(
 def show(display: Output, result: dict[str, Any], rows: list[list[float]], labels: list[str]) -> None:
     width = max(map(len, labels), default=0)
     display.say(
-        f"{result['model']} on {result['corpus']}: {result['windows']:,} windows in {result['documents']} documents"
+        f"{result['model']} on {result['corpus']}: {result['windows']:,} windows in {result['documents']} "
+        "documents"
     )
     display.say(
         f"{'':{width}}  " + "".join(f"{position:>7}" for position in result["positions"]), style="bold"
@@ -135,8 +136,9 @@ def show(display: Output, result: dict[str, Any], rows: list[list[float]], label
     )
     display.say(f"by position (-1 is the last chunk): {positions}; entropy {result['entropy']:.3f} of 1")
     display.say(
-        f"residual share {result['residual_share']:.3f} (|r| / (|b| + |r|)); departure from the mean {result['departure']:.4f}, rank "
-        f"correlation with the shift of topic {result['departure_follows_shift']:+.3f}"
+        f"residual share {result['residual_share']:.3f} (|r| / (|b| + |r|)); departure from the mean "
+        f"{result['departure']:.4f}, rank correlation with the shift of topic "
+        f"{result['departure_follows_shift']:+.3f}"
     )
     for one in result["departures"]:
         display.say(

@@ -18,7 +18,8 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[RUN|MODEL]...",
-            help="Runs, exported folders, .safetensors files or architectures. Default: every run under runs/.",
+            help="Runs, exported folders, .safetensors files or architectures. Default: every run under "
+            "runs/.",
         ),
     ] = None,
     corpus: Corpus = "",

@@ -186,7 +186,8 @@ def write_report(path: Path, result: dict[str, Any], subject: Any) -> None:
             ", ".join(f"{key} {value}" for key, value in card.items() if value) or "not recorded"
         )
         known["model"] = (
-            f"{subject.model.config.model_type}, {subject.model.parameter_count():,} parameters, {subject.dtype}"
+            f"{subject.model.config.model_type}, {subject.model.parameter_count():,} parameters, "
+            f"{subject.dtype}"
         )
         known["run"] = subject.folder.name if subject.folder is not None else subject.name
         known["training"] = json.dumps(subject.train, sort_keys=True) if subject.train else "not recorded"

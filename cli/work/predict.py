@@ -48,7 +48,8 @@ def predict(
             "--query",
             "-q",
             metavar="TEXT|FILE.npy|DOCUMENT:CHUNK",
-            help="What the next chunk should be about: a text, embedded with the corpus's encoder, a vector, or a chunk of the corpus.",
+            help="What the next chunk should be about: a text, embedded with the corpus's encoder, a vector, "
+            "or a chunk of the corpus.",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -67,8 +68,8 @@ def predict(
         typer.Option(
             "--rank",
             metavar="|".join(WAYS),
-            help="By prediction, last chunk and document so far, weighed by how they did on validation documents (a model made for "
-            "ranking has them inside), or by the prediction's cosine alone.",
+            help="By prediction, last chunk and document so far, weighed by how they did on validation "
+            "documents (a model made for ranking has them inside), or by the prediction's cosine alone.",
             rich_help_panel="Ranking",
         ),
     ] = "hybrid",
@@ -95,8 +96,9 @@ def predict(
         typer.Option(
             "--decode",
             metavar="FOLDER|NAME",
-            help="Write the predicted vector as text too, by a vec2text inverter made for the corpus's encoder: a folder, or an id of the "
-            "Hub (extra 'decode'). Public ones: GTR-base and text-embedding-ada-002; none known for all-mpnet-base-v2.",
+            help="Write the predicted vector as text too, by a vec2text inverter made for the corpus's "
+            "encoder: a folder, or an id of the Hub (extra 'decode'). Public ones: GTR-base and "
+            "text-embedding-ada-002; none known for all-mpnet-base-v2.",
             rich_help_panel="Text",
         ),
     ] = None,
@@ -140,7 +142,8 @@ def predict(
     ranker, notes, parts = None, list(subject.notes), split_corpus(data, subject.split_seed)
     if subject.trained_on and subject.trained_on == data.sha256 and text is None and chosen in parts.train:
         notes.append(
-            f"{data.names[chosen]} is a training document: {model} has seen what follows, and does better here than elsewhere."
+            f"{data.names[chosen]} is a training document: {model} has seen what follows, and does better "
+            "here than elsewhere."
         )
     if rank == "hybrid":
         asked = read_query(query, data, encoder) if query is not None else None
@@ -237,8 +240,8 @@ def _set(step: dict[str, Any], candidates: int) -> str:
     found = step["set"]
     if not found["promised"]:
         return (
-            f"no list is sure to hold the next chunk {found['coverage']:.0%} of the time: the validation documents "
-            "are too few for that"
+            f"no list is sure to hold the next chunk {found['coverage']:.0%} of the time: the validation "
+            "documents are too few for that"
         )
     held = f"; the truth is {'' if step['truth']['in_set'] else 'not '}among them" if "truth" in step else ""
     size = f"{'' if found['exact'] else 'about '}{found['size']:,} of {candidates:,}"
@@ -247,4 +250,7 @@ def _set(step: dict[str, Any], candidates: int) -> str:
 
 def _expected(step: dict[str, Any]) -> str:
     found = f"; it was {step['truth']['cosine']:.2f}" if "truth" in step else ""
-    return f"cosine to be expected between the prediction and the next chunk: {step['expected_cosine']:.2f}{found}"
+    return (
+        "cosine to be expected between the prediction and the next chunk: "
+        f"{step['expected_cosine']:.2f}{found}"
+    )

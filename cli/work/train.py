@@ -1,4 +1,6 @@
-"""`lvm train`: from a corpus to a run folder, with progress, and a verdict against closed forms at the end."""
+"""`lvm train`: from a corpus to a run folder, with progress, and a verdict against closed forms at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,8 @@ def train(
         bool,
         typer.Option(
             "--force",
-            help="With --resume: take other epochs, early stop or checkpoint options, or go on with other code.",
+            help="With --resume: take other epochs, early stop or checkpoint options, or go on with other "
+            "code.",
             rich_help_panel="Recipe",
         ),
     ] = False,
@@ -183,7 +186,8 @@ def train(
         planned = {name: one for name, one in recipes.items() if trainable(name, one.train, corpus)}
         for name in [name for name in recipes if name not in planned]:
             out_.say(
-                f"{name}: left out, for it is trained on a corpus in memory and this one is streamed; --memory gives it more"
+                f"{name}: left out, for it is trained on a corpus in memory and this one is streamed; "
+                "--memory gives it more"
             )
         out_.result(train_many(planned, "all", out, group, out_, report_to))
         return
@@ -204,7 +208,9 @@ def train(
 
 
 def begin_from(reference: str, name: str, given: dict[str, Any]) -> tuple[VectorModel, dict[str, Any]]:
-    """(the model to begin from, its sizes with those that the command line names). Raises UsageError for another architecture."""
+    """(the model to begin from, its sizes with those that the command line names). Raises UsageError for
+    another architecture.
+    """
     found = load_model(reference).model
     if found.config.model_type != name:
         raise UsageError(f"--from {reference}: is a {found.config.model_type}, not a {name}")
@@ -213,7 +219,9 @@ def begin_from(reference: str, name: str, given: dict[str, Any]) -> tuple[Vector
 
 
 def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | None) -> dict[str, Recipe]:
-    """Every architecture's recipe with the options given that it has; `--preset seed` is one of the four seeds alone."""
+    """Every architecture's recipe with the options given that it has; `--preset seed` is one of the four
+    seeds alone.
+    """
     out = {}
     for name in trained():
         if preset_name is not None and preset_name not in architecture(name).presets:
@@ -228,7 +236,9 @@ def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | 
 
 
 def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None) -> Recipe:
-    """A new run's, in layers: the defaults, the preset over them, the file over that, what is given over all."""
+    """A new run's, in layers: the defaults, the preset over them, the file over that, what is given over
+    all.
+    """
     file_train, file_sizes, named = read_toml(config) if config is not None else ({}, {}, None)
     name = model or named
     if name is None:
@@ -245,7 +255,8 @@ def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset
     sizes = {**file_sizes, **given_sizes}
     preset_train, preset_sizes = preset(preset_name or "best", kind.config_class.from_dict(sizes))
     plain = TrainConfig.from_dict(preset_train).to_dict()
-    # A run's own config.toml names every option; one that means nothing to the model may stand at its default.
+    # A run's own config.toml names every option; one that means nothing to the model may stand at its
+    # default.
     unused = [
         key for key in kind.unused_options if key in given or file_train.get(key, plain[key]) != plain[key]
     ]
@@ -268,7 +279,9 @@ def given_options(
 
 
 def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
-    """(training options, model sizes, model's name) of a TOML file. Raises InvalidFile where it does not parse."""
+    """(training options, model sizes, model's name) of a TOML file. Raises InvalidFile where it does not
+    parse.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:

@@ -19,11 +19,11 @@ from mlx_lvm.training.tune import Search, best_of, open_study, plot, require_opt
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 WORDS = {"centred_cosine": "centred cosine", "mrr": "MRR"}
-HELP = """Search over the options of a training by centred cosine on validation documents, by MRR for head retrieve; test documents are
-never looked at.
+HELP = """Search over the options of a training by centred cosine on validation documents, by MRR for head
+retrieve; test documents are never looked at.
 
-Every option that is given is fixed; the others are chosen from the space that the options declare. A trial that lags behind
-the others ends early. Stop at any time: the same command goes on with the same study.
+Every option that is given is fixed; the others are chosen from the space that the options declare. A trial
+that lags behind the others ends early. Stop at any time: the same command goes on with the same study.
 
 Examples:  lvm tune amn --trials 20
            lvm tune lstm --time 10m --epochs 5 --context 5
@@ -75,7 +75,8 @@ def tune(
     with Lock(folder), StopOnSignal() as signals:
         study = open_study(folder / "study.db", search)
         display.say(
-            f"study {folder / 'study.db'}: {len(study.trials)} trials so far; searching {', '.join(search.space())}"
+            f"study {folder / 'study.db'}: {len(study.trials)} trials so far; searching "
+            f"{', '.join(search.space())}"
         )
         with display.notes.status("") as status:
             whole = run_search(
@@ -84,7 +85,8 @@ def tune(
                 trials,
                 seconds,
                 on_epoch=lambda number, record: status.update(
-                    f"trial {number}, epoch {record['epoch']}: {words} {record[f'val_{search.selection_metric}']:.4f}"
+                    f"trial {number}, epoch {record['epoch']}: {words} "
+                    f"{record[f'val_{search.selection_metric}']:.4f}"
                 ),
                 on_trial=lambda record: display.say(trial_line(record)),
                 stop=lambda: bool(signals.received),

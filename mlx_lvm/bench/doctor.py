@@ -1,4 +1,6 @@
-"""What `lvm doctor` finds: each check with its finding, its value and, where something is missing, what mends it."""
+"""What `lvm doctor` finds: each check with its finding, its value and, where something is missing, what mends
+it.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,8 @@ def _allocator() -> list[Check]:
     remedy = (
         ""
         if kept
-        else "large results come fresh from the kernel, page by page: unset MALLOC_TRIM_THRESHOLD_, or use glibc"
+        else "large results come fresh from the kernel, page by page: unset MALLOC_TRIM_THRESHOLD_, or use "
+        "glibc"
     )
     return [Check("freed memory", finding, kept, remedy)]
 

@@ -99,7 +99,9 @@ def measure(
 
 
 def kernels_per_layer(encoder: TextEncoder, tokens: int = 130, batch: int = 64) -> int:
-    """Kernels that one layer starts on a GPU, read off its compiled graph without one: see `bench.kernels`."""
+    """Kernels that one layer starts on a GPU, read off its compiled graph without one: see
+    `bench.kernels`.
+    """
     model = encoder.model
     with as_on_a_gpu():
         x = mx.zeros((batch, tokens, model.config.width), model.dtype)

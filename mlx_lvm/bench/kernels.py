@@ -1,8 +1,9 @@
 """What a forward pass and a training step cost on Metal, counted in MLX's own graph, without a Mac.
 
-Every node of the graph that computes is one kernel; what only looks at an array otherwise (a transpose, a slice) is none. The graph
-is built as for a GPU and never evaluated. It is MLX's graph on this machine: where Metal has one kernel for a LayerNorm or a softmax
-the graph of a CPU has the few that it is made of, so a count is a little above what Metal starts.
+Every node of the graph that computes is one kernel; what only looks at an array otherwise (a transpose, a
+slice) is none. The graph is built as for a GPU and never evaluated. It is MLX's graph on this machine: where
+Metal has one kernel for a LayerNorm or a softmax the graph of a CPU has the few that it is made of, so a
+count is a little above what Metal starts.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.step import TrainStep
 
 MOST_BUFFERS = 31  # arguments of a Metal kernel
-START = 3e-6  # seconds to start a kernel in a command buffer that holds many; an assumption, nobody has measured it here
-# Primitives that start no kernel: they describe the same memory otherwise, or are there for differentiation alone.
+# seconds to start a kernel in a command buffer that holds many; an assumption, nobody has measured it here
+START = 3e-6
+# Primitives that start no kernel: they describe the same memory otherwise, or are there for differentiation
+# alone.
 VIEWS = (
-    "AsStrided", "Broadcast", "BroadcastAxes", "CustomTransforms", "Depends", "ExpandDims", "Flatten", "NumberOfElements",
-    "Reshape", "Slice", "Split", "Squeeze", "StopGradient", "Transpose", "Unflatten", "View",
+    "AsStrided", "Broadcast", "BroadcastAxes", "CustomTransforms", "Depends", "ExpandDims", "Flatten",
+    "NumberOfElements", "Reshape", "Slice", "Split", "Squeeze", "StopGradient", "Transpose", "Unflatten",
+    "View",
 )  # fmt: skip
 NODE = re.compile(r'\{ (\d+) \[label ="([^"]*)"')
 INTO = re.compile(r'^"(\w+)" -> (\d+)$')
@@ -41,7 +45,9 @@ OUT = re.compile(r'^(\d+) -> "(\w+)"$')
 
 @dataclass(frozen=True)
 class Counted:
-    """kernels: by primitive, fused ones under `fused`; buffers: arrays that the widest fused kernel reads and writes."""
+    """kernels: by primitive, fused ones under `fused`; buffers: arrays that the widest fused kernel reads and
+    writes.
+    """
 
     kernels: dict[str, int]
     buffers: int
@@ -53,7 +59,9 @@ class Counted:
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """The branches of a GPU are taken while it lasts. Nothing may be evaluated meanwhile that is not there."""
+    """The branches of a GPU are taken while it lasts. Nothing may be evaluated meanwhile that is not
+    there.
+    """
     real = mx.default_device
     mx.default_device = lambda: mx.Device(mx.gpu)
     try:
@@ -109,7 +117,9 @@ def training_step(config: ModelConfig, batch: int = 32, context: int = 5) -> Cou
 
 
 def plain_step(config: ModelConfig, batch: int = 32, context: int = 5) -> Counted:
-    """Of the loop that MLX's documentation shows: `value_and_grad`, `clip_grad_norm`, `optim.AdamW`, compiled; nothing looks for NaN."""
+    """Of the loop that MLX's documentation shows: `value_and_grad`, `clip_grad_norm`, `optim.AdamW`,
+    compiled; nothing looks for NaN.
+    """
     with as_on_a_gpu():
         model, optimizer = build(config), optim.AdamW(1e-3)
         optimizer.init(model.trainable_parameters())

@@ -1,10 +1,11 @@
-"""The least time a machine needs for a model: its multiplications at the machine's peak, or its bytes at the memory's speed.
+"""The least time a machine needs for a model: its multiplications at the machine's peak, or its bytes at the
+memory's speed.
 
     floor = max(FLOPs / peak FLOP/s, bytes / peak bytes/s)
 
-No program can be faster, and none is as fast: what is left between it and a measured time is the part that work could win.
-FLOPs are those of the models as they are computed here (`VectorModel.products`), a multiplication and an addition
-counted as two; only products of matrices are counted.
+No program can be faster, and none is as fast: what is left between it and a measured time is the part that
+work could win. FLOPs are those of the models as they are computed here (`VectorModel.products`), a
+multiplication and an addition counted as two; only products of matrices are counted.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from mlx_lvm.models import VectorModel
 
 FLOAT = 4  # bytes
-# Passes of a training step over all parameters: read forward and backward, gradient written and read for its norm, AdamW
-# reads four arrays and writes three.
+# Passes of a training step over all parameters: read forward and backward, gradient written and read for its
+# norm, AdamW reads four arrays and writes three.
 PASSES = 11
 
 
@@ -35,7 +36,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Cost:
-    """What decides a model's work: the multiplications of a window (see `Products`), its parameters and its input."""
+    """What decides a model's work: the multiplications of a window (see `Products`), its parameters and its
+    input.
+    """
 
     products: float
     no_gradient: float
@@ -54,7 +57,9 @@ class Cost:
         return Work(2.0 * batch * self.products, FLOAT * (self.parameters + self._vectors(batch)))
 
     def step(self, batch: int) -> Work:
-        """A training step: backward twice the multiplications of forward, less those for the context's gradient."""
+        """A training step: backward twice the multiplications of forward, less those for the context's
+        gradient.
+        """
         flops = 2.0 * batch * (3 * self.products - self.no_gradient)
         return Work(flops, FLOAT * (PASSES * self.parameters + self._vectors(batch)))
 
@@ -81,13 +86,16 @@ class Chip:
 
 
 def by_clock(cores: int, gigahertz: float) -> float:
-    """FLOP/s of a GPU of Apple's: 128 multiply-adds a core and cycle. Its clock is not published; here as hmc-tech.com lists it."""
+    """FLOP/s of a GPU of Apple's: 128 multiply-adds a core and cycle. Its clock is not published; here as
+    hmc-tech.com lists it.
+    """
     return cores * 128 * 2 * gigahertz * 1e9
 
 
-# Announcements: apple.com/newsroom of 2020-11-10 (M1), 2021-10-18 (M1 Pro, Max), 2022-03-08 (M1 Ultra), 2022-06-06 (M2),
-# 2023-01-17 (M2 Pro, Max), 2023-06-05 (M2 Ultra), 2023-10-30 (M3 family), 2024-10-30 (M4 family), 2025-10-15 (M5),
-# 2026-03-03 (M5 Max). M5's matrix units in the GPU are left out: they do not multiply float32 without rounding it.
+# Announcements: apple.com/newsroom of 2020-11-10 (M1), 2021-10-18 (M1 Pro, Max), 2022-03-08 (M1 Ultra),
+# 2022-06-06 (M2), 2023-01-17 (M2 Pro, Max), 2023-06-05 (M2 Ultra), 2023-10-30 (M3 family), 2024-10-30 (M4
+# family), 2025-10-15 (M5), 2026-03-03 (M5 Max). M5's matrix units in the GPU are left out: they do not
+# multiply float32 without rounding it.
 CHIPS = (
     Chip("M1", 68.25e9, 2.6e12),
     Chip("M1 Pro", 200e9, 5.2e12),

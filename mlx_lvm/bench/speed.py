@@ -1,4 +1,6 @@
-"""What is timed of MLX: forward pass, training step, epoch and load, as the library runs them. The torch side: `parity/speed.py`."""
+"""What is timed of MLX: forward pass, training step, epoch and load, as the library runs them. The torch
+side: `parity/speed.py`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ from mlx_lvm.training.trainer import Trainer
 
 
 class Mlx:
-    """The side of MLX; see `mlx_lvm.bench.workers.Side`. Leaves weights, config, vectors and targets in the folder for the other side.
+    """The side of MLX; see `mlx_lvm.bench.workers.Side`. Leaves weights, config, vectors and targets in the
+    folder for the other side.
 
     Raises UsageError where MLX lacks the device.
     """
@@ -82,7 +85,9 @@ class Mlx:
         }
 
     def peaks(self) -> dict[str, float]:
-        """The fastest product of matrices and the fastest copy over several sizes; caches count, so that nothing beats the floor."""
+        """The fastest product of matrices and the fastest copy over several sizes; caches count, so that
+        nothing beats the floor.
+        """
         large = mx.default_device() != mx.Device(mx.cpu)
         flops = bytes_ = 0.0
         for side in (1024, 2048, *([4096, 8192] if large else [])):

@@ -38,7 +38,9 @@ class Timed:
 
 
 class Bench:
-    """Sides by name on one model. Use as a context: the processes end with it. Raises SetupInvalid where they do not compare."""
+    """Sides by name on one model. Use as a context: the processes end with it. Raises SetupInvalid where they
+    do not compare.
+    """
 
     def __init__(self, sides: dict[str, tuple[str, str]], options: Options) -> None:
         self.sides, self.options = sides, options
@@ -80,7 +82,9 @@ class Bench:
         seconds: float,
         note: Callable[[str], None],
     ) -> dict[str, dict[str, dict[str, float]]]:
-        """side -> how -> milliseconds, every program in turn. A `how` that a side cannot do is noted and left out."""
+        """side -> how -> milliseconds, every program in turn. A `how` that a side cannot do is noted and left
+        out.
+        """
         programs: list[tuple[str, Cell]] = []
         for side, names in hows.items():
             for how in names:
@@ -109,7 +113,9 @@ SAME = {"metal": "mps"}  # MLX's name of a device and torch's
 
 
 def require_same_device(about: dict[str, dict[str, Any]]) -> None:
-    """Raises SetupInvalid for sides on different kinds of device or, on a CPU, with different numbers of threads."""
+    """Raises SetupInvalid for sides on different kinds of device or, on a CPU, with different numbers of
+    threads.
+    """
     devices = {name: SAME.get(found["device"], found["device"]) for name, found in about.items()}
     threads = (
         {name: found["threads"] for name, found in about.items()} if set(devices.values()) == {"cpu"} else {}
@@ -118,14 +124,17 @@ def require_same_device(about: dict[str, dict[str, Any]]) -> None:
         if len(set(values.values())) > 1:
             shown = ", ".join(f"{name} {value}" for name, value in values.items())
             raise SetupInvalid(
-                f"not the same {what} on both sides ({shown}): such times do not compare. Choose with --device or --threads"
+                f"not the same {what} on both sides ({shown}): such times do not compare. Choose with "
+                "--device or --threads"
             )
 
 
 def row(
     model: str, task: str, batch: int, found: dict[str, dict[str, dict[str, float]]], floor_ms: float
 ) -> dict[str, Any]:
-    """A row of the report. ratio: MLX compiled to torch as people run it, eager; best_ratio: the faster program of each side."""
+    """A row of the report. ratio: MLX compiled to torch as people run it, eager; best_ratio: the faster
+    program of each side.
+    """
     mlx, other = found.get("mlx", {}), found.get("torch", {})
     mine = (mlx.get("compiled") or mlx.get("eager") or {}).get("median")
     theirs = (other.get("eager") or other.get("compiled") or {}).get("median")
@@ -152,7 +161,9 @@ def rows(
     note: Callable[[str], None],
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a model, each when it is measured. tasks: (task, batch sizes); note hears what does not run, say what comes next."""
+    """The rows of a model, each when it is measured. tasks: (task, batch sizes); note hears what does not
+    run, say what comes next.
+    """
     shared = json.loads((Path(timing.options.folder) / CONFIG).read_text())
     cost, name = Cost(**shared["cost"]), timing.options.model
     for task, batches in tasks:

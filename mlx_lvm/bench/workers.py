@@ -1,7 +1,8 @@
-"""A program under test in a process of its own, which answers by turns: what a side is asked, and what it must have.
+"""A program under test in a process of its own, which answers by turns: what a side is asked, and what it
+must have.
 
-Every turn begins with a call that is not counted, and a call ends when its result is there. Imports neither framework: a side
-is named by module.
+Every turn begins with a call that is not counted, and a call ends when its result is there. Imports neither
+framework: a side is named by module.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class Side(Protocol):
 
 
 def end_with(parent: int) -> None:
-    """Ends this process once its parent is gone: a side that is timed answers nobody then, and would run on for minutes."""
+    """Ends this process once its parent is gone: a side that is timed answers nobody then, and would run on
+    for minutes.
+    """
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -115,7 +118,9 @@ def serve(connection: Any, module: str, name: str, options: Options) -> None:
 
 
 def turn(call: Callable[[], None], seconds: float) -> list[float]:
-    """Seconds of each call made within `seconds`, at least one; one call more comes first where calls are short."""
+    """Seconds of each call made within `seconds`, at least one; one call more comes first where calls are
+    short.
+    """
     began = time.perf_counter()
     call()
     first = time.perf_counter() - began
@@ -146,7 +151,9 @@ def resident() -> int:
 
 
 class Failed(LvmError):
-    """A side could not do what it was asked: the last line of its traceback, which is at hand whole as `traceback`."""
+    """A side could not do what it was asked: the last line of its traceback, which is at hand whole as
+    `traceback`.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text.strip().splitlines()[-1])
@@ -154,7 +161,9 @@ class Failed(LvmError):
 
 
 class Worker:
-    """A side in its own process. `ask(method, ...)` waits for the answer. Raises LvmErrors of the side, Failed for others."""
+    """A side in its own process. `ask(method, ...)` waits for the answer. Raises LvmErrors of the side,
+    Failed for others.
+    """
 
     def __init__(self, module: str, name: str, options: Options) -> None:
         context = multiprocessing.get_context("spawn")
@@ -186,7 +195,9 @@ class Worker:
 
 @contextmanager
 def environment(options: Options) -> Iterator[None]:
-    """What libraries read once, when they load: threads, TF32, and idle OpenMP threads that give their core to the other side."""
+    """What libraries read once, when they load: threads, TF32, and idle OpenMP threads that give their core
+    to the other side.
+    """
     threads = str(options.cores)
     wanted = {
         "OMP_NUM_THREADS": threads,

@@ -1,7 +1,7 @@
 """The BLAS of a Linux CPU: which library suits the processor, and how it is opened before MLX.
 
-The Linux CPU wheel of MLX links the reference BLAS, tens of times slower than the machine. The dynamic linker takes
-the first `cblas_*` it finds in the global scope, so a better library that is opened before MLX wins.
+The Linux CPU wheel of MLX links the reference BLAS, tens of times slower than the machine. The dynamic linker
+takes the first `cblas_*` it finds in the global scope, so a better library that is opened before MLX wins.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ FORTRAN = "libgfortran.so.5"  # the one library that OpenBLAS from pip needs and
 
 @dataclass(frozen=True)
 class Blas:
-    """Which BLAS serves MLX. path: the file that was opened; empty for MLX's own. note: why this one, or what failed."""
+    """Which BLAS serves MLX. path: the file that was opened; empty for MLX's own. note: why this one, or what
+    failed.
+    """
 
     name: str
     path: str = ""
@@ -28,7 +30,8 @@ class Blas:
 
 
 def open_blas() -> Blas:
-    """Opens the best CBLAS into the global scope. Never fails: without one MLX keeps its own, and the note says why.
+    """Opens the best CBLAS into the global scope. Never fails: without one MLX keeps its own, and the note
+    says why.
 
     `MLX_LVM_BLAS=off` switches this off, `MLX_LVM_BLAS=/path/to/lib.so` names the library to open.
     """
@@ -37,7 +40,8 @@ def open_blas() -> Blas:
         return Blas("mlx", note="switched off by MLX_LVM_BLAS")
     if "mlx.core" in sys.modules:
         return Blas("mlx", note="MLX was imported first; call mlx_lvm.core.linux_cpu.tune() before it")
-    # A BLAS thread that waits for the next product by spinning takes the core from the thread that prepares it.
+    # A BLAS thread that waits for the next product by spinning takes the core from the thread that prepares
+    # it.
     os.environ.setdefault(
         "OPENBLAS_THREAD_TIMEOUT", "17"
     )  # 2^17 cycles, tens of microseconds, in place of 2^26
@@ -54,9 +58,11 @@ def open_blas() -> Blas:
 
 
 def candidates() -> list[tuple[str, str]]:
-    """(name, path) of the libraries worth opening, best first: OpenBLAS where `mkl_holds_back`, MKL elsewhere.
+    """(name, path) of the libraries worth opening, best first: OpenBLAS where `mkl_holds_back`, MKL
+    elsewhere.
 
-    The system's follow those of pip, and are looked for where pip has not brought the best: Python does that with a compiler.
+    The system's follow those of pip, and are looked for where pip has not brought the best: Python does that
+    with a compiler.
     """
     best = "openblas" if mkl_holds_back() else "mkl"
     found = [
@@ -88,7 +94,9 @@ def _of_system(name: str) -> str | None:
 
 
 def mkl_holds_back() -> bool:
-    """Whether this processor has AVX-512 and is not Intel's: MKL multiplies without it there, at half of OpenBLAS's speed."""
+    """Whether this processor has AVX-512 and is not Intel's: MKL multiplies without it there, at half of
+    OpenBLAS's speed.
+    """
     try:
         with open("/proc/cpuinfo") as file:
             text = file.read(20_000)
@@ -110,8 +118,9 @@ def _open(path: str) -> ctypes.CDLL:
 def lend_fortran() -> bool:
     """Opens MLX's own Fortran runtime under the name that OpenBLAS asks for, and says whether that worked.
 
-    The wheel of MLX's CPU backend holds the library under a name of its own. The linker knows an open library by the name that
-    stands in it, so a copy in memory gets the usual one, and a machine without the system's library needs nothing installed.
+    The wheel of MLX's CPU backend holds the library under a name of its own. The linker knows an open library
+    by the name that stands in it, so a copy in memory gets the usual one, and a machine without the system's
+    library needs nothing installed.
     """
     package = find_spec("mlx")
     for folder in (package and package.submodule_search_locations) or []:

@@ -1,11 +1,12 @@
-"""faiss in a process that loads nothing else: on macOS its OpenMP and PyTorch's end a process that holds both.
+"""faiss in a process that loads nothing else: on macOS its OpenMP and PyTorch's end a process that holds
+both.
 
     python -m mlx_lvm.core.faiss_process build VECTORS.npy INDEX
     python -m mlx_lvm.core.faiss_process search INDEX QUERIES.npy COUNT ROWS.npy
     python -m mlx_lvm.core.faiss_process pairs VECTORS.npy BOUND PAIRS
 
-VECTORS [N, dim] and QUERIES [n, dim] are float32 of unit length; ROWS [n, COUNT] int64, -1 where fewer were found;
-PAIRS [M, 2] int64 without a header: rows a < b whose product is above BOUND.
+VECTORS [N, dim] and QUERIES [n, dim] are float32 of unit length; ROWS [n, COUNT] int64, -1 where fewer were
+found; PAIRS [M, 2] int64 without a header: rows a < b whose product is above BOUND.
 """
 
 import subprocess
@@ -24,7 +25,9 @@ QUERIES = 4096  # rows whose pairs are in memory together
 
 
 def build(vectors: np.ndarray, path: str) -> None:
-    """4 sqrt(N) cells, their centres from at most 64 evenly spaced chunks a cell. No random choice that another run makes otherwise."""
+    """4 sqrt(N) cells, their centres from at most 64 evenly spaced chunks a cell. No random choice that
+    another run makes otherwise.
+    """
     import faiss
 
     count, dim = vectors.shape

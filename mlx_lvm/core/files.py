@@ -1,4 +1,5 @@
-"""Files that a reader sees as they were or as they shall be, never a part; and what systems refuse of large or many files.
+"""Files that a reader sees as they were or as they shall be, never a part; and what systems refuse of large
+or many files.
 
 write_atomic   a whole file under a temporary name, flushed to the disk, then renamed
 sync           to the disk itself, as far as the volume allows
@@ -30,10 +31,11 @@ def sha256(data: bytes | np.ndarray) -> str:
 
 
 def write_atomic(path: str | Path, data: bytes, *, full: bool = True) -> None:
-    """Write a whole file or nothing: temporary name in the same folder, flush, `os.replace`, flush of the folder.
+    """Write a whole file or nothing: temporary name in the same folder, flush, `os.replace`, flush of the
+    folder.
 
-    full=False leaves out the flush of the drive's own cache on macOS (see `sync`), for what may be lost in a power cut.
-    Raises IOFailed naming the cause; the file that was there before is untouched then.
+    full=False leaves out the flush of the drive's own cache on macOS (see `sync`), for what may be lost in a
+    power cut. Raises IOFailed naming the cause; the file that was there before is untouched then.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -74,7 +76,9 @@ def write_at(descriptor: int, data: np.ndarray, position: int) -> None:
 
 
 def read_at(descriptor: int, into: np.ndarray, position: int) -> int:
-    """Fill a contiguous array with a file's bytes from a place on; fewer than it holds where the file ends. Raises OSError."""
+    """Fill a contiguous array with a file's bytes from a place on; fewer than it holds where the file ends.
+    Raises OSError.
+    """
     view = into.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
@@ -86,8 +90,9 @@ def read_at(descriptor: int, into: np.ndarray, position: int) -> int:
 
 
 def sync(descriptor: int) -> None:
-    """To the disk itself: macOS's fsync stops at the drive's cache, F_FULLFSYNC does not. One such call flushes all that
-    was written to the drive before it. Where a volume knows no such call (SMB, NTFS, FUSE): F_BARRIERFSYNC, then fsync.
+    """To the disk itself: macOS's fsync stops at the drive's cache, F_FULLFSYNC does not. One such call
+    flushes all that was written to the drive before it. Where a volume knows no such call (SMB, NTFS, FUSE):
+    F_BARRIERFSYNC, then fsync.
     """
     import fcntl
 
@@ -111,7 +116,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def allow_open_files(count: int, what: str) -> None:
-    """Make room for `count` more open files, where the process's soft limit is lower than that and may be raised.
+    """Make room for `count` more open files, where the process's soft limit is lower than that and may be
+    raised.
 
     Raises SetupInvalid where the system allows no more, naming `what` needs them.
     """

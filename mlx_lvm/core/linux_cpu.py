@@ -1,11 +1,13 @@
-"""What MLX's Linux CPU wheel lacks, given to this process by one call: a fast BLAS, memory that is kept, wide kernels in a private store.
+"""What MLX's Linux CPU wheel lacks, given to this process by one call: a fast BLAS, memory that is kept, wide
+kernels in a private store.
 
 A program calls `tune()` once, before anything imports MLX; `lvm` does so for every command:
 
     from mlx_lvm.core.linux_cpu import tune; tune()
 
-Importing the library changes nothing of the process. `tune()` sets environment variables (PATH, TMPDIR, MLX_DISABLE_COMPILE and
-those of BLAS threads), glibc's malloc, and the linker's global scope. On macOS it changes nothing: MLX has all of it there.
+Importing the library changes nothing of the process. `tune()` sets environment variables (PATH, TMPDIR,
+MLX_DISABLE_COMPILE and those of BLAS threads), glibc's malloc, and the linker's global scope. On macOS it
+changes nothing: MLX has all of it there.
 """
 
 from __future__ import annotations
@@ -67,8 +69,9 @@ def tune() -> Tuning:
 def keep_freed_memory() -> int:
     """Lets glibc keep what is freed, and says how many bytes. A setting of the user's own is left alone.
 
-    MLX's CPU asks malloc for every result. By default an array of some megabytes comes fresh from the kernel each time, and
-    each of its pages costs a fault and a clearing: more than what is computed in it. A small machine keeps a quarter of its memory.
+    MLX's CPU asks malloc for every result. By default an array of some megabytes comes fresh from the kernel
+    each time, and each of its pages costs a fault and a clearing: more than what is computed in it. A small
+    machine keeps a quarter of its memory.
     """
     if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")):
         return 0
@@ -92,7 +95,9 @@ def compile_wide() -> bool:
 
 
 def keep_kernels(kind: str) -> Store:
-    """A private store for compiled kernels. Where there can be none, MLX compiles nothing: slower, and the same results."""
+    """A private store for compiled kernels. Where there can be none, MLX compiles nothing: slower, and the
+    same results.
+    """
     store = open_store(kind)
     if store.folder:
         keep_kernels_in(store.folder)

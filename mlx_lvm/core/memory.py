@@ -13,7 +13,9 @@ CONTAINER = (
 
 
 def host_memory() -> int:
-    """Bytes that the machine has, or that its container or a limit of this process allows, whichever is least."""
+    """Bytes that the machine has, or that its container or a limit of this process allows, whichever is
+    least.
+    """
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     found += [
         limit

@@ -16,8 +16,8 @@ try:
     from mlx.utils import tree_flatten, tree_map, tree_unflatten
 except ImportError as error:
     raise SetupInvalid(
-        f"MLX has no backend here ({error}). On Linux install one: pip install 'mlx-lvm[cpu]', or [cuda12] or [cuda13] "
-        "for an NVIDIA GPU."
+        f"MLX has no backend here ({error}). On Linux install one: pip install 'mlx-lvm[cpu]', or [cuda12] "
+        "or [cuda13] for an NVIDIA GPU."
     ) from error
 
 __all__ = ["TF32", "mx", "nn", "optim", "tree_flatten", "tree_map", "tree_unflatten"]

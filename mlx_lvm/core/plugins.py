@@ -1,7 +1,8 @@
 """Packages that bring architectures of their own, and the modules found in them by name.
 
 A package that takes part lies as this library does: `<package>/models/<type>.py`, and for parity
-`<package>/twins/<type>.py` and `<package>/faults/<type>.py`. It is found by an entry point of its distribution,
+`<package>/twins/<type>.py` and `<package>/faults/<type>.py`. It is found by an entry point of its
+distribution,
 
     [project.entry-points."mlx_lvm.architectures"]
     anything = "package"
@@ -41,12 +42,15 @@ def remove_package(name: str) -> None:
 
 
 def packages() -> tuple[str, ...]:
-    """The packages besides this library, each once: those of entry points, then those that a program added."""
+    """The packages besides this library, each once: those of entry points, then those that a program
+    added.
+    """
     return tuple(dict.fromkeys([*_installed(), *_added]))
 
 
 def modules(own: str, room: str) -> dict[str, str]:
-    """Full module names by their last part: of the package `own`, and of the folder `room` of every other package.
+    """Full module names by their last part: of the package `own`, and of the folder `room` of every other
+    package.
 
     A name that `own` has stays its own. Nothing is imported but the packages themselves.
     """

@@ -1,8 +1,9 @@
-"""Whether products of float32 matrices are float32, or rounded to TF32: 10 bits of mantissa, faster on an M5 and on CUDA.
+"""Whether products of float32 matrices are float32, or rounded to TF32: 10 bits of mantissa, faster on an M5
+and on CUDA.
 
-MLX rounds by default where the device can. Here it does not unless a run, an evaluation or a prediction asks for it: figures
-are then those of every other device. MLX reads `MLX_ENABLE_TF32` once, at the process's first product, so a process has one kind;
-`mlx_lvm.core.mlx` sets it to 0 where nobody has set it.
+MLX rounds by default where the device can. Here it does not unless a run, an evaluation or a prediction asks
+for it: figures are then those of every other device. MLX reads `MLX_ENABLE_TF32` once, at the process's first
+product, so a process has one kind; `mlx_lvm.core.mlx` sets it to 0 where nobody has set it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ PROBE = 1 + 2.0**-12  # TF32 would round this to 1
 
 
 def tf32_active() -> bool:
-    """Whether products round their inputs to 10 bits of mantissa: measured, on matrices, because a vector hides it."""
+    """Whether products round their inputs to 10 bits of mantissa: measured, on matrices, because a vector
+    hides it.
+    """
     product = np.array(mx.full((64, 64), PROBE) @ mx.eye(64))
     return bool(np.abs(product - np.float32(PROBE)).max() > 2.0**-14)
 
 
 def choose(precision: str) -> None:
-    """From now on multiply in TF32 for precision "tf32", in full for any other, and make sure that the device does.
+    """From now on multiply in TF32 for precision "tf32", in full for any other, and make sure that the device
+    does.
 
-    Raises SetupInvalid where it cannot: a device without TF32, or a process that has multiplied otherwise before.
+    Raises SetupInvalid where it cannot: a device without TF32, or a process that has multiplied otherwise
+    before.
     """
     wanted = precision == "tf32"
     os.environ[TF32] = str(int(wanted))
@@ -34,9 +39,11 @@ def choose(precision: str) -> None:
         return
     if wanted:
         raise SetupInvalid(
-            f"--precision tf32: products stay float32 on {mx.default_device()} (an M5 and NVIDIA GPUs round; or this process has "
-            "multiplied already, in which case start it with MLX_ENABLE_TF32=1). Omit the option."
+            f"--precision tf32: products stay float32 on {mx.default_device()} (an M5 and NVIDIA GPUs round; "
+            "or this process has multiplied already, in which case start it with MLX_ENABLE_TF32=1). Omit "
+            "the option."
         )
     raise SetupInvalid(
-        f"--precision {precision}: this process multiplies in TF32 already; start it with MLX_ENABLE_TF32=0, or give --precision tf32"
+        f"--precision {precision}: this process multiplies in TF32 already; start it with MLX_ENABLE_TF32=0, "
+        "or give --precision tf32"
     )

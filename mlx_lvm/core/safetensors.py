@@ -2,10 +2,11 @@
 
 Both are ours, and the tests hold both against the safetensors package:
 
-- its reader does not tell where a tensor lies in the file, which a corpus that is mapped, or read in blocks, must know;
-  MLX's accepts overlaps, holes, duplicate keys and trailing bytes. This one refuses them and bounds everything before it
-  allocates.
-- its writer orders metadata by a hash drawn anew in each process, so the same tensors would give different bytes.
+- its reader does not tell where a tensor lies in the file, which a corpus that is mapped, or read in blocks,
+  must know; MLX's accepts overlaps, holes, duplicate keys and trailing bytes. This one refuses them and
+  bounds everything before it allocates.
+- its writer orders metadata by a hash drawn anew in each process, so the same tensors would give different
+  bytes.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ class SafeFile:
 
     @cached_property
     def _mapped(self) -> np.ndarray:
-        """The file's bytes [n] uint8. One map for all tensors: each holds an open file, of which macOS allows 256."""
+        """The file's bytes [n] uint8. One map for all tensors: each holds an open file, of which macOS allows
+        256.
+        """
         if self.data is not None:
             return self.data
         try:
@@ -109,7 +112,8 @@ class SafeFile:
 def open_safetensors(path: str | Path, lenient: bool = False) -> SafeFile:
     """Raises InvalidFile with every problem of the header, IOFailed where the file cannot be read.
 
-    `lenient` is for other people's files: tensors of types not known here and metadata that is not text are left out.
+    `lenient` is for other people's files: tensors of types not known here and metadata that is not text are
+    left out.
     """
     path = Path(path)
     try:
@@ -144,7 +148,8 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
     (length,) = struct.unpack("<Q", first)
     if not 2 <= length <= min(MAX_HEADER, size - 8):
         raise InvalidFile(
-            f"{path}: header of {length:,} bytes in a file of {size:,} (at most {MAX_HEADER:,}); cut off, or not a safetensors file"
+            f"{path}: header of {length:,} bytes in a file of {size:,} (at most {MAX_HEADER:,}); cut off, or "
+            "not a safetensors file"
         )
     return length
 
@@ -189,7 +194,8 @@ def _parse_header(
         for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
             if info.start != position:
                 problems.add(
-                    f"tensor {_short(name)} starts at byte {info.start}, expected {position}: tensors overlap or leave holes"
+                    f"tensor {_short(name)} starts at byte {info.start}, expected {position}: tensors "
+                    "overlap or leave holes"
                 )
             position = info.end
         if position != size:
@@ -220,7 +226,10 @@ def _tensor_info(entry: Any, data_start: int, lenient: bool) -> TensorInfo | str
     for side in shape:
         count *= side
     if dtype in DTYPES and count * DTYPES[dtype][0] != offsets[1] - offsets[0]:
-        return f"shape {shape} of {dtype} needs {count * DTYPES[dtype][0]:,} bytes, offsets give {offsets[1] - offsets[0]:,}"
+        return (
+            f"shape {shape} of {dtype} needs {count * DTYPES[dtype][0]:,} bytes, offsets give "
+            f"{offsets[1] - offsets[0]:,}"
+        )
     return TensorInfo(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
 
@@ -238,7 +247,9 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies in a safetensors file: its first bytes (`head`), and each tensor's place after it."""
+    """Where everything lies in a safetensors file: its first bytes (`head`), and each tensor's place after
+    it.
+    """
 
     head: bytes
     order: tuple[str, ...]
@@ -274,7 +285,9 @@ def layout(entries: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[s
 
 
 def to_bytes(tensors: Mapping[str, mx.array | np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file whose bytes depend on names, values and metadata alone: keys and tensors lie in sorted order."""
+    """A safetensors file whose bytes depend on names, values and metadata alone: keys and tensors lie in
+    sorted order.
+    """
     plain = {name: _raw(value) for name, value in tensors.items()}
     plan = layout({name: (dtype, shape) for name, (dtype, shape, _) in plain.items()}, metadata)
     return plan.head + b"".join(plain[name][2] for name in plan.order)

@@ -1,13 +1,14 @@
-"""The order in which windows of a corpus too large for memory are trained on: stretches of documents, drawn into blocks.
+"""The order in which windows of a corpus too large for memory are trained on: stretches of documents, drawn
+into blocks.
 
-    stretch   neighbouring training documents, read in one go; a document longer than a stretch is cut into pieces that
-              overlap by the context, so that no window is lost
-    block     as many stretches, from anywhere in the corpus, as fit in memory; its windows are shuffled together
+    stretch   neighbouring training documents, read in one go; a document longer than a stretch is cut into
+              pieces that overlap by the context, so that no window is lost
+    block     as many stretches, from anywhere in the corpus, as fit in memory; its windows are shuffled
 
-An epoch draws the stretches into blocks and the windows of each block into an order; both are functions of (seed, epoch), so a
-run is resumed in the middle of a block without anything saved. Every window comes once an epoch. A batch that would
-straddle two blocks belongs to the second: the rows of the windows left over are read once more into a margin behind it,
-so that all batches, and all blocks, have one shape.
+An epoch draws the stretches into blocks and the windows of each block into an order; both are functions of
+(seed, epoch), so a run is resumed in the middle of a block without anything saved. Every window comes once an
+epoch. A batch that would straddle two blocks belongs to the second: the rows of the windows left over are
+read once more into a margin behind it, so that all batches, and all blocks, have one shape.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows starts[i] .. stops[i] of the corpus lie at places[i] of the block's array. Windows in the order they are trained
-    on: targets [n] int32 in the array, rows [n] int64 in the corpus. first: step of the epoch that begins with them.
+    """Rows starts[i] .. stops[i] of the corpus lie at places[i] of the block's array. Windows in the order
+    they are trained on: targets [n] int32 in the array, rows [n] int64 in the corpus. first: step of the
+    epoch that begins with them.
     """
 
     starts: np.ndarray
@@ -74,20 +76,22 @@ class Block:
 def lay_out(
     corpus: MappedCorpus, documents: np.ndarray, context: int, batch_size: int, block_rows: int
 ) -> Layout:
-    """Cut the documents for blocks of `block_rows` rows. Raises UsageError where a block is too small to shuffle in,
-    InvalidFile where no document is long enough for a window.
+    """Cut the documents for blocks of `block_rows` rows. Raises UsageError where a block is too small to
+    shuffle in, InvalidFile where no document is long enough for a window.
     """
     stretch = max(block_rows // STRETCHES, 4 * (context + 1))
     if block_rows < LEAST_STRETCHES * stretch or block_rows < 2 * batch_size:
         raise UsageError(
-            f"blocks of {block_rows:,} vectors are too small to shuffle windows of {context} in; give more --memory"
+            f"blocks of {block_rows:,} vectors are too small to shuffle windows of {context} in; give more "
+            "--memory"
         )
     firsts, lengths = corpus.offsets[:-1][documents], corpus.lengths[documents]
     kept = lengths > context
     if not kept.any():
         raise InvalidFile(
             f"corpus {corpus.name}, train: no window of {context} + 1 chunks in {len(documents)} documents "
-            f"(the longest has {int(lengths.max(initial=0))} chunks). Use a shorter --context, more documents or another --split-seed."
+            f"(the longest has {int(lengths.max(initial=0))} chunks). Use a shorter --context, more "
+            "documents or another --split-seed."
         )
     firsts, lengths = firsts[kept], lengths[kept]
     new = stretch - context  # rows that each further piece adds
@@ -101,7 +105,9 @@ def lay_out(
 
 
 def pack(sizes: np.ndarray, limit: int) -> np.ndarray:
-    """Edges [groups + 1] of neighbours put together as long as their sizes, each at most `limit`, make no more than it."""
+    """Edges [groups + 1] of neighbours put together as long as their sizes, each at most `limit`, make no
+    more than it.
+    """
     ends = np.cumsum(sizes)
     edges = [0]
     while edges[-1] < len(sizes):
@@ -160,7 +166,9 @@ class Epoch:
         )
 
     def _pieces(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(starts, stops, places) of the block's pieces, and of its windows (target rows, what to subtract for the array's)."""
+        """(starts, stops, places) of the block's pieces, and of its windows (target rows, what to subtract
+        for the array's).
+        """
         layout = self.layout
         stretches = self.drawn[self.edges[number] : self.edges[number + 1]]
         pieces = np.concatenate([np.arange(layout.edges[s], layout.edges[s + 1]) for s in stretches])
@@ -175,13 +183,17 @@ class Epoch:
         return self._random(SHUFFLE, number).permutation(count)
 
     def _stop(self, number: int) -> int:
-        """Windows, carried ones included, that this block trains on: whole batches, and in the last block the rest."""
+        """Windows, carried ones included, that this block trains on: whole batches, and in the last block the
+        rest.
+        """
         end = int(self.ends[number])
         size = self.layout.batch_size
         return (end if number == len(self) - 1 else end // size * size) - self.first_step(number) * size
 
     def _left_over(self, number: int) -> np.ndarray:
-        """Target rows of the windows that earlier blocks leave to this one: the last of their order, less than a batch."""
+        """Target rows of the windows that earlier blocks leave to this one: the last of their order, less
+        than a batch.
+        """
         missing = int(self.ends[number - 1]) % self.layout.batch_size if number else 0
         parts: list[np.ndarray] = []
         while missing:

@@ -1,7 +1,7 @@
 """The encoder card: which space the vectors of a corpus live in.
 
-Two encoders of one name can be different spaces, so cards are compared by the vectors of sixteen probe sentences
-wherever both sides have them, and by their fields otherwise.
+Two encoders of one name can be different spaces, so cards are compared by the vectors of sixteen probe
+sentences wherever both sides have them, and by their fields otherwise.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ class EncoderCard(Config):
     def differences(self, other: EncoderCard) -> list[str]:
         """Why vectors of `other` must not be mixed with ours; empty where they may.
 
-        Probe vectors decide where both cards have them: fields are only what somebody wrote down. A model's name does not count where
-        both cards give the same checksum of its weights: a local folder of an encoder may be called anything.
+        Probe vectors decide where both cards have them: fields are only what somebody wrote down. A model's
+        name does not count where both cards give the same checksum of its weights: a local folder of an
+        encoder may be called anything.
         """
         if self.dim != other.dim:
             return [f"dim {self.dim} against {other.dim}"]
@@ -88,7 +89,9 @@ class EncoderCard(Config):
         return [f"{key} '{mine[key]}' against '{theirs[key]}'" for key in named if mine[key] != theirs[key]]
 
     def unknown(self, other: EncoderCard) -> str:
-        """Why nothing tells whether vectors of `other` are of our space; empty where probe vectors or names tell."""
+        """Why nothing tells whether vectors of `other` are of our space; empty where probe vectors or names
+        tell.
+        """
         if self.probes is not None and other.probes is not None:
             return ""
         if not (self.model and other.model):

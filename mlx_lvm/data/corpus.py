@@ -1,14 +1,15 @@
-"""A corpus: the chunk embeddings of documents, in reading order, in one safetensors file or a folder of shards.
+"""A corpus: the chunk embeddings of documents, in reading order, in one safetensors file or a folder of
+shards.
 
     vectors           [N, dim]  F32, F16, BF16, or I8 (then vector = i8 * scale)
     scales            [N]       F32, with I8 only
     document_offsets  [D + 1]   I64; document d is rows offsets[d]:offsets[d + 1]
     document_names    [bytes]   U8, a JSON list of D names
-    document_split    [D]       U8, optional: 0, 1, 2 for train, val, test, where the corpus brings its own split
+    document_split    [D]       U8, optional: 0, 1, 2 for train, val, test, the corpus's own split
     probes            [16, dim] F32, optional: the encoder's vectors of the probe sentences
 
-Metadata: format, encoder card, chunking rule, source, licence, sha256 of the vectors and of the rest. Chunk texts lie beside it
-in `<name>.chunks.jsonl` or `.jsonl.gz` (document, chunk, text).
+Metadata: format, encoder card, chunking rule, source, licence, sha256 of the vectors and of the rest. Chunk
+texts lie beside it in `<name>.chunks.jsonl` or `.jsonl.gz` (document, chunk, text).
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class Corpus:
         return np.diff(self.offsets)
 
     def take(self, rows: mx.array | np.ndarray) -> mx.array:
-        """Rows of any shape [...] as float32 vectors [..., dim]; with an MLX array, inside a compiled function too."""
+        """Rows of any shape [...] as float32 vectors [..., dim]; with an MLX array, inside a compiled
+        function too.
+        """
         if isinstance(rows, np.ndarray):
             rows = mx.array(rows.astype(np.int32))
         return gather(self.vectors, self.scales, rows)
@@ -118,7 +121,8 @@ def write_corpus(
     provenance: dict[str, str],
     dtype: str = "I8",
 ) -> None:
-    """Write a corpus from float vectors [N, dim]. Validates first: raises InvalidFile and leaves nothing behind.
+    """Write a corpus from float vectors [N, dim]. Validates first: raises InvalidFile and leaves nothing
+    behind.
 
     For vectors that are not all in memory see `writer.CorpusWriter`.
     """
@@ -139,9 +143,11 @@ def write_corpus(
 
 
 def load_corpus(reference: str | Path) -> Corpus:
-    """A shipped corpus by name, or a file or folder by path, checked and put on the device in the dtype it is stored in.
+    """A shipped corpus by name, or a file or folder by path, checked and put on the device in the dtype it is
+    stored in.
 
-    Raises InvalidFile with every problem found, UsageError for no such name, SetupInvalid where it does not fit in memory.
+    Raises InvalidFile with every problem found, UsageError for no such name, SetupInvalid where it does not
+    fit in memory.
     """
     bound_cache()
     return to_memory(open_corpus(find_corpus(reference)))
@@ -176,7 +182,9 @@ def on_device(mapped: MappedCorpus) -> Corpus:
 
 
 def _shard_on_device(mapped: MappedCorpus, shard: Shard) -> tuple[mx.array, mx.array | None]:
-    """(vectors, scales): as they lie in the file, copied on the host first only where rows are not of unit length."""
+    """(vectors, scales): as they lie in the file, copied on the host first only where rows are not of unit
+    length.
+    """
     vectors, scales = shard.vectors, shard.scales
     for start in range(0, shard.rows, mapped.block_rows):
         block = slice(start, start + mapped.block_rows)
@@ -193,23 +201,29 @@ def _shard_on_device(mapped: MappedCorpus, shard: Shard) -> tuple[mx.array, mx.a
 
 
 def require_memory(mapped: MappedCorpus) -> None:
-    """Raises SetupInvalid where the vectors, as stored, are larger than the machine's memory or than one array of its device."""
+    """Raises SetupInvalid where the vectors, as stored, are larger than the machine's memory or than one
+    array of its device.
+    """
     memory = machine_memory()
     if mapped.nbytes > memory:
         raise SetupInvalid(
-            f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors do not fit in {memory / 2**30:.1f} GiB of memory. "
-            "Take a part with `lvm data subset`, or store it smaller with `lvm data subset --dtype i8`."
+            f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors do not fit in "
+            f"{memory / 2**30:.1f} GiB of memory. Take a part with `lvm data subset`, or store it smaller "
+            "with `lvm data subset --dtype i8`."
         )
     if mapped.nbytes > largest_array():
         raise SetupInvalid(
-            f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors are more than this device holds in one array, "
-            f"{largest_array() / 2**30:.1f} GiB. Train on it in blocks with --memory {largest_array() >> 20}M, take a part with "
-            "`lvm data subset`, or store it smaller with `lvm data subset --dtype i8`."
+            f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors are more than this device "
+            f"holds in one array, {largest_array() / 2**30:.1f} GiB. Train on it in blocks with --memory "
+            f"{largest_array() >> 20}M, take a part with `lvm data subset`, or store it smaller with `lvm "
+            "data subset --dtype i8`."
         )
 
 
 def all_texts(mapped: MappedCorpus) -> list[str] | None:
-    """The text of every chunk, in row order; None where a shard has none. Raises InvalidFile where they do not fit the corpus."""
+    """The text of every chunk, in row order; None where a shard has none. Raises InvalidFile where they do
+    not fit the corpus.
+    """
     out: list[str] = []
     for shard in mapped.shards:
         path = texts_file(shard.path)

@@ -1,7 +1,8 @@
-"""Document names: one normal form wherever they enter, since they decide the split, and fit to be shown to people.
+"""Document names: one normal form wherever they enter, since they decide the split, and fit to be shown to
+people.
 
-macOS hands over file names with accents decomposed (NFD), most other systems composed (NFC): the same name in both forms
-would be two documents, in two parts of the split.
+macOS hands over file names with accents decomposed (NFD), most other systems composed (NFC): the same name in
+both forms would be two documents, in two parts of the split.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from mlx_lvm.errors import Problems, UsageError, nearest
 
 MAX_NAME = 1000  # characters of one name
 SHOWN = 5  # names told in a message; the others are counted
-# Control characters, halves of characters, and what ends a line. Joiners, soft hyphens and every kind of space are
-# ordinary text in somebody's language.
+# Control characters, halves of characters, and what ends a line. Joiners, soft hyphens and every kind of
+# space are ordinary text in somebody's language.
 UNFIT = {
     "Cc": "a control character",
     "Cs": "half of a character (a surrogate)",
@@ -30,7 +31,9 @@ def normal(name: str) -> str:
 
 
 def check_names(names: Sequence[str], problems: Problems, label: str = "") -> None:
-    """Names are unique, as they decide the split, not empty, of at most MAX_NAME characters, and can be shown."""
+    """Names are unique, as they decide the split, not empty, of at most MAX_NAME characters, and can be
+    shown.
+    """
     if len(set(names)) != len(names):
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         problems.add(
@@ -63,7 +66,9 @@ def _more(count: int) -> str:
 
 
 def find_name(name: str, names: Sequence[str], where: str) -> int:
-    """The place of a name, in whatever normal form it is given. Raises UsageError naming the nearest where there is none."""
+    """The place of a name, in whatever normal form it is given. Raises UsageError naming the nearest where
+    there is none.
+    """
     name = normal(name)
     if name not in names:
         raise UsageError(f"{where}: no document '{name}'.{nearest(name, list(names))[:500]}")

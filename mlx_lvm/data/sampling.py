@@ -1,7 +1,9 @@
-"""A part of a corpus that does not fit in memory: some documents of each split, on the device, to judge models on.
+"""A part of a corpus that does not fit in memory: some documents of each split, on the device, to judge
+models on.
 
-Documents are drawn by a fixed seed, so the same ones are taken in every run on the corpus. A document longer than what is
-taken in all gives its beginning. Whoever reports figures from such a part says so: `Corpus.sampled`.
+Documents are drawn by a fixed seed, so the same ones are taken in every run on the corpus. A document longer
+than what is taken in all gives its beginning. Whoever reports figures from such a part says so:
+`Corpus.sampled`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Sampled:
-    """corpus: the documents taken, under their own names. taken: their indices in the whole, by part. whole: the split."""
+    """corpus: the documents taken, under their own names. taken: their indices in the whole, by part. whole:
+    the split.
+    """
 
     corpus: Corpus
     taken: dict[str, np.ndarray]
@@ -41,7 +45,8 @@ class Sampled:
 def load_or_sample(
     reference: str | Path, context: int = 5, seed: int = 0, memory: int | None = None
 ) -> Corpus:
-    """A corpus in memory, or documents of each part of it where its vectors have more than `memory` bytes (half the machine's).
+    """A corpus in memory, or documents of each part of it where its vectors have more than `memory` bytes
+    (half the machine's).
 
     Raises as `load_corpus` and `sample_documents`.
     """
@@ -60,7 +65,8 @@ def sample_documents(
 ) -> Sampled:
     """Documents of the named parts, at most WINDOWS of each and `memory` bytes in all, read and checked.
 
-    `seed` is that of the split. Raises InvalidFile where a part has no window or a row is unfit, IOFailed where reading fails.
+    `seed` is that of the split. Raises InvalidFile where a part has no window or a row is unfit, IOFailed
+    where reading fails.
     """
     split, row_bytes = split_corpus(corpus, seed), max(1, corpus.nbytes // len(corpus))
     taken, lengths = {}, {}

@@ -1,7 +1,8 @@
-"""Train, validation and test by document: a stable hash of its name decides, so a document never changes sides.
+"""Train, validation and test by document: a stable hash of its name decides, so a document never changes
+sides.
 
-Pieces of one document, named `<name>#part-<n>`, hash by what stands before the `#`: they stay together. A corpus that
-brings its own split keeps it, whatever the seed.
+Pieces of one document, named `<name>#part-<n>`, hash by what stands before the `#`: they stay together. A
+corpus that brings its own split keeps it, whatever the seed.
 """
 
 from __future__ import annotations

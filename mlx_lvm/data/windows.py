@@ -1,4 +1,6 @@
-"""Windows as indices: window i reads rows target-context .. target-1 of one document and predicts row target."""
+"""Windows as indices: window i reads rows target-context .. target-1 of one document and predicts row
+target.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from mlx_lvm.errors import InvalidFile
 
 @dataclass(frozen=True)
 class Windows:
-    """Every window of some documents. targets [n] int32 rows, starts [n] first row of the document, documents [n]."""
+    """Every window of some documents. targets [n] int32 rows, starts [n] first row of the document, documents
+    [n].
+    """
 
     corpus: Corpus
     context: int
@@ -68,8 +72,9 @@ def windows(corpus: Corpus, documents: np.ndarray, context: int, what: str = "")
     if counts.sum() == 0:
         longest = int(corpus.lengths[documents].max()) if len(documents) else 0
         raise InvalidFile(
-            f"corpus {corpus.name}{', ' + what if what else ''}: no window of {context} + 1 chunks in {len(documents)} documents "
-            f"(the longest has {longest} chunks). Use a shorter --context, more documents or another --split-seed."
+            f"corpus {corpus.name}{', ' + what if what else ''}: no window of {context} + 1 chunks in "
+            f"{len(documents)} documents (the longest has {longest} chunks). Use a shorter --context, more "
+            "documents or another --split-seed."
         )
     which = np.repeat(np.arange(len(documents)), counts)
     return Windows(

@@ -40,7 +40,8 @@ def check_controls(figures: dict[str, Figures], pool: Pool, dim: int) -> None:
         values = metric.of(oracle)
         if not values.min() >= 1 - ROUNDING:
             problems.add(
-                f"the oracle's {metric.key} is {values.min():.6f} in window {int(values.argmin())}, expected 1"
+                f"the oracle's {metric.key} is {values.min():.6f} in window {int(values.argmin())}, expected "
+                "1"
             )
     for name in IN_SPAN:
         if name not in figures:
@@ -48,7 +49,8 @@ def check_controls(figures: dict[str, Figures], pool: Pool, dim: int) -> None:
         excess = figures[name].window.cosine - span.window.cosine
         if not excess.max() <= 1e-3:
             problems.add(
-                f"{name} beats the best mixture of its own context by {excess.max():.5f} in window {int(excess.argmax())}"
+                f"{name} beats the best mixture of its own context by {excess.max():.5f} in window "
+                f"{int(excess.argmax())}"
             )
     error, cosine = 1 / math.sqrt(dim * n), random.window.cosine.mean()
     if not abs(cosine) <= SIGMAS * error:
@@ -61,7 +63,8 @@ def check_controls(figures: dict[str, Figures], pool: Pool, dim: int) -> None:
         error = math.sqrt(1 / 12 / alone.sum())
         if pool.sizes[alone].min() > 2 and not abs(place - 0.5) <= SIGMAS * error:
             problems.add(
-                f"the random vector's truth lies at {place:.4f} of the ranking, expected 0.5 within {SIGMAS * error:.4f}"
+                f"the random vector's truth lies at {place:.4f} of the ranking, expected 0.5 within "
+                f"{SIGMAS * error:.4f}"
             )
     expected = chance(pool)
     allowed, mrr = (

@@ -196,15 +196,16 @@ def subject_of(
         return name, subject, []
     if split_seed not in (None, subject.split_seed):
         raise UsageError(
-            f"--split-seed {split_seed}: {name} was trained with split seed {subject.split_seed}; another one would test it on "
-            "documents it was trained on. Omit the option."
+            f"--split-seed {split_seed}: {name} was trained with split seed {subject.split_seed}; another "
+            "one would test it on documents it was trained on. Omit the option."
         )
     subject = for_corpus(subject, corpus)
     if subject.card is not None:
         subject.card.require_same(corpus.card, f"{name} on corpus {corpus.name}")
     elif subject.model.config.dim != corpus.dim:
         raise InvalidFile(
-            f"{name} reads vectors of {subject.model.config.dim} dimensions, corpus {corpus.name} has {corpus.dim}"
+            f"{name} reads vectors of {subject.model.config.dim} dimensions, corpus {corpus.name} has "
+            f"{corpus.dim}"
         )
     notes = list(subject.notes)
     if subject.card is None:
@@ -218,12 +219,13 @@ def subject_of(
             else subject.corpus or "another corpus"
         )
         notes.append(
-            f"{name} was trained on {where}, not on {corpus.name} as it is here; the baselines are fitted on the "
-            f"training documents of {corpus.name} itself."
+            f"{name} was trained on {where}, not on {corpus.name} as it is here; the baselines are fitted on "
+            f"the training documents of {corpus.name} itself."
         )
     elif not subject.corpus_sha256:
         notes.append(
-            f"{name} does not say which corpus it was trained on; that it never saw these documents is not checked."
+            f"{name} does not say which corpus it was trained on; that it never saw these documents is not "
+            "checked."
         )
     return name, predictor_of(name, subject.model), notes
 
@@ -258,7 +260,8 @@ def sample_notes(corpus: Corpus) -> list[str]:
     if not corpus.sampled:
         return []
     return [
-        f"{corpus.name} is larger than the memory it may take: everything here, fitted or scored, is of {corpus.sampled}."
+        f"{corpus.name} is larger than the memory it may take: everything here, fitted or scored, is of "
+        f"{corpus.sampled}."
     ]
 
 
@@ -272,8 +275,8 @@ def _notes(bench: Bench) -> list[str]:
             "all": "baselines were fitted and tuned",
         }
         notes.append(
-            f"Split '{bench.split}': {seen[bench.split]} on these documents, and a model was trained or selected on them. "
-            "No verdict on new text."
+            f"Split '{bench.split}': {seen[bench.split]} on these documents, and a model was trained or "
+            "selected on them. No verdict on new text."
         )
     if scored < bench.available:
         notes.append(f"{scored:,} of {bench.available:,} windows scored, evenly spaced.")

@@ -250,9 +250,10 @@ def markdown(result: dict[str, Any]) -> str:
 def sentence(result: dict[str, Any]) -> str:
     pool = result["retrieval"]["split"]
     return (
-        f"{result['corpus']}, {result['split']}: {result['windows']:,} windows in {result['documents']} documents; 95% intervals by paired "
-        f"bootstrap over documents; best baseline in cosine: {result['best_closed_form']['cosine']}; retrieval among "
-        f"{pool['pool']:,.0f} chunks, chance MRR {pool['chance']['mrr']:.4f}; ms: one prediction, batch 1, median."
+        f"{result['corpus']}, {result['split']}: {result['windows']:,} windows in {result['documents']} "
+        "documents; 95% intervals by paired bootstrap over documents; best baseline in cosine: "
+        f"{result['best_closed_form']['cosine']}; retrieval among {pool['pool']:,.0f} chunks, chance MRR "
+        f"{pool['chance']['mrr']:.4f}; ms: one prediction, batch 1, median."
     )
 
 

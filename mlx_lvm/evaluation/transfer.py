@@ -69,11 +69,15 @@ def out_of_domain(
         raise UsageError(f"--ood {corpus.name} is the corpus that everything is fitted on; name another one")
     there.card.require_same(corpus.card, f"baselines of {there.name} on corpus {corpus.name}")
     mark = f" from {there.name}"
-    travelled: list[Predictor] = [replace(one, name=one.name + mark) for one in home.bench.baselines]  # type: ignore[type-var]
+    travelled: list[Predictor] = [
+        replace(one, name=one.name + mark)  # type: ignore[type-var]
+        for one in home.bench.baselines
+    ]
     seed, context = home.bench.parts.seed, home.windows.context
     found = examine(
-        subject, corpus, home.bench.split, split_seed=seed, context=context, max_windows=max_windows, resamples=home.bootstrap.resamples,
-        seed=home.bootstrap.seed, alongside=travelled, progress=lambda line: progress(f"{corpus.name}: {line}"),
+        subject, corpus, home.bench.split, split_seed=seed, context=context, max_windows=max_windows,
+        resamples=home.bootstrap.resamples, seed=home.bootstrap.seed, alongside=travelled,
+        progress=lambda line: progress(f"{corpus.name}: {line}"),
     )  # fmt: skip
     there_scores = found.summary.scores
     rows = [
@@ -108,13 +112,14 @@ def out_of_domain(
         if len(copied):
             judged = np.isin(copied, found.bench.parts.part(home.bench.split)).sum()
             out["notes"].append(
-                f"{len(copied)} of {len(corpus.names)} documents of {corpus.name} are training documents of {there.name} as well, "
-                f"'{corpus.names[copied[0]]}' first: no comparison on all documents has them, "
-                f"that on the {home.bench.split} documents has {judged}."
+                f"{len(copied)} of {len(corpus.names)} documents of {corpus.name} are training documents of "
+                f"{there.name} as well, '{corpus.names[copied[0]]}' first: no comparison on all documents "
+                f"has them, that on the {home.bench.split} documents has {judged}."
             )
         if doubt:
             out["notes"].append(
-                f"{found.name} is compared on the {home.bench.split} documents of {corpus.name} alone: {doubt}."
+                f"{found.name} is compared on the {home.bench.split} documents of {corpus.name} alone: "
+                f"{doubt}."
             )
         elif len(copied) < len(corpus.names):
             others = np.setdiff1d(np.arange(len(corpus.names)), copied)
@@ -224,9 +229,9 @@ def _figures(scores: PredictorScores) -> dict[str, Any]:
 def transferred_sentences(name: str, found: dict[str, Any]) -> list[str]:
     """How a model stands to the best baselines that travelled with it; none for what is itself a baseline."""
     return [
-        f"Compared with the best baseline carried over from {found['home']}: {name} {against['difference']:+.4f} in "
-        f"{metric.words} to {against['closed_form']} (95% interval {span(against['ci'], '+.4f')}, "
-        f"{found['documents']} documents)."
+        f"Compared with the best baseline carried over from {found['home']}: {name} "
+        f"{against['difference']:+.4f} in {metric.words} to {against['closed_form']} (95% interval "
+        f"{span(against['ci'], '+.4f')}, {found['documents']} documents)."
         for metric in AGAINST
         if (against := found.get("versus_transferred", {}).get(metric.key))
     ]

@@ -31,7 +31,8 @@ class AMNConfig(ModelConfig):
 
 
 class AMN(VectorModel):
-    """Context [batch, length, dim] -> Prediction with attention [batch, length], baseline and residual [batch, dim].
+    """Context [batch, length, dim] -> Prediction with attention [batch, length], baseline and residual
+    [batch, dim].
 
     1,510,912 parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.amn.AMN`.
     """
@@ -93,8 +94,9 @@ class AMN(VectorModel):
     def attend(self, context: mx.array, baseline: mx.array) -> mx.array:
         """softmax(q . k_i / sqrt(a)) as [batch, length].
 
-        q . (W_k x_i + b_k) = x_i . (W_k^T q) + const, and softmax ignores the constant: the context itself is never
-        projected, a third of the model's work, and `context_encoder.bias` has no influence and a gradient of zero.
+        q . (W_k x_i + b_k) = x_i . (W_k^T q) + const, and softmax ignores the constant: the context itself is
+        never projected, a third of the model's work, and `context_encoder.bias` has no influence and a
+        gradient of zero.
         """
         query = self.query_encoder(baseline) @ self.context_encoder.weight
         scores = similarity(query[:, None, :], context).squeeze(1)

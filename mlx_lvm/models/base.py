@@ -27,7 +27,8 @@ class Prediction(NamedTuple):
     raw, unit:          [batch, dim], before and after L2 normalisation
     attention:          [batch, length], sums to 1 (AMN)
     baseline, residual: [batch, dim], raw = baseline + residual (AMN)
-    ahead:              [batch, horizons, dim], raw vectors of the next chunk and of those after it (RAMN with `horizons`)
+    ahead:              [batch, horizons, dim], raw vectors of the next chunk and of those after it (RAMN with
+                        `horizons`)
     """
 
     raw: mx.array
@@ -50,7 +51,9 @@ class Products(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """Sizes of a model, and what follows from them. `dim`, the width of the embeddings, follows the corpus."""
+    """Sizes of a model, and what follows from them. `dim`, the width of the embeddings, follows the
+    corpus.
+    """
 
     model_type: ClassVar[str] = ""
 
@@ -58,7 +61,9 @@ class ModelConfig(Config):
 
     @property
     def variant(self) -> str:
-        """The name of its recipe and of released weights: the model type, and its head where not the first."""
+        """The name of its recipe and of released weights: the model type, and its head where not the
+        first.
+        """
         return self.model_type
 
     @property
@@ -85,16 +90,18 @@ class ModelConfig(Config):
 class VectorModel(nn.Module):
     """A network from a window of embeddings to the next one: [batch, length, dim] -> Prediction.
 
-    Parameter names and layouts are those of the torch twin in `mlx_lvm.parity`, so one file serves both. The class
-    says all that the rest of the library asks of an architecture; see `mlx_lvm.models.registry`.
+    Parameter names and layouts are those of the torch twin in `mlx_lvm.parity`, so one file serves both. The
+    class says all that the rest of the library asks of an architecture; see `mlx_lvm.models.registry`.
     """
 
     config_class: ClassVar[type[ModelConfig]]
     title: ClassVar[str]  # in words, for cards and reports
 
-    # What trains it: a key of `mlx_lvm.training.tasks`, or "fitted" for a model that nothing trains by gradient.
+    # What trains it: a key of `mlx_lvm.training.tasks`, or "fitted" for a model that nothing trains by
+    # gradient.
     task: ClassVar[str] = "windows"
-    # What preset `best` sets for a variant besides what it sets for all: training options and options of the model.
+    # What preset `best` sets for a variant besides what it sets for all: training options and options of the
+    # model.
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     presets: ClassVar[tuple[str, ...]] = ("best",)  # the presets that are a recipe of it
     unused_options: ClassVar[tuple[str, ...]] = ()  # training options that mean nothing to it
@@ -115,12 +122,16 @@ class VectorModel(nn.Module):
 
     @classmethod
     def products(cls, config: Any, context: int) -> Products:
-        """The multiplications of one window of `context` chunks. Raises ValueError where nobody counted them."""
+        """The multiplications of one window of `context` chunks. Raises ValueError where nobody counted
+        them.
+        """
         raise ValueError(f"no count of {cls.config_class.model_type}'s multiplications")
 
     @classmethod
     def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
-        """The options that a state dict with these names and shapes has; None where it is of another architecture."""
+        """The options that a state dict with these names and shapes has; None where it is of another
+        architecture.
+        """
         return None
 
     def check_context(self, context: mx.array) -> None:
@@ -143,7 +154,9 @@ class VectorModel(nn.Module):
         """Make the untrained model equal its own baseline; a model without one stays as it was drawn."""
 
     def adopt(self, start: VectorModel) -> None:
-        """Take over the weights of another model of this architecture. Raises UsageError where they do not fit."""
+        """Take over the weights of another model of this architecture. Raises UsageError where they do not
+        fit.
+        """
         mine, given = self.weights(), start.weights()
         if self.config.model_type != start.config.model_type:
             raise UsageError(
@@ -156,13 +169,15 @@ class VectorModel(nn.Module):
         )
         if wrong:
             raise UsageError(
-                f"{self.config.variant}: the weights to begin from are of other sizes ({', '.join(wrong[:3])}); omit the sizes, "
-                "and give a corpus of the same encoder"
+                f"{self.config.variant}: the weights to begin from are of other sizes "
+                f"({', '.join(wrong[:3])}); omit the sizes, and give a corpus of the same encoder"
             )
         self.load_weights([(name, value + 0) for name, value in given.items()])
 
     def serving(self, contexts: mx.array) -> VectorModel:
-        """The model as it serves these contexts [batch, length, dim]: itself, but where it needs a corpus and has none."""
+        """The model as it serves these contexts [batch, length, dim]: itself, but where it needs a corpus and
+        has none.
+        """
         return self
 
     def weights(self) -> dict[str, mx.array]:
@@ -183,10 +198,11 @@ class VectorModel(nn.Module):
 
 
 def is_chunk(x: mx.array, keepdims: bool = False) -> mx.array:
-    """Whether the vectors of x [..., dim] are there: true unless every element is zero, bool [...] or [..., 1].
+    """Whether the vectors of x [..., dim] are there: true unless every element is zero, bool [...] or [...,
+    1].
 
-    A subnormal number counts as zero. Metal reads it as zero and a CPU does not, so that anything else would be another answer
-    on each device. NaN and infinity are there.
+    A subnormal number counts as zero. Metal reads it as zero and a CPU does not, so that anything else would
+    be another answer on each device. NaN and infinity are there.
     """
     largest = mx.abs(x).max(axis=-1, keepdims=keepdims).astype(mx.float32)
     return mx.logical_not(largest < SMALLEST_NORMAL)
@@ -195,7 +211,8 @@ def is_chunk(x: mx.array, keepdims: bool = False) -> mx.array:
 def normalize(x: mx.array, eps: float = 1e-12) -> mx.array:
     """x / max(|x|, eps) over the last axis, as `torch.nn.functional.normalize`: a zero vector stays zero.
 
-    The bound stands inside the root, whose gradient at zero would be infinite. Half precision is squared in float32.
+    The bound stands inside the root, whose gradient at zero would be infinite. Half precision is squared in
+    float32.
     """
     wide = x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
     return (wide / mx.sqrt(mx.maximum(row_sum(mx.square(wide)), eps * eps))).astype(x.dtype)
@@ -204,7 +221,8 @@ def normalize(x: mx.array, eps: float = 1e-12) -> mx.array:
 def row_sum(x: mx.array) -> mx.array:
     """Sum over the last axis, kept, in two stages where it divides into 32s.
 
-    MLX's CPU adds a row one number after the other, which loses up to three digits over 768 numbers of one sign.
+    MLX's CPU adds a row one number after the other, which loses up to three digits over 768 numbers of one
+    sign.
     """
     width = x.shape[-1]
     if width % SUM_WIDTH or width == SUM_WIDTH:

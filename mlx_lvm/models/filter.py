@@ -1,9 +1,11 @@
-"""Lag filter: the baseline that weighs what was read by its age alone, as a model that files and PyTorch can hold.
+"""Lag filter: the baseline that weighs what was read by its age alone, as a model that files and PyTorch can
+hold.
 
 raw_t = sum_k a_k x_{t-k} + b m + g mean(x)
 
-The same scalars for every dimension; a lag that reaches before the first chunk takes that first chunk. Nothing trains it:
-`mlx_lvm.predictors.lags` fits it by least squares. A row of zeros is no chunk, as for RAMN.
+The same scalars for every dimension; a lag that reaches before the first chunk takes that first chunk.
+Nothing trains it: `mlx_lvm.predictors.lags` fits it by least squares. A row of zeros is no chunk, as for
+RAMN.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class FilterConfig(ModelConfig):
 
 
 class Filter(VectorModel):
-    """Context [batch, length, dim] -> Prediction; 774 parameters at the default sizes, 768 of them the mean m.
+    """Context [batch, length, dim] -> Prediction; 774 parameters at the default sizes, 768 of them the mean
+    m.
 
     Unfitted it is the mean of the last chunks. Torch twin: `mlx_lvm.parity.twins.filter.Filter`.
     """
@@ -75,7 +78,8 @@ class Filter(VectorModel):
             shares = present / mx.maximum(present.sum(axis=1, keepdims=True), 1)
             parts.append(shares.astype(context.dtype)[:, None, :] @ context)
             weights.append(self.centroid_weight)
-        # One product, so that the gradients of the scalars are products too: MLX's CPU adds long sums one after the other.
+        # One product, so that the gradients of the scalars are products too: MLX's CPU adds long sums one
+        # after the other.
         raw = mx.concatenate(weights) @ mx.concatenate(parts, axis=1)
         return Prediction(raw, normalize(raw))
 

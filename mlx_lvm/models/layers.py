@@ -1,7 +1,9 @@
-"""Recurrent and attention layers with torch's parameters: its names, layouts, biases, initial laws and dropout places.
+"""Recurrent and attention layers with torch's parameters: its names, layouts, biases, initial laws and
+dropout places.
 
-`mlx.nn` has layers of these names, but its LSTM and GRU fuse torch's two bias vectors and are one layer deep, and its
-MultiHeadAttention splits the input projection and has no dropout: neither can hold torch's weights as they are.
+`mlx.nn` has layers of these names, but its LSTM and GRU fuse torch's two bias vectors and are one layer deep,
+and its MultiHeadAttention splits the input projection and has no dropout: neither can hold torch's weights as
+they are.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from mlx_lvm.core.mlx import mx, nn
 def affine(x: mx.array, weight: mx.array, offset: mx.array) -> mx.array:
     """x W^T + offset: x [..., dim], weight [units, dim], offset [units] or of the result's shape.
 
-    MLX would take the weight's gradient as the transpose of x^T g, and whatever reads it next (the norm, AdamW) would walk
-    through it across its rows: four times the time of a step's update on a CPU. Here it is g^T x, row by row.
+    MLX would take the weight's gradient as the transpose of x^T g, and whatever reads it next (the norm,
+    AdamW) would walk through it across its rows: four times the time of a step's update on a CPU. Here it is
+    g^T x, row by row.
     """
     result: mx.array = _affine(x, weight, offset)
     return result
@@ -45,10 +48,11 @@ class Linear(nn.Linear):
 
 
 class Recurrent(nn.Module):
-    """What LSTM and GRU share: parameters `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, `weight_ih_l1`, ...
+    """What LSTM and GRU share: parameters `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`,
+    `weight_ih_l1`, ...
 
-    Every weight and bias starts uniform in +-1/sqrt(hidden), as in torch. Dropout falls between layers, never on the last.
-    Shapes follow torch's default, steps first: [length, batch, dim] -> [length, batch, hidden].
+    Every weight and bias starts uniform in +-1/sqrt(hidden), as in torch. Dropout falls between layers, never
+    on the last. Shapes follow torch's default, steps first: [length, batch, dim] -> [length, batch, hidden].
     """
 
     gates = 0  # blocks of `hidden` rows in each weight
@@ -105,7 +109,8 @@ class LSTM(Recurrent):
 
 
 class GRU(Recurrent):
-    """Gated recurrent unit, as `torch.nn.GRU`: the reset gate scales what W_hh made of the state, its bias included.
+    """Gated recurrent unit, as `torch.nn.GRU`: the reset gate scales what W_hh made of the state, its bias
+    included.
 
     r = sigmoid(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr),  z likewise
     n = tanh(W_in x_t + b_in + r (W_hn h_{t-1} + b_hn))
@@ -127,7 +132,9 @@ class GRU(Recurrent):
 
 
 def by_step(x: mx.array) -> list[mx.array]:
-    """[length, ...] as its steps. The gradient of a split is one concatenation; that of indexing, `length` padded sums."""
+    """[length, ...] as its steps. The gradient of a split is one concatenation; that of indexing, `length`
+    padded sums.
+    """
     return [step.squeeze(0) for step in mx.split(x, x.shape[0])]
 
 
@@ -135,7 +142,9 @@ def by_step(x: mx.array) -> list[mx.array]:
 def lstm_cell(
     cell: mx.array, i: mx.array, f: mx.array, g: mx.array, o: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """The cell and the four gates before their functions, each [batch, hidden] -> the next hidden and cell."""
+    """The cell and the four gates before their functions, each [batch, hidden] -> the next hidden and
+    cell.
+    """
     cell = sigmoid(f) * cell + sigmoid(i) * tanh(g)
     return sigmoid(o) * tanh(cell), cell
 
@@ -162,9 +171,10 @@ class MultiheadAttention(nn.Module):
     head_h = dropout(softmax(q_h k_h^T / sqrt(d / heads) + mask)) v_h
     out = W_out [head_1, ..., head_n] + b_out
 
-    q, k and v are the three blocks of rows of `in_proj_weight` [3 d, d]. It starts Xavier uniform as one matrix, within
-    +-sqrt(6 / 4d); both biases start at zero and `out_proj.weight` by Linear's law.
-    Shapes: query [batch, queries, d], memory [batch, keys, d] -> [batch, queries, d]; mask [queries, keys] is added.
+    q, k and v are the three blocks of rows of `in_proj_weight` [3 d, d]. It starts Xavier uniform as one
+    matrix, within +-sqrt(6 / 4d); both biases start at zero and `out_proj.weight` by Linear's law.
+    Shapes: query [batch, queries, d], memory [batch, keys, d] -> [batch, queries, d]; mask [queries, keys] is
+    added.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
@@ -185,7 +195,9 @@ class MultiheadAttention(nn.Module):
         return self.out_proj(heads.swapaxes(1, 2).flatten(2))
 
     def project(self, query: mx.array, memory: mx.array) -> tuple[mx.array, ...]:
-        """q, k and v with as few multiplications of matrices as the inputs allow: one where both are the same array."""
+        """q, k and v with as few multiplications of matrices as the inputs allow: one where both are the same
+        array.
+        """
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if query is memory:
             return tuple(mx.split(affine(query, weight, bias), 3, axis=-1))
@@ -217,9 +229,10 @@ def mixture(attention: mx.array, v: mx.array) -> mx.array:
 def tiny(left: mx.array, right: mx.array) -> bool:
     """Whether one broadcast product beats a call of the CPU's BLAS for every head of every window.
 
-    MKL wakes its threads for every few rows: at a context of 5 and a batch of 32 this makes the forward pass of the default
-    transformer eight times as fast. Over more rows the product costs more than it saves. OpenBLAS multiplies small matrices on one
-    thread, a tenth faster than this is; Metal and CUDA multiply all heads in one kernel.
+    MKL wakes its threads for every few rows: at a context of 5 and a batch of 32 this makes the forward pass
+    of the default transformer eight times as fast. Over more rows the product costs more than it saves.
+    OpenBLAS multiplies small matrices on one thread, a tenth faster than this is; Metal and CUDA multiply all
+    heads in one kernel.
     """
     return (
         "mkl" in tuning().blas.name

@@ -77,7 +77,8 @@ class PositionalEncoding(nn.Module):
 class DecoderLayer(nn.Module):
     """`torch.nn.TransformerDecoderLayer` with its defaults (norm after the sum, relu) and `batch_first`.
 
-    Dropout on the attention weights, inside the feed-forward network and on what each of the three parts adds.
+    Dropout on the attention weights, inside the feed-forward network and on what each of the three parts
+    adds.
     """
 
     def __init__(self, dim: int, heads: int, ffn_dim: int, dropout: float) -> None:
@@ -95,17 +96,20 @@ class DecoderLayer(nn.Module):
         )
 
     def __call__(self, query: mx.array, x: mx.array, memory: mx.array, mask: mx.array | None) -> mx.array:
-        """The positions `query` of x, all or some: [batch, queries, dim] -> the same. mask [queries, length] or None."""
+        """The positions `query` of x, all or some: [batch, queries, dim] -> the same. mask [queries, length]
+        or None.
+        """
         query = self.norm1(query + self.dropout1(self.self_attn(query, x, mask)))
         query = self.norm2(query + self.dropout2(self.multihead_attn(query, memory, mask)))
         return self.norm3(query + self.dropout3(self.linear2(self.dropout(nn.relu(self.linear1(query))))))
 
 
 class Decoder(nn.Module):
-    """A stack of decoder layers without a final norm: [batch, length, dim] -> its last position, [batch, 1, dim].
+    """A stack of decoder layers without a final norm: [batch, length, dim] -> its last position, [batch, 1,
+    dim].
 
-    Every layer draws its own initial weights from the laws of torch's layer. (`torch.nn.TransformerDecoder` copies one
-    layer, so that there all layers start equal: an accident of its constructor that we leave out.)
+    Every layer draws its own initial weights from the laws of torch's layer. (`torch.nn.TransformerDecoder`
+    copies one layer, so that there all layers start equal: an accident of its constructor that we leave out.)
     """
 
     def __init__(self, layers: int, dim: int, heads: int, ffn_dim: int, dropout: float) -> None:
@@ -116,7 +120,8 @@ class Decoder(nn.Module):
         x, mask = memory, causal_mask(memory.shape[1], memory.dtype)
         for layer in self.layers[:-1]:
             x = layer(x, x, memory, mask)
-        # Nothing reads the other positions of the last layer, and the last position may look everywhere: no mask.
+        # Nothing reads the other positions of the last layer, and the last position may look everywhere: no
+        # mask.
         return self.layers[-1](x[:, -1:], x, memory, None)
 
 

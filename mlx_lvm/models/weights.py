@@ -11,7 +11,9 @@ DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 def set_weights(model: VectorModel, weights: dict[str, mx.array], what: str) -> None:
-    """Load strictly: every name and shape must fit, every value be finite; all that does not is listed at once."""
+    """Load strictly: every name and shape must fit, every value be finite; all that does not is listed at
+    once.
+    """
     problems = Problems(f"{what} as {model.config.model_type}")
     expected = model.weights()
     for name in sorted(set(expected) - set(weights)):

@@ -67,7 +67,8 @@ class Inverter:
         self.notes: list[str] = []
         if not corpus.card.model and corpus.card.probes is None:
             raise UsageError(
-                f"corpus {corpus.name} does not say which encoder made its vectors, so no inverter is known to fit them"
+                f"corpus {corpus.name} does not say which encoder made its vectors, so no inverter is known "
+                "to fit them"
             )
         self.card = made_for(name, corpus.dim)
         self._require_same(self.card)
@@ -86,7 +87,8 @@ class Inverter:
             self._require_same(replace(self.card, dim=model.embedder_dim, probes=probes))
             if probes is None or self.corpus.card.probes is None:
                 self.notes.append(
-                    f"--decode {self.name}: known to fit by the encoder's name alone, not by its vectors of the probe sentences"
+                    f"--decode {self.name}: known to fit by the encoder's name alone, not by its vectors of "
+                    "the probe sentences"
                 )
             # A corpus keeps directions; an inverter was trained on vectors of the length that its encoder
             # gives them.
@@ -110,9 +112,9 @@ class Inverter:
         found = card.differences(replace(theirs, model=_short(theirs.model)))
         if found:
             raise InvalidFile(
-                f"--decode {self.name}: an inverter for vectors of {card.model}; corpus {self.corpus.name} holds vectors of "
-                f"{theirs.model or 'an encoder without a name'} ({'; '.join(found)}). Take an inverter made for that encoder, "
-                f"or embed the corpus with the inverter's."
+                f"--decode {self.name}: an inverter for vectors of {card.model}; corpus {self.corpus.name} "
+                f"holds vectors of {theirs.model or 'an encoder without a name'} ({'; '.join(found)}). Take "
+                "an inverter made for that encoder, or embed the corpus with the inverter's."
             )
 
     def _load(self) -> Any:
@@ -125,14 +127,16 @@ class Inverter:
             model, found = InversionModel.from_pretrained(self.name, output_loading_info=True)
         except OSError as error:  # what transformers raises for a file that it can neither find nor fetch
             raise SetupInvalid(
-                f"--decode {self.name}: something it builds on is not on this machine and cannot be fetched ({_line(error)}). vec2text "
-                "loads the inverter, its base model and its encoder; with a network each is downloaded once."
+                f"--decode {self.name}: something it builds on is not on this machine and cannot be fetched "
+                f"({_line(error)}). vec2text loads the inverter, its base model and its encoder; with a "
+                "network each is downloaded once."
             ) from None
         except Exception as error:  # whatever its many loaders raise
             raise InvalidFile(f"--decode {self.name}: vec2text cannot load it ({_line(error)})") from None
         if found["missing_keys"]:
             raise InvalidFile(
-                f"--decode {self.name}: lacks weights that vec2text needs ({', '.join(sorted(found['missing_keys'])[:3])})"
+                f"--decode {self.name}: lacks weights that vec2text needs "
+                f"({', '.join(sorted(found['missing_keys'])[:3])})"
             )
         return (
             model.eval().requires_grad_(False).to("cpu")
@@ -179,7 +183,8 @@ def require_extra() -> None:
     found = version("transformers")
     if tuple(map(int, found.split(".")[:2])) > NEWEST:
         raise SetupInvalid(
-            f"--decode: vec2text loads beside transformers {'.'.join(map(str, NEWEST))} at most; here is {found}: {INSTALL}"
+            f"--decode: vec2text loads beside transformers {'.'.join(map(str, NEWEST))} at most; here is "
+            f"{found}: {INSTALL}"
         )
 
 

@@ -102,7 +102,8 @@ def window_at(corpus: Corpus, document: int, at: int | None, context: int) -> Wi
         )
     if not context <= at <= length:
         raise UsageError(
-            f"--at {at}: document '{name}' has {length} chunks; chunks {context} to {length} have {context} before them"
+            f"--at {at}: document '{name}' has {length} chunks; chunks {context} to {length} have {context} "
+            "before them"
         )
     targets, starts = np.array([start + at], np.int32), np.array([start], np.int32)
     return Windows(corpus, context, targets, starts, np.array([document]), 0)
@@ -125,8 +126,8 @@ def predict(
         ranker, with its fused query.
 
     The first step of a ranker also says probabilities, a set and the expected cosine. No data calibrated
-    later steps. `without`: further rows that are no candidates. Raises UsageError for a document or place that
-    cannot be predicted, and for a query that is a chunk asked for.
+    later steps. `without`: further rows that are no candidates. Raises UsageError for a document or place
+    that cannot be predicted, and for a query that is a chunk asked for.
     """
     window = window_at(corpus, document, at, context)
     target, end = int(window.targets[0]), int(corpus.offsets[document + 1])

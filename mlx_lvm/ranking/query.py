@@ -78,7 +78,8 @@ def _vector(path: Path, dim: int) -> np.ndarray:
         raise InvalidFile(f"--query {path}: no .npy file that can be read ({error})") from None
     if values.dtype.kind != "f" or values.size != dim or values.ndim > 2:
         raise InvalidFile(
-            f"--query {path}: {values.dtype} {list(values.shape)}; expected one vector of {dim} floating-point numbers"
+            f"--query {path}: {values.dtype} {list(values.shape)}; expected one vector of {dim} "
+            "floating-point numbers"
         )
     vector = values.reshape(dim).astype(np.float32)
     if not np.isfinite(vector).all() or not vector.any():

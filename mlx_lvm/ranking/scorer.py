@@ -100,7 +100,8 @@ class CandidateScorer:
         order = np.argsort(-values, kind="stable")[:top]
         nearest, truth = self._chunks(rows[order], values[order], unit), None
         if true is not None:
-            # Its score is the one among the others: a product of its own rounds otherwise, and it would rank behind itself.
+            # Its score is the one among the others: a product of its own rounds otherwise, and it would rank
+            # behind itself.
             value = scores[self.rows == true]
             if not len(value):
                 value = inner_products(self.corpus, query[None], np.array([true]))[0]

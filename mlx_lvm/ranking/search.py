@@ -1,8 +1,8 @@
 """Approximate search with faiss, for corpora in which even one product with every chunk is too slow.
 
 An inverted file of cells: built once for a corpus, kept in the user's cache under the digest of the vectors,
-and read from there. It proposes; who asks ranks what it proposes exactly. faiss runs in a process of its own: on macOS it and
-PyTorch bring an OpenMP each, and a process with both ends.
+and read from there. It proposes; who asks ranks what it proposes exactly. faiss runs in a process of its own:
+on macOS it and PyTorch bring an OpenMP each, and a process with both ends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def shortlists(corpus: Corpus, queries: np.ndarray, count: int) -> list[np.ndarr
     """`shortlist` of every query of [n, dim], with one start of faiss."""
     if find_spec("faiss") is None:
         raise SetupInvalid(
-            "an approximate search needs faiss: pip install 'mlx-lvm[faiss]'. Without --approximate it is exact."
+            "an approximate search needs faiss: pip install 'mlx-lvm[faiss]'. Without --approximate it is "
+            "exact."
         )
     kept = cache_folder() / f"{corpus.sha256}.faiss" if corpus.sha256 else None
     try:

@@ -1,4 +1,6 @@
-"""Every option of a training run, declared once: field, command-line flag, TOML key and entry of `config.json`."""
+"""Every option of a training run, declared once: field, command-line flag, TOML key and entry of
+`config.json`.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ class TrainConfig(Config):
     )
     memory: str = option(
         "auto",
-        "for the corpus's vectors (4G): a larger one is streamed in blocks that fit, and a quarter of it may be kept of freed arrays; "
-        "auto is half the machine's",
+        "for the corpus's vectors (4G): a larger one is streamed in blocks that fit, and a quarter of it may "
+        "be kept of freed arrays; auto is half the machine's",
         group="Data",
     )
 
@@ -53,14 +55,15 @@ class TrainConfig(Config):
     )
     precision: str = option(
         "float32",
-        "forward and backward pass in float32, in tf32 (float32 whose products round their inputs to 10 bits, on an M5 or an "
-        "NVIDIA GPU) or in bfloat16; weights, loss and optimiser stay float32",
+        "forward and backward pass in float32, in tf32 (float32 whose products round their inputs to 10 "
+        "bits, on an M5 or an NVIDIA GPU) or in bfloat16; weights, loss and optimiser stay float32",
         choices=("float32", "tf32", "bfloat16"),
         group="Training",
     )
     start_from: str = option(
         "",
-        "weights to begin from: a released model, a run or a file of the same architecture; drawn anew where none is named",
+        "weights to begin from: a released model, a run or a file of the same architecture; drawn anew where "
+        "none is named",
         group="Training",
     )
     residual_init: str = option(
@@ -108,7 +111,8 @@ class TrainConfig(Config):
             problems.add(f"memory: {error}")
         if not any(self.loss_weights().values()):
             problems.add(
-                f"all loss weights are zero: the model would learn nothing. Set one of {', '.join('loss_' + n for n in LOSSES)}"
+                "all loss weights are zero: the model would learn nothing. Set one of "
+                f"{', '.join('loss_' + n for n in LOSSES)}"
             )
 
     def memory_bytes(self) -> int | None:
@@ -119,13 +123,16 @@ class TrainConfig(Config):
         return {name: getattr(self, f"loss_{name}") for name in LOSSES}
 
 
-# Options that change how far a run goes and what it keeps, but no number that it computes: a run may be resumed with others.
+# Options that change how far a run goes and what it keeps, but no number that it computes: a run may be
+# resumed with others.
 CHANGEABLE = ("epochs", "early_stop", "checkpoint_every", "keep_every")
 
 
 @dataclass(frozen=True)
 class Every:
-    """When a checkpoint is due besides at each epoch's end: every so many steps, or seconds; zero is never."""
+    """When a checkpoint is due besides at each epoch's end: every so many steps, or seconds; zero is
+    never.
+    """
 
     steps: int = 0
     seconds: int = 0
@@ -136,14 +143,15 @@ class Every:
         match = re.fullmatch(r"([0-9]{1,9})([smh]?)", text.strip())
         if match is None:
             raise UsageError(
-                f"checkpoint_every = '{text}': expected steps (200) or a time (30s, 5m, 1h); 0 is each epoch's end only"
+                f"checkpoint_every = '{text}': expected steps (200) or a time (30s, 5m, 1h); 0 is each "
+                "epoch's end only"
             )
         number, unit = int(match.group(1)), match.group(2)
         return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[unit]) if unit else cls(steps=number)
 
 
-# The search of `lvm tune` over training options; a model's own options are `VectorModel.search`. Not `context`: it decides
-# which windows validation has, so that results with two contexts do not compare.
+# The search of `lvm tune` over training options; a model's own options are `VectorModel.search`. Not
+# `context`: it decides which windows validation has, so that results with two contexts do not compare.
 SEARCH: dict[str, Range] = {
     "lr": Range(1e-5, 3e-3, log=True),
     "weight_decay": Range(1e-3, 1.0, log=True),
@@ -152,9 +160,9 @@ SEARCH: dict[str, Range] = {
     "loss_infonce": Range(choices=(0.0, 0.01, 0.1)),
 }
 
-# What a preset sets against the defaults above, which are those of the research project these models come from: `seed`
-# is that recipe. `best`, the default, is the one that measured best on validation documents (docs/results.md);
-# what it sets besides for one architecture stands in that model's `recipes`.
+# What a preset sets against the defaults above, which are those of the research project these models come
+# from: `seed` is that recipe. `best`, the default, is the one that measured best on validation documents
+# (docs/results.md); what it sets besides for one architecture stands in that model's `recipes`.
 PRESETS: dict[str, dict[str, Any]] = {
     "best": {"loss_cosine": 1.0, "early_stop": 5},
     "seed": {"residual_init": "torch"},
@@ -171,7 +179,8 @@ def preset(name: str, config: ModelConfig) -> tuple[dict[str, Any], dict[str, An
     model = architecture(config.model_type)
     if name not in model.presets:
         raise UsageError(
-            f"preset '{name}' is not a recipe of {config.variant}, which has {', '.join(model.presets)}; omit --preset"
+            f"preset '{name}' is not a recipe of {config.variant}, which has {', '.join(model.presets)}; "
+            "omit --preset"
         )
     values = {**PRESETS[name], **(model.recipes.get(config.variant, {}) if name == "best" else {})}
     train = {key: values.pop(key) for key in [field.name for field in fields(TrainConfig)] if key in values}

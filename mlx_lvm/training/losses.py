@@ -33,8 +33,8 @@ def infonce(prediction: Prediction, target: mx.array, temperature: float) -> mx.
 def own_entropy(logits: mx.array) -> mx.array:
     """Cross entropy of every row's own column: logits [n, n] -> [n].
 
-    Not `nn.losses.cross_entropy`, which takes another kernel on a GPU: one that does not subtract a row's largest number first, and
-    loses digits of a small loss.
+    Not `nn.losses.cross_entropy`, which takes another kernel on a GPU: one that does not subtract a row's
+    largest number first, and loses digits of a small loss.
     """
     shifted = logits - mx.stop_gradient(logits.max(axis=-1, keepdims=True))
     own = mx.take_along_axis(shifted, mx.arange(logits.shape[0])[:, None], axis=-1).squeeze(-1)

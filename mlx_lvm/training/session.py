@@ -93,7 +93,8 @@ def resume_run(
     trainer.resume()
     if config.start_from and not trainer.state.count:
         raise UsageError(
-            f"{folder}: began with the weights of {config.start_from} and has no checkpoint yet; start it again"
+            f"{folder}: began with the weights of {config.start_from} and has no checkpoint yet; start it "
+            "again"
         )
     if changes and group.rank == 0:
         runs.write_config(folder, {**described, "train": config.to_dict()}, model_config, config)

@@ -1,8 +1,8 @@
 """The compiled training step: gather, forward, loss, backward, clip, update, without a host round trip.
 
-`mx.compile` captures one dict, `TrainStep.state` (moments and running sums), besides the model itself. What is
-in the dict may be replaced at any time; the dict itself never is, because the compiled function would not see
-another.
+`mx.compile` captures one dict, `TrainStep.state` (moments and running sums), besides the model itself. What
+is in the dict may be replaced at any time; the dict itself never is, because the compiled function would not
+see another.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A search over the options of a training with optuna, judged on validation documents alone.
 
-Every trial trains from the seed and reports its centred validation cosine each epoch, or its mean reciprocal rank where it is
-made to rank; a trial that lags behind the median of the earlier ones at that epoch ends there. The study is one sqlite file: a
-stopped search goes on where it was.
+Every trial trains from the seed and reports its centred validation cosine each epoch, or its mean reciprocal
+rank where it is made to rank; a trial that lags behind the median of the earlier ones at that epoch ends
+there. The study is one sqlite file: a stopped search goes on where it was.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ STARTUP = 5  # trials before any is cut short
 
 @dataclass
 class Search:
-    """What is searched: a model on a corpus, from `base` options and sizes. Fields that the user named are fixed."""
+    """What is searched: a model on a corpus, from `base` options and sizes. Fields that the user named are
+    fixed.
+    """
 
     model: str
     base: TrainConfig
@@ -94,7 +96,9 @@ def require_optuna() -> Any:
 
 
 def open_study(path: Path, search: Search) -> Any:
-    """The study in a sqlite file, made where there is none. Raises UsageError where it is one of another search."""
+    """The study in a sqlite file, made where there is none. Raises UsageError where it is one of another
+    search.
+    """
     optuna = require_optuna()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +135,9 @@ def run_search(
     on_trial: Callable[[dict[str, Any]], None] = lambda record: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Go on until the study has `trials` finished trials or the time is over. False where `stop` asked for an end."""
+    """Go on until the study has `trials` finished trials or the time is over. False where `stop` asked for an
+    end.
+    """
     optuna = require_optuna()
     states = optuna.trial.TrialState
     deadline = time.monotonic() + seconds if seconds else float("inf")

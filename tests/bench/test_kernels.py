@@ -1,4 +1,6 @@
-"""Kernels of a step and of a forward pass, counted as on Metal: no more than they were, and none too wide for it."""
+"""Kernels of a step and of a forward pass, counted as on Metal: no more than they were, and none too wide for
+it.
+"""
 
 import pytest
 

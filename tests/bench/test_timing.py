@@ -91,7 +91,10 @@ def test_the_torch_side_computes_in_the_precision_that_was_asked_for(options: Op
 
 
 BUSY = "import os, threading, time; from mlx_lvm.bench.workers import end_with; "
-BUSY += "threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start(); print(os.getpid(), flush=True); time.sleep(60)"
+BUSY += (
+    "threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start(); print(os.getpid(), "
+    "flush=True); time.sleep(60)"
+)
 
 
 def test_a_side_ends_with_a_killed_parent() -> None:

@@ -1,4 +1,6 @@
-"""`lvm data`: what it prints, its exit codes, and the way from another file to a corpus that can be trained on."""
+"""`lvm data`: what it prints, its exit codes, and the way from another file to a corpus that can be trained
+on.
+"""
 
 import json
 import sys

@@ -18,8 +18,10 @@ Lvm = Callable[..., Any]
 pytestmark = pytest.mark.filterwarnings("default")  # of libraries that are not ours
 
 TEXT = {
-    "whales": "Whales breathe air. They surface to do so. Some dive for an hour. The sea is deep and cold there.",
-    "money": "Interest rates rose in March. Banks lend less then. Prices fell a little. Nobody was surprised by it.",
+    "whales": "Whales breathe air. They surface to do so. Some dive for an hour. The sea is deep and cold "
+    "there.",
+    "money": "Interest rates rose in March. Banks lend less then. Prices fell a little. Nobody was surprised "
+    "by it.",
 }
 
 

@@ -76,7 +76,8 @@ def test_text_and_a_document_by_number(lvm: Callable) -> None:
     assert re.search(r"ranked by (prediction|last chunk|document so far|the prediction alone)", ran.out)
     assert "probability  cosine" in ran.out
     assert re.search(
-        r"90% of the time the next chunk is among the first N: N is [\d,]+ of 1,931 here; the truth is (not )?among them",
+        r"90% of the time the next chunk is among the first N: "
+        r"N is [\d,]+ of 1,931 here; the truth is (not )?among them",
         ran.out,
     )
     assert re.search(
@@ -106,14 +107,10 @@ def test_a_corpus_without_validation_documents(lvm: Callable, tmp_path: Path, sm
 def test_a_released_model_needs_no_fit_and_loads_little(tmp_path: Path) -> None:
     """In a process of its own: what it imports, and that the stored ranking serves."""
     code = (
-        "import json, sys\n"
-        "sys.argv = ['lvm', 'predict', 'amn', '--document', '1961_john_f_kennedy_d', '--at', '20', '--json']\n"
-        "from mlx_lvm.ranking import ranking\n"
-        "ranking.fit_ranking = None\n"
-        "from mlx_lvm.cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)\n"
+        "import json, sys\nsys.argv = ['lvm', 'predict', 'amn', '--document', '1961_john_f_kennedy_d', "
+        "'--at', '20', '--json']\nfrom mlx_lvm.ranking import ranking\nranking.fit_ranking = None\nfrom "
+        "mlx_lvm.cli.main import main\ntry: main()\nexcept SystemExit: "
+        "pass\nprint(json.dumps(sorted(sys.modules)), file=sys.stderr)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

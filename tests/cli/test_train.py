@@ -104,7 +104,9 @@ def test_all_on_equal_terms_end_in_a_leaderboard(lvm: Callable, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_all_goes_on_where_it_was_stopped(lvm: Callable, tmp_path: Path, small_file: Path) -> None:
-    """Finished runs stay, the one that was stopped goes on, the others begin; the result is that of an undisturbed one."""
+    """Finished runs stay, the one that was stopped goes on, the others begin; the result is that of an
+    undisturbed one.
+    """
     arguments = ("train", "all", "--corpus", small_file, "--epochs", 2, "--keep-every", 1, *ALL_SMALL)
     whole = json.loads(lvm(*arguments, "--out", tmp_path / "whole", "--json").out)
     assert lvm(*arguments, "--out", tmp_path / "cut").code == 0

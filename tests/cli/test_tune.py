@@ -1,4 +1,6 @@
-"""`lvm tune`: a study that goes on, never sees the test documents, and ends with a command that trains what it found."""
+"""`lvm tune`: a study that goes on, never sees the test documents, and ends with a command that trains what
+it found.
+"""
 
 import json
 import shlex
@@ -104,7 +106,9 @@ def test_a_head_that_is_made_to_rank_is_judged_by_how_it_ranks(
 
 @pytest.mark.slow
 def test_test_documents_are_never_looked_at(tmp_path: Path, small: Corpus, small_file: Path) -> None:
-    """Other vectors in the test documents, the same trials to the bit; other ones in validation change them."""
+    """Other vectors in the test documents, the same trials to the bit; other ones in validation change
+    them.
+    """
     split, results = split_corpus(small, 0), []
     for number, documents in enumerate(([], split.test, split.val)):
         vectors = small.numpy()

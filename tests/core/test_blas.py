@@ -72,7 +72,9 @@ def test_the_first_candidate_that_opens_is_taken(tmp_path: Path) -> None:
 @linux
 @pytest.mark.skipif(not WHEEL, reason="no OpenBLAS from pip here: pip install cmeel-openblas")
 def test_openblas_of_pip_needs_nothing_of_the_system() -> None:
-    """Also where the system has no Fortran library: MLX's own is lent to it. Where that fails too, another BLAS serves."""
+    """Also where the system has no Fortran library: MLX's own is lent to it. Where that fails too, another
+    BLAS serves.
+    """
     without = f"""
 real, lent = ctypes.CDLL, []
 def open_without(path=None, *rest, **options):
@@ -86,7 +88,10 @@ def open_without(path=None, *rest, **options):
 ctypes.CDLL = open_without
 blas.candidates = lambda: [("openblas", {WHEEL[0]!r})]
 """
-    check = "\nimport atexit; atexit.register(lambda: sys.exit(0) if 'memfd:libgfortran.so.5' in lent[0] else print('not lent'))"
+    check = (
+        "\nimport atexit; atexit.register(lambda: sys.exit(0) if 'memfd:libgfortran.so.5' in lent[0] else "
+        "print('not lent'))"
+    )
     assert blas_of(without + check) == ["openblas", WHEEL[0], "-"]
     name, _, note = blas_of(without + "\nblas.find_spec = lambda name: None")
     assert name == "mlx" and "libgfortran.so.5" in note

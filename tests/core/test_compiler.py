@@ -1,4 +1,6 @@
-"""Kernels for a CPU: the same numbers to the bit from wider vectors, and a compiler that is the real one for everything else."""
+"""Kernels for a CPU: the same numbers to the bit from wider vectors, and a compiler that is the real one for
+everything else.
+"""
 
 import os
 import platform
@@ -17,7 +19,8 @@ pytestmark = pytest.mark.skipif(
 REAL = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != COMPILER)
 AS_MLX = ["-std=c++17", "-O3", "-Wall", "-fPIC", "-shared"]
 
-# A kernel whose results take their operands' memory, with a root, a choice, and a product and a sum that must not become one rounding.
+# A kernel whose results take their operands' memory, with a root, a choice, and a product and a sum that must
+# not become one rounding.
 CODE = """
 import hashlib
 import numpy as np
@@ -86,7 +89,8 @@ def test_a_kernel_that_does_not_compile_so_compiles_as_it_came(tmp_path: Path) -
     (tmp_path / "g++").chmod(0o755)
     source, kernel = tmp_path / "a kernel.cpp", tmp_path / "a kernel.so"
     source.write_text(
-        'extern "C" {\nvoid f(float* x, unsigned long size) {\n  for (unsigned long i = 0; i < size; ++i) { x[i] += 1; }\n}\n}\n'
+        'extern "C" {\nvoid f(float* x, unsigned long size) {\n  for (unsigned long i = 0; i < size; ++i) { '
+        "x[i] += 1; }\n}\n}\n"
     )
     out = gxx([*AS_MLX, str(source), "-o", str(kernel)], f"{COMPILER}:{tmp_path}:{REAL}")
     assert (out.returncode, kernel.exists()) == (0, True), out.stderr

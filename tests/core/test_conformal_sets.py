@@ -1,4 +1,6 @@
-"""Conformal sets over documents: a hand-worked case, the promise kept on exchangeable documents, and broken without its correction."""
+"""Conformal sets over documents: a hand-worked case, the promise kept on exchangeable documents, and broken
+without its correction.
+"""
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from mlx_lvm.core.stats import conformal_thresholds
 
 
 def test_by_hand() -> None:
-    """Three documents weigh 1/4 each: of four, two and one windows, so 1/16, 1/8 and 1/4 a window; a last 1/4 is infinite."""
+    """Three documents weigh 1/4 each: of four, two and one windows, so 1/16, 1/8 and 1/4 a window; a last 1/4
+    is infinite.
+    """
     scores = np.array([1.0, 3, 5, 7, 2, 6, 4])
     documents = np.array([8, 8, 8, 8, 2, 2, 5])
     # Weight up to 1: 1/16, 2: 3/16, 3: 4/16, 4: 8/16, 5: 9/16, 6: 11/16, 7: 12/16.
@@ -34,7 +38,9 @@ def documents_of(generator: np.random.Generator, count: int) -> tuple[np.ndarray
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [9, 12, 23])
 def test_the_promise_is_kept_and_needs_its_correction(count: int) -> None:
-    """A window of a new document lies under the threshold at least as often as promised, over 4,000 draws of everything."""
+    """A window of a new document lies under the threshold at least as often as promised, over 4,000 draws of
+    everything.
+    """
     generator, draws, coverage = np.random.default_rng(count), 4000, 0.9
     held, naive, over_windows = 0, 0, 0
     for _ in range(draws):

@@ -39,7 +39,9 @@ def test_writing_below_a_file_says_why(tmp_path: Path) -> None:
 
 
 class Darwin:
-    """fcntl and fsync of a Mac whose volume knows the flushes `known` and refuses the others with `refusal`."""
+    """fcntl and fsync of a Mac whose volume knows the flushes `known` and refuses the others with
+    `refusal`.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch, known: set[int], refusal: int = errno.ENOTSUP) -> None:
         self.known, self.refusal, self.calls = known, refusal, []
@@ -130,11 +132,11 @@ def test_large_reads_and_writes_go_in_slices(tmp_path: Path, monkeypatch: pytest
 
 def test_more_open_files_are_allowed_where_they_may_be() -> None:
     code = (
-        "import resource as r\nfrom mlx_lvm.core.files import allow_open_files\nfrom mlx_lvm.errors import SetupInvalid\n"
-        "r.setrlimit(r.RLIMIT_NOFILE, (256, 2000))\n"
-        "allow_open_files(10, 'x'); print(r.getrlimit(r.RLIMIT_NOFILE)[0])\n"
-        "allow_open_files(1000, 'x'); print(r.getrlimit(r.RLIMIT_NOFILE)[0])\n"
-        "try: allow_open_files(5000, 'corpus c')\nexcept SetupInvalid as error: print(error)\n"
+        "import resource as r\nfrom mlx_lvm.core.files import allow_open_files\nfrom mlx_lvm.errors import "
+        "SetupInvalid\nr.setrlimit(r.RLIMIT_NOFILE, (256, 2000))\nallow_open_files(10, 'x'); "
+        "print(r.getrlimit(r.RLIMIT_NOFILE)[0])\nallow_open_files(1000, 'x'); "
+        "print(r.getrlimit(r.RLIMIT_NOFILE)[0])\ntry: allow_open_files(5000, 'corpus c')\nexcept "
+        "SetupInvalid as error: print(error)\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     low, high, refused = out.stdout.splitlines()

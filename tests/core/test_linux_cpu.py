@@ -1,4 +1,6 @@
-"""Importing changes nothing of the process; `tune()` does, once; and freed memory is kept for the next array."""
+"""Importing changes nothing of the process; `tune()` does, once; and freed memory is kept for the next
+array.
+"""
 
 import ctypes
 import os
@@ -68,13 +70,18 @@ def test_mlx_that_was_there_first_is_said() -> None:
 
 
 def test_without_a_backend_the_message_names_the_extra() -> None:
-    code = "import sys\nsys.modules['mlx.core'] = None\nfrom mlx_lvm.cli.main import main\nsys.argv = ['lvm', 'doctor']\nmain()"
+    code = (
+        "import sys\nsys.modules['mlx.core'] = None\nfrom mlx_lvm.cli.main import main\nsys.argv = ['lvm', "
+        "'doctor']\nmain()"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert out.returncode == 3 and "mlx-lvm[cpu]" in out.stderr and "Traceback" not in out.stderr
 
 
 def page_faults(**environment: str) -> float:
-    """Pages that the kernel had to give for each of five LSTM cells over 1,024 windows, whose results have 2 MB each."""
+    """Pages that the kernel had to give for each of five LSTM cells over 1,024 windows, whose results have 2
+    MB each.
+    """
     code = (
         "import resource\n"
         "from mlx_lvm.core.linux_cpu import tune; tune()\n"

@@ -51,9 +51,9 @@ def test_bfloat16_keeps_its_bits(tmp_path: Path) -> None:
 def test_bytes_depend_on_content_alone() -> None:
     """Another process, another insertion order: the same bytes. safetensors' own writer fails this."""
     code = (
-        "import numpy as np, hashlib; from mlx_lvm.core.safetensors import to_bytes\n"
-        "names = {order}\n"
-        "print(hashlib.sha256(to_bytes({{n: np.ones(3, np.float32) for n in names}}, {{n: n for n in names}})).hexdigest())"
+        "import numpy as np, hashlib; from mlx_lvm.core.safetensors import to_bytes\nnames = "
+        "{order}\nprint(hashlib.sha256(to_bytes({{n: np.ones(3, np.float32) for n in names}}, {{n: n for n "
+        "in names}})).hexdigest())"
     )
     digests = set()
     for order in (list("abcdefgh"), list("hgfedcba")):

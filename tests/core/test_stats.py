@@ -44,7 +44,9 @@ def test_interval_has_the_spread_of_documents_not_of_windows() -> None:
 
 
 def test_coverage() -> None:
-    """95% intervals of 30 documents hold the true mean in about 95 of 100 worlds (percentile intervals: a little less)."""
+    """95% intervals of 30 documents hold the true mean in about 95 of 100 worlds (percentile intervals: a
+    little less).
+    """
     inside = 0
     for seed in range(300):
         documents, figures = made(seed)

@@ -1,4 +1,5 @@
-"""Kills `embed` and `convert` at random moments and lets them go on; prints what came of it. Run by test_kill.py.
+"""Kills `embed` and `convert` at random moments and lets them go on; prints what came of it. Run by
+test_kill.py.
 
 Python and NumPy load once here; every victim is a fork, so that twenty kills take seconds.
 """

@@ -1,4 +1,6 @@
-"""The order of a streamed epoch: every window once, whatever the sizes, and blocks that hold the rows their windows read."""
+"""The order of a streamed epoch: every window once, whatever the sizes, and blocks that hold the rows their
+windows read.
+"""
 
 from pathlib import Path
 

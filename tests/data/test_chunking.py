@@ -86,7 +86,9 @@ def test_bad_sizes() -> None:
 
 
 def test_shipped_texts_are_chunks_of_the_recorded_rule(sotu: Corpus) -> None:
-    """Every chunk but a document's last has 500 characters or is followed by one that would not have fitted."""
+    """Every chunk but a document's last has 500 characters or is followed by one that would not have
+    fitted.
+    """
     assert sotu.texts is not None and CHUNKING.describe() == sotu.provenance["chunking"]
     last = set((sotu.offsets[1:] - 1).tolist())
     for row, text in enumerate(sotu.texts):

@@ -86,20 +86,28 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "format of tomorrow": ({}, {"format_version": "2"}, "Update"),
     "no vectors": ({"vectors": None}, {}, "'vectors' is missing"),
     "no offsets": ({"document_offsets": None}, {}, "'document_offsets' is missing"),
-    "a tensor too many": ({"vektors": np.ones(2, np.float32)}, {}, "unknown tensor 'vektors'. Did you mean 'vectors'"),
+    "a tensor too many":
+        ({"vektors": np.ones(2, np.float32)}, {}, "unknown tensor 'vektors'. Did you mean 'vectors'"),
     "vectors in F64": ({"vectors": np.ones((10, DIM))}, {}, "'vectors' is F64"),
-    "vectors in three dimensions": ({"vectors": np.ones((10, 2, 2), np.float32)}, {}, r"'vectors' is F32 \[10, 2, 2\]"),
+    "vectors in three dimensions":
+        ({"vectors": np.ones((10, 2, 2), np.float32)}, {}, r"'vectors' is F32 \[10, 2, 2\]"),
     "no rows": ({"vectors": np.ones((0, DIM), np.float32), **offsets(0, 0)}, {}, "empty"),
     "no dimensions": ({"vectors": np.ones((10, 0), np.float32)}, {}, "empty"),
     "offsets in I32": ({"document_offsets": OFFSETS.astype(np.int32)}, {}, "'document_offsets' is I32"),
     "I8 without scales": ({"vectors": np.ones((10, DIM), np.int8)}, {}, "'scales' belongs with I8"),
     "scales without I8": ({"scales": np.ones(10, np.float32)}, {}, "'scales' belongs with I8"),
-    "too few scales": ({"vectors": np.ones((10, DIM), np.int8), "scales": np.ones(9, np.float32)}, {}, "'scales' has"),
-    "scale of zero": ({"vectors": np.ones((10, DIM), np.int8), "scales": np.arange(10, dtype=np.float32)}, {}, "row 0 .*scale"),
-    "scale of NaN": ({"vectors": np.ones((10, DIM), np.int8), "scales": np.full(10, np.nan, np.float32)}, {}, "scale"),
-    "scale that overflows": ({"vectors": np.ones((10, DIM), np.int8), "scales": np.full(10, 1e38, np.float32)}, {}, "too long"),
+    "too few scales":
+        ({"vectors": np.ones((10, DIM), np.int8), "scales": np.ones(9, np.float32)}, {}, "'scales' has"),
+    "scale of zero":
+        ({"vectors": np.ones((10, DIM), np.int8), "scales": np.arange(10, dtype=np.float32)}, {},
+         "row 0 .*scale"),
+    "scale of NaN":
+        ({"vectors": np.ones((10, DIM), np.int8), "scales": np.full(10, np.nan, np.float32)}, {}, "scale"),
+    "scale that overflows":
+        ({"vectors": np.ones((10, DIM), np.int8), "scales": np.full(10, 1e38, np.float32)}, {}, "too long"),
     "NaN in the last row": ({"vectors": changed(9, np.nan)}, {}, r"row 9 \(document 'd', chunk 1\): NaN"),
-    "Inf in the first row": ({"vectors": changed(0, np.inf)}, {}, r"row 0 \(document 'a', chunk 0\): NaN or Inf"),
+    "Inf in the first row":
+        ({"vectors": changed(0, np.inf)}, {}, r"row 0 \(document 'a', chunk 0\): NaN or Inf"),
     "a zero row": ({"vectors": changed(4, 0)}, {}, r"row 4 \(document 'b/c', chunk 1\): all zero"),
     "a row whose square overflows": ({"vectors": changed(4, 1e30)}, {}, "too long or too short"),
     "a row whose square underflows": ({"vectors": changed(4, 1e-30)}, {}, "too long or too short"),
@@ -121,7 +129,8 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a name without end": ({"document_names": text(["a", "x" * 5000, "c"])}, {}, "longer than 1000"),
     "a card that is a list": ({}, {"encoder_card": "[]"}, "encoder card does not parse"),
     "a card that is no JSON": ({}, {"encoder_card": "{"}, "encoder card does not parse"),
-    "a card of another width": ({}, {"encoder_card": '{"dim": 7}'}, "4 dimensions under an encoder card that says 7"),
+    "a card of another width":
+        ({}, {"encoder_card": '{"dim": 7}'}, "4 dimensions under an encoder card that says 7"),
     "a card with an unknown key": ({}, {"encoder_card": '{"modell": "x"}'}, "unknown key 'modell'"),
     "a card with a number for a name": ({}, {"encoder_card": '{"model": 3}'}, "must be text"),
     "probes of another width": ({"probes": np.ones((16, 3), np.float32)}, {}, "'probes' is"),

@@ -1,4 +1,6 @@
-"""Near pairs against all products, exact groups against comparison of all rows, leakage against a planted copy."""
+"""Near pairs against all products, exact groups against comparison of all rows, leakage against a planted
+copy.
+"""
 
 from pathlib import Path
 
@@ -82,7 +84,9 @@ def test_near_pairs_of_real_vectors() -> None:
 
 @pytest.mark.slow
 def test_the_approximate_search_against_the_exact_one() -> None:
-    """On sotu it finds the same pairs; what it reports is never wrong, for the cosines are computed in full."""
+    """On sotu it finds the same pairs; what it reports is never wrong, for the cosines are computed in
+    full.
+    """
     mapped = open_corpus(find_corpus("sotu"))
     for threshold, least in ((0.97, 15), (0.85, 1700)):
         exact, found = near_pairs(mapped, threshold), near_pairs(mapped, threshold, approximate=True)
@@ -126,8 +130,8 @@ def test_a_copied_document_is_leakage(tmp_path: Path) -> None:
     told = "\n".join(findings.problems)
     assert f"'doc {test}' (test): 8 of 8 chunks" in told and f"8 of {held_out} held-out chunks" in told
     assert (
-        f"row {8 * test} (document 'doc {test}', chunk 0) of test is row {8 * train} (document 'doc {train}', chunk 0) of train"
-        in told
+        f"row {8 * test} (document 'doc {test}', chunk 0) of test is row {8 * train} (document 'doc "
+        f"{train}', chunk 0) of train" in told
     )
 
 

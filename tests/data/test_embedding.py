@@ -1,4 +1,6 @@
-"""Documents read, chunked and embedded with a stand-in for the model; resumed to the byte; bad documents refused."""
+"""Documents read, chunked and embedded with a stand-in for the model; resumed to the byte; bad documents
+refused.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Document names: which are fit, one normal form wherever they enter, and looked up exactly before they are patterns."""
+"""Document names: which are fit, one normal form wherever they enter, and looked up exactly before they are
+patterns.
+"""
 
 import json
 import re

@@ -47,7 +47,9 @@ def test_rotation_is_orthogonal() -> None:
 
 
 def test_no_linear_predictor_does_better(corpus: Corpus) -> None:
-    """Least squares over all windows, on other windows than it was fitted on, approaches the optimum from above."""
+    """Least squares over all windows, on other windows than it was fitted on, approaches the optimum from
+    above.
+    """
     split = split_corpus(corpus, 0)
     fit, held = windows(corpus, split.train, 5), windows(corpus, split.test, 5)
     x, y = np.array(held.contexts()), np.array(held.truth())

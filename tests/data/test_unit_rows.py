@@ -1,5 +1,5 @@
-"""Rows are unit vectors wherever they are read, however long they were stored; and the verdict on a corpus is the same
-whatever the scale, order, type and number of its files.
+"""Rows are unit vectors wherever they are read, however long they were stored; and the verdict on a corpus is
+the same whatever the scale, order, type and number of its files.
 """
 
 from pathlib import Path
@@ -131,7 +131,9 @@ def test_a_synthetic_process_keeps_its_lengths(tmp_path: Path) -> None:
 )
 @given(data=st.data())
 def test_the_same_corpus_in_another_form_gets_the_same_verdict(tmp_path: Path, data: st.DataObject) -> None:
-    """Scaled by a constant or by row, documents in another order, another type, in shards: the figures stay."""
+    """Scaled by a constant or by row, documents in another order, another type, in shards: the figures
+    stay.
+    """
     rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
     documents = some_documents(rng)
     count, names = len(documents), [f"d{k}" for k in range(14)]
@@ -145,8 +147,8 @@ def test_the_same_corpus_in_another_form_gets_the_same_verdict(tmp_path: Path, d
         rows = np.concatenate(kept)
         rows = rows * (rng.uniform(0.5, 2, (len(rows), 1)) if which == "by row" else which)
         offsets, path = np.cumsum([0, *map(len, kept)]), tmp_path / f"{len(figures)}"
-        with CorpusWriter(path, offsets, [names[k] for k in chosen], EncoderCard(dim=12), {}, kind, shard_bytes=size,
-                          overwrite=True) as writer:  # fmt: skip
+        titles, card = [names[k] for k in chosen], EncoderCard(dim=12)
+        with CorpusWriter(path, offsets, titles, card, {}, kind, shard_bytes=size, overwrite=True) as writer:
             writer.put(0, rows)
             writer.finish()
         corpus = open_corpus(path)

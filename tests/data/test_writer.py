@@ -165,16 +165,15 @@ def test_a_file_replaces_a_folder_of_shards(tmp_path: Path) -> None:
 def test_more_shards_than_a_process_may_open_on_a_mac(tmp_path: Path) -> None:
     """Written, opened, checked and read by blocks where 256 open files are allowed, as macOS has it."""
     code = (
-        "import resource as r, sys, numpy as np\n"
-        "from mlx_lvm.data.card import EncoderCard\nfrom mlx_lvm.data.storage.reader import open_corpus\n"
-        "from mlx_lvm.data.storage.stream import RowReader\nfrom mlx_lvm.data.storage.writer import CorpusWriter\n"
-        "r.setrlimit(r.RLIMIT_NOFILE, (256, r.getrlimit(r.RLIMIT_NOFILE)[1]))\n"
-        "rows, names = np.eye(900, 8, dtype=np.float32) + 1, [str(k) for k in range(300)]\n"
-        "offsets, card = 3 * np.arange(301), EncoderCard(dim=8)\n"
-        "with CorpusWriter(sys.argv[1], offsets, names, card, {}, 'I8', shard_bytes=30) as w: w.put(0, rows); w.finish()\n"
-        "corpus = open_corpus(sys.argv[1]); print(len(corpus.shards), corpus.verify())\n"
-        "reader = RowReader(corpus); vectors, scales = reader.buffers(900)\n"
-        "reader.fill(np.array([0]), np.array([900]), np.array([0]), vectors, scales)\n"
+        "import resource as r, sys, numpy as np\nfrom mlx_lvm.data.card import EncoderCard\nfrom "
+        "mlx_lvm.data.storage.reader import open_corpus\nfrom mlx_lvm.data.storage.stream import "
+        "RowReader\nfrom mlx_lvm.data.storage.writer import CorpusWriter\nr.setrlimit(r.RLIMIT_NOFILE, (256, "
+        "r.getrlimit(r.RLIMIT_NOFILE)[1]))\nrows, names = np.eye(900, 8, dtype=np.float32) + 1, [str(k) for "
+        "k in range(300)]\noffsets, card = 3 * np.arange(301), EncoderCard(dim=8)\nwith "
+        "CorpusWriter(sys.argv[1], offsets, names, card, {}, 'I8', shard_bytes=30) as w: w.put(0, rows); "
+        "w.finish()\ncorpus = open_corpus(sys.argv[1]); print(len(corpus.shards), corpus.verify())\nreader = "
+        "RowReader(corpus); vectors, scales = reader.buffers(900)\nreader.fill(np.array([0]), "
+        "np.array([900]), np.array([0]), vectors, scales)\n"
     )
     out = subprocess.run([sys.executable, "-c", code, tmp_path / "c"], capture_output=True, text=True)
     assert out.stdout.split("\n")[0] == "300 []" and not out.stderr, out.stderr

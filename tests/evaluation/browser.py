@@ -1,4 +1,6 @@
-"""Headless Chromium over its DevTools pipe, with the standard library alone: what a reader's browser makes of a page."""
+"""Headless Chromium over its DevTools pipe, with the standard library alone: what a reader's browser makes of
+a page.
+"""
 
 import base64
 import json
@@ -38,7 +40,9 @@ def find_browser() -> str | None:
 
 
 class Page:
-    """One tab. `errors`: what the console or the engine complained of; `requests`: every address asked for."""
+    """One tab. `errors`: what the console or the engine complained of; `requests`: every address asked
+    for.
+    """
 
     def __init__(self, browser: str, width: int = 1200, height: int = 900) -> None:
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -46,8 +50,11 @@ class Page:
         command = [sys.executable, "-I", "-c", BRIDGE, str(child_in), str(child_out), browser, *FLAGS]
         self.process = subprocess.Popen(
             [*command, f"--user-data-dir={self.folder.name}", "about:blank"],
-            pass_fds=(child_in, child_out), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            pass_fds=(child_in, child_out),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(child_in)
         os.close(child_out)
         self.buffer, self.number, self.session = b"", 0, ""

@@ -46,8 +46,8 @@ def test_the_oracle_peaks_at_the_target(uneven: Corpus) -> None:
 
 
 def test_the_conditional_mean_leans_on_the_last_chunk_as_the_identity_says() -> None:
-    """x_t = a x_{t-1} + sqrt(1 - a^2) noise in many dimensions: unit vectors up to rounding, E[x_t | past] = a x_{t-1}.
-    Then r1 = a, c = a and cos(p, last) = 1 = r1 / c: a perfect predictor whose margin is negative.
+    """x_t = a x_{t-1} + sqrt(1 - a^2) noise in many dimensions: unit vectors up to rounding, E[x_t | past] =
+    a x_{t-1}. Then r1 = a, c = a and cos(p, last) = 1 = r1 / c: a perfect predictor whose margin is negative.
     """
     generator, a = np.random.default_rng(1), 0.6
     dim, length = 2048, 400

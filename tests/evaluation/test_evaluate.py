@@ -40,7 +40,8 @@ def amn(small: Corpus, **known: object) -> Loaded:
     )
     last = model.residual_net[-1]
     last.weight, last.bias = mx.zeros_like(last.weight), mx.zeros_like(last.bias)
-    return Loaded(model, "amn", **{"card": small.card, "corpus_sha256": small.sha256, **known})  # type: ignore[arg-type]
+    known = {"card": small.card, "corpus_sha256": small.sha256, **known}
+    return Loaded(model, "amn", **known)  # type: ignore[arg-type]
 
 
 def test_every_baseline_and_control_is_scored_with_the_subject(done: Evaluation, small: Corpus) -> None:

@@ -1,4 +1,6 @@
-"""Several chunks ahead: closed forms of each horizon against plain least squares, and the table on a small corpus."""
+"""Several chunks ahead: closed forms of each horizon against plain least squares, and the table on a small
+corpus.
+"""
 
 import json
 

@@ -27,7 +27,8 @@ def model(small: Corpus, kind: str, seed: int, **known: object) -> Loaded:
     sizes = {"attention_dim": 4} if kind == "amn" else {"layers": 1}
     network = build(config_from_dict({"model_type": kind, "dim": small.dim, "hidden_dim": 8, **sizes}))
     network.eval()
-    return Loaded(network, kind, **{"card": small.card, "corpus_sha256": small.sha256, **known})  # type: ignore[arg-type]
+    known = {"card": small.card, "corpus_sha256": small.sha256, **known}
+    return Loaded(network, kind, **known)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

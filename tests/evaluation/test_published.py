@@ -1,4 +1,6 @@
-"""The figures published with the vectors of `sotu`, measured by others on another split, to three decimals."""
+"""The figures published with the vectors of `sotu`, measured by others on another split, to three
+decimals.
+"""
 
 import numpy as np
 import pytest
@@ -76,8 +78,9 @@ def test_published_figures(
 def test_published_retrieval_of_the_centred_last_chunk(
     sotu: Corpus, split: tuple[np.ndarray, Windows, Pool]
 ) -> None:
-    """Centring takes the last chunk from MRR 0.224 to 0.235. That was 0.6 of the mean and inner products, under which the
-    truth itself may lose to another chunk; with cosines, under which it cannot, the whole mean does the same.
+    """Centring takes the last chunk from MRR 0.224 to 0.235. That was 0.6 of the mean and inner products,
+    under which the truth itself may lose to another chunk; with cosines, under which it cannot, the whole
+    mean does the same.
     """
     train, test, pool = split
     mean = sotu.numpy(windows(sotu, train, 5).targets).mean(axis=0)

@@ -1,4 +1,6 @@
-"""report.html as a browser shows it: the verdict, the figures, on a wide screen, a phone and paper; no request, no error."""
+"""report.html as a browser shows it: the verdict, the figures, on a wide screen, a phone and paper; no
+request, no error.
+"""
 
 import json
 import re
@@ -132,19 +134,23 @@ def test_a_reader_sees_the_verdict_and_the_figures(
     assert 0 < top < height  # on the first screen
     assert page.value("document.documentElement.scrollWidth") <= width  # wide tables scroll in their own box
     shown = page.value(
-        "[...document.querySelectorAll('figure')].map(f => [f.id, f.querySelector('svg').getBoundingClientRect().width,"
-        " f.querySelector('svg').getBoundingClientRect().height, f.querySelectorAll('svg path, svg use').length])"
+        "[...document.querySelectorAll('figure')].map(f => [f.id, "
+        "f.querySelector('svg').getBoundingClientRect().width, "
+        "f.querySelector('svg').getBoundingClientRect().height, f.querySelectorAll('svg path, svg "
+        "use').length])"
     )
     assert [name for name, *_ in shown] == [f"figure-{name}" for name in FIGURES]
     for name, wide, high, drawn in shown:
         assert min(wide, high) > 0.4 * min(width, 400) and wide <= width and drawn > 10, name
     small_text = page.value(
-        "Math.min(...[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect()).map(r => Math.min(r.width, r.height)))"
+        "Math.min(...[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect()).map(r => "
+        "Math.min(r.width, r.height)))"
     )
     assert small_text > 0  # every label is drawn
     assert (
         page.value(
-            "[...document.querySelectorAll('#figure-attention svg text')].filter(t => /^0[.]\\d{3}$/.test(t.textContent)).length"
+            "[...document.querySelectorAll('#figure-attention svg text')].filter(t => "
+            "/^0[.]\\d{3}$/.test(t.textContent)).length"
         )
         == 25
     )
@@ -158,7 +164,8 @@ def test_on_paper(page: Page, page_file: Path) -> None:
     page.call("Emulation.setEmulatedMedia", media="print")
     page.resize(720, 1000)
     clipped = page.value(
-        "[...document.querySelectorAll('.scroll')].filter(b => getComputedStyle(b).overflowX != 'visible').length"
+        "[...document.querySelectorAll('.scroll')].filter(b => getComputedStyle(b).overflowX != "
+        "'visible').length"
     )
     wide = page.value("document.documentElement.scrollWidth")
     page.call("Emulation.setEmulatedMedia", media="")

@@ -1,4 +1,6 @@
-"""Another domain: closed forms carried over and fitted there. The arrow of time: the same recipe on reversed documents."""
+"""Another domain: closed forms carried over and fitted there. The arrow of time: the same recipe on reversed
+documents.
+"""
 
 import dataclasses
 import json
@@ -134,8 +136,8 @@ def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpu
 
 @pytest.mark.slow
 def test_training_documents_under_other_names_are_found_and_left_out(small: Corpus, away: Corpus) -> None:
-    """Three documents of small's training part in another corpus: one whole and rounded, one with more than half of its chunks, one
-    with less; and one of its test documents, which nothing was fitted on."""
+    """Three documents of small's training part in another corpus: one whole and rounded, one with more than
+    half of its chunks, one with less; and one of its test documents, which nothing was fitted on."""
     parts, rng = split_corpus(small), np.random.default_rng(0)
     whole, most, some = parts.train[:3]
     rows = {

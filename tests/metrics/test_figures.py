@@ -44,7 +44,9 @@ def test_by_hand() -> None:
 
 
 def test_shrinking_towards_the_mean_wins_in_cosine_and_nothing_in_centred_cosine() -> None:
-    """A guess that is noise about m, moved most of the way to m: nearer to every truth about m, no nearer in direction from it."""
+    """A guess that is noise about m, moved most of the way to m: nearer to every truth about m, no nearer in
+    direction from it.
+    """
     generator = np.random.default_rng(0)
     m = np.array([2.0, 0, 0, 0])
     y, p = (generator.standard_normal((4000, 4)) * 0.5 + m for _ in range(2))

@@ -128,7 +128,9 @@ def test_pool_sizes_and_context(uneven: Corpus) -> None:
 
 
 def test_ties_count_half() -> None:
-    """Document of 6 orthogonal chunks, context 1, target row 1: a query equally near to rows 1, 2, 3, 4 and to the context."""
+    """Document of 6 orthogonal chunks, context 1, target row 1: a query equally near to rows 1, 2, 3, 4 and
+    to the context.
+    """
     corpus = make_corpus(np.eye(6), [6])
     found = windows(corpus, np.array([0]), 1)
     pool = build_pool(found, np.arange(6))
@@ -144,7 +146,9 @@ def test_ties_count_half() -> None:
 
 
 def test_context_is_out_of_the_pool() -> None:
-    """Directions at 0, 29, 53 and 90 degrees; the last chunk predicts what is nearest to it, which is never itself."""
+    """Directions at 0, 29, 53 and 90 degrees; the last chunk predicts what is nearest to it, which is never
+    itself.
+    """
     corpus = make_corpus(np.array([[1, 0.0], [0.9, 0.5], [0.6, 0.8], [0, 1]]), [4])
     found = windows(corpus, np.array([0]), 1)
     assert_allclose(ranks(build_pool(found, np.arange(4)), predict_all(Last(), found)), [1, 1, 2])
@@ -166,7 +170,9 @@ def test_chance_against_enumeration(uneven: Corpus) -> None:
 
 
 def test_contrastive_accuracy_against_enumeration(uneven: Corpus) -> None:
-    """Rank 3 among 7 others in a fixed pool of 4: the share of the 35 triples without the two better ones is 10/35."""
+    """Rank 3 among 7 others in a fixed pool of 4: the share of the 35 triples without the two better ones is
+    10/35.
+    """
     found = windows(uneven, np.array([6]), 3)
     pool = Pool(
         found,

@@ -115,7 +115,9 @@ def make_config(name: str, **sizes) -> ModelConfig:
 
 
 def make_pair(config: ModelConfig, seed: int = 0) -> tuple[VectorModel, tnn.Module]:
-    """The model and its torch reference with the same weights, every one of them drawn anew: nothing is zero or one."""
+    """The model and its torch reference with the same weights, every one of them drawn anew: nothing is zero
+    or one.
+    """
     rng, model = np.random.default_rng(seed), build(config)
     values = {
         name: (
@@ -139,7 +141,9 @@ def make_pair(config: ModelConfig, seed: int = 0) -> tuple[VectorModel, tnn.Modu
 def torch_numbers(
     twin: tnn.Module, x: np.ndarray, seed_raw: np.ndarray, seed_unit: np.ndarray, dtype=torch.float64
 ) -> dict:
-    """raw, unit and the gradient of <raw, seed_raw> + <unit, seed_unit> for the context and every parameter."""
+    """raw, unit and the gradient of <raw, seed_raw> + <unit, seed_unit> for the context and every
+    parameter.
+    """
     twin = twin.to(dtype)
     twin.zero_grad(set_to_none=True)
     context = torch.from_numpy(x).to(dtype).requires_grad_()
@@ -182,7 +186,9 @@ def rms(x: np.ndarray) -> float:
 
 
 def error_ratios(ours: dict, theirs: dict, truth: dict) -> dict[str, float]:
-    """Our rms error over torch's own, for every array; torch's counts as at least one roundoff of the truth."""
+    """Our rms error over torch's own, for every array; torch's counts as at least one roundoff of the
+    truth.
+    """
     assert ours.keys() == theirs.keys() == truth.keys()
     out = {}
     for name, t in truth.items():

@@ -1,4 +1,6 @@
-"""What counts as a chunk: the same rows on a device that takes subnormal numbers for zero and on one that does not."""
+"""What counts as a chunk: the same rows on a device that takes subnormal numbers for zero and on one that
+does not.
+"""
 
 import numpy as np
 import pytest

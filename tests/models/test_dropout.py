@@ -26,7 +26,9 @@ def both(model, twin, x):
 
 @pytest.mark.parametrize("place", [*PLACES, None])
 def test_transformer_places(reference, place):
-    """One place drops everything, in every layer and on both sides; then none does: there is no place beside the six."""
+    """One place drops everything, in every layer and on both sides; then none does: there is no place beside
+    the six.
+    """
     model, twin = reference.pair(reference.config("transformer", **TRANSFORMER, dropout=0.0))
     for ours, theirs in zip(model.transformer_decoder.layers, twin.transformer_decoder.layers, strict=True):
         for name in PLACES:

@@ -1,4 +1,6 @@
-"""An export of every model at its full size, loaded into plain torch modules written here, gives the same answers to 1e-6."""
+"""An export of every model at its full size, loaded into plain torch modules written here, gives the same
+answers to 1e-6.
+"""
 
 from pathlib import Path
 

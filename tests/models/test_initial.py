@@ -1,4 +1,6 @@
-"""Initial laws: torch's distributions, tested as distributions, and on torch's own draws with the same yardstick."""
+"""Initial laws: torch's distributions, tested as distributions, and on torch's own draws with the same
+yardstick.
+"""
 
 import math
 
@@ -35,7 +37,9 @@ def law(name: str, shapes: dict[str, tuple[int, ...]], hidden: int) -> tuple[flo
 
 
 def check_laws(draws: dict[str, np.ndarray], hidden: int) -> None:
-    """draws [n, *shape] of every parameter: within bounds, up to the bounds, and even: ten bins within 5 sigma."""
+    """draws [n, *shape] of every parameter: within bounds, up to the bounds, and even: ten bins within 5
+    sigma.
+    """
     shapes = {name: values.shape[1:] for name, values in draws.items()}
     for name, values in draws.items():
         low, high = law(name, shapes, hidden)

@@ -1,4 +1,6 @@
-"""Outputs and gradients against torch's own modules, float64 as the truth, with every parameter randomised."""
+"""Outputs and gradients against torch's own modules, float64 as the truth, with every parameter
+randomised.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""A seventh architecture in a package of its own: a file for the model and one for its twin, and nothing else is told."""
+"""A seventh architecture in a package of its own: a file for the model and one for its twin, and nothing else
+is told.
+"""
 
 import json
 import sys

@@ -33,7 +33,9 @@ VAL, TEST = np.array([3, 7, 14]), np.array([9, 15])
 
 
 def materialised(corpus: Corpus, context: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(lags 1..count [n, count, dim] with the first chunk repeated before it, centroids, targets), float64."""
+    """(lags 1..count [n, count, dim] with the first chunk repeated before it, centroids, targets),
+    float64.
+    """
     x = corpus.numpy().astype(np.float64)
     where = positions(corpus, TRAIN, context)
     lagged = np.array([[x[max(t - k, s)] for k in range(1, count + 1)] for t, s in where])

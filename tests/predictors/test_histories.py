@@ -27,7 +27,9 @@ def cos(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_a_filter_rolled_out_is_the_loop(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    """12 lags and the centroid of the document so far, predictions included, over 3 steps, in several blocks."""
+    """12 lags and the centroid of the document so far, predictions included, over 3 steps, in several
+    blocks.
+    """
     monkeypatch.setattr(staging, "BLOCK_ROWS", 40)
     fitted = filter_sums(uneven, TRAIN, 12, 5).filter(12, centroid=True)
     found = windows(uneven, TEST, 5)

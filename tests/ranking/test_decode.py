@@ -1,6 +1,8 @@
-"""Vectors to text by a real inverter of vec2text, made and trained here; and every refusal, which needs no vec2text.
+"""Vectors to text by a real inverter of vec2text, made and trained here; and every refusal, which needs no
+vec2text.
 
-The inverter knows sixteen sentences by heart, so that what it must write is known. It is loaded by vec2text's own code.
+The inverter knows sixteen sentences by heart, so that what it must write is known. It is loaded by vec2text's
+own code.
 """
 
 import importlib.util
@@ -27,7 +29,8 @@ from mlx_lvm.ranking.decode import Inverter, made_for
 
 pytestmark = pytest.mark.filterwarnings("default")  # of libraries that are not ours
 Lvm = Callable[..., Any]
-# From the working folder: vec2text reads what begins so by sentence-transformers, anything else by transformers and its own mean.
+# From the working folder: vec2text reads what begins so by sentence-transformers, anything else by
+# transformers and its own mean.
 ENCODER, BARE = "sentence-transformers/tiny", "bare/tiny"
 DIM = 32
 SIZES = {
@@ -56,7 +59,9 @@ RECORDED = {  # of what vec2text writes into an inverter's config, all that its 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an encoder, a corpus that it embedded, and inverters: by both ways to the encoder, and of one of the same name."""
+    """A folder with an encoder, a corpus that it embedded, and inverters: by both ways to the encoder, and of
+    one of the same name.
+    """
     try:
         decode.require_extra()
     except SetupInvalid as missing:
@@ -146,7 +151,9 @@ def inverter(encoder: str, **config: Any) -> Any:
 
 
 def train(model: Any) -> Any:
-    """Three hundred steps on the sixteen sentences, with vectors of the length that the encoder gives them."""
+    """Three hundred steps on the sixteen sentences, with vectors of the length that the encoder gives
+    them.
+    """
     import torch
 
     model.eval()
@@ -255,7 +262,9 @@ def test_the_same_name_for_another_space(here: Path) -> None:
 
 
 def test_an_encoder_behind_an_api(here: Path) -> None:
-    """Its probe sentences cost money, so its name must do; its vectors have length 1, and 1536 dimensions in vec2text's code."""
+    """Its probe sentences cost money, so its name must do; its vectors have length 1, and 1536 dimensions in
+    vec2text's code.
+    """
     import torch
     from vec2text.models import InversionModel
 

@@ -1,4 +1,6 @@
-"""The fusion: its fit against known optima and drawn truths, its terms and probabilities against plain NumPy."""
+"""The fusion: its fit against known optima and drawn truths, its terms and probabilities against plain
+NumPy.
+"""
 
 import numpy as np
 import pytest
@@ -38,7 +40,9 @@ def arrays(features: np.ndarray, offsets: np.ndarray | None = None) -> tuple[mx.
 
 
 def test_two_candidates_by_hand() -> None:
-    """The truth has feature +1 in 3 of 4 windows, the other candidate -1, and the reverse: tanh(w) + RIDGE w = 1/2."""
+    """The truth has feature +1 in 3 of 4 windows, the other candidate -1, and the reverse: tanh(w) + RIDGE w
+    = 1/2.
+    """
     features = np.array([[[-1, 1.0]], [[-1, 1.0]], [[-1, 1.0]], [[1, -1.0]]])
     weight = float(fit_logit(*arrays(features))[0])
     assert np.tanh(weight) + RIDGE * weight == pytest.approx(0.5, abs=2e-3)
@@ -194,7 +198,9 @@ def test_simulated_queries_come_after_the_target(uneven: Corpus) -> None:
 
 
 def test_the_best_mixture_must_beat_its_best_ingredient_by_more_than_chance() -> None:
-    """Reciprocal ranks of ten documents of four windows: the first ingredient alone, unless a mixture clearly gains."""
+    """Reciprocal ranks of ten documents of four windows: the first ingredient alone, unless a mixture clearly
+    gains.
+    """
     generator = np.random.default_rng(0)
     document = np.repeat(np.arange(10), 4)
     reciprocal = np.tile(generator.uniform(0.1, 0.5, (40, 1)), (1, len(MIXTURES)))
@@ -210,7 +216,9 @@ def test_the_best_mixture_must_beat_its_best_ingredient_by_more_than_chance() ->
 
 
 def made_documents(noise: float) -> Corpus:
-    """Documents of 20 chunks each near its own last chunk, so that repeating it ranks well and nothing else helps."""
+    """Documents of 20 chunks each near its own last chunk, so that repeating it ranks well and nothing else
+    helps.
+    """
     generator = np.random.default_rng(1)
     steps = generator.standard_normal((16, 20, 24)) * 0.6
     return make_corpus(
@@ -219,7 +227,9 @@ def made_documents(noise: float) -> Corpus:
 
 
 def test_where_an_ingredient_ranks_best_the_hybrid_is_that_ingredient_or_better() -> None:
-    """A prediction that knows nothing: the hybrid leaves it out, and ranks windows of other documents as the last chunk does."""
+    """A prediction that knows nothing: the hybrid leaves it out, and ranks windows of other documents as the
+    last chunk does.
+    """
     corpus = made_documents(0.0)
     validation, test = windows(corpus, np.arange(8), 4), windows(corpus, np.arange(8, 16), 4)
     mean, everything = corpus.numpy().mean(axis=0), candidates_of(corpus)

@@ -94,7 +94,9 @@ def units(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("asked", [None, 33])
 def test_a_ranking_against_plain_numpy(uneven: Corpus, asked: int | None) -> None:
-    """Order, probabilities, set and expected cosine of chunk 9 of document 5, without and with chunk 33 as query."""
+    """Order, probabilities, set and expected cosine of chunk 9 of document 5, without and with chunk 33 as
+    query.
+    """
     x, mean = units(uneven.numpy().astype(np.float64)), uneven.numpy().mean(axis=0)
     start = int(uneven.offsets[5])
     raw = uneven.numpy(np.arange(start + 5, start + 9)).astype(np.float64).mean(axis=0)
@@ -183,7 +185,9 @@ def test_a_query_that_is_the_answer(uneven: Corpus) -> None:
 
 
 def test_an_approximate_search_is_ranked_exactly(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is proposed comes in exact order; what is not proposed is not shown; the context is never shown."""
+    """What is proposed comes in exact order; what is not proposed is not shown; the context is never
+    shown.
+    """
     start = int(uneven.offsets[5])
     proposed = np.array([*range(start, start + 12), 3, 99])
     monkeypatch.setattr(scorer, "shortlist", lambda corpus, query, count: proposed)
@@ -207,7 +211,9 @@ def test_estimates_where_some_stand_for_all(sotu: Corpus, monkeypatch: pytest.Mo
 
 
 def test_a_model_that_takes_queries_is_asked(small: Corpus) -> None:
-    """Its own answer to the query is the prediction, and the fit with a query fuses that answer; without one nothing changes."""
+    """Its own answer to the query is the prediction, and the fit with a query fuses that answer; without one
+    nothing changes.
+    """
     model = build(
         config_from_dict(
             {"model_type": "ramn", "dim": small.dim, "rank": 12, "hidden_dim": 16, "queries": 0.5}

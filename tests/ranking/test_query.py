@@ -1,4 +1,6 @@
-"""Queries: a text through the corpus's encoder, a vector from a file, a chunk of the corpus; and what is none of them."""
+"""Queries: a text through the corpus's encoder, a vector from a file, a chunk of the corpus; and what is none
+of them.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""A ranking: what it stores and refuses, what it promises on documents it never saw, and where it comes from."""
+"""A ranking: what it stores and refuses, what it promises on documents it never saw, and where it comes
+from.
+"""
 
 import json
 from dataclasses import replace
@@ -81,7 +83,8 @@ def test_sets_hold_on_other_documents(sotu: Corpus) -> None:
     )
     by_level = {one.asked: one for one in judged.sets}
     for level in (0.5, 0.8, 0.9):
-        # 60 documents of 9 windows: three standard errors of their mean, were each document all or nothing, would be 0.12.
+        # 60 documents of 9 windows: three standard errors of their mean, were each document all or nothing,
+        # would be 0.12.
         assert by_level[level].promised and by_level[level].coverage_of_documents > level - 0.06
         assert by_level[level].coverage_of_documents < level + 1 / 21 + 0.08
     assert by_level[0.5].size < by_level[0.8].size < by_level[0.9].size < len(corpus)

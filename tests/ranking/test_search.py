@@ -1,4 +1,6 @@
-"""faiss proposes: most of what an exact search finds, the same again from its cache; and a clear word where it is missing."""
+"""faiss proposes: most of what an exact search finds, the same again from its cache; and a clear word where
+it is missing.
+"""
 
 import subprocess
 import sys

@@ -86,7 +86,9 @@ def largest_difference(one: Path, two: Path) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "losses"), [("amn", "mse,infonce,moment,variance"), ("lstm", "cosine")])
 def test_two_ranks_equal_one(tmp_path: Path, small_file: Path, name: str, losses: str) -> None:
-    """Fifty steps, batches of 32, 7 and 1 windows, losses that look across the batch included: within 1e-5."""
+    """Fifty steps, batches of 32, 7 and 1 windows, losses that look across the batch included: within
+    1e-5.
+    """
     alone("train", name, losses, small_file, tmp_path / "one")
     ended = finish(launch(tmp_path, "train", name, losses, small_file, tmp_path / "two"))
     assert [code for code, _, _ in ended] == [0, 0], ended

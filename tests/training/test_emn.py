@@ -1,4 +1,6 @@
-"""EMN's training: statistics against NumPy, cosines without vectors, experts by folds, losses by hand, exact resume."""
+"""EMN's training: statistics against NumPy, cosines without vectors, experts by folds, losses by hand, exact
+resume.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +132,9 @@ def test_every_target_has_the_expert_that_did_not_see_its_document(small: Corpus
 
 
 def test_rank_loss_by_hand(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every target against the batch's others, what its document read before the last 5 chunks, and drawn chunks."""
+    """Every target against the batch's others, what its document read before the last 5 chunks, and drawn
+    chunks.
+    """
     read, _ = read_of(small)
     found = statistics_of(read, whiten=True)
     model = disturbed(EMN(EMNConfig(dim=0, head="rank", **SIZES)))
@@ -161,7 +165,9 @@ def test_rank_loss_by_hand(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def segment_of(table: np.ndarray, row: int, read: int) -> bool:
-    """Whether a chunk lies among the 100 before the segment's first target, which are those that a segment compares with."""
+    """Whether a chunk lies among the 100 before the segment's first target, which are those that a segment
+    compares with.
+    """
     first = max(t for t, s, _ in table if s <= row and t <= row)
     return first - 100 <= read < first
 

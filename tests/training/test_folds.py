@@ -1,4 +1,6 @@
-"""Penalties chosen by folds: against fitting again without each fold, on any scale, and down to nothing where nothing is to learn."""
+"""Penalties chosen by folds: against fitting again without each fold, on any scale, and down to nothing where
+nothing is to learn.
+"""
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from mlx_lvm.training.ramn.folds import (
 def mixtures(
     noise: float, scale: float = 1.0, n: int = 120, dim: int = 8
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Four folds of (mixtures [n, 3, dim], targets [n, dim]); every band of directions has a filter of its own."""
+    """Four folds of (mixtures [n, 3, dim], targets [n, dim]); every band of directions has a filter of its
+    own.
+    """
     draw = np.random.default_rng(0)
     own = draw.standard_normal((3, dim))
     out = []

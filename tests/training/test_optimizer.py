@@ -37,7 +37,9 @@ def test_adamw_follows_torch_as_closely_as_float32_can() -> None:
 
 
 def test_the_first_step_has_an_exact_bias_correction() -> None:
-    """At t = 1 the update is lr * sign(g); mlx.optimizers' float32 correction misses it by 2e-5 of its size."""
+    """At t = 1 the update is lr * sign(g); mlx.optimizers' float32 correction misses it by 2e-5 of its
+    size.
+    """
     weights, moments = {"w": mx.zeros((4,))}, zero_moments({"w": mx.zeros((4,))})
     updated, _ = adamw(weights, {"w": mx.array([3.0, -0.5, 1e-2, -7.0])}, moments, coefficients(1.0, 0.0, 1))
     np.testing.assert_allclose(np.array(updated["w"]), [-1, 1, -1, 1], rtol=2e-6)

@@ -1,4 +1,6 @@
-"""RAMN's training: the anchor against NumPy least squares, one pass against window by window, the losses, exact resume."""
+"""RAMN's training: the anchor against NumPy least squares, one pass against window by window, the losses,
+exact resume.
+"""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -44,7 +46,9 @@ SIZES = {"dim": 32, "rank": 12, "hidden_dim": 16}
 
 
 def mixtures_by_hand(x: np.ndarray) -> np.ndarray:
-    """[targets, 12, dim] in float64 from one document's centred chunks, for every target with 5 chunks before it."""
+    """[targets, 12, dim] in float64 from one document's centred chunks, for every target with 5 chunks before
+    it.
+    """
     out = []
     for t in range(5, len(x)):
         past = x[:t][::-1][:100]
@@ -59,8 +63,8 @@ def mixtures_by_hand(x: np.ndarray) -> np.ndarray:
 def by_hand(
     corpus: Corpus, documents: np.ndarray, width: int, towards_one: float, penalty: float, ahead: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(the closed form's predictions, those of its filters alone, its trust) on every window with a chunk `ahead` of its
-    target, by plain least squares in NumPy.
+    """(the closed form's predictions, those of its filters alone, its trust) on every window with a chunk
+    `ahead` of its target, by plain least squares in NumPy.
     """
     parts = [
         corpus.numpy(slice(corpus.offsets[d], corpus.offsets[d + 1])).astype(np.float64) for d in documents
@@ -94,8 +98,8 @@ def by_hand(
 def two_fits(
     f: np.ndarray, y: np.ndarray, towards: float, priors: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scalars of the mixtures f [n, k, directions] that fit y [n, directions] best, and the best that sum to 1; each held to its
-    prior by a share of the mixtures' mean square.
+    """Scalars of the mixtures f [n, k, directions] that fit y [n, directions] best, and the best that sum to
+    1; each held to its prior by a share of the mixtures' mean square.
     """
     count, found = f.shape[1], []
     for prior, sums_to_one in zip(priors, (False, True), strict=True):
@@ -144,7 +148,9 @@ def test_each_horizon_starts_as_its_own_closed_form(small: Corpus) -> None:
 
 
 def test_filters_beside_a_query(small: Corpus) -> None:
-    """Least squares over the windows that have a later chunk, with the chunk that was drawn as one more mixture."""
+    """Least squares over the windows that have a later chunk, with the chunk that was drawn as one more
+    mixture.
+    """
     documents = split_corpus(small).train
     fitted = fit_anchor(small, documents, 5, RAMNConfig(**SIZES, horizons=2, queries=0.5))
     parts = segments(small, documents, 5)
@@ -180,7 +186,9 @@ def test_filters_beside_a_query(small: Corpus) -> None:
 
 
 def test_in_another_domain_the_anchor_needs_no_mean(small: Corpus) -> None:
-    """Documents moved far away are predicted as far away: scalars that sum to 1 carry a shift of every chunk through."""
+    """Documents moved far away are predicted as far away: scalars that sum to 1 carry a shift of every chunk
+    through.
+    """
     documents = split_corpus(small).train
     model = build(RAMNConfig(**SIZES))
     start_at_anchor(model, fit_anchor(small, documents, 5, model.config))
@@ -220,7 +228,9 @@ def fitted(small: Corpus) -> dict[str, RAMN]:
 
 
 def trusted_queries(model: RAMN, z: np.ndarray) -> np.ndarray:
-    """h of every target of one document with 5 chunks before it, from its centred chunks z [n, dim] in the basis; float64."""
+    """h of every target of one document with 5 chunks before it, from its centred chunks z [n, dim] in the
+    basis; float64.
+    """
     targets = np.arange(5, len(z))
     ((here, _, moved),), _ = model.parts(
         mx.array(mixtures_by_hand(z).astype(np.float32)), mx.array(np.minimum(targets, 100) * 1.0)

@@ -357,7 +357,8 @@ from mlx_lvm.training.session import start_run
 def peak():
     if sys.platform != "linux":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # ru_maxrss begins with the parent's
+    # ru_maxrss begins with the parent's
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 def run(corpus, folder, steps, **options):
     config = TrainConfig(corpus=corpus, epochs=1, context=2, **options)
     trainer = start_run("amn", {"attention_dim": 4, "hidden_dim": 8}, config, Path(folder))
@@ -374,8 +375,8 @@ print(peak() - before)
 def test_memory_stays_within_what_is_given(tmp_path: Path, given: str, grows: bool) -> None:
     """Four times the vectors, 82 MB, need no more memory than 20 MB, both under 16 MB.
 
-    From memory they do, or the test sees nothing. Pages of the file that the scales of 900,000 more rows lie in are mapped and
-    count here; the system takes them back when it needs them.
+    From memory they do, or the test sees nothing. Pages of the file that the scales of 900,000 more rows lie
+    in are mapped and count here; the system takes them back when it needs them.
     """
     vectors = np.random.default_rng(0).integers(-99, 99, (300_000, 64)).astype(np.float32)
     for name, times in (("small", 1), ("large", 4)):

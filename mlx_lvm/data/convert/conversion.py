@@ -1,4 +1,6 @@
-"""What conversions share: where a corpus goes, what is reported of it, and how arrays and document ids are looked at."""
+"""What conversions share: where a corpus goes, what is reported of it, and how arrays and document ids are
+looked at.
+"""
 
 from __future__ import annotations
 

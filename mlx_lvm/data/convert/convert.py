@@ -1,7 +1,8 @@
-"""Other people's files to a corpus: windows of contexts and targets, vectors with document ids, plain vectors.
+"""Other people's files to a corpus: windows of contexts and targets, vectors with document ids, plain
+vectors.
 
-Two passes over the file: the first reads digests or ids and decides where every row goes, the second writes. Memory
-holds a block of rows, and per window C + 1 digests and places.
+Two passes over the file: the first reads digests or ids and decides where every row goes, the second writes.
+Memory holds a block of rows, and per window C + 1 digests and places.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ def convert(
     progress: Progress | None = None,
     columns: Columns | None = None,
 ) -> Report:
-    """Convert one file, or several and the files of folders as one table. `ids` is a file of one document id a row (.npy, or
-    text with a line each) where the file has none; `columns` names the columns that have unknown names.
+    """Convert one file, or several and the files of folders as one table. `ids` is a file of one document id
+    a row (.npy, or text with a line each) where the file has none; `columns` names the columns that have
+    unknown names.
 
-    Raises InvalidFile where nothing in the file is known, or with every problem of its rows; then nothing is written.
+    Raises InvalidFile where nothing in the file is known, or with every problem of its rows; then nothing is
+    written.
     """
     require_free(target.path, target.overwrite)
     columns = columns or Columns()
@@ -56,8 +59,8 @@ def convert(
 
 
 EXPECTED = (
-    f"Expected vectors [N, dim] named {', '.join(KNOWN['vectors'])} or by --vector-column, or contexts [N, C, dim] "
-    f"({', '.join(KNOWN['contexts'])}) with targets [N, dim] ({', '.join(KNOWN['targets'])})."
+    f"Expected vectors [N, dim] named {', '.join(KNOWN['vectors'])} or by --vector-column, or contexts [N, "
+    f"C, dim] ({', '.join(KNOWN['contexts'])}) with targets [N, dim] ({', '.join(KNOWN['targets'])})."
 )
 
 

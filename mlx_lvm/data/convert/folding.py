@@ -1,9 +1,9 @@
 """Overlapping windows back to the documents they were cut from, each vector once.
 
-A window is the sequence of its context and its target, C + 1 rows. Window b follows window a by s where the last
-C + 1 - s rows of a are the first of b. Rows are compared by digests, so the vectors themselves need not be in memory,
-and windows may come in any order. Where several windows could follow, none is guessed: order in the file decides or
-the chain ends there, so that no two chunks become neighbours that were not.
+A window is the sequence of its context and its target, C + 1 rows. Window b follows window a by s where the
+last C + 1 - s rows of a are the first of b. Rows are compared by digests, so the vectors themselves need not
+be in memory, and windows may come in any order. Where several windows could follow, none is guessed: order in
+the file decides or the chain ends there, so that no two chunks become neighbours that were not.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LEAST_OVERLAP = (
 class Folded:
     """chains: windows of each stretch of text in reading order. first [C + 1 columns]: see `destinations`.
 
-    shift [n]: rows that a window adds to its chain (C + 1 for the first). repeated: windows equal to an earlier one.
-    alone: windows that overlap with no other.
+    shift [n]: rows that a window adds to its chain (C + 1 for the first). repeated: windows equal to an
+    earlier one. alone: windows that overlap with no other.
     """
 
     chains: list[np.ndarray]
@@ -37,7 +37,9 @@ class Folded:
 
 
 def fold(digests: np.ndarray, groups: np.ndarray | None = None) -> Folded:
-    """digests [n, C + 1] uint64 of each window's rows; groups [n] the document each is said to be from, or None."""
+    """digests [n, C + 1] uint64 of each window's rows; groups [n] the document each is said to be from, or
+    None.
+    """
     count, width = digests.shape
     tag = np.zeros(count, np.uint64) if groups is None else _mix(groups.astype(np.uint64) + np.uint64(1))
     kept = np.zeros(count, dtype=bool)
@@ -68,7 +70,9 @@ def fold(digests: np.ndarray, groups: np.ndarray | None = None) -> Folded:
 
 
 def destinations(folded: Folded, order: list[int], width: int) -> np.ndarray:
-    """Where each row of each window goes, [n, C + 1], chains laid end to end in `order`; -1 for a row that is there already."""
+    """Where each row of each window goes, [n, C + 1], chains laid end to end in `order`; -1 for a row that is
+    there already.
+    """
     out = np.full((len(folded.shift), width), -1, np.int64)
     columns = np.arange(width)
     end = 0
@@ -85,7 +89,9 @@ def destinations(folded: Folded, order: list[int], width: int) -> np.ndarray:
 def _match(
     left: np.ndarray, right: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (a, b) of equal keys: those that stand one after the other in the file, then those that are alone with their key."""
+    """Pairs (a, b) of equal keys: those that stand one after the other in the file, then those that are alone
+    with their key.
+    """
     if not len(a) or not len(b):
         return a[:0], b[:0]
     position = np.full(int(max(a.max(initial=0), b.max(initial=0))) + 2, -1, np.int64)
@@ -107,7 +113,9 @@ def _match(
 def _break_cycles(
     kept: np.ndarray, following: np.ndarray, leading: np.ndarray, shift: np.ndarray, width: int
 ) -> None:
-    """A text that repeats itself can close a chain to a ring; it begins with its first window in the file then."""
+    """A text that repeats itself can close a chain to a ring; it begins with its first window in the file
+    then.
+    """
     reached = ~kept
     for head in np.flatnonzero(kept & (leading < 0)):
         window = int(head)

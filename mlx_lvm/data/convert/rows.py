@@ -1,4 +1,6 @@
-"""Vectors with document ids and chunk numbers, or offsets, to a corpus: every row to its place in its document."""
+"""Vectors with document ids and chunk numbers, or offsets, to a corpus: every row to its place in its
+document.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,16 @@ from mlx_lvm.data.tables.columns import Columns, document_ids, flat, texts_of, w
 from mlx_lvm.errors import InvalidFile
 
 ONE_DOCUMENT = (
-    "which no split can divide. Pass --ids FILE with an id a row, name the column of ids with --document-column, or "
-    "say --one-document"
+    "which no split can divide. Pass --ids FILE with an id a row, name the column of ids with "
+    "--document-column, or say --one-document"
 )
 
 
 @dataclass(frozen=True)
 class Order:
-    """rows: those of the file in document order, or None where they lie so; offsets [D + 1] and names [D] of the documents."""
+    """rows: those of the file in document order, or None where they lie so; offsets [D + 1] and names [D] of
+    the documents.
+    """
 
     rows: np.ndarray | None
     offsets: np.ndarray
@@ -44,7 +48,9 @@ def convert_rows(
     report: Report,
     counter: Counter,
 ) -> None:
-    """Write the corpus. Raises InvalidFile where rows have no documents, or ids, chunk numbers or vectors are unfit."""
+    """Write the corpus. Raises InvalidFile where rows have no documents, or ids, chunk numbers or vectors are
+    unfit.
+    """
     report.kind = "vectors"
     count, dim = vectors.shape
     require_floats(file, vectors)
@@ -79,13 +85,14 @@ def _order(
         if starts is not None:
             if file.parts:
                 raise InvalidFile(
-                    f"{file.path}: '{starts.name}' counts the rows of one file; convert each, then `lvm data merge`"
+                    f"{file.path}: '{starts.name}' counts the rows of one file; convert each, then `lvm data "
+                    "merge`"
                 )
             bounds = whole_numbers(starts, file.path, starts.shape[0])
             if not len(bounds) or bounds[-1] != count:
                 raise InvalidFile(
-                    f"{file.path}: '{starts.name}' ends at {bounds[-1] if len(bounds) else 'nothing'}, "
-                    f"there are {count:,} vectors; expected the first row of each document and the number of rows"
+                    f"{file.path}: '{starts.name}' ends at {bounds[-1] if len(bounds) else 'nothing'}, there "
+                    f"are {count:,} vectors; expected the first row of each document and the number of rows"
                 )
             _used(report, "offsets", starts)
             return Order(None, bounds, titles.of_offsets(given, bounds, report))
@@ -118,8 +125,8 @@ def _order(
         apart = int((np.diff(codes) != 0).sum()) + 1 - len(labels)
         if apart:
             report.notes.append(
-                f"no chunk numbers, and rows of one document lie apart in {apart:,} places: their order in the file is "
-                "taken for that of the text. --chunk-column names a column of chunk numbers"
+                f"no chunk numbers, and rows of one document lie apart in {apart:,} places: their order in "
+                "the file is taken for that of the text. --chunk-column names a column of chunk numbers"
             )
     else:
         _used(report, "chunks", chunks)
@@ -137,7 +144,8 @@ def _check_chunks(
     if len(repeated):
         row = order[repeated[0] + 1]
         raise InvalidFile(
-            f"{file.path}, row {row}: chunk {within[row]} of document {ids[row]} is there twice ({len(repeated):,} such rows)"
+            f"{file.path}, row {row}: chunk {within[row]} of document {ids[row]} is there twice "
+            f"({len(repeated):,} such rows)"
         )
     gaps = int((same & (steps > 1)).sum())
     if gaps:

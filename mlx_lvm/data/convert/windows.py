@@ -1,4 +1,6 @@
-"""Windows of contexts and targets to the documents they were cut from. Memory holds a block, and C + 1 digests a window."""
+"""Windows of contexts and targets to the documents they were cut from. Memory holds a block, and C + 1
+digests a window.
+"""
 
 from __future__ import annotations
 
@@ -145,12 +147,14 @@ def convert_windows(
     report.repeated, report.alone = folded.repeated, folded.alone
     if codes is not None and len(names) > len(labels):
         report.notes.append(
-            f"{len(labels):,} documents have gaps between their windows and became {len(names):,} parts, which stay in one split"
+            f"{len(labels):,} documents have gaps between their windows and became {len(names):,} parts, "
+            "which stay in one split"
         )
     if folded.alone > max(1, MANY_ALONE * (count - folded.repeated)):
         report.notes.append(
-            f"{folded.alone:,} of {count:,} windows share no vector with another, so each is a document of its own: windows "
-            "were cut without overlap, or one vector has other values as context than as target (rounded, normalised)"
+            f"{folded.alone:,} of {count:,} windows share no vector with another, so each is a document of "
+            "its own: windows were cut without overlap, or one vector has other values as context than as "
+            "target (rounded, normalised)"
         )
     if compared.rounded:
         report.notes.append(

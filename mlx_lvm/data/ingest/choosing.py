@@ -23,7 +23,8 @@ HEADERS = ("split", "part", "set", "subset", "fold")  # of a first line that nam
 def choose(
     corpus: MappedCorpus, patterns: Sequence[str], names_file: Path | None = None, least: int = 0
 ) -> np.ndarray:
-    """Documents whose names match any pattern (`*`, `?`, `[...]`) or stand in a file, a name a line, and have `least` chunks.
+    """Documents whose names match any pattern (`*`, `?`, `[...]`) or stand in a file, a name a line, and have
+    `least` chunks.
 
     Raises UsageError naming the patterns that match nothing and the names that are not there.
     """
@@ -52,10 +53,11 @@ def choose(
 
 
 def read_assignment(path: Path, corpus: MappedCorpus) -> np.ndarray:
-    """0, 1, 2 a document from a file: JSON {name: split} or {split: [names]}, or lines of name, tab (or comma), split.
+    """0, 1, 2 a document from a file: JSON {name: split} or {split: [names]}, or lines of name, tab (or
+    comma), split.
 
-    Splits are train, val and test; validation, valid and dev are val, whatever their capitals. Raises InvalidFile with
-    every document that is missing, unknown, or of an unknown split.
+    Splits are train, val and test; validation, valid and dev are val, whatever their capitals. Raises
+    InvalidFile with every document that is missing, unknown, or of an unknown split.
     """
     text = read_text(path)
     try:
@@ -117,7 +119,9 @@ def _split_of(word: object) -> str:
 def assign_together(
     corpus: MappedCorpus, seed: int, fractions: Sequence[float], threshold: float = NEAR
 ) -> np.ndarray:
-    """As `splits.assign`, with documents that share a chunk, exactly or nearly, in one part: that of the first name among them."""
+    """As `splits.assign`, with documents that share a chunk, exactly or nearly, in one part: that of the
+    first name among them.
+    """
     leader = list(range(len(corpus.names)))
 
     def find(document: int) -> int:
@@ -132,7 +136,8 @@ def assign_together(
     near = near_pairs(corpus, threshold)
     if near.total > len(near.rows):
         raise InvalidFile(
-            f"{corpus.path}: {near.total:,} near pairs are too many to keep together; most chunks repeat others"
+            f"{corpus.path}: {near.total:,} near pairs are too many to keep together; most chunks repeat "
+            "others"
         )
     for a, b in corpus.document_of(np.concatenate([*pairs, near.rows])).tolist():
         leader[find(a)] = find(b)
@@ -143,7 +148,9 @@ def assign_together(
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
-    """'0.8,0.1,0.1' for train, val and test. Raises UsageError where they are not three shares that make 1."""
+    """'0.8,0.1,0.1' for train, val and test. Raises UsageError where they are not three shares that make
+    1.
+    """
     try:
         parts = [float(part) for part in text.split(",")]
     except ValueError:

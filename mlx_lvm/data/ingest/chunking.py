@@ -1,9 +1,11 @@
-"""Text to chunks: sentences, packed greedily until a chunk has `low` characters, never across documents, no overlap.
+"""Text to chunks: sentences, packed greedily until a chunk has `low` characters, never across documents, no
+overlap.
 
-Two rules find the sentences. `simple` made the shipped corpora and is kept to the character so that they can be made
-again: it ends a sentence after . ! ? before an English capital, quote or bracket, and loses the quotes and brackets
-that close it. `careful` is for new corpora: it loses nothing but white space, knows initials, more abbreviations,
-ellipses and other scripts, and cuts a sentence that alone is longer than `high` at a space.
+Two rules find the sentences. `simple` made the shipped corpora and is kept to the character so that they can
+be made again: it ends a sentence after . ! ? before an English capital, quote or bracket, and loses the
+quotes and brackets that close it. `careful` is for new corpora: it loses nothing but white space, knows
+initials, more abbreviations, ellipses and other scripts, and cuts a sentence that alone is longer than `high`
+at a space.
 """
 
 # ruff: noqa: RUF001  (the quotes and dashes that texts have)
@@ -23,18 +25,22 @@ SPACE = re.compile(r"\s+")
 SIMPLE_END = re.compile(r"""(?<=[.!?])["')\]]*\s+(?=[A-Z"'(\[])""")
 SIMPLE_ABBREVIATION = re.compile(r"\b(Mr|Mrs|Ms|Dr|St|Gen|Col|Hon|Gov|Sen|Rep|No|U\.S|vs|etc|Jr|Sr)\.$")
 
-CAREFUL_END = re.compile(r"""[.!?…]["'”’»)\]]*\s+(?=["'“‘„«(\[¿¡—–-]*\w)|[。！？]["'”’」』）]*\s*""")
+CAREFUL_END = re.compile(r"""[.!?…]["'”’»)\]]*\s+(?=["'“‘„«(\[¿¡—–-]*\w)|""" r"""[。！？]["'”’」』）]*\s*""")
 OPENING = "\"'“‘„«([¿¡—–-"
 PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
-# A name or a number follows these, so no sentence ends there; after the second kind only before a word that often begins one.
+# A name or a number follows these, so no sentence ends there; after the second kind only before a word that
+# often begins one.
 TITLE = re.compile(
-    r"Mr|Mrs|Ms|Messrs|Mme|Mlle|Drs?|Prof|Sts?|Gen|Col|Capt|Lt|Sgt|Maj|Cmdr|Adm|Hon|Gov|Sen|Rep|Rev|Pres|Fr|Nos|Vol|Fig|Sec|Ch|Mt|pp?|vs|cf|ca|approx"
+    r"Mr|Mrs|Ms|Messrs|Mme|Mlle|Drs?|Prof|Sts?|Gen|Col|Capt|Lt|Sgt|Maj|Cmdr|Adm|Hon|Gov|Sen|Rep|Rev|"
+    r"Pres|Fr|Nos|Vol|Fig|Sec|Ch|Mt|pp?|vs|cf|ca|approx"
 )
 ABBREVIATION = re.compile(
-    r"([A-HJ-Z]|No|Art|al|e\.g|i\.e|etc|Jr|Sr|Inc|Ltd|Co|Corp|Bros|Ph\.D|Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec|([A-Za-z]\.)+[A-Za-z])"
+    r"([A-HJ-Z]|No|Art|al|e\.g|i\.e|etc|Jr|Sr|Inc|Ltd|Co|Corp|Bros|Ph\.D|"
+    r"Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec|([A-Za-z]\.)+[A-Za-z])"
 )
 STARTER = re.compile(
-    r"(The|An?|He|She|It|We|They|You|I|This|That|These|Those|There|In|On|At|But|And|So|If|When|For|As|His|Her|Our|My|No|Yes|What|Why|How)\b"
+    r"(The|An?|He|She|It|We|They|You|I|This|That|These|Those|There|In|On|At|But|And|So|If|When|For|"
+    r"As|His|Her|Our|My|No|Yes|What|Why|How)\b"
 )
 
 
@@ -55,10 +61,15 @@ class Chunking(Config):
             problems.add(f"low = {self.low} is above high = {self.high}")
 
     def describe(self) -> str:
-        return f"{self.rule} sentences, packed greedily into chunks of {self.low} to {self.high} characters, no overlap"
+        return (
+            f"{self.rule} sentences, packed greedily into chunks of {self.low} to {self.high} characters, no "
+            "overlap"
+        )
 
     def chunks(self, text: str) -> list[str]:
-        """The chunks of one document in reading order; the last may be shorter than `low`. Empty where the text is blank."""
+        """The chunks of one document in reading order; the last may be shorter than `low`. Empty where the
+        text is blank.
+        """
         split = simple_sentences if self.rule == "simple" else careful_sentences
         pieces = split(text)
         if self.rule == "careful":
@@ -105,7 +116,9 @@ def simple_sentences(text: str) -> list[str]:
 
 
 def careful_sentences(text: str) -> list[str]:
-    """Sentences of a text: joined by spaces they hold all its characters but white space. A blank line ends a sentence."""
+    """Sentences of a text: joined by spaces they hold all its characters but white space. A blank line ends a
+    sentence.
+    """
     out = []
     for paragraph in PARAGRAPH.split(text):
         paragraph = SPACE.sub(" ", paragraph).strip()

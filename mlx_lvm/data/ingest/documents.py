@@ -25,7 +25,9 @@ HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
 
 @dataclass
 class Listing:
-    """Files to read, (name, path) in order of names, and what a folder held beside them, counted by ending."""
+    """Files to read, (name, path) in order of names, and what a folder held beside them, counted by
+    ending.
+    """
 
     files: list[tuple[str, Path]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
@@ -53,7 +55,9 @@ def list_documents(paths: list[Path]) -> Listing:
 
 
 def _walk(folder: Path, listing: Listing) -> None:
-    """Files below a folder, by name. Links are followed, a folder is entered once, so a loop of links ends."""
+    """Files below a folder, by name. Links are followed, a folder is entered once, so a loop of links
+    ends.
+    """
     entered = set()
     found = []
     for current, folders, files in os.walk(folder, followlinks=True):
@@ -76,7 +80,9 @@ def _walk(folder: Path, listing: Listing) -> None:
 
 
 def read_documents(files: list[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
-    """(name, text) of every document, in order. Raises InvalidFile naming file and line; a blank text is the caller's to skip."""
+    """(name, text) of every document, in order. Raises InvalidFile naming file and line; a blank text is the
+    caller's to skip.
+    """
     for name, path in files:
         if path.suffix.lower() in LINES:
             yield from ((normal(found), text) for found, text in _lines(path))
@@ -102,7 +108,8 @@ def _decode(path: Path, data: bytes, line: int | None = None) -> str:
     except UnicodeDecodeError as error:
         place = f", line {line}" if line is not None else ""
         raise InvalidFile(
-            f"{path}{place}: not UTF-8 (byte {error.start} is {data[error.start]:#04x}); convert it, as with iconv -t UTF-8"
+            f"{path}{place}: not UTF-8 (byte {error.start} is {data[error.start]:#04x}); convert it, as with "
+            "iconv -t UTF-8"
         ) from None
 
 

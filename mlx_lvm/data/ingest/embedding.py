@@ -1,8 +1,8 @@
 """Documents to a corpus: chunked, embedded part by part, and put together at the end.
 
-Work in progress lies in `<out>.partial/`: the chunks, the plan (what is embedded, how, with what), and a file for every
-finished part of PART chunks. A part depends on nothing but its own texts, so a run that was killed goes on with the
-next part and ends with the bytes an undisturbed one has.
+Work in progress lies in `<out>.partial/`: the chunks, the plan (what is embedded, how, with what), and a file
+for every finished part of PART chunks. A part depends on nothing but its own texts, so a run that was killed
+goes on with the next part and ends with the bytes an undisturbed one has.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ PART = 256  # chunks embedded and stored together: what a kill can cost
 
 @dataclass
 class Embedded:
-    """What came of it. `resumed` chunks were there from an earlier run; `too_long` ones were cut by the encoder."""
+    """What came of it. `resumed` chunks were there from an earlier run; `too_long` ones were cut by the
+    encoder.
+    """
 
     documents: int = 0
     chunks: int = 0
@@ -76,7 +78,8 @@ def embed(
     restart: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Embedded:
-    """Embed documents to the corpus `out`. Raises InvalidFile with every problem of the documents before any work is done.
+    """Embed documents to the corpus `out`. Raises InvalidFile with every problem of the documents before any
+    work is done.
 
     Raises UsageError where `out` is there, or where unfinished work for it was begun with other settings.
     """
@@ -172,8 +175,8 @@ def _keep_plan(work: Path, chunked: Chunked, encoder: Encoder, chunking: Chunkin
     if begun != plan:
         different = sorted(key for key in plan if not isinstance(begun, dict) or begun.get(key) != plan[key])
         raise UsageError(
-            f"{work}: unfinished work with other {', '.join(different)}. Finish it with the same options and documents, "
-            "or pass --restart to throw it away."
+            f"{work}: unfinished work with other {', '.join(different)}. Finish it with the same options and "
+            "documents, or pass --restart to throw it away."
         )
 
 

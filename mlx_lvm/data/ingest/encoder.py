@@ -27,7 +27,9 @@ DEVICES = {"cpu": mx.cpu, "gpu": mx.gpu}
 
 
 class Encoder(Protocol):
-    """Turns texts into unit vectors [n, dim] float32. The same texts in one call give the same bytes again."""
+    """Turns texts into unit vectors [n, dim] float32. The same texts in one call give the same bytes
+    again.
+    """
 
     card: EncoderCard
 

@@ -1,5 +1,5 @@
-"""Small text files of ids and names, read as other programs write them: with a byte order mark, Windows' line ends, UTF-16,
-blanks at the ends of lines and empty lines behind the last.
+"""Small text files of ids and names, read as other programs write them: with a byte order mark, Windows' line
+ends, UTF-16, blanks at the ends of lines and empty lines behind the last.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM
 
 
 def read_text(path: Path) -> str:
-    """The text of a small file. Raises InvalidFile where it is too large or no text, IOFailed where it cannot be read."""
+    """The text of a small file. Raises InvalidFile where it is too large or no text, IOFailed where it cannot
+    be read.
+    """
     try:
         if path.is_file() and path.stat().st_size > LARGEST:
             raise InvalidFile(f"{path}: too large for a list ({path.stat().st_size:,} bytes)")
@@ -31,7 +33,9 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Its lines without blanks at their ends; empty lines at the end of the file are none. Raises as `read_text`."""
+    """Its lines without blanks at their ends; empty lines at the end of the file are none. Raises as
+    `read_text`.
+    """
     lines = [line.strip() for line in read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     while lines and not lines[-1]:
         lines.pop()

@@ -1,15 +1,17 @@
-"""A corpus with a known optimum: a linear-Gaussian topic process whose best predictor is computed, not trained.
+"""A corpus with a known optimum: a linear-Gaussian topic process whose best predictor is computed, not
+trained.
 
     x_t = m + U (d + z_t + n_t)     z_t = rho z_{t-1} + noise, stationary
 
-Coordinate k has a document topic d ~ N(0, D_k), constant in a document; a drifting topic z with variance Q_k and
-autocorrelation rho_k; and chunk noise n ~ N(0, S_k). U is an orthogonal matrix of `BASIS` reflections. In every
-coordinate the covariance of two chunks at distance l is
+Coordinate k has a document topic d ~ N(0, D_k), constant in a document; a drifting topic z with variance Q_k
+and autocorrelation rho_k; and chunk noise n ~ N(0, S_k). U is an orthogonal matrix of `BASIS` reflections. In
+every coordinate the covariance of two chunks at distance l is
 
     c_k(l) = D_k + Q_k rho_k^l + S_k [l = 0]
 
-so the conditional mean of the next chunk given a window of C is linear, with weights C_k^-1 c_k, and no predictor that
-sees the window has a smaller expected squared error. Coordinates differ, so filters with one scalar a lag fall short.
+so the conditional mean of the next chunk given a window of C is linear, with weights C_k^-1 c_k, and no
+predictor that sees the window has a smaller expected squared error. Coordinates differ, so filters with one
+scalar a lag fall short.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ class Process(Config):
 
     @cached_property
     def spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(D, Q, S, rho), each [dim]: variances fall off as 1 / (k + 10), rho runs from slowest to fastest."""
+        """(D, Q, S, rho), each [dim]: variances fall off as 1 / (k + 10), rho runs from slowest to
+        fastest.
+        """
         share = 1 / (np.arange(self.dim) + 10.0)
         share /= share.sum()
         rho = np.linspace(self.slowest, self.fastest, self.dim)
@@ -102,7 +106,9 @@ class Process(Config):
         return [f"synthetic-{k:0{width}d}" for k in range(self.documents)]
 
     def rotate(self, values: np.ndarray) -> np.ndarray:
-        """U v for rows v [..., dim]. U is its reflections one after the other, so its inverse is them in reverse."""
+        """U v for rows v [..., dim]. U is its reflections one after the other, so its inverse is them in
+        reverse.
+        """
         for normal in self._fixed[1].astype(values.dtype):
             values = values - 2 * (values @ normal)[..., None] * normal
         return values
@@ -149,7 +155,9 @@ class Process(Config):
         return np.linalg.solve(inner, ahead[..., None])[..., 0].T
 
     def predict(self, contexts: np.ndarray) -> np.ndarray:
-        """E[x_t | the window before it], [n, dim] from contexts [n, C, dim]: no predictor has a smaller squared error."""
+        """E[x_t | the window before it], [n, dim] from contexts [n, C, dim]: no predictor has a smaller
+        squared error.
+        """
         mean = self._fixed[0]
         inside = self.unrotate(contexts.astype(np.float64) - mean)
         return self.rotate((inside * self.weights(contexts.shape[1])).sum(axis=1)) + mean

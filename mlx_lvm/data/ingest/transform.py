@@ -1,4 +1,6 @@
-"""Corpora from corpora: merged, cut to some documents, or with another split. Vectors are copied as they are stored."""
+"""Corpora from corpora: merged, cut to some documents, or with another split. Vectors are copied as they are
+stored.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,12 @@ def merge(
     shard_bytes: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """All documents of all corpora, in order. Encoders are compared by their cards; a name may stand in one corpus only.
+    """All documents of all corpora, in order. Encoders are compared by their cards; a name may stand in one
+    corpus only.
 
-    prefix: put `<corpus>/` before every name. A recorded split is kept where every corpus has one. same_encoder: the caller
-    vouches that one encoder made all, where their cards do not tell. Raises InvalidFile where encoders or names do not
-    allow it.
+    prefix: put `<corpus>/` before every name. A recorded split is kept where every corpus has one.
+    same_encoder: the caller vouches that one encoder made all, where their cards do not tell. Raises
+    InvalidFile where encoders or names do not allow it.
     """
     first = corpora[0]
     problems = Problems("merge")
@@ -46,8 +49,9 @@ def merge(
     names = [f"{corpus.name}/{name}" if prefix else name for corpus in corpora for name in corpus.names]
     if len(set(names)) < len(names):
         raise InvalidFile(
-            f"merge: {len(names) - len(set(names)):,} names of documents stand in several corpora. Parts of one data set: "
-            "`lvm data convert FILE FILE ...` joins them. Different documents: --prefix puts the corpus before each name"
+            f"merge: {len(names) - len(set(names)):,} names of documents stand in several corpora. Parts of "
+            "one data set: `lvm data convert FILE FILE ...` joins them. Different documents: --prefix puts "
+            "the corpus before each name"
         )
     kept = (
         None

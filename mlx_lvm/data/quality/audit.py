@@ -1,4 +1,6 @@
-"""What a corpus holds, and every problem in it: documents, windows, lag profile, anisotropy, duplicates, leakage."""
+"""What a corpus holds, and every problem in it: documents, windows, lag profile, anisotropy, duplicates,
+leakage.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,9 @@ def _part(lengths: np.ndarray, context: int) -> dict[str, int]:
 
 
 def lag_profile(corpus: MappedCorpus) -> list[float | None]:
-    """r_l: mean cosine of two chunks l apart in one document, l = 1..10; None where no document is that long."""
+    """r_l: mean cosine of two chunks l apart in one document, l = 1..10; None where no document is that
+    long.
+    """
     sums, counts = np.zeros(LAGS), np.zeros(LAGS, np.int64)
     step = corpus.block_rows
     for start in range(0, len(corpus), step):
@@ -140,9 +144,11 @@ def find_duplicates(
     threshold: float = NEAR,
     approximate: bool = False,
 ) -> Duplicates:
-    """Exact duplicates always; near ones where asked, or where the corpus is small enough to be searched unasked.
+    """Exact duplicates always; near ones where asked, or where the corpus is small enough to be searched
+    unasked.
 
-    `approximate` searches near ones through faiss, which may miss some. Raises SetupInvalid where it is not installed.
+    `approximate` searches near ones through faiss, which may miss some. Raises SetupInvalid where it is not
+    installed.
     """
     groups = exact_groups(corpus)
     wanted = near or approximate or (near is None and len(corpus) <= SEARCHED)
@@ -191,7 +197,10 @@ def _leakage(
 def _leak(corpus: MappedCorpus, part: np.ndarray, later: int, earlier: int) -> str:
     if earlier < 0:
         return f"{corpus.where(later)} of {SPLITS[part[later]]} stands in another part too"
-    return f"{corpus.where(later)} of {SPLITS[part[later]]} is {corpus.where(earlier)} of {SPLITS[part[earlier]]}"
+    return (
+        f"{corpus.where(later)} of {SPLITS[part[later]]} is {corpus.where(earlier)} of "
+        f"{SPLITS[part[earlier]]}"
+    )
 
 
 def check(
@@ -202,7 +211,9 @@ def check(
     max_leakage: float = MAX_LEAKAGE,
     approximate: bool = False,
 ) -> tuple[Findings, Duplicates | None]:
-    """Everything wrong with a corpus that opens: rows, checksums, texts, splits, duplicates, leakage, encoder card."""
+    """Everything wrong with a corpus that opens: rows, checksums, texts, splits, duplicates, leakage, encoder
+    card.
+    """
     found = Findings()
     rows = RowCheck(corpus.where)
     found.problems.extend(corpus.verify(rows))
@@ -223,7 +234,10 @@ def check(
             + "; ".join(leakage.copies[:LISTED])
             + REMEDY
         )
-    leaked = f"{max(leakage.exact, leakage.near)} of {leakage.held_out:,} held-out chunks ({leakage.share:.2%}) stand in another part"
+    leaked = (
+        f"{max(leakage.exact, leakage.near)} of {leakage.held_out:,} held-out chunks ({leakage.share:.2%}) "
+        "stand in another part"
+    )
     if leakage.share > max_leakage:
         found.problems.append(
             f"leakage: {leaked}, {max_leakage:.2%} allowed: {'; '.join(leakage.examples)}{REMEDY}"
@@ -234,8 +248,8 @@ def check(
         found.warnings.append(f"{duplicates.exact:,} vectors repeat another one exactly")
     if duplicates.near < 0:
         found.warnings.append(
-            f"near duplicates not searched among {len(corpus):,} vectors; --near searches, in time that grows with the square, "
-            "--approximate in less"
+            f"near duplicates not searched among {len(corpus):,} vectors; --near searches, in time that "
+            "grows with the square, --approximate in less"
         )
     return found, duplicates
 
@@ -260,7 +274,8 @@ def _texts(corpus: MappedCorpus) -> list[str]:
             continue
         if blank:
             problems.append(
-                f"{path.name}: {len(blank)} chunks without text, the first is {corpus.where(shard.first_row + blank[0])}"
+                f"{path.name}: {len(blank)} chunks without text, the first is "
+                f"{corpus.where(shard.first_row + blank[0])}"
             )
     return problems
 
@@ -273,7 +288,8 @@ def _windows(corpus: MappedCorpus, context: int, seed: int, found: Findings) -> 
     for name in SPLITS:
         if not (lengths[split.part(name)] > context).any():
             found.warnings.append(
-                f"no window of {context} + 1 chunks in {name}; another --split-seed or `lvm data split` mends it"
+                f"no window of {context} + 1 chunks in {name}; another --split-seed or `lvm data split` "
+                "mends it"
             )
     short = int((lengths <= context).sum())
     if short:
@@ -289,5 +305,6 @@ def _card(corpus: MappedCorpus, found: Findings) -> None:
         found.warnings.append(f"the encoder card does not say: {', '.join(missing)}")
     if card.probes is None:
         found.warnings.append(
-            "no probe vectors: whether another corpus lives in the same space can only be guessed from the card"
+            "no probe vectors: whether another corpus lives in the same space can only be guessed from the "
+            "card"
         )

@@ -15,18 +15,21 @@ def lengths_told(corpus: MappedCorpus, rows: RowCheck) -> list[str]:
     """What is to be said of rows that are, or were, not of unit length."""
     if rows.off_unit and not corpus.as_drawn:
         return [
-            f"{rows.off_unit:,} of {len(corpus):,} rows are not of unit length ({rows.shortest:.3g} to {rows.longest:.3g}); "
-            "they are made so as they are read, and `lvm data subset` writes them so"
+            f"{rows.off_unit:,} of {len(corpus):,} rows are not of unit length ({rows.shortest:.3g} to "
+            f"{rows.longest:.3g}); they are made so as they are read, and `lvm data subset` writes them so"
         ]
     if corpus.made_unit:
         return [
-            f"{corpus.made_unit:,} of {len(corpus):,} rows were made of unit length when the corpus was written"
+            f"{corpus.made_unit:,} of {len(corpus):,} rows were made of unit length when the corpus was "
+            "written"
         ]
     return []
 
 
 def targets_in_context(corpus: MappedCorpus, context: int) -> np.ndarray:
-    """Rows that are targets of a window of `context` chunks and stand in it themselves: a copy is no prediction."""
+    """Rows that are targets of a window of `context` chunks and stand in it themselves: a copy is no
+    prediction.
+    """
     found = []
     step = corpus.block_rows
     for start in range(0, len(corpus), step):
@@ -42,13 +45,16 @@ def targets_in_context(corpus: MappedCorpus, context: int) -> np.ndarray:
 
 
 def contexts_told(corpus: MappedCorpus, context: int, allowed: float) -> tuple[str, float]:
-    """(what is to be said of targets in their own context, empty where there are none; their share of the windows)."""
+    """(what is to be said of targets in their own context, empty where there are none; their share of the
+    windows).
+    """
     windows = int(np.maximum(corpus.lengths - context, 0).sum())
     copied = targets_in_context(corpus, context)
     if not len(copied):
         return "", 0.0
     share = len(copied) / windows
     return (
-        f"{len(copied):,} of {windows:,} windows ({share:.2%}) have their target in their own context, {allowed:.2%} allowed; "
-        f"the first is {corpus.where(int(copied[0]))}. Drop repeated chunks before they are embedded"
+        f"{len(copied):,} of {windows:,} windows ({share:.2%}) have their target in their own context, "
+        f"{allowed:.2%} allowed; the first is {corpus.where(int(copied[0]))}. Drop repeated chunks before "
+        "they are embedded"
     ), share

@@ -1,11 +1,14 @@
-"""Exact and near duplicates among the rows of a corpus, found exactly, or through faiss where that would take too long.
+"""Exact and near duplicates among the rows of a corpus, found exactly, or through faiss where that would take
+too long.
 
-Near means cosine above a threshold. Rows are split into K principal coordinates p and the length r of the rest, so that
+Near means cosine above a threshold. Rows are split into K principal coordinates p and the length r of the
+rest, so that
 
     cos(a, b) = p_a . p_b + (rest of a) . (rest of b) <= p_a . p_b + r_a r_b
 
-and pairs below the threshold by this bound need no product over all dimensions: K + 1 of them instead. What passes is
-computed in full. Products run on the device in blocks, so memory is bounded whatever the number of rows.
+and pairs below the threshold by this bound need no product over all dimensions: K + 1 of them instead. What
+passes is computed in full. Products run on the device in blocks, so memory is bounded whatever the number of
+rows.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ SLACK = 1e-3  # what float32 (and TF32 in the device's products) may take from t
 
 @dataclass(frozen=True)
 class Pairs:
-    """rows [n, 2] with the earlier row first, cosines [n], and the number of all pairs where there are more than are kept."""
+    """rows [n, 2] with the earlier row first, cosines [n], and the number of all pairs where there are more
+    than are kept.
+    """
 
     rows: np.ndarray
     cosines: np.ndarray
@@ -69,9 +74,11 @@ def exact_groups(corpus: MappedCorpus) -> list[np.ndarray]:
 
 
 def near_pairs(corpus: MappedCorpus, threshold: float = NEAR, approximate: bool = False) -> Pairs:
-    """Every pair of rows with a cosine above `threshold`: n^2 (K + 1) flops for n rows, all dimensions for few.
+    """Every pair of rows with a cosine above `threshold`: n^2 (K + 1) flops for n rows, all dimensions for
+    few.
 
-    `approximate` has faiss propose the pairs, which misses a few: see `approximate.py`. Raises SetupInvalid without it.
+    `approximate` has faiss propose the pairs, which misses a few: see `approximate.py`. Raises SetupInvalid
+    without it.
     """
     short = _shortened(corpus, principal_axes(corpus))
     rows, cosines, total, kept = [], [], 0, 0
@@ -146,7 +153,9 @@ def _shortened(corpus: MappedCorpus, axes: np.ndarray) -> np.ndarray:
 def _near(
     corpus: MappedCorpus, i: int, j: int, likely: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows a < b of a block that are near, and their cosines; where many are likely, from one product of all."""
+    """Rows a < b of a block that are near, and their cosines; where many are likely, from one product of
+    all.
+    """
     if np.count_nonzero(likely) > MANY:
         rows, columns = (mx.array(unit(corpus.read(k, min(k + BLOCK, len(corpus))))) for k in (i, j))
         products = np.array(rows @ columns.T, copy=False)

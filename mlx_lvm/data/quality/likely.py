@@ -1,8 +1,9 @@
 """Candidates for near duplicates through faiss, where looking at every pair would take hours.
 
-Rows come in the few coordinates whose product is never below the cosine (see `duplicates`). faiss, in a process of its
-own, sorts them into cells around centres and compares a row with those of the nearest cells only; what passes is computed
-in full afterwards, so every pair that is reported is one, and a pair is missed only where its rows lie in cells far apart.
+Rows come in the few coordinates whose product is never below the cosine (see `duplicates`). faiss, in a
+process of its own, sorts them into cells around centres and compares a row with those of the nearest cells
+only; what passes is computed in full afterwards, so every pair that is reported is one, and a pair is missed
+only where its rows lie in cells far apart.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def require_faiss() -> None:
 
 
 def likely_pairs(short: np.ndarray, bound: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs a < b of rows of short [n, K] whose product is above `bound`, most of them, a million at a time."""
+    """Pairs a < b of rows of short [n, K] whose product is above `bound`, most of them, a million at a
+    time.
+    """
     require_faiss()
     with tempfile.TemporaryDirectory() as folder:
         rows, found = Path(folder) / "rows.npy", Path(folder) / "pairs"

@@ -1,4 +1,6 @@
-"""One corpus file, written row by row under a hidden name: laid out first, hashed at the end, visible when it is whole."""
+"""One corpus file, written row by row under a hidden name: laid out first, hashed at the end, visible when it
+is whole.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ HASH_BYTES = 16 << 20
 
 
 class CorpusFile:
-    """One corpus file under its hidden name. `put` may be called in any order; `finish` makes it complete, `place` visible."""
+    """One corpus file under its hidden name. `put` may be called in any order; `finish` makes it complete,
+    `place` visible.
+    """
 
     def __init__(
         self,
@@ -108,7 +112,8 @@ class CorpusFile:
             raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
     def finish(self) -> str:
-        """Writes what is left, with the digests, and flushes it to the drive. Returns the digest of the vectors.
+        """Writes what is left, with the digests, and flushes it to the drive. Returns the digest of the
+        vectors.
 
         Raises InvalidFile where a row is unfit.
         """

@@ -1,6 +1,8 @@
-"""A corpus on disk, mapped: opening reads headers, offsets and names; vectors are read where they are asked for.
+"""A corpus on disk, mapped: opening reads headers, offsets and names; vectors are read where they are asked
+for.
 
-A corpus is one safetensors file (`corpus.py` says what it holds) or a folder of such files, its shards, under an index:
+A corpus is one safetensors file (`corpus.py` says what it holds) or a folder of such files, its shards, under
+an index:
 
     corpus.json   {"format", "format_version", "shards": [{"file", "documents", "vectors", "sha256"}, ...]}
 
@@ -25,8 +27,8 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.storage.rows import RowCheck, to_float, unit_rows
 from mlx_lvm.errors import Problems
 
-# What a file says of its rows: how many were not of unit length and had to be made so, or that they are as a process drew
-# them. The number has one width, so that the header can be laid out before rows come.
+# What a file says of its rows: how many were not of unit length and had to be made so, or that they are as a
+# process drew them. The number has one width, so that the header can be laid out before rows come.
 UNIT, AS_DRAWN = "unit length, {:012d} made so", "as drawn"
 MADE_UNIT = re.compile(r"unit length, (\d{12}) made so")
 BLOCK_BYTES = 32 << 20  # float32 bytes looked at together where a whole corpus is read
@@ -34,7 +36,9 @@ BLOCK_BYTES = 32 << 20  # float32 bytes looked at together where a whole corpus 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a corpus: rows first_row .. first_row + rows of it, documents first_document .. likewise."""
+    """One file of a corpus: rows first_row .. first_row + rows of it, documents first_document ..
+    likewise.
+    """
 
     path: Path
     file: SafeFile
@@ -59,7 +63,9 @@ class Shard:
 
 @dataclass(frozen=True)
 class MappedCorpus:
-    """Offsets [D + 1], names and card of all shards together; `assigned` [D] is 0, 1, 2 for train, val, test, or None."""
+    """Offsets [D + 1], names and card of all shards together; `assigned` [D] is 0, 1, 2 for train, val, test,
+    or None.
+    """
 
     name: str
     path: Path
@@ -150,7 +156,9 @@ class MappedCorpus:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all shards' digests, as recorded: of their vectors and of the rest, since the names decide the split."""
+        """Of all shards' digests, as recorded: of their vectors and of the rest, since the names decide the
+        split.
+        """
         digests = [
             (shard.file.metadata.get("sha256") or sha256(shard.vectors)) + rest_digest(shard.file)
             for shard in self.shards
@@ -158,7 +166,8 @@ class MappedCorpus:
         return sha256("".join(digests).encode())
 
     def verify(self, check: RowCheck | None = None) -> list[str]:
-        """Reads everything once: what is wrong with rows, scales and checksums, in words; empty where nothing is.
+        """Reads everything once: what is wrong with rows, scales and checksums, in words; empty where nothing
+        is.
 
         `check` looks at the rows, where the caller wants what else it found.
         """
@@ -173,13 +182,16 @@ class MappedCorpus:
                 recorded = shard.file.metadata.get("sha256")
                 if recorded is not None and recorded != digest.result():
                     problems.add(
-                        f"{shard.path.name}: the vectors do not have the sha256 recorded with them: damaged. Fetch the file again."
+                        f"{shard.path.name}: the vectors do not have the sha256 recorded with them: damaged. "
+                        "Fetch the file again."
                     )
         return problems.found + check.problems()
 
 
 def rest_digest(file: SafeFile) -> str:
-    """sha256 of every tensor but the vectors, in the order of their names: what decides documents, split and scale."""
+    """sha256 of every tensor but the vectors, in the order of their names: what decides documents, split and
+    scale.
+    """
     digest = hashlib.sha256()
     for name in sorted(set(file.tensors) - {"vectors"}):
         digest.update(np.ascontiguousarray(file.numpy(name)).data)

@@ -28,7 +28,9 @@ MAX_NAMES = 256 << 20  # bytes of the names of one file's documents
 
 
 def open_corpus(path: str | Path) -> MappedCorpus:
-    """Open a corpus file or folder. Raises InvalidFile with every problem that headers, offsets and names show."""
+    """Open a corpus file or folder. Raises InvalidFile with every problem that headers, offsets and names
+    show.
+    """
     path = Path(path)
     problems = Problems(f"corpus {path}")
     files = _indexed(path, problems) if path.is_dir() else [open_safetensors(path)]
@@ -49,7 +51,8 @@ def open_corpus(path: str | Path) -> MappedCorpus:
         rows, documents = rows + shard.rows, documents + len(names)
         if file.metadata.get("sha256_rest", recorded := rest_digest(file)) != recorded:
             problems.add(
-                f"{label}names, offsets, scales or probes do not have the sha256 recorded with them: damaged. Fetch the file again."
+                f"{label}names, offsets, scales or probes do not have the sha256 recorded with them: "
+                "damaged. Fetch the file again."
             )
     cards = [_card(file, problems) for file in files]
     _check_alike(shards, cards, problems)
@@ -76,7 +79,8 @@ def _indexed(folder: Path, problems: Problems) -> list[SafeFile]:
     index = folder / INDEX
     if not index.is_file():
         raise InvalidFile(
-            f"{folder}: a folder without {INDEX}; not a sharded corpus. Give a corpus file, or `lvm embed` the folder's documents."
+            f"{folder}: a folder without {INDEX}; not a sharded corpus. Give a corpus file, or `lvm embed` "
+            "the folder's documents."
         )
     values = read_json(index)
     if (
@@ -110,7 +114,8 @@ def _indexed(folder: Path, problems: Problems) -> list[SafeFile]:
         )
         if entry.get("vectors") != found:
             problems.add(
-                f"{name} holds {found} vectors, {INDEX} says {entry.get('vectors')!r}: not the file that was written"
+                f"{name} holds {found} vectors, {INDEX} says {entry.get('vectors')!r}: not the file that was "
+                "written"
             )
         if entry.get("sha256") != file.metadata.get("sha256"):
             problems.add(f"{name} has another sha256 than {INDEX} says: not the file that was written")
@@ -124,12 +129,13 @@ def _indexed(folder: Path, problems: Problems) -> list[SafeFile]:
 def _check_format(file: SafeFile) -> None:
     if file.metadata.get("format") != FORMAT:
         raise InvalidFile(
-            f"{file.path}: not a corpus (metadata 'format' is {file.metadata.get('format')!r}, expected '{FORMAT}'). "
-            "`lvm data convert` reads other formats."
+            f"{file.path}: not a corpus (metadata 'format' is {file.metadata.get('format')!r}, expected "
+            f"'{FORMAT}'). `lvm data convert` reads other formats."
         )
     if file.metadata.get("format_version") != VERSION:
         raise InvalidFile(
-            f"{file.path}: corpus format {file.metadata.get('format_version')!r}; this version reads {VERSION}. Update mlx-lvm."
+            f"{file.path}: corpus format {file.metadata.get('format_version')!r}; this version reads "
+            f"{VERSION}. Update mlx-lvm."
         )
 
 
@@ -146,7 +152,8 @@ def _check_tensors(file: SafeFile, problems: Problems, label: str) -> None:
     vectors = file.tensors["vectors"]
     if vectors.dtype not in VECTOR_DTYPES or len(vectors.shape) != 2:
         problems.add(
-            f"{label}'vectors' is {vectors.dtype} {list(vectors.shape)}; expected [N, dim] in {', '.join(VECTOR_DTYPES)}"
+            f"{label}'vectors' is {vectors.dtype} {list(vectors.shape)}; expected [N, dim] in "
+            f"{', '.join(VECTOR_DTYPES)}"
         )
     elif 0 in vectors.shape:
         problems.add(f"{label}'vectors' is empty {list(vectors.shape)}")
@@ -161,7 +168,8 @@ def _check_tensors(file: SafeFile, problems: Problems, label: str) -> None:
         info = file.tensors.get(name)
         if info and (info.dtype != dtype or len(info.shape) != rank):
             problems.add(
-                f"{label}'{name}' is {info.dtype} {list(info.shape)}; expected {dtype} with {rank} dimension(s)"
+                f"{label}'{name}' is {info.dtype} {list(info.shape)}; expected {dtype} with {rank} "
+                "dimension(s)"
             )
     if (vectors.dtype == "I8") != ("scales" in file.tensors):
         problems.add(f"{label}'scales' belongs with I8 vectors, and only with them")
@@ -174,7 +182,8 @@ def _check_tensors(file: SafeFile, problems: Problems, label: str) -> None:
         problems.add(f"{label}'scales' has {list(scales.shape)} entries for vectors {list(vectors.shape)}")
     if probes and probes.shape != (len(PROBE_SENTENCES), *vectors.shape[1:]):
         problems.add(
-            f"{label}'probes' is {list(probes.shape)}; expected a vector for each of {len(PROBE_SENTENCES)} sentences, as wide as 'vectors'"
+            f"{label}'probes' is {list(probes.shape)}; expected a vector for each of {len(PROBE_SENTENCES)} "
+            "sentences, as wide as 'vectors'"
         )
     if split and (split.shape[0] + 1,) != file.tensors["document_offsets"].shape:
         problems.add(f"{label}'document_split' has {split.shape[0]} entries, one a document expected")
@@ -224,11 +233,13 @@ def check_documents(
         return
     if offsets[0] != 0 or offsets[-1] != rows:
         problems.add(
-            f"{label}document offsets run from {offsets[0]} to {offsets[-1]}; expected 0 to {rows}, so that every row has a document"
+            f"{label}document offsets run from {offsets[0]} to {offsets[-1]}; expected 0 to {rows}, so that "
+            "every row has a document"
         )
     for d in np.flatnonzero(offsets[1:] <= offsets[:-1])[:SHOWN]:
         problems.add(
-            f"{label}document {d} ends at row {offsets[d + 1]} and starts at {offsets[d]}: offsets must increase"
+            f"{label}document {d} ends at row {offsets[d + 1]} and starts at {offsets[d]}: offsets must "
+            "increase"
         )
     if len(names) != len(offsets) - 1:
         problems.add(f"{label}{len(names)} document names for {len(offsets) - 1} documents")
@@ -262,7 +273,9 @@ def _assigned(shards: list[Shard]) -> np.ndarray | None:
 
 
 def find_corpus(reference: str | Path) -> Path:
-    """The path of a shipped corpus by name, or the path itself. Raises UsageError naming the nearest where it is neither."""
+    """The path of a shipped corpus by name, or the path itself. Raises UsageError naming the nearest where it
+    is neither.
+    """
     from mlx_lvm import weights
 
     shipped = weights.corpora()
@@ -276,6 +289,7 @@ def find_corpus(reference: str | Path) -> Path:
         raise UsageError(f"'{text[:200]}' is no path ({getattr(error, 'strerror', None) or error})") from None
     if not there and path.suffix == "" and path.name == text:
         raise UsageError(
-            f"unknown corpus '{text}'.{nearest(text, list(shipped))} Or give the path of a corpus file or folder."
+            f"unknown corpus '{text}'.{nearest(text, list(shipped))} Or give the path of a corpus file or "
+            "folder."
         )
     return path

@@ -1,8 +1,9 @@
-"""Rows in the form a corpus stores them in: to floats and back, of unit length, and fit for float32 arithmetic.
+"""Rows in the form a corpus stores them in: to floats and back, of unit length, and fit for float32
+arithmetic.
 
-Models, baselines and figures take rows to be unit vectors: a raw mean is taken off unit vectors, and penalties depend on
-scale. So rows become so where a corpus is written, and where one is opened whose rows are not. Rows that are of unit length
-to the precision they are stored in stay as they are, bit for bit.
+Models, baselines and figures take rows to be unit vectors: a raw mean is taken off unit vectors, and
+penalties depend on scale. So rows become so where a corpus is written, and where one is opened whose rows are
+not. Rows that are of unit length to the precision they are stored in stay as they are, bit for bit.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from mlx_lvm.core.safetensors import DTYPES
 TOGETHER = 4096  # rows that are floats at once, so that memory does not grow with what is read
 SHOWN = 5  # rows named in a message; the others are counted
 SMALL, LARGE = 1e-24, 1e30  # squared norms outside are zero or infinite to float32 arithmetic further on
-# How far from 1 the length of a unit row may be once stored, by NumPy's name of what its bytes are read as; float32 holds
-# what was float16 or I8 before.
+# How far from 1 the length of a unit row may be once stored, by NumPy's name of what its bytes are read as;
+# float32 holds what was float16 or I8 before.
 ROUNDED = {"float32": 2e-3, "float16": 2e-3, "uint16": 1e-2, "int8": 5e-3}
 
 
@@ -59,15 +60,17 @@ def squared_lengths(vectors: np.ndarray, scales: np.ndarray | None) -> np.ndarra
 
 
 def off_unit(squares: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Rows [m] of squared lengths [n] that are sound and not of unit length to the precision of their dtype."""
+    """Rows [m] of squared lengths [n] that are sound and not of unit length to the precision of their
+    dtype.
+    """
     with np.errstate(invalid="ignore"):
         sound = (squares > SMALL) & (squares < LARGE)
         return np.flatnonzero(sound & (np.abs(np.sqrt(squares) - 1) > ROUNDED[dtype.name]))
 
 
 def unit_rows(vectors: np.ndarray, scales: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """Stored rows of unit length, and how many had to be changed; the same arrays where none had to. I8 rows keep their
-    numbers and change their scales. Unfit rows (see `RowCheck`) stay what they are.
+    """Stored rows of unit length, and how many had to be changed; the same arrays where none had to. I8 rows
+    keep their numbers and change their scales. Unfit rows (see `RowCheck`) stay what they are.
     """
     squares = squared_lengths(vectors, scales)
     rows = off_unit(squares, vectors.dtype)

@@ -1,7 +1,8 @@
-"""Vectors from the disk into arrays of our own: rows where they are wanted, looked at as they come, ahead of their use.
+"""Vectors from the disk into arrays of our own: rows where they are wanted, looked at as they come, ahead of
+their use.
 
-A map of a file that is cut off under the reader's eyes ends the process; a read that comes up short is an error that can
-be told. So blocks are read, not mapped, and what is resident counts against the process alone.
+A map of a file that is cut off under the reader's eyes ends the process; a read that comes up short is an
+error that can be told. So blocks are read, not mapped, and what is resident counts against the process alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Rows:
 
 
 class RowReader:
-    """Reads rows of a corpus and refuses unfit ones. Raises IOFailed where a file went or changed since this was made."""
+    """Reads rows of a corpus and refuses unfit ones. Raises IOFailed where a file went or changed since this
+    was made.
+    """
 
     def __init__(self, corpus: MappedCorpus) -> None:
         self.corpus = corpus
@@ -94,12 +97,14 @@ class RowReader:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise IOFailed(
-                f"{path}: gone or unreadable while vectors are read from it ({error.strerror}); put it back and go on"
+                f"{path}: gone or unreadable while vectors are read from it ({error.strerror}); put it back "
+                "and go on"
             ) from None
         if _identity(os.fstat(descriptor)) != self.known[path]:
             os.close(descriptor)
             raise IOFailed(
-                f"{path}: was replaced or changed while vectors are read from it; put the old one back and go on"
+                f"{path}: was replaced or changed while vectors are read from it; put the old one back and "
+                "go on"
             )
         return descriptor
 
@@ -129,7 +134,10 @@ class RowReader:
         def where(place: int) -> str:
             run = int(np.searchsorted(places, place, side="right")) - 1
             row = int(starts[run]) + place - int(places[run])
-            return f"{self.corpus.shards[int(np.searchsorted(self.firsts, row, side='right')) - 1].path}, {self.corpus.where(row)}"
+            return (
+                f"{self.corpus.shards[int(np.searchsorted(self.firsts, row, side='right')) - 1].path}, "
+                f"{self.corpus.where(row)}"
+            )
 
         check = RowCheck(where)
         ends = places + stops - starts
@@ -163,7 +171,8 @@ def to_device(vectors: np.ndarray, scales: np.ndarray | None) -> Rows:
 class Ahead(Generic[T]):
     """Calls `load` for one key ahead, in a thread, while the caller works with what it took before.
 
-    One call runs at a time, and none while `take` hands its result to `use`: `load` may fill the same memory each time.
+    One call runs at a time, and none while `take` hands its result to `use`: `load` may fill the same memory
+    each time.
     """
 
     def __init__(self, load: Callable[[tuple[int, int]], T]) -> None:
@@ -174,7 +183,9 @@ class Ahead(Generic[T]):
     def take(
         self, key: tuple[int, int], following: tuple[int, int] | None, use: Callable[[T], Rows]
     ) -> tuple[T, Rows]:
-        """(what `load` gave for the key, what `use` made of it); `following` is begun then. Raises what `load` raises."""
+        """(what `load` gave for the key, what `use` made of it); `following` is begun then. Raises what
+        `load` raises.
+        """
         if self.pending is None or self.pending[0] != key:
             self.drop()
             self.pending = key, self.pool.submit(self.load, key)

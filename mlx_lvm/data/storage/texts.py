@@ -1,4 +1,6 @@
-"""Chunk texts beside a corpus file: `<name>.chunks.jsonl` or `.jsonl.gz`, a line {document, chunk, text} a row, in row order."""
+"""Chunk texts beside a corpus file: `<name>.chunks.jsonl` or `.jsonl.gz`, a line {document, chunk, text} a
+row, in row order.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ def read_texts(path: Path, names: list[str], lengths: np.ndarray) -> Iterator[st
                 ) from None
             if found != (name, chunk) or not isinstance(text, str):
                 raise InvalidFile(
-                    f"{path}, line {number}: chunk {found}, expected {(name, chunk)}; its chunks are not those of the corpus"
+                    f"{path}, line {number}: chunk {found}, expected {(name, chunk)}; its chunks are not "
+                    "those of the corpus"
                 )
             yield text
     if next(lines, None) is not None:

@@ -1,8 +1,10 @@
-"""Writing a corpus piece by piece, rows in any order, in bounded memory; a reader sees nothing until it is whole.
+"""Writing a corpus piece by piece, rows in any order, in bounded memory; a reader sees nothing until it is
+whole.
 
-Everything but the vectors is known when writing begins, so the file is laid out first and rows go where they belong.
-Under a hidden name beside the target it is filled, hashed, flushed to the disk and then renamed. What a killed writer
-leaves under that name is replaced by the next one. The same corpus gives the same bytes, however it was written.
+Everything but the vectors is known when writing begins, so the file is laid out first and rows go where they
+belong. Under a hidden name beside the target it is filled, hashed, flushed to the disk and then renamed. What
+a killed writer leaves under that name is replaced by the next one. The same corpus gives the same bytes,
+however it was written.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from mlx_lvm.errors import InvalidFile, IOFailed, Problems, UsageError
 
 
 class CorpusWriter:
-    """A corpus of known documents, filled row by row and made visible by `finish`; as a context manager it cleans up.
+    """A corpus of known documents, filled row by row and made visible by `finish`; as a context manager it
+    cleans up.
 
     One file at `path`, or with `shard_bytes` a folder of files of about that size, each of whole documents.
     Rows become of unit length, unless they shall be `as_drawn` by a synthetic process.
@@ -103,7 +106,9 @@ class CorpusWriter:
             start, number = end, number + 1
 
     def finish(self, texts: Iterable[str] | None = None) -> None:
-        """Makes the corpus visible, with a file of chunk texts beside each file where `texts` gives one a row."""
+        """Makes the corpus visible, with a file of chunk texts beside each file where `texts` gives one a
+        row.
+        """
         digests = [file.finish() for file in self.files]
         rest = iter(texts) if texts is not None else None
         try:
@@ -187,7 +192,9 @@ class CorpusWriter:
 
 
 def shard_cuts(offsets: np.ndarray, row_bytes: int, shard_bytes: int) -> list[int]:
-    """First document of each shard and the number of documents: shards close before the document that would pass the size."""
+    """First document of each shard and the number of documents: shards close before the document that would
+    pass the size.
+    """
     cuts = [0]
     limit = max(1, shard_bytes // row_bytes)
     for document in range(1, len(offsets) - 1):
@@ -197,7 +204,9 @@ def shard_cuts(offsets: np.ndarray, row_bytes: int, shard_bytes: int) -> list[in
 
 
 def require_free(path: Path, overwrite: bool) -> None:
-    """Raises UsageError where something is there already, or where a folder that is no corpus would be replaced."""
+    """Raises UsageError where something is there already, or where a folder that is no corpus would be
+    replaced.
+    """
     if not path.exists():
         return
     if not overwrite:

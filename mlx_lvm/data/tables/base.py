@@ -1,8 +1,8 @@
 """An array of somebody's file that is read in blocks of rows, whatever the file's format.
 
-Nothing is unpickled, and nothing is allocated on a file's word alone: what a header declares is held against the bytes
-that are there. An array is opened anew for each pass, so one pass needs memory for one block only; one that nobody asks
-for is never read.
+Nothing is unpickled, and nothing is allocated on a file's word alone: what a header declares is held against
+the bytes that are there. An array is opened anew for each pass, so one pass needs memory for one block only;
+one that nobody asks for is never read.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ BLOCK = 65_536  # rows read together where an array is read whole
 
 @dataclass(frozen=True)
 class Array:
-    """`blocks(rows)` begins at the first row each time it is called; a block holds its values until the next one is asked
-    for. `measure` gives the shape, which for lists takes a look at the first row. Text is of dtype object.
+    """`blocks(rows)` begins at the first row each time it is called; a block holds its values until the next
+    one is asked for. `measure` gives the shape, which for lists takes a look at the first row. Text is of
+    dtype object.
     """
 
     name: str
@@ -68,7 +69,9 @@ class Array:
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """The arrays of a file, or of several that are one table, by name; and the names of what cannot be read, with the reason."""
+    """The arrays of a file, or of several that are one table, by name; and the names of what cannot be read,
+    with the reason.
+    """
 
     path: Path
     arrays: dict[str, Array]
@@ -103,7 +106,9 @@ def reading(path: Path) -> Iterator[None]:
 def read_rows(
     file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, rows: int, what: str
 ) -> Iterator[np.ndarray]:
-    """Blocks of the array that begins where the file stands. Raises InvalidFile where the file ends before it."""
+    """Blocks of the array that begins where the file stands. Raises InvalidFile where the file ends before
+    it.
+    """
     count = shape[0] if shape else 1
     width = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
     # filled anew for each block: fresh pages cost as much as the reading

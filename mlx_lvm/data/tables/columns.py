@@ -1,7 +1,7 @@
 """What a column is for: found by the names that data sets give it, or by the name that the caller gives.
 
-A column with a role that cannot be read is an error, never left out in silence: without its document ids a table is one
-document. What has no role is not looked at.
+A column with a role that cannot be read is an error, never left out in silence: without its document ids a
+table is one document. What has no role is not looked at.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ from mlx_lvm.data.names import normal
 from mlx_lvm.data.tables.base import Array, ArrayFile
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
 
-# Names of public data sets and of other tools, in the order in which they are looked for; capitals and underscores do
-# not count, so `docId` is `doc_id`.
+# Names of public data sets and of other tools, in the order in which they are looked for; capitals and
+# underscores do not count, so `docId` is `doc_id`.
 KNOWN = {
-    "vectors": ("vectors", "embeddings", "embedding", "vector", "emb", "embs", "dense_vector", "text_embedding"),
+    "vectors":
+        (
+        "vectors", "embeddings", "embedding", "vector", "emb", "embs", "dense_vector", "text_embedding",
+    ),
     "documents": (
-        "article_indices", "article_ids", "document_indices", "document_ids", "doc_ids", "article_id", "document_id",
-        "doc_id", "doc_idx", "doc_index", "doc", "document", "wiki_id", "page_id", "book_id", "paper_id", "file_id",
-        "file_name", "source_id", "url",
+        "article_indices", "article_ids", "document_indices", "document_ids", "doc_ids", "article_id",
+        "document_id", "doc_id", "doc_idx", "doc_index", "doc", "document", "wiki_id", "page_id", "book_id",
+        "paper_id", "file_id", "file_name", "source_id", "url",
     ),
     "chunks": (
-        "chunk_indices", "chunk_index", "chunk_ids", "chunk_id", "chunk_idx", "chunk_number", "chunk_no", "chunk",
-        "paragraph_id", "paragraph_ids", "paragraph_index", "para_id", "sentence_id", "section_id", "positions", "position",
+        "chunk_indices", "chunk_index", "chunk_ids", "chunk_id", "chunk_idx", "chunk_number", "chunk_no",
+        "chunk", "paragraph_id", "paragraph_ids", "paragraph_index", "para_id", "sentence_id", "section_id",
+        "positions", "position",
     ),
     "offsets": ("document_offsets", "doc_offsets", "offsets"),
     "titles": ("document_names", "document_titles", "names", "titles", "title", "name"),
@@ -56,8 +60,8 @@ class Columns:
     titles: str = ""
 
     def find(self, file: ArrayFile, role: str, prefix: str = "") -> Array | None:
-        """The array that has the role, or None. Raises UsageError where the caller's name is not there, InvalidFile where
-        it is there and cannot be read.
+        """The array that has the role, or None. Raises UsageError where the caller's name is not there,
+        InvalidFile where it is there and cannot be read.
         """
         given = getattr(self, role, "")
         if given:
@@ -92,12 +96,16 @@ def _instead(role: str) -> str:
 
 
 def counts_documents(name: str) -> bool:
-    """Whether a column of document numbers says by its name that they count from 0 into a list of documents."""
+    """Whether a column of document numbers says by its name that they count from 0 into a list of
+    documents.
+    """
     return name.lower().endswith(INDICES)
 
 
 def whole_numbers(array: Array, path: object, count: int) -> np.ndarray:
-    """A column of whole numbers, also stored as floats or as text, [count] int64. Raises InvalidFile naming the row."""
+    """A column of whole numbers, also stored as floats or as text, [count] int64. Raises InvalidFile naming
+    the row.
+    """
     values = flat(array, path, count)
     what = f"{path}, '{array.name}'"
     if values.dtype.kind == "O" or values.dtype.kind in "US":
@@ -127,7 +135,8 @@ def _whole(values: np.ndarray, what: str) -> np.ndarray:
 
 
 def document_ids(values: np.ndarray, what: str) -> np.ndarray:
-    """Ids as int64, or as text in normal form C, [n]. Floats must be whole, bytes are text (or shown as hexadecimals).
+    """Ids as int64, or as text in normal form C, [n]. Floats must be whole, bytes are text (or shown as
+    hexadecimals).
 
     Raises InvalidFile naming the first row without a value.
     """

@@ -1,4 +1,6 @@
-"""`.npz` and `.npy`: headers by NumPy, members by zipfile, and the size that a header declares held against what is there."""
+"""`.npz` and `.npy`: headers by NumPy, members by zipfile, and the size that a header declares held against
+what is there.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ def open_npz(path: Path) -> ArrayFile:
                 continue
             if member.file_size > RATIO_FROM and member.file_size > RATIO * max(1, member.compress_size):
                 raise InvalidFile(
-                    f"{path}: array '{name}' unpacks {member.compress_size:,} bytes to {member.file_size:,}: a zip bomb"
+                    f"{path}: array '{name}' unpacks {member.compress_size:,} bytes to {member.file_size:,}: "
+                    "a zip bomb"
                 )
             with archive.open(member) as file:
                 header = _header(file, member.file_size, f"{path}, array '{name}'")
@@ -73,7 +76,9 @@ def _member(path: Path, member: zipfile.ZipInfo, header: Header) -> Callable[[in
 
 
 def _header(file: IO[bytes], size: int, what: str) -> Header | str:
-    """The header, or why the array is left out. Raises InvalidFile where it is damaged or says another size than is there."""
+    """The header, or why the array is left out. Raises InvalidFile where it is damaged or says another size
+    than is there.
+    """
     try:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
@@ -102,7 +107,8 @@ def _header(file: IO[bytes], size: int, what: str) -> Header | str:
         needed *= side
     if needed != size - start:
         raise InvalidFile(
-            f"{what}: shape {list(shape)} of {dtype.str} needs {needed:,} bytes, {size - start:,} are there: cut off or damaged"
+            f"{what}: shape {list(shape)} of {dtype.str} needs {needed:,} bytes, {size - start:,} are there: "
+            "cut off or damaged"
         )
     if by_columns and sum(side > 1 for side in shape) > 1:
         return "stored by columns (Fortran order); save it with np.ascontiguousarray"

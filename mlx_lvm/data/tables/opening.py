@@ -15,7 +15,9 @@ from mlx_lvm.errors import InvalidFile
 
 
 def open_arrays(path: str | Path) -> ArrayFile:
-    """By its ending: .npz, .npy, .safetensors, .parquet. Raises InvalidFile, IOFailed, or SetupInvalid without pyarrow."""
+    """By its ending: .npz, .npy, .safetensors, .parquet. Raises InvalidFile, IOFailed, or SetupInvalid
+    without pyarrow.
+    """
     path = Path(path)
     if path.suffix.lower() not in READERS:
         raise InvalidFile(f"{path}: ending '{path.suffix}' is not one of {', '.join(READERS)}")
@@ -78,7 +80,8 @@ def _stacked(name: str, first: Array, parts: list[Array], files: list[ArrayFile]
         for part, file in zip(parts, files, strict=True):
             if part.shape[1:] != sides and part.shape[0]:
                 raise InvalidFile(
-                    f"{file.path}: '{name}' is {list(part.shape)}, {list(first.shape)} in {files[0].path.name}"
+                    f"{file.path}: '{name}' is {list(part.shape)}, {list(first.shape)} in "
+                    f"{files[0].path.name}"
                 )
         return (sum(part.shape[0] for part in parts), *sides)
 

@@ -1,4 +1,6 @@
-"""Parquet: numbers, lists of them of one length in every nesting that arrow has, and text in every spelling of it."""
+"""Parquet: numbers, lists of them of one length in every nesting that arrow has, and text in every spelling
+of it.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ def open_parquet(path: Path) -> ArrayFile:
                     sides = block.shape[1:] if sides is None else sides
                     if block.shape[1:] != sides:
                         raise InvalidFile(
-                            f"{what}, row {start}: {list(block.shape[1:])} numbers, {list(sides)} in the rows before"
+                            f"{what}, row {start}: {list(block.shape[1:])} numbers, {list(sides)} in the "
+                            "rows before"
                         )
                     yield block
                     start += len(block)
@@ -93,13 +96,15 @@ def _is_text(kind: Any) -> bool:
     """What can name a document: text, bytes, and what has a text of its own, as dates and decimals."""
     import pyarrow as pa
 
-    known = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_binary_view",
-             "is_fixed_size_binary", "is_decimal", "is_temporal")  # fmt: skip
+    known = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary",
+             "is_binary_view", "is_fixed_size_binary", "is_decimal", "is_temporal")  # fmt: skip
     return any(getattr(pa.types, name)(kind) for name in known if hasattr(pa.types, name))
 
 
 def _values(values: Any, dtype: np.dtype, what: str, start: int) -> np.ndarray:
-    """One batch of a column: numbers [n, ...], or objects [n] of text, bytes or what else names a document."""
+    """One batch of a column: numbers [n, ...], or objects [n] of text, bytes or what else names a
+    document.
+    """
     import pyarrow as pa
 
     if values.null_count:
@@ -133,7 +138,9 @@ def _values(values: Any, dtype: np.dtype, what: str, start: int) -> np.ndarray:
 
 
 def _one_length(values: Any, what: str, start: int, sides: list[int]) -> int:
-    """The length that every list has. Raises InvalidFile naming the row where one has another, or is missing."""
+    """The length that every list has. Raises InvalidFile naming the row where one has another, or is
+    missing.
+    """
     per_row = max(1, int(np.prod(sides)))
     if values.null_count:
         null = int(np.flatnonzero(np.asarray(values.is_null()))[0]) // per_row

@@ -55,7 +55,8 @@ def look(model: VectorModel, windows: Windows) -> Look:
     """Raises UsageError for a model without attention over its context."""
     if not attends(model):
         raise UsageError(
-            f"{model.config.model_type} has no attention over its context to show; amn has. Try: lvm attention amn"
+            f"{model.config.model_type} has no attention over its context to show; amn has. Try: lvm "
+            "attention amn"
         )
     parts: list[list[np.ndarray]] = [[], [], [], []]
     for block in windows.blocks():

@@ -92,8 +92,9 @@ def explain(found: dict[str, Any], name: str) -> str:
     gap = one["to_last"] - one["r1_over_c"]
     leaning = "about as much as" if abs(gap) < SAME else "more than" if gap > 0 else "less than"
     return (
-        f"cos(next, last) averages r1 = {found['r1']:.4f}; a conditional mean with cosine c = {one['cosine']:.4f} has "
-        f"cos(prediction, last) = r1/c = {one['r1_over_c']:.4f} and so a margin of {one['margin_of_conditional_mean']:+.4f}; it would be "
-        f"positive only above c = sqrt(r1) = {found['threshold']:.4f}. Measured: cos(prediction, last) {one['to_last']:.4f}, margin "
+        f"cos(next, last) averages r1 = {found['r1']:.4f}; a conditional mean with cosine c = "
+        f"{one['cosine']:.4f} has cos(prediction, last) = r1/c = {one['r1_over_c']:.4f} and so a margin of "
+        f"{one['margin_of_conditional_mean']:+.4f}; it would be positive only above c = sqrt(r1) = "
+        f"{found['threshold']:.4f}. Measured: cos(prediction, last) {one['to_last']:.4f}, margin "
         f"{one['margin']:+.4f}; {name} leans on the last chunk {leaning} such a mean would."
     )

@@ -52,8 +52,10 @@ def truth(least: int = CONTEXT + 1) -> set[bytes]:
     return {ROWS[a:b].tobytes() for a, b in pairwise(OFFSETS) if b - a >= least}
 
 
-@pytest.mark.parametrize("names", [("context_sequences", "target_vectors"), ("contexts", "targets"), ("context", "target"), ("X", "y"),
-                                   ("train_context_sequences", "train_target_vectors"), ("context_vectors", "target_vectors")])  # fmt: skip
+@pytest.mark.parametrize("names", [
+    ("context_sequences", "target_vectors"), ("contexts", "targets"), ("context", "target"), ("X", "y"),
+    ("train_context_sequences", "train_target_vectors"), ("context_vectors", "target_vectors"),
+])  # fmt: skip
 @pytest.mark.parametrize("order", [np.arange(len(TARGETS)), SHUFFLED], ids=["in order", "shuffled"])
 @pytest.mark.parametrize("ids", [True, False])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -279,7 +281,9 @@ REFUSED: dict[str, tuple[str, bytes | Callable[[], bytes], str]] = {
     "npz of nothing": ("x.npz", archive(), "holds no array"),
     "npz cut in half": ("x.npz", npz(vectors=ROWS)[:400], "damaged"),
     "npz without its directory": ("x.npz", npz(vectors=ROWS)[:-30], "damaged"),
-    "npz with a flipped byte": ("x.npz", lambda: npz(vectors=ROWS)[:300] + b"\xff\xff\xff" + npz(vectors=ROWS)[303:], "damaged|cut off"),
+    "npz with a flipped byte":
+        ("x.npz", lambda: npz(vectors=ROWS)[:300] + b"\xff\xff\xff" + npz(vectors=ROWS)[303:],
+         "damaged|cut off"),
     "plain npz with a flipped byte": ("x.npz", lambda: stored(at=9000, value=0x55), "CRC"),
     "plain npz whose local header lies": ("x.npz", lambda: stored(at=28, value=9), "not a NumPy array"),
     "plain npz without its local header": ("x.npz", lambda: stored(at=1, value=0), "damaged"),
@@ -288,27 +292,39 @@ REFUSED: dict[str, tuple[str, bytes | Callable[[], bytes], str]] = {
     "npz of strangers": ("x.npz", npz(weights=ROWS), "holds weights float32"),
     "contexts without targets": ("x.npz", npz(contexts=ROWS[CONTEXTS]), "Expected vectors"),
     "contexts in two dimensions": ("x.npz", npz(contexts=ROWS, targets=ROWS), "expected contexts"),
-    "targets of another width": ("x.npz", npz(contexts=ROWS[CONTEXTS], targets=ROWS[TARGETS][:, :4]), "expected contexts"),
-    "targets too few": ("x.npz", npz(contexts=ROWS[CONTEXTS], targets=ROWS[TARGETS][1:]), "expected contexts"),
+    "targets of another width":
+        ("x.npz", npz(contexts=ROWS[CONTEXTS], targets=ROWS[TARGETS][:, :4]), "expected contexts"),
+    "targets too few":
+        ("x.npz", npz(contexts=ROWS[CONTEXTS], targets=ROWS[TARGETS][1:]), "expected contexts"),
     "ids too few": ("x.npz", npz(**W, article_ids=DOCUMENTS[TARGETS][1:]), "one id for each"),
-    "windows of whole numbers": ("x.npz", npz(contexts=np.ones((4, 3, 2), int), targets=np.ones((4, 2), int)), "expected floats"),
+    "windows of whole numbers":
+        ("x.npz", npz(contexts=np.ones((4, 3, 2), int), targets=np.ones((4, 2), int)), "expected floats"),
     "no windows": ("x.npz", npz(contexts=np.ones((0, 3, 2)), targets=np.ones((0, 2))), "empty"),
-    "NaN in a window": ("x.npz", npz(contexts=ROWS[CONTEXTS], targets=np.where(np.arange(DIM) == 2, np.nan, ROWS[TARGETS])), "NaN or Inf"),
+    "NaN in a window":
+        ("x.npz", npz(contexts=ROWS[CONTEXTS], targets=np.where(np.arange(DIM) == 2, np.nan, ROWS[TARGETS])),
+         "NaN or Inf"),
     "a zero row": ("x.npz", npz(vectors=zero_row(), offsets=OFFSETS), "all zero"),
-    "offsets off by one": ("x.npz", npz(vectors=ROWS, offsets=OFFSETS + 1), "ends at 29, there are 28 vectors"),
+    "offsets off by one":
+        ("x.npz", npz(vectors=ROWS, offsets=OFFSETS + 1), "ends at 29, there are 28 vectors"),
     "offsets in float of nothing": ("x.npz", npz(vectors=ROWS, offsets=np.zeros(0)), "ends at nothing"),
-    "names too few": ("x.npz", npz(vectors=ROWS, offsets=OFFSETS, names=np.array(["a"])), "1 document names for 4"),
-    "document ids too few": ("x.npz", npz(vectors=ROWS, article_indices=DOCUMENTS[1:]), "27 values of 'article_indices' for 28"),
-    "chunk numbers with a fraction": ("x.npz", npz(vectors=ROWS, article_indices=DOCUMENTS, chunk_indices=CHUNKS + 0.5), "whole number"),
+    "names too few":
+        ("x.npz", npz(vectors=ROWS, offsets=OFFSETS, names=np.array(["a"])), "1 document names for 4"),
+    "document ids too few":
+        ("x.npz", npz(vectors=ROWS, article_indices=DOCUMENTS[1:]), "27 values of 'article_indices' for 28"),
+    "chunk numbers with a fraction":
+        ("x.npz", npz(vectors=ROWS, article_indices=DOCUMENTS, chunk_indices=CHUNKS + 0.5), "whole number"),
     "a member twice": ("x.npz", lambda: twice(), "members of one name"),
     "npy that is text": ("x.npy", b"1 2 3\n", "not a NumPy array"),
     "npy cut in its header": ("x.npy", npy(ROWS)[:40], "damaged"),
     "npy cut in its data": ("x.npy", npy(ROWS)[:-1], "cut off"),
     "npy with bytes added": ("x.npy", npy(ROWS) + b"\0", "damaged"),
     "npy of tomorrow": ("x.npy", b"\x93NUMPY\x09\x00" + npy(ROWS)[8:], "format 9"),
-    "npy with a header without end": ("x.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 31) + b"{", "damaged"),
-    "npy whose header is code": ("x.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 24) + b"__import__('os').abort()", "damaged"),
-    "npy whose header is nested": ("x.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 60_000) + b"[" * 60_000, "damaged"),
+    "npy with a header without end":
+        ("x.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 31) + b"{", "damaged"),
+    "npy whose header is code":
+        ("x.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 24) + b"__import__('os').abort()", "damaged"),
+    "npy whose header is nested":
+        ("x.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 60_000) + b"[" * 60_000, "damaged"),
     "npy of absurd size": ("x.npy", npy_saying("<f4", (1 << 40, 1 << 20)), "cut off"),
     "npy of negative size": ("x.npy", npy_saying("<f4", (-1, 4)), "damaged"),
     "npy of a structure": ("x.npy", npy_saying([("a", "<f4")], (4,), b"\0" * 16), "not one of numbers"),
@@ -321,7 +337,9 @@ REFUSED: dict[str, tuple[str, bytes | Callable[[], bytes], str]] = {
 
 
 def stored(at: int = 0, value: int = 0x50) -> bytes:
-    """As np.savez writes it, not packed, with one byte changed; long enough that zipfile does not see it all with the header."""
+    """As np.savez writes it, not packed, with one byte changed; long enough that zipfile does not see it all
+    with the header.
+    """
     out = io.BytesIO()
     np.savez(out, vectors=np.tile(ROWS, (100, 1)), article_ids=np.arange(2800) // 7)
     data = bytearray(out.getvalue())
@@ -405,7 +423,8 @@ def test_a_large_window_file_needs_memory_for_its_blocks_only(tmp_path: Path) ->
         "import re, resource, sys\nfrom pathlib import Path\nimport mlx_lvm.data.convert.convert as c\n"
         "def peak():\n"
         "    if sys.platform != 'linux':\n        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "    return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"  # ru_maxrss: the parent's
+        # ru_maxrss: the parent's
+        "    return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
         "before = peak()\nreport = c.convert(sys.argv[1], c.Target(Path(sys.argv[2]), 'I8'))\n"
         "print(report.vectors, report.documents, (peak() - before) >> 20)"
     )

@@ -83,7 +83,9 @@ def test_one_shared_row_joins_only_where_ids_agree() -> None:
 
 
 def test_a_fork_is_not_guessed() -> None:
-    """Two documents share a passage: shuffled and without ids nobody knows what follows it; with ids, or in order, all is clear."""
+    """Two documents share a passage: shuffled and without ids nobody knows what follows it; with ids, or in
+    order, all is clear.
+    """
     documents = [[1, 2, 50, 51, 52, 3, 4], [5, 6, 50, 51, 52, 7, 8]]
     rows, groups = windows(documents, 4)
     assert unfold(rows, fold(rows)) == documents

@@ -1,4 +1,6 @@
-"""Tables as people have them: foreign names and types, several files, titles of rows; decoded, or refused with the reason."""
+"""Tables as people have them: foreign names and types, several files, titles of rows; decoded, or refused
+with the reason.
+"""
 
 import itertools
 import json
@@ -65,7 +67,8 @@ def test_document_ids_in_every_spelling_of_text(tmp_path: Path, spelling: str) -
         (pa.array([b"\xff%d" % k for k in DOCUMENTS], pa.binary()), ["ff30", "ff31", "ff32", "ff33"]),
         (pa.array(DOCUMENTS.astype(float)), [f"document-{k}" for k in range(4)]),
         (pa.array(DOCUMENTS.astype(np.uint8)), [f"document-{k}" for k in range(4)]),
-        (pa.array([f"1{k}.00" for k in DOCUMENTS]).cast(pa.decimal128(6, 2)), ["10.00", "11.00", "12.00", "13.00"]),
+        (pa.array([f"1{k}.00" for k in DOCUMENTS]).cast(pa.decimal128(6, 2)),
+         ["10.00", "11.00", "12.00", "13.00"]),
     ],
 )  # fmt: skip
 def test_ids_that_are_bytes_floats_and_decimals(tmp_path: Path, ids: pa.Array, names: list[str]) -> None:
@@ -136,7 +139,9 @@ def test_a_column_that_nobody_needs_is_not_looked_at(tmp_path: Path) -> None:
 
 
 def raw(path: Path, tensors: dict[str, tuple[str, np.ndarray]], metadata: Any = None) -> Path:
-    """A safetensors file with types, metadata and an odd beginning of the data that our own writer never has."""
+    """A safetensors file with types, metadata and an odd beginning of the data that our own writer never
+    has.
+    """
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     data = b""
     for name, (dtype, array) in tensors.items():
@@ -157,8 +162,9 @@ def test_safetensors_with_what_nobody_needs(tmp_path: Path, metadata: Any) -> No
     float8 = np.zeros((28, 2), np.uint8)
     path = raw(
         tmp_path / "x.safetensors",
-        {"emb": ("F32", ROWS), "docid": ("U16", DOCUMENTS.astype(np.uint16)), "chunk_id": ("I16", CHUNKS.astype(np.int16)),
-         "title": ("BOOL", CHUNKS == 0), "small": ("F8_E4M3", float8)},
+        {"emb": ("F32", ROWS), "docid": ("U16", DOCUMENTS.astype(np.uint16)),
+         "chunk_id": ("I16", CHUNKS.astype(np.int16)), "title": ("BOOL", CHUNKS == 0),
+         "small": ("F8_E4M3", float8)},
         metadata,
     )  # fmt: skip
     report, corpus = run(path, tmp_path / "o.safetensors")
@@ -232,7 +238,8 @@ def test_chunk_numbers_stored_as_floats_are_numbers(tmp_path: Path) -> None:
 EACH = [f"Title of {k}" for k in range(4)]
 TITLES = {
     "one a row, alike in a document": (DOCUMENTS, [EACH[k] for k in DOCUMENTS], EACH),
-    "one a row, sections": (DOCUMENTS, [f"{k}, section {j}" for k, j in zip(DOCUMENTS, CHUNKS, strict=True)], None),
+    "one a row, sections":
+        (DOCUMENTS, [f"{k}, section {j}" for k, j in zip(DOCUMENTS, CHUNKS, strict=True)], None),
     "one a document": (DOCUMENTS, EACH, EACH),
     "one a row, two documents of one title": (DOCUMENTS, ["same"] * 28, None),
     "more than documents, ids that count from 1": (DOCUMENTS + 1, [f"Title of {k}" for k in range(9)], None),
@@ -301,7 +308,8 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", vectors=ROWS[:, :4], document_ids=DOCUMENTS)
     np.savez(tmp_path / "c.npz", vectors=ROWS)
     np.savez(tmp_path / "d.npz", vectors=ROWS, offsets=OFFSETS)
-    pairs = [(("a", "b"), r"b\.npz: 'vectors' is \[28, 4\]"), (("a", "c"), "'document_ids' cannot be read: not in c.npz"),
+    pairs = [(("a", "b"), r"b\.npz: 'vectors' is \[28, 4\]"),
+             (("a", "c"), "'document_ids' cannot be read: not in c.npz"),
              (("d", "d"), "counts the rows of one file")]  # fmt: skip
     for names, message in pairs:
         with pytest.raises(InvalidFile, match=message):

@@ -1,7 +1,8 @@
-"""Tables of every format and mixture of columns, drawn at random: converted rightly, or refused with a message.
+"""Tables of every format and mixture of columns, drawn at random: converted rightly, or refused with a
+message.
 
-A sound table must be converted; one with a defect must be refused, or the defect must have done no harm. Never a traceback,
-never another document than those that went in, never all of them as one.
+A sound table must be converted; one with a defect must be refused, or the defect must have done no harm.
+Never a traceback, never another document than those that went in, never all of them as one.
 """
 
 from dataclasses import dataclass
@@ -86,8 +87,10 @@ def tables(draw: st.DrawFn) -> Table:
     ids = draw(st.sampled_from(ID_KINDS[form]))(number)
     if defect == "ids too few":
         ids = ids[:-1]
-    names = draw(st.sampled_from([("vectors", "document_ids", "chunk_indices"), ("embedding", "doc_id", "chunk"),
-                                  ("emb", "docid", "paragraph_id"), ("Embeddings", "wiki_id", "position")]))  # fmt: skip
+    names = draw(st.sampled_from([
+        ("vectors", "document_ids", "chunk_indices"), ("embedding", "doc_id", "chunk"),
+        ("emb", "docid", "paragraph_id"), ("Embeddings", "wiki_id", "position"),
+    ]))  # fmt: skip
     columns = {names[0]: vectors.astype(draw(st.sampled_from([np.float32, np.float64])))}
     beside = form == "npy"
     if not beside and defect != "no ids":
