@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -66,27 +65,18 @@ def export(
     Examples:  lvm export runs/amn-sotu-1 --out exported/amn
                lvm export lag-filter --corpus moby --out exported/lag-filter
     """
-    section = None if no_measure else _parity()
-    from mlx_lvm.evaluation.export import export as write
-    from mlx_lvm.hub.export import fit_filter, require_free
-    from mlx_lvm.hub.load import load_model
-    from mlx_lvm.predictors.baselines import NAMES
+    from mlx_lvm.api.handing_over import export as write
 
     display = Output(json)
-    require_free(out, overwrite)
-    closed_form = model in NAMES and not Path(model).exists()
-    loaded = fit_filter(model, corpus or "sotu", context) if closed_form else load_model(model)
-    parity = section(loaded) if section else None
-    progress = lambda line: display.notes.print(line)  # noqa: E731
     written = write(
-        loaded,
+        model,
         out,
         dtype=dtype,
-        overwrite=overwrite,
         corpus=corpus,
         measure=not no_measure,
-        parity=parity,
-        progress=progress,
+        context=context,
+        overwrite=overwrite,
+        progress=lambda line: display.notes.print(line),
     )
     display.say(
         f"{written['path']}: {written['parameters']:,} parameters in {written['dtype']}, sha256 "
@@ -95,17 +85,3 @@ def export(
     if "evaluation" in written:
         display.say(written["evaluation"]["verdict"]["sentence"])
     display.result({key: written[key] for key in ("path", "sha256", "dtype", "parameters")})
-
-
-def _parity() -> Any:
-    """The function that writes a card's parity section, with TF32 off from MLX's first operation; None
-    without torch.
-    """
-    if find_spec("torch") is None:
-        return None
-    from mlx_lvm.parity.sides.setup import prepare
-
-    prepare()
-    from mlx_lvm.parity.report.card import parity_section
-
-    return parity_section

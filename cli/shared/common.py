@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mlx_lvm.evaluation.report.table import plain_table
+
 Json = Annotated[
     bool,
     typer.Option(
@@ -83,7 +85,8 @@ class Output:
         off.
         """
         if not self.terminal:
-            self._plain(title, columns, rows, left)
+            for line in plain_table(title, columns, rows, left):
+                self.say(line)
             return
         for part in panels(columns, rows, left, self.console.width):
             table = Table(
@@ -97,18 +100,6 @@ class Output:
                 table.add_row(*(row[k] for k in part), style="bold" if number == bold else "")
             self.console.print(table)
             title = ""
-
-    def _plain(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
-        cells = [list(columns), *[list(row) for row in rows]]
-        widths = [max(len(row[k]) for row in cells) for k in range(len(columns))]
-        if title:
-            self.say(title)
-        for row in cells:
-            set_ = [
-                cell.ljust(width) if k < left else cell.rjust(width)
-                for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            self.say("  ".join(set_).rstrip())
 
     def result(self, value: dict[str, Any]) -> None:
         """The JSON object of the command; printed with `--json` only."""

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from mlx_lvm.cli.shared.common import Output
-from mlx_lvm.cli.work.evaluate import show
+from mlx_lvm.cli.shared.scores import show
 from mlx_lvm.core.kernel_store import is_cold
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.training import state

@@ -52,28 +52,23 @@ def compare(
     Examples:  lvm compare
                lvm compare runs/amn-sotu-1 runs/gru-sotu-1 amn --markdown
     """
-    from mlx_lvm.data.sampling import load_or_sample
-    from mlx_lvm.evaluation.leaderboard import compare as measure
-    from mlx_lvm.evaluation.leaderboard import markdown, runs_under
-    from mlx_lvm.hub.load import load_model
+    from mlx_lvm.api.judging import compare as measure
+    from mlx_lvm.evaluation.leaderboard import runs_under
 
     display = Output(json)
-    loaded = [load_model(name) for name in models or runs_under(Path("runs"))]
-    first = loaded[0]
-    data = load_or_sample(
-        corpus or first.train.get("corpus") or first.corpus or "sotu",
-        max(one.context for one in loaded),
-        first.split_seed,
-    )
     with display.notes.status("") as status:
-        result = measure(
-            loaded, data, split, max_windows=max_windows, progress=lambda line: status.update(line)
+        found = measure(
+            *(models or runs_under(Path("runs"))),
+            corpus=corpus or None,
+            split=split,
+            max_windows=max_windows,
+            progress=lambda line: status.update(line),
         )
     if as_markdown:
-        display.say(markdown(result))
+        display.say(found.markdown())
     else:
-        show(display, result)
-    display.result(result)
+        show(display, found.to_dict())
+    display.result(found.to_dict())
 
 
 def show(display: Output, result: dict[str, Any]) -> None:

@@ -4,15 +4,17 @@ sentence.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mlx_lvm.cli.shared.common import Corpus, Json, Output, Precision
 from mlx_lvm.cli.shared.scores import show
 from mlx_lvm.cli.shared.study import show_study
-from mlx_lvm.cli.shared.subject import Subject, is_baseline
+from mlx_lvm.cli.shared.subject import Subject
 from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
 from mlx_lvm.errors import UsageError
 
@@ -103,94 +105,45 @@ def evaluate(
                lvm eval lag-filter --quick
                lvm eval amn --text my-speeches/ --quick
     """
-    from mlx_lvm.core.files import write_json
+    from mlx_lvm.api.corpus import Corpus as Held
+    from mlx_lvm.api.judging import evaluate as measure
+    from mlx_lvm.api.judging import in_memory
+    from mlx_lvm.api.serving import reading
     from mlx_lvm.data.ingest.outside import scored_alone
-    from mlx_lvm.data.sampling import load_or_sample
-    from mlx_lvm.evaluation.evaluate import examine
     from mlx_lvm.evaluation.report import plots
-    from mlx_lvm.evaluation.study.arrow import arrow_of_time
-    from mlx_lvm.evaluation.study.study import study
-    from mlx_lvm.evaluation.transfer import out_of_domain
-    from mlx_lvm.hub.load import Loaded, load_model
 
     display = Output(json)
-    subject = model if is_baseline(model, precision) else load_model(model).compute_in(precision)
-    if arrow and not isinstance(subject, Loaded):
-        raise UsageError(f"--arrow-of-time trains a model by its recipe; {model} is a baseline and has none")
     with_report = out is not None and plots.available()
     if out is not None and not with_report:
         display.notes.print(
             "note: no report.html without matplotlib; install it: pip install 'mlx-lvm[report]'"
         )
-    reads, seed = (subject.context, subject.split_seed) if isinstance(subject, Loaded) else (5, 0)
-    reads, seed = context or reads, seed if split_seed is None else split_seed
-    data, other = (
-        load_or_sample(corpus, reads, seed),
-        None if ood is None else load_or_sample(ood, reads, seed),
-    )
+    data: str | Held = corpus
     if text is not None:
         if split != "test":
             raise UsageError("--split and --text: a text is what is scored on")
-        data = scored_alone(data, extend(data, text, encoder), seed)
+        reads, seed = reading(model, context, split_seed)
+        held = in_memory(corpus, reads, seed)
+        data = Held(scored_alone(held, extend(held, text, encoder), seed))
     with display.notes.status("") as status:
-
-        def progress(line: str) -> None:
-            status.update(line)
-
-        evaluation = examine(
-            subject,
+        report = measure(
+            model,
             data,
             split,
             context=context,
             split_seed=split_seed,
             max_windows=max_windows,
-            progress=progress,
+            closer=not quick,
+            ood=ood,
+            arrow_epochs=arrow_epochs if arrow else 0,
+            precision=precision,
+            progress=lambda line: status.update(line),
         )
-        result = evaluation.result
-        if not quick:
-            result.update(study(evaluation, progress))
-        if other is not None:
-            result["ood"] = out_of_domain(evaluation, subject, other, max_windows, progress)
-        if arrow and isinstance(subject, Loaded):
-            result["arrow_of_time"] = arrow_of_time(
-                subject, data, arrow_epochs, max_windows, progress=progress
-            )
+    result = report.to_dict()
     show(display, result, every)
     show_study(display, result)
     if out is not None:
-        write_json(out / "metrics.json", result)
-        display.say(f"written: {out / 'metrics.json'}")
-        if with_report:
-            write_report(out / "report.html", result, subject)
-            display.say(f"written: {out / 'report.html'}")
+        report.save(out, shlex.join(["lvm", *sys.argv[1:]]))
+        for name in ("metrics.json", *(["report.html"] if with_report else [])):
+            display.say(f"written: {out / name}")
     display.result(result)
-
-
-def write_report(path: Path, result: dict[str, Any], subject: Any) -> None:
-    """report.html, with what the model's own files say of its origin."""
-    import json
-    import shlex
-    import sys
-
-    from mlx_lvm.core.files import write_atomic
-    from mlx_lvm.evaluation.report.html import render
-    from mlx_lvm.hub.load import Loaded
-    from mlx_lvm.training.run import read_history, versions
-
-    known: dict[str, str] = {}
-    history: list[dict[str, Any]] = []
-    if isinstance(subject, Loaded):
-        history = read_history(subject.folder) if subject.folder is not None else []
-        card = subject.card.to_dict() if subject.card is not None else {}
-        known["encoder"] = (
-            ", ".join(f"{key} {value}" for key, value in card.items() if value) or "not recorded"
-        )
-        known["model"] = (
-            f"{subject.model.config.model_type}, {subject.model.parameter_count():,} parameters, "
-            f"{subject.dtype}"
-        )
-        known["run"] = subject.folder.name if subject.folder is not None else subject.name
-        known["training"] = json.dumps(subject.train, sort_keys=True) if subject.train else "not recorded"
-    known["versions"] = ", ".join(f"{key} {value}" for key, value in versions().items())
-    known["command"] = shlex.join(["lvm", *sys.argv[1:]])
-    write_atomic(path, render(result, history, known).encode())

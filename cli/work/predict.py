@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mlx_lvm.cli.shared.common import Corpus, Json, Output, Precision
-from mlx_lvm.cli.shared.subject import Subject, load_subject
+from mlx_lvm.cli.shared.subject import Subject
 from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
 from mlx_lvm.errors import UsageError
 
@@ -118,13 +118,12 @@ def predict(
     """
     import numpy as np
 
+    from mlx_lvm.api.serving import ranker_of, serve
     from mlx_lvm.data.corpus import load_corpus
     from mlx_lvm.data.splits import split_corpus
     from mlx_lvm.ranking.decode import Inverter
-    from mlx_lvm.ranking.predict import Ranker
     from mlx_lvm.ranking.predict import predict as measure
     from mlx_lvm.ranking.query import read_query
-    from mlx_lvm.ranking.ranking import ranking_for, ranking_mean
 
     if rank not in WAYS:
         raise UsageError(f"--rank {rank}: expected one of {', '.join(WAYS)}")
@@ -135,7 +134,7 @@ def predict(
     display = Output(json)
     data = load_corpus(corpus)
     inverter = Inverter(decode, data) if decode is not None else None
-    subject = load_subject(model, data, precision)
+    subject = serve(model, data, precision)
     held = data if text is None else extend(data, text, encoder)
     chosen = _chosen(data, document) if document is not None else _only(data, held, text)
     own = None if text is None else np.arange(len(data), len(held))
@@ -148,11 +147,9 @@ def predict(
     if rank == "hybrid":
         asked = read_query(query, data, encoder) if query is not None else None
         with display.notes.status("fitting the ranking on validation documents"):
-            found, said = ranking_for(subject.ranking, subject.predictor, data, parts, subject.context)
+            ranker, said = ranker_of(subject, data, asked, approximate)
         notes += said
-        if found is not None:
-            ranker = Ranker(found, ranking_mean(data, parts, subject.context), asked, approximate)
-        elif query or approximate:
+        if ranker is None and (query or approximate):
             raise UsageError(said[0])
     context = subject.context
     if text is not None and held.lengths[chosen] < context:

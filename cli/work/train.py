@@ -13,16 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
+from mlx_lvm.api.training import Recipe, begin_from
+from mlx_lvm.api.training import recipe as new_recipe
 from mlx_lvm.cli.shared.common import Output
 from mlx_lvm.cli.shared.progress import Silent
-from mlx_lvm.cli.work.train_many import PLAN, Recipe, resume_many, train_many
+from mlx_lvm.cli.work.train_many import PLAN, resume_many, train_many
 from mlx_lvm.cli.work.train_one import resume_locked, run
 from mlx_lvm.config import Config, field_types
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
-from mlx_lvm.hub.load import load_model
-from mlx_lvm.models import VectorModel, architecture, architectures, trained
-from mlx_lvm.training.config import PRESETS, TrainConfig, preset, presets_of
+from mlx_lvm.models import architecture, architectures, trained
+from mlx_lvm.training.config import PRESETS, TrainConfig, presets_of
 from mlx_lvm.training.distributed import init
 from mlx_lvm.training.reporting import require_reporter
 from mlx_lvm.training.session import start_run
@@ -207,17 +208,6 @@ def train(
         out_.result(train_many(planned, "seeds", out, group, out_, report_to))
 
 
-def begin_from(reference: str, name: str, given: dict[str, Any]) -> tuple[VectorModel, dict[str, Any]]:
-    """(the model to begin from, its sizes with those that the command line names). Raises UsageError for
-    another architecture.
-    """
-    found = load_model(reference).model
-    if found.config.model_type != name:
-        raise UsageError(f"--from {reference}: is a {found.config.model_type}, not a {name}")
-    sizes = {key: value for key, value in found.config.to_dict().items() if key not in ("dim", "expert")}
-    return found, {**sizes, **given}
-
-
 def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | None) -> dict[str, Recipe]:
     """Every architecture's recipe with the options given that it has; `--preset seed` is one of the four
     seeds alone.
@@ -236,36 +226,12 @@ def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | 
 
 
 def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None) -> Recipe:
-    """A new run's, in layers: the defaults, the preset over them, the file over that, what is given over
-    all.
-    """
+    """A new run's: what is given over the --config file, that over the --preset, that over the defaults."""
     file_train, file_sizes, named = read_toml(config) if config is not None else ({}, {}, None)
     name = model or named
     if name is None:
         raise UsageError(f"which model? lvm train MODEL, one of {', '.join(trained())}")
-    kind = architecture(name)
-    if kind.task == "fitted":
-        raise UsageError(
-            f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, "
-            "or lvm eval lag-filter"
-        )
-    own = {field.name for field in fields(kind.config_class)} - {"dim"}
-    given_sizes = {key: value for key, value in given.items() if key in own}
-    given_train = {key: value for key, value in given.items() if key not in own}
-    sizes = {**file_sizes, **given_sizes}
-    preset_train, preset_sizes = preset(preset_name or "best", kind.config_class.from_dict(sizes))
-    plain = TrainConfig.from_dict(preset_train).to_dict()
-    # A run's own config.toml names every option; one that means nothing to the model may stand at its
-    # default.
-    unused = [
-        key for key in kind.unused_options if key in given or file_train.get(key, plain[key]) != plain[key]
-    ]
-    unknown = [key for key in given_train if key not in plain]
-    if unused or unknown:
-        flags = ", ".join(f"--{key.replace('_', '-')}" for key in sorted([*unused, *unknown]))
-        raise UsageError(f"{flags}: not an option of {name}, which has {', '.join(sorted(own))}")
-    train = {**preset_train, **file_train, **given_train}
-    return Recipe(name, {**preset_sizes, **sizes}, TrainConfig.from_dict(train))
+    return new_recipe(name, given, preset_name, file_train, file_sizes)
 
 
 def given_options(

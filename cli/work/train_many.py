@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from mlx_lvm.api.training import Recipe
 from mlx_lvm.cli.shared.common import Output
 from mlx_lvm.cli.work.compare import show
 from mlx_lvm.cli.work.train_one import resume_locked, run
@@ -26,14 +27,6 @@ from mlx_lvm.training.run import CONFIG, claim
 from mlx_lvm.training.session import start_run
 
 PLAN, SUMMARY = "plan.json", "summary.json"
-
-
-class Recipe(NamedTuple):
-    """All that a new run is made of: an architecture's name, its own options by field, training options."""
-
-    model: str
-    sizes: dict[str, Any]
-    train: TrainConfig
 
 
 def train_many(

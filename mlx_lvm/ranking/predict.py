@@ -4,6 +4,7 @@ further steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,15 +132,45 @@ def predict(
     """
     window = window_at(corpus, document, at, context)
     target, end = int(window.targets[0]), int(corpus.offsets[document + 1])
-    query = ranker.query if ranker else None
-    left_out = _left_out(query, target, context, min(target + steps, end))
+    left_out = _left_out(ranker.query if ranker else None, target, context, min(target + steps, end))
     if without is not None:
         left_out = np.union1d(left_out, without)
+    rows = range(target, target + steps)
+    truths = [row if row < end else None for row in rows]
+    ahead = look_ahead(predictor, window, corpus, left_out, truths, top, ranker, coverage)
+    return Outlook(
+        model=predictor.name,
+        corpus=corpus.name,
+        document=corpus.names[document],
+        at=target - int(corpus.offsets[document]),
+        rank="hybrid" if ranker else "prediction",
+        ranked_by=ranker.weights.used if ranker else ["prediction"],
+        query=ranker.query.text if ranker and ranker.query else None,
+        context=[label(corpus, row) for row in range(target - context, target)],
+        candidates=len(corpus) - len(left_out),
+        steps=ahead,
+    )
+
+
+def look_ahead(
+    predictor: Predictor,
+    window: Windows,
+    corpus: Corpus,
+    left_out: np.ndarray,
+    truths: Sequence[int | None],
+    top: int,
+    ranker: Ranker | None = None,
+    coverage: float = 0.9,
+) -> list[Step]:
+    """A step for each of `truths`, the row of the corpus that it comes to, None where nobody knows.
+
+    window: the one window to go on from, which may be of another corpus. left_out: rows that are no candidates.
+    """
+    query = ranker.query if ranker else None
     scorer = CandidateScorer(corpus, left_out, exact=not (ranker and ranker.approximate))
-    raws, queries = roll_fused(predictor, window, steps, ranker)
+    raws, queries = roll_fused(predictor, window, len(truths), ranker)
     out = []
-    for step in range(steps):
-        true = target + step if target + step < end else None
+    for step, true in enumerate(truths):
         scores, alone = scorer.scores(mx.stack([normalize(queries[step]), normalize(raws[step])]))
         ranked, expected = scorer.rank(queries[step], raws[step], scores, true, top), None
         if ranker is not None and step == 0:
@@ -151,18 +182,7 @@ def predict(
             surprise = ranker.ranking.fusion(query is not None).surprise(coverage)
             ranked = scorer.calibrate(ranked, queries[0], scores, surprise, coverage)
         out.append(Step(step + 1, ranked, np.array(normalize(raws[step])).tolist(), expected))
-    return Outlook(
-        model=predictor.name,
-        corpus=corpus.name,
-        document=corpus.names[document],
-        at=target - int(corpus.offsets[document]),
-        rank="hybrid" if ranker else "prediction",
-        ranked_by=ranker.weights.used if ranker else ["prediction"],
-        query=query.text if query else None,
-        context=[label(corpus, row) for row in range(target - context, target)],
-        candidates=scorer.size,
-        steps=out,
-    )
+    return out
 
 
 def _left_out(query: Query | None, target: int, context: int, end: int) -> np.ndarray:

@@ -29,7 +29,7 @@ from mlx_lvm.training.tasks.base import Task
 REPORT_EVERY = 16  # steps
 
 OnStep = Callable[[Progress], None]
-OnEpoch = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[dict[str, Any]], object]
 
 
 class Trainer:

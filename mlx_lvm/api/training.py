@@ -1,0 +1,152 @@
+"""Training from Python: the recipe of a new run in layers, as the command line lays them, and the run
+itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlx_lvm.api.corpus import Corpus
+from mlx_lvm.api.model import Model, load
+from mlx_lvm.config import Config
+from mlx_lvm.errors import UsageError, nearest
+from mlx_lvm.hub.load import load_model
+from mlx_lvm.models import VectorModel, architecture
+from mlx_lvm.training import run as runs
+from mlx_lvm.training.config import TrainConfig, preset
+from mlx_lvm.training.run import Lock
+from mlx_lvm.training.session import start_run
+from mlx_lvm.training.store import RunCheckpoints
+
+
+class Recipe(NamedTuple):
+    """All that a new run is made of: an architecture's name, its own options by field, training options."""
+
+    model: str
+    sizes: dict[str, Any]
+    train: TrainConfig
+
+
+def recipe(
+    name: str,
+    given: Mapping[str, Any],
+    preset_name: str | None = None,
+    file_train: Mapping[str, Any] | None = None,
+    file_sizes: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """A new run's, in layers: the defaults, the preset over them, a file over that, what is given over all.
+
+    Raises UsageError for an unknown architecture or preset, for one that is fitted, and for an option that it
+    does not have.
+    """
+    kind = architecture(name)
+    if kind.task == "fitted":
+        raise UsageError(
+            f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, "
+            "or lvm eval lag-filter"
+        )
+    file_train, file_sizes = dict(file_train or {}), dict(file_sizes or {})
+    own = _names(kind.config_class) - {"dim"}
+    given_sizes = {key: value for key, value in given.items() if key in own}
+    given_train = {key: value for key, value in given.items() if key not in own}
+    sizes = {**file_sizes, **given_sizes}
+    preset_train, preset_sizes = preset(preset_name or "best", kind.config_class.from_dict(sizes))
+    plain = TrainConfig.from_dict(preset_train).to_dict()
+    # A run's own config.toml names every option; one that means nothing here may stand at its default.
+    unused = [
+        key for key in kind.unused_options if key in given or file_train.get(key, plain[key]) != plain[key]
+    ]
+    unknown = [key for key in given_train if key not in plain]
+    if unused or unknown:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in sorted([*unused, *unknown]))
+        raise UsageError(f"{flags}: not an option of {name}, which has {', '.join(sorted(own))}")
+    train = {**preset_train, **file_train, **given_train}
+    return Recipe(name, {**preset_sizes, **sizes}, TrainConfig.from_dict(train))
+
+
+def begin_from(reference: str, name: str, given: dict[str, Any]) -> tuple[VectorModel, dict[str, Any]]:
+    """(the model to begin from, its sizes with those that are given). Raises UsageError for another
+    architecture.
+    """
+    found = load_model(reference).model
+    if found.config.model_type != name:
+        raise UsageError(f"--from {reference}: is a {found.config.model_type}, not a {name}")
+    sizes = {key: value for key, value in found.config.to_dict().items() if key not in ("dim", "expert")}
+    return found, {**sizes, **given}
+
+
+def train(
+    architecture: str,
+    corpus: Corpus | str | Path = "sotu",
+    *,
+    out: str | Path | None = None,
+    preset: str | None = None,
+    start_from: str | Path = "",
+    progress: Callable[[dict[str, Any]], object] | None = None,
+    **options: Any,
+) -> Model:
+    """Train a model on the training documents of a corpus; its best checkpoint by validation documents.
+
+    architecture: `emn`, `ramn`, `amn`, `gru`, `lstm`, `transformer`
+    corpus:     a Corpus, or the name or path of one
+    out:        the run folder, which `load` takes; runs/<architecture>-<corpus>-<n> by default
+    preset:     "best", the default, or "seed" where the architecture has it
+    start_from: a model of the architecture to begin with, by any name that `load` takes
+    progress:   called after each epoch with its figures, a dict; `print` will do
+    options:    those of `lvm train --help`, by their names with underscores: seed=1, epochs=5, lr=1e-3
+
+    Vectors on the device stay as the corpus stores them; a corpus of `from_arrays` or `embed` is kept in the
+    run folder. Test documents are not looked at: `evaluate` does that. Raises UsageError for an option that
+    is unknown or out of range, InvalidFile where no document is long enough, IOFailed where `out` holds a
+    run, NonFiniteError where a loss becomes NaN.
+
+    >>> model = train("emn", "sotu", seed=1, progress=print)
+    """
+    known = _known(architecture)
+    unknown = sorted(set(options) - known)
+    if unknown:
+        remedy = nearest(unknown[0], sorted(known))
+        raise UsageError(f"{unknown[0]}: not an option of {architecture}.{remedy}")
+    given = {key: value for key, value in options.items() if value is not None}
+    folder = Path(out) if out is not None else None
+    chosen = recipe(architecture, {**given, "start_from": str(start_from)}, preset)
+    start, sizes = None, chosen.sizes
+    if chosen.train.start_from:
+        start, sizes = begin_from(
+            chosen.train.start_from, architecture, {key: sizes[key] for key in sizes if key in given}
+        )
+    reference, folder = _reference(architecture, corpus, folder)
+    trainer = start_run(architecture, sizes, chosen.train.replace(corpus=reference), folder, start=start)
+    assert isinstance(trainer.checkpoints, RunCheckpoints)  # of a process alone
+    with Lock(trainer.checkpoints.run):
+        trainer.prepare()
+        trainer.train(on_epoch=progress or (lambda record: None))
+    return load(trainer.checkpoints.run)
+
+
+def _reference(
+    architecture: str, corpus: Corpus | str | Path, folder: Path | None
+) -> tuple[str, Path | None]:
+    """(what the run calls its corpus, its folder): a corpus of no file of its own is kept in the run's
+    folder.
+    """
+    if not isinstance(corpus, Corpus):
+        return str(corpus), folder
+    if corpus.temporary is None:
+        return str(corpus.held.path), folder
+    folder = folder or runs.claim(architecture, corpus.name)
+    kept = folder / f"{corpus.name}.safetensors"
+    if not (folder / runs.CONFIG).exists():  # else it is the corpus of another run, which stays as it is
+        corpus.save(kept, overwrite=True)
+    return str(kept), folder
+
+
+def _known(name: str) -> set[str]:
+    return _names(TrainConfig) | _names(architecture(name).config_class) - {"dim", "corpus", "start_from"}
+
+
+def _names(config: type[Config]) -> set[str]:
+    return {field.name for field in fields(config)}
