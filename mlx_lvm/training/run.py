@@ -27,7 +27,7 @@ from mlx_lvm.models import ModelConfig, as_dict
 from mlx_lvm.training.config import TrainConfig
 
 CONFIG = "config.json"
-TRAINING = 2  # raised when the same options and the same seed would no longer train the same weights
+TRAINING = 3  # raised when the same options and the same seed would no longer train the same weights
 
 
 def default_folder(model: str, corpus: str, root: Path = Path("runs")) -> Path:

@@ -76,10 +76,10 @@ def by_hand(
     every = np.concatenate([mixtures_by_hand(p - mean) for p in parts]) @ basis.T
     novelty = (every[:, 11] ** 2 / (y @ basis.T).var(axis=0)).mean(axis=1)
     trust = 1 / (1 + (novelty / (1.3 * np.quantile(novelty, 0.999))) ** 8)[:, None]
-    sizes = np.array([(every[:, k] ** 2).sum(axis=0).mean() for k in MAPPED])
-    scale = np.repeat(np.sqrt(sizes[0] / sizes), width)
     kept = np.concatenate([np.arange(5, len(p)) + ahead < len(p) for p in parts])
     f, trust = every[kept], trust[kept]
+    sizes = np.array([(f[:, k] ** 2).sum(axis=0).mean() for k in MAPPED])
+    scale = np.repeat(np.sqrt(sizes[0] / sizes), width)
     y = (np.concatenate([p[5 + ahead :] for p in parts]) - mean) @ basis.T
     filters, shifted = np.zeros((12, len(mean))), np.zeros((12, len(mean)))
     every = two_fits(f, y, 0.0, (np.zeros(12), np.zeros(12)))

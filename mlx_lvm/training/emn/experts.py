@@ -13,21 +13,25 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models.emn import MAPPED, EMNConfig, Expert
 from mlx_lvm.training.emn.reading import BLOCK, Reading, take_batch
-from mlx_lvm.training.ramn.anchor import band_gram, folded, map_sums, principal_directions
-from mlx_lvm.training.ramn.folds import choose_towards_one, folds_of, solve_bands
+from mlx_lvm.training.ramn.anchor import fit_linear, folds_apart, principal_directions
+from mlx_lvm.training.ramn.documents import centred_rows
 
 
 @dataclass(frozen=True)
-class FittedExpert:
-    """basis [dim, dim], filter [12, dim] and map [dim, 3 * width] of all documents; fold_maps: of all but one fold each; folds: the
-    documents of each. penalty and towards_one: what the folds chose.
-    """
+class LinearExpert:
+    """basis [dim, dim], filter [12, dim], map [dim, 3 * width]."""
 
     basis: np.ndarray
     filter: np.ndarray
     map: np.ndarray
-    fold_maps: list[np.ndarray]
-    folds: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class FittedExpert:
+    """whole: of all documents; apart: (documents, expert of all others) of each fold. penalty, towards_one: what the folds chose."""
+
+    whole: LinearExpert
+    apart: list[tuple[np.ndarray, LinearExpert]]
     penalty: float
     towards_one: float
 
@@ -35,26 +39,19 @@ class FittedExpert:
 def fit_expert(read: Reading, documents: np.ndarray, config: EMNConfig) -> FittedExpert:
     """Least squares on every target of the documents, which are those that were read."""
     corpus, context, mean = read.parts.corpus, read.parts.context, np.array(read.mean)
-    _, basis = principal_directions(read.parts, mean)
-    folds = folded(corpus, documents, context, mean, basis)
-    by_fold = np.stack([band_gram(*fold) for fold in folds])
-    sizes = np.array([by_fold[:, :, k, k].sum() for k in range(1, by_fold.shape[2])])
-    towards_one = choose_towards_one(by_fold)
-    filters = solve_bands(by_fold.sum(axis=0), towards_one)
-    sums = map_sums(folds, filters, config.width, sizes)
-    penalty, maps = sums.choose()
-    long_enough = documents[corpus.lengths[documents] > context]
-    return FittedExpert(
-        basis, filters, sums.layout(sums.solve(penalty)), [sums.layout(one) for one in maps], folds_of(long_enough), penalty,
-        towards_one,
-    )  # fmt: skip
+    basis = principal_directions(read.parts, mean)[1]
+    folds = folds_apart(corpus, documents[corpus.lengths[documents] > context], context, mean)
+    rotated = centred_rows(read.parts, mean, mx.array(basis))
+    own = fit_linear((read.parts, rotated), folds, mean, config.width)
+    apart = [(fold.documents, LinearExpert(*one)) for fold, one in zip(folds, own.apart, strict=True)]
+    return FittedExpert(LinearExpert(basis, own.filter, own.map), apart, own.penalty, own.towards_one)
 
 
-def expert_module(fitted: FittedExpert, config: EMNConfig, mapping: np.ndarray | None = None) -> Expert:
-    """The expert as a layer, with another map where one is given."""
+def expert_module(fitted: LinearExpert, config: EMNConfig) -> Expert:
+    """The expert as a layer."""
     out = Expert(config)
     out.basis.weight, out.filter = mx.array(fitted.basis), mx.array(fitted.filter)
-    out.map.weight = mx.array(fitted.map if mapping is None else mapping)
+    out.map.weight = mx.array(fitted.map)
     assert out.map.weight.shape == (config.dim, len(MAPPED) * config.width)
     return out
 
@@ -64,8 +61,8 @@ def with_expert(read: Reading, fitted: FittedExpert, config: EMNConfig) -> Readi
     parts = read.parts
     out = np.zeros(read.centred.shape, np.float32)
     document = parts.corpus.document_of(parts.rows[parts.starts])
-    for held_out, mapping in zip(fitted.folds, fitted.fold_maps, strict=True):
-        expert = expert_module(fitted, config, mapping)
+    for held_out, found_without in fitted.apart:
+        expert = expert_module(found_without, config)
         index = np.flatnonzero(np.isin(document, held_out))
         for begin in range(0, len(index), BLOCK):
             table = parts.table(parts.targets[index[begin : begin + BLOCK]])

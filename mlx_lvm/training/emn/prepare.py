@@ -44,7 +44,11 @@ def prepare(corpus: Corpus, split: Split, context: int, config: EMNConfig) -> Pr
     fitted = fit_expert(train, split.train, chosen)
     informed = with_expert(train, fitted, chosen)
     found = Prepared(
-        chosen, statistics_of(informed, rank), fitted, informed, applied(val, expert_module(fitted, chosen))
+        chosen,
+        statistics_of(informed, rank),
+        fitted,
+        informed,
+        applied(val, expert_module(fitted.whole, chosen)),
     )
     return found if config.expert == "yes" or better(plain, found) else plain
 
@@ -105,7 +109,7 @@ def model_of(prepared: Prepared, network: EMN | None = None) -> EMN:
         model.load_weights(list({**model.weights(), **{name: own[name] for name in shared}}.items()))
     hold(model, prepared.statistics)
     if prepared.expert is not None:
-        model.expert = expert_module(prepared.expert, prepared.config)
+        model.expert = expert_module(prepared.expert.whole, prepared.config)
     return model
 
 

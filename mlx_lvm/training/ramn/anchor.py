@@ -32,7 +32,14 @@ from mlx_lvm.training.ramn.documents import (
     take_segments,
     take_targets,
 )
-from mlx_lvm.training.ramn.folds import MapSums, choose_towards_one, folds_of, solve_bands
+from mlx_lvm.training.ramn.folds import (
+    MapSums,
+    bands,
+    choose_penalty,
+    choose_towards_one,
+    folds_of,
+    solve_bands,
+)
 
 FLOOR = 1e-3  # smallest variance of a direction, beside the mean one
 FAMILIAR, MARGIN, SLOPE = (
@@ -83,40 +90,101 @@ def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, config: RAMN
     parts = segments(corpus, documents, context)
     mean = target_mean(corpus, documents, context)
     variance, basis = principal_directions(parts, mean)
+    long_enough = documents[corpus.lengths[documents] > context]
     rotated = centred_rows(parts, mean, mx.array(basis))
-    folds = folded(corpus, documents, context, mean, basis)
-    first = np.stack([band_gram(*fold) for fold in folds])
-    sizes = np.array([first[:, :, k, k].sum() for k in range(1, MIXTURES + 1)]) / (parts.windows * len(mean))
-    horizons = []
+    folds = folds_apart(corpus, long_enough, context, mean)
+    horizons: list[Horizon] = []
     for ahead in range(config.horizons):
-        by_fold = np.stack([band_gram(*fold, ahead) for fold in folds]) if ahead else first
-        gram, towards_one = by_fold.sum(axis=0), choose_towards_one(by_fold)
-        filters = solve_bands(gram, towards_one)
-        sums = map_sums(folds, filters, config.width, sizes, ahead)
-        penalty, _ = sums.choose()
+        own = fit_linear((parts, rotated), folds, mean, config.width, ahead)
+        if not ahead:
+            sizes = own.sizes / (parts.windows * len(mean))
         fitted = Horizon(
-            filters, solve_bands(gram, towards_one, sums_to_one=True), sums.layout(sums.solve(penalty)),
-            towards_one, penalty,
+            own.filter, solve_bands(own.gram, len(mean), own.towards_one, sums_to_one=True), own.map, own.towards_one, own.penalty
         )  # fmt: skip
         if config.queries:
             asked = band_gram(parts, rotated, ahead, asked=True)
             fitted = replace(
                 fitted,
-                query_filter=solve_bands(asked, towards_one),
-                query_shift_filter=solve_bands(asked, towards_one, sums_to_one=True),
+                query_filter=solve_bands(asked, len(mean), own.towards_one),
+                query_shift_filter=solve_bands(asked, len(mean), own.towards_one, sums_to_one=True),
             )
         horizons.append(fitted)
     limit = MARGIN * float(np.quantile(novelties(parts, rotated, novelty_weights(variance)), FAMILIAR))
     return Anchor(mean, basis, variance, sizes, limit, horizons)
 
 
-def folded(
-    corpus: Corpus, documents: np.ndarray, context: int, mean: np.ndarray, basis: np.ndarray
-) -> list[tuple[Segments, mx.array]]:
-    """Segments of each fold of the documents that are long enough, and their chunks less the mean in the basis."""
-    long_enough = documents[corpus.lengths[documents] > context]
-    parts = [segments(corpus, fold, context) for fold in folds_of(long_enough)]
-    return [(part, centred_rows(part, mean, mx.array(basis))) for part in parts]
+Rotated = tuple[Segments, mx.array]  # documents, and their chunks less the mean in a basis
+
+
+@dataclass(frozen=True)
+class Fold:
+    """held and others: a part of the documents and the rest; basis [dim, dim]: principal directions of the others' targets."""
+
+    held: Segments
+    others: Segments
+    documents: np.ndarray
+    basis: np.ndarray
+
+    def rotated(self, mean: np.ndarray) -> tuple[Rotated, Rotated]:
+        """(the others, what is held out), both in the others' directions."""
+        basis = mx.array(self.basis)
+        return (
+            (self.others, centred_rows(self.others, mean, basis)),
+            (self.held, centred_rows(self.held, mean, basis)),
+        )
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """filter [mixtures, dim] and map [dim, 3 * width] of all documents, the Gram matrices of each band that the filter is of,
+    sizes [mixtures]: squared lengths of the mixtures; towards_one, penalty: what the folds chose; apart: (basis, filter, map) that
+    the documents outside each fold give.
+    """
+
+    filter: np.ndarray
+    map: np.ndarray
+    gram: np.ndarray
+    sizes: np.ndarray
+    towards_one: float
+    penalty: float
+    apart: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def folds_apart(corpus: Corpus, documents: np.ndarray, context: int, mean: np.ndarray) -> list[Fold]:
+    """Of documents that are all long enough for a window; a single one has no fold."""
+    if len(documents) < 2:
+        return []
+    out = []
+    for held in folds_of(documents):
+        others = segments(corpus, np.setdiff1d(documents, held), context)
+        basis = principal_directions(others, mean)[1]
+        out.append(Fold(segments(corpus, held, context), others, held, basis))
+    return out
+
+
+def fit_linear(whole: Rotated, folds: list[Fold], mean: np.ndarray, width: int, ahead: int = 0) -> LinearFit:
+    """Band filters and a map of what they leave over of the targets `ahead` chunks on, penalties by the folds."""
+    grams = [tuple(band_gram(*one, ahead) for one in fold.rotated(mean)) for fold in folds]
+    towards_one = choose_towards_one([(others, held) for others, held in grams], len(mean))
+    pairs, filters = [], []
+    for fold, (others, _) in zip(folds, grams, strict=True):
+        filters.append(solve_bands(others, len(mean), towards_one))
+        sizes = _sizes(others)
+        a, b = (map_sums(*one, filters[-1], width, sizes, ahead) for one in fold.rotated(mean))
+        pairs.append((a, b))
+    penalty, maps = choose_penalty(pairs)
+    gram = band_gram(*whole, ahead)
+    filter_, sizes = solve_bands(gram, len(mean), towards_one), _sizes(gram)
+    sums = map_sums(*whole, filter_, width, sizes, ahead)
+    apart = [
+        (fold.basis, own, pair[0].layout(mapping))
+        for fold, own, pair, mapping in zip(folds, filters, pairs, maps, strict=True)
+    ]
+    return LinearFit(filter_, sums.layout(sums.solve(penalty)), gram, sizes, towards_one, penalty, apart)
+
+
+def _sizes(gram: np.ndarray) -> np.ndarray:
+    return np.array([gram[:, k, k].sum() for k in range(1, MIXTURES + 1)])
 
 
 def novelty_weights(variance: np.ndarray) -> np.ndarray:
@@ -142,13 +210,13 @@ def _targets(parts: Segments, centred: mx.array, index: np.ndarray) -> tuple[np.
 
 
 def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: bool = False) -> np.ndarray:
-    """Sums over the targets `ahead` chunks on of <f_a, f_b> for every direction, [dim, 13, 13] float64; f_0 is the target.
+    """Sums over the targets `ahead` chunks on of <f_a, f_b> in every band of directions, [bands, 13, 13] float64; f_0 is the target.
 
     asked: f_13 is a query, and only targets count that have one which they are not themselves.
     """
-    kernels, dim, draws = causal_kernels(), rotated.shape[1], np.random.default_rng(0)
+    kernels, draws, own = causal_kernels(), np.random.default_rng(0), bands(rotated.shape[1])
     size = MIXTURES + 1 + asked
-    out = np.zeros((dim, size, size))
+    out = np.zeros((len(own), size, size))
     for index in parts.blocks(8):
         table = mx.array(parts.table(parts.targets[index]))
         truth, valid = take_targets(rotated, table, ahead)
@@ -157,41 +225,33 @@ def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: bool = 
             drawn = mx.array(draws.random(valid.shape, dtype=np.float32))
             query, place = take_queries(rotated, table, drawn)
             valid, features = valid & (place > 0) & (place != ahead), [*features, query[:, :, None]]
-        kept = (
-            (mx.concatenate(features, axis=2) * valid[..., None, None])
-            .reshape(-1, size, dim)
-            .transpose(2, 1, 0)
-        )
-        out += np.array(kept @ kept.swapaxes(1, 2))
+        kept = (mx.concatenate(features, axis=2) * valid[..., None, None]).flatten(0, 1).swapaxes(0, 1)
+        rows = [kept[:, :, band].reshape(size, -1) for band in own]
+        out += np.array(mx.stack([row @ row.T for row in rows]))
     return out
 
 
 def map_sums(
-    folds: list[tuple[Segments, mx.array]], filters: np.ndarray, width: int, sizes: np.ndarray, ahead: int = 0
+    parts: Segments, rotated: mx.array, filters: np.ndarray, width: int, sizes: np.ndarray, ahead: int = 0
 ) -> MapSums:
-    """What a ridge map of what the filters leave over of the targets `ahead` chunks on is fitted from, for each fold.
+    """What a ridge map of what the filters leave over of the targets `ahead` chunks on is fitted from.
 
-    folds: the segments of each and their chunks in the basis. sizes [mixtures]: mean variance of a direction of each mixture.
+    sizes [mixtures]: squared lengths of the mixtures, in any unit.
     """
     kernels, device_filter = causal_kernels(), mx.array(filters)
     scale = np.repeat(np.sqrt(sizes[MAPPED[0]] / np.maximum(sizes[list(MAPPED)], 1e-300)), width)
-    dim = filters.shape[1]
-    gram, cross = np.zeros((len(folds), len(scale), len(scale))), np.zeros((len(folds), len(scale), dim))
-    squares = np.zeros(len(folds))
-    for fold, (parts, rotated) in enumerate(folds):
-        for index in parts.blocks(8):
-            table = mx.array(parts.table(parts.targets[index]))
-            truth, valid = take_targets(rotated, table, ahead)
-            mixtures = mixtures_of(take_segments(rotated, table), kernels)
-            features = mx.concatenate([mixtures[:, :, k, :width] for k in MAPPED], axis=-1) * valid[..., None]
-            left = (truth - (device_filter * mixtures).sum(axis=2)) * valid[..., None]
-            x, y = (
-                features.reshape(-1, len(scale)) * mx.array(scale.astype(np.float32)),
-                left.reshape(-1, dim),
-            )
-            gram[fold] += np.array(x.T @ x)
-            cross[fold] += np.array(x.T @ y)
-            squares[fold] += float(mx.square(y).sum())
+    dim, on_device = filters.shape[1], mx.array(scale.astype(np.float32))
+    gram, cross, squares = np.zeros((len(scale), len(scale))), np.zeros((len(scale), dim)), 0.0
+    for index in parts.blocks(8):
+        table = mx.array(parts.table(parts.targets[index]))
+        truth, valid = take_targets(rotated, table, ahead)
+        mixtures = mixtures_of(take_segments(rotated, table), kernels)
+        features = mx.concatenate([mixtures[:, :, k, :width] for k in MAPPED], axis=-1) * valid[..., None]
+        left = (truth - (device_filter * mixtures).sum(axis=2)) * valid[..., None]
+        x, y = features.reshape(-1, len(scale)) * on_device, left.reshape(-1, dim)
+        gram += np.array(x.T @ x)
+        cross += np.array(x.T @ y)
+        squares += float(mx.square(y).sum())
     return MapSums(gram, cross, squares, scale)
 
 

@@ -1,11 +1,13 @@
 """Penalties of a closed form, chosen by folds of the training documents: no constant of one corpus, no unit of length.
 
-Every sum that a fit needs is kept for each fold, so that leaving one out is a subtraction, and the error on it a product of what
-is there: no second pass. A penalty is a share of the mean square of what it holds down, so that it scales with the vectors.
+A fold is judged by what the other documents alone say, their principal directions among it: directions that had seen the fold too
+would hold its targets in the first of them, and every fit would look better than it is. A penalty is a share of the mean square of
+what it holds down, so that it scales with the vectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,7 +15,15 @@ import numpy as np
 
 FOLDS = 4
 RIDGE = 1e-3  # share of a filter's own mean square: its mixtures are nearly collinear
-TOWARDS_ONE = (0.01, 0.1, 1.0, 10.0, 100.0)  # shares that hold a band's filter to the one of all directions
+TOWARDS_ONE = (
+    0.01,
+    0.1,
+    1.0,
+    3.0,
+    10.0,
+    30.0,
+    100.0,
+)  # shares that hold a band's filter to the one of all directions
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the map; where none of them beats no map, there is none
 
 
@@ -31,17 +41,15 @@ def bands(dim: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def solve_bands(gram: np.ndarray, towards_one: float, sums_to_one: bool = False) -> np.ndarray:
+def solve_bands(gram: np.ndarray, dim: int, towards_one: float, sums_to_one: bool = False) -> np.ndarray:
     """[mixtures, dim] float32: in every band of directions the scalars that fit them best together.
 
-    gram [dim, 1 + mixtures, 1 + mixtures]: sums of products of the target and the mixtures. `towards_one` holds every band's
+    gram [bands, 1 + mixtures, 1 + mixtures]: sums of products of the target and the mixtures. `towards_one` holds every band's
     filter to the filter of all directions. `sums_to_one`: of those whose scalars sum to 1.
     """
     one = _solve(gram.sum(axis=0), 0.0, np.zeros(gram.shape[1] - 1), sums_to_one)
-    out = np.empty((gram.shape[1] - 1, len(gram)), np.float32)
-    for band in bands(len(gram)):
-        out[:, band] = _solve(gram[band].sum(axis=0), towards_one, one, sums_to_one)[:, None]
-    return out
+    found = np.stack([_solve(own, towards_one, one, sums_to_one) for own in gram], axis=1)
+    return np.repeat(found, [band.stop - band.start for band in bands(dim)], axis=1).astype(np.float32)
 
 
 def _solve(total: np.ndarray, towards: float, prior: np.ndarray, sums_to_one: bool) -> np.ndarray:
@@ -55,64 +63,63 @@ def _solve(total: np.ndarray, towards: float, prior: np.ndarray, sums_to_one: bo
 
 
 def filter_error(gram: np.ndarray, filters: np.ndarray) -> float:
-    """Summed squared error of filters [mixtures, dim] on the windows of a Gram [dim, 1 + mixtures, 1 + mixtures]."""
-    w = filters.T.astype(np.float64)
+    """Summed squared error of filters [mixtures, dim], alike in each band, on the windows of a Gram [bands, ...]."""
+    w = filters[:, [band.start for band in bands(filters.shape[1])]].T.astype(np.float64)
     explained = (w * gram[:, 1:, 0]).sum()
     return float(gram[:, 0, 0].sum() - 2 * explained + (w * (gram[:, 1:, 1:] @ w[:, :, None])[..., 0]).sum())
 
 
-def choose_towards_one(by_fold: np.ndarray) -> float:
-    """How far bands are held to one filter [folds, dim, ...]: the share with the least error on the folds left out."""
-    total = by_fold.sum(axis=0)
-    if len(by_fold) == 1:
+def choose_towards_one(pairs: Sequence[tuple[np.ndarray, np.ndarray]], dim: int) -> float:
+    """How far bands are held to one filter: the share with the least error on what was left out.
+
+    pairs: Gram matrices [bands, 1 + mixtures, 1 + mixtures] of the other documents, and of each fold; none for a single document.
+    """
+    if not pairs:
         return TOWARDS_ONE[-1]
-
-    def error(share: float) -> float:
-        return sum(filter_error(held, solve_bands(total - held, share)) for held in by_fold)
-
-    return min(TOWARDS_ONE, key=error)
+    return min(
+        TOWARDS_ONE,
+        key=lambda share: sum(filter_error(own, solve_bands(gram, dim, share)) for gram, own in pairs),
+    )
 
 
 @dataclass(frozen=True)
 class MapSums:
-    """Of each fold: gram [folds, n, n] of the inputs, cross [folds, n, dim] with what they are to explain, left [folds]: its
-    squared length. scale [n] has been multiplied into the inputs.
+    """Of some documents: gram [n, n] of the inputs, cross [n, dim] with what they are to explain, left: its squared length.
+    scale [n] has been multiplied into the inputs.
     """
 
     gram: np.ndarray
     cross: np.ndarray
-    left: np.ndarray
+    left: float
     scale: np.ndarray
 
-    def solve(self, penalty: float, without: int | None = None) -> np.ndarray:
-        """Ridge map [n, dim] of the scaled inputs, of all folds or of all but one; a penalty of infinity gives none."""
+    def solve(self, penalty: float) -> np.ndarray:
+        """Ridge map [n, dim] of the scaled inputs; a penalty of infinity gives none."""
         if not np.isfinite(penalty):
-            return np.zeros(self.cross.shape[1:])
-        kept = [k for k in range(len(self.gram)) if k != without]
-        gram, cross = self.gram[kept].sum(axis=0), self.cross[kept].sum(axis=0)
-        whole = self.gram.sum(axis=0)
-        return np.linalg.solve(
-            gram + penalty * max(np.trace(whole), 1e-300) / len(whole) * np.eye(len(whole)), cross
-        )
+            return np.zeros(self.cross.shape)
+        share = penalty * max(np.trace(self.gram), 1e-300) / len(self.gram)
+        return np.linalg.solve(self.gram + share * np.eye(len(self.gram)), self.cross)
 
-    def error(self, fold: int, mapping: np.ndarray) -> float:
-        explained = 2 * (mapping * self.cross[fold]).sum() - (mapping * (self.gram[fold] @ mapping)).sum()
-        return float(self.left[fold] - explained)
-
-    def choose(self) -> tuple[float, list[np.ndarray]]:
-        """(penalty with the least error on the folds left out, the maps [n, dim] fitted without each fold)."""
-        if len(self.gram) == 1:
-            return np.inf, [self.solve(np.inf)]
-        tried: dict[float, list[np.ndarray]] = {
-            penalty: [self.solve(penalty, fold) for fold in range(len(self.gram))]
-            for penalty in (*PENALTIES, np.inf)
-        }
-        errors = {
-            p: sum(self.error(k, mapping) for k, mapping in enumerate(maps)) for p, maps in tried.items()
-        }
-        best = min(errors, key=lambda penalty: errors[penalty])
-        return best, tried[best]
+    def error(self, mapping: np.ndarray) -> float:
+        """Squared error of a map of the scaled inputs."""
+        explained = 2 * (mapping * self.cross).sum() - (mapping * (self.gram @ mapping)).sum()
+        return float(self.left - explained)
 
     def layout(self, mapping: np.ndarray) -> np.ndarray:
         """A map of the scaled inputs as a layer of the inputs themselves, float32 [dim, n]."""
         return np.ascontiguousarray((mapping * self.scale[:, None]).T).astype(np.float32)
+
+
+def choose_penalty(pairs: Sequence[tuple[MapSums, MapSums]]) -> tuple[float, list[np.ndarray]]:
+    """(penalty with the least error on what was left out, the maps [n, dim] that the others give): the smallest error of
+    PENALTIES, or infinity where none beats no map.
+
+    pairs: sums of the other documents, and of each fold; none for a single document.
+    """
+    tried = {penalty: [other.solve(penalty) for other, _ in pairs] for penalty in (*PENALTIES, np.inf)}
+    errors = {
+        penalty: sum(own.error(found) for (_, own), found in zip(pairs, maps, strict=True))
+        for penalty, maps in tried.items()
+    }
+    best = min(reversed(list(errors)), key=lambda penalty: errors[penalty])
+    return best, tried[best]
