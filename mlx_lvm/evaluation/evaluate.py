@@ -222,7 +222,7 @@ def subject_of(
             f"{name} was trained on {where}, not on {corpus.name} as it is here; the baselines are fitted on "
             f"the training documents of {corpus.name} itself."
         )
-    elif not subject.corpus_sha256:
+    elif not subject.corpus_sha256 and "trained_on" not in subject.imported:
         notes.append(
             f"{name} does not say which corpus it was trained on; that it never saw these documents is not "
             "checked."

@@ -103,10 +103,19 @@ def for_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
     documents = split_corpus(corpus, loaded.split_seed).train
     note = (
         f"{loaded.name} serves any encoder: of {corpus.name} it was given the statistics of {len(documents)} training documents. "
-        "Its card says which corpora its network was trained on."
+        + trained_on(loaded)
     )
     model = bind(loaded.model, corpus, documents, loaded.context)
     return replace(loaded, model=model, card=corpus.card, notes=[*loaded.notes, note])
+
+
+def trained_on(loaded: Loaded) -> str:
+    """A sentence on what the network of a model for every encoder learned from."""
+    known = loaded.imported.get("trained_on") or {}
+    names = ", ".join(f"{name} ({about['documents']} documents)" for name, about in known.items())
+    return (
+        f"Its network was trained on {names}." if names else "Its file does not say what it was trained on."
+    )
 
 
 def locate(reference: str | Path) -> Path:

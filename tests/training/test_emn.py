@@ -25,6 +25,7 @@ from mlx_lvm.training.emn.prepare import directions, document_of, figures_of, mo
 from mlx_lvm.training.emn.reading import reading, take_batch
 from mlx_lvm.training.emn.statistics import RIDGE, bind, covariance_power, statistics_of, universal
 from mlx_lvm.training.emn.universal import Recipe, train_network
+from mlx_lvm.training.ramn.anchor import band_gram, folds_apart
 from mlx_lvm.training.session import start_run
 
 SIZES = {"hidden_dim": 12, "rank": 8}
@@ -116,19 +117,37 @@ def test_every_target_has_the_expert_that_did_not_see_its_document(small: Corpus
     config = EMNConfig(dim=small.dim, expert="yes", **SIZES)
     fitted = fit_expert(read, documents, config)
     informed = with_expert(read, fitted, config)
-    assert sorted(np.concatenate(fitted.folds).tolist()) == sorted(documents.tolist())
+    assert sorted(np.concatenate([held for held, _ in fitted.apart]).tolist()) == sorted(documents.tolist())
     document = small.document_of(read.parts.rows)
     seen = 0
     for index in read.parts.blocks(4):
         table = read.parts.table(read.parts.targets[index])
         batch = take_batch(informed.arrays, mx.array(table))
-        for fold, mapping in zip(fitted.folds, fitted.fold_maps, strict=True):
-            own = np.isin(document[table[:, 0]], fold)
-            expected = np.array(expert_module(fitted, config, mapping)(batch.read))
+        for held, without in fitted.apart:
+            own = np.isin(document[table[:, 0]], held)
+            expected = np.array(expert_module(without, config)(batch.read))
             valid = np.array(batch.valid) & own[:, None]
             np.testing.assert_allclose(np.array(batch.expert.squeeze(-2))[valid], expected[valid], atol=1e-5)
             seen += int(valid.sum())
     assert seen == read.parts.windows
+
+
+def test_an_expert_of_the_others_knows_nothing_of_a_fold(small: Corpus) -> None:
+    """Not its principal directions either: with other chunks in the fold's documents, the rest says the same."""
+    read, documents = read_of(small)
+    mean = np.array(read.mean)
+    folds = folds_apart(small, documents, 5, mean)
+    for fold in folds[:2]:
+        held = np.isin(small.document_of(np.arange(len(small))), fold.documents)
+        changed = np.where(held[:, None], -small.numpy()[::-1], small.numpy())
+        other = replace(small, vectors=mx.array(changed), scales=None, sha256="")
+        mine = next(
+            one
+            for one in folds_apart(other, documents, 5, mean)
+            if np.isin(fold.documents, one.documents).all()
+        )
+        np.testing.assert_array_equal(mine.basis, fold.basis)
+        assert np.abs(band_gram(*mine.rotated(mean)[1]) - band_gram(*fold.rotated(mean)[1])).max() > 0.1
 
 
 def test_rank_loss_by_hand(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,19 +191,27 @@ def segment_of(table: np.ndarray, row: int, read: int) -> bool:
     return first - 100 <= read < first
 
 
-@pytest.mark.parametrize("head", ["predict", "rank"])
-def test_a_network_serves_a_corpus_once_it_has_its_statistics(small: Corpus, head: str) -> None:
-    network = disturbed(EMN(EMNConfig(dim=0, head=head, **SIZES)))
+@pytest.mark.parametrize(("head", "expert"), [("predict", "auto"), ("predict", "no"), ("rank", "no")])
+def test_a_network_serves_a_corpus_once_it_has_its_statistics(small: Corpus, head: str, expert: str) -> None:
+    """It is then what a training on that corpus begins with, were the network's last layers not zero."""
+    network = disturbed(EMN(EMNConfig(dim=0, head=head, expert=expert, **SIZES)))
     bound = bind(network, small)
-    read, _ = read_of(small)
-    found = statistics_of(read, whiten=head == "rank")
-    np.testing.assert_allclose(np.array(bound.mean), found.mean, atol=1e-6)
-    held, wanted = (bound.whiten, found.whiten) if head == "rank" else (bound.filter, found.filter)
-    np.testing.assert_allclose(np.array(held), wanted, atol=1e-5)
+    has = "yes" if expert == "auto" else "no"
+    ready = prepare(small, split_corpus(small), 5, EMNConfig(head=head, expert=has, **SIZES))
+    wanted = model_of(ready, network).weights()
+    assert bound.config == ready.config and bound.weights().keys() == wanted.keys()
+    for name, value in bound.weights().items():
+        np.testing.assert_allclose(np.array(value), np.array(wanted[name]), atol=1e-5, err_msg=name)
     for name, value in universal(bound).weights().items():
         assert np.array_equal(np.array(value), np.array(network.weights()[name])), name
     with pytest.raises(UsageError, match="has the expert of one corpus"):
         bind(EMN(EMNConfig(dim=small.dim, expert="yes", head=head, **SIZES)), small)
+
+
+def test_one_document_is_enough_to_serve(small: Corpus) -> None:
+    """It cannot be left out of itself, so there is no expert."""
+    bound = bind(EMN(EMNConfig(dim=0, expert="auto", **SIZES)), small, split_corpus(small).train[:1])
+    assert not bound.config.has_expert and np.abs(np.array(bound.filter)).max() > 0
 
 
 @pytest.mark.parametrize("head", ["predict", "rank"])

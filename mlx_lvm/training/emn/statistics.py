@@ -1,6 +1,6 @@
-"""What EMN needs of a corpus: its mean, the lag filter that fits it, the power of its covariance. No label, no training.
+"""What EMN needs of a corpus: its mean, the lag filter that fits it, the power of its covariance. No label, no gradient.
 
-Two passes over the training documents in blocks. Of a corpus that does not fit in memory, over the documents that do.
+Passes over the training documents in blocks. Of a corpus that does not fit in memory, over the documents that do.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models.emn import EMN, MEAN, ROWS
+from mlx_lvm.models.emn import EMN, MEAN, ROWS, EMNConfig
 from mlx_lvm.predictors.baselines import target_mean
+from mlx_lvm.training.emn.experts import FittedExpert, expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.reading import BLOCK, Reading, reading, take_batch
 
 POWER = 0.5  # of the covariance that a ranking direction is divided by
@@ -64,11 +65,20 @@ def covariance_power(covariance: np.ndarray, power: float = POWER) -> np.ndarray
     return (directions * shrunk) @ directions.T
 
 
-def corpus_statistics(
-    corpus: Corpus, documents: np.ndarray, context: int = 5, whiten: bool = False
-) -> Statistics:
-    """Of these documents of a corpus. Raises InvalidFile where none has `context` + 1 chunks."""
-    return statistics_of(reading(corpus, documents, context, target_mean(corpus, documents, context)), whiten)
+def read_with_expert(
+    corpus: Corpus, documents: np.ndarray, context: int, config: EMNConfig
+) -> tuple[Reading, FittedExpert | None]:
+    """The documents as they are read and, for head predict, with what an expert fitted without each document says of it, and that
+    of all. Only head predict weighs one that serves any corpus, and only two documents or more can be left out in turn.
+
+    Raises InvalidFile where none has `context` + 1 chunks.
+    """
+    read = reading(corpus, documents, context, target_mean(corpus, documents, context))
+    if config.head == "rank" or config.expert == "no" or (corpus.lengths[documents] > context).sum() < 2:
+        return read, None
+    sizes = config.replace(dim=corpus.dim)
+    fitted = fit_expert(read, documents, sizes)
+    return with_expert(read, fitted, sizes), fitted
 
 
 def bind(model: EMN, corpus: Corpus, documents: np.ndarray | None = None, context: int = 5) -> EMN:
@@ -81,11 +91,15 @@ def bind(model: EMN, corpus: Corpus, documents: np.ndarray | None = None, contex
             f"{model.config.variant}: has the expert of one corpus and serves no other; train one for {corpus.name}"
         )
     chosen = split_corpus(corpus).train if documents is None else documents
-    found = corpus_statistics(corpus, chosen, context, whiten=model.config.head == "rank")
-    out = EMN(model.config.replace(dim=corpus.dim))
+    read, fitted = read_with_expert(corpus, chosen, context, model.config)
+    found = statistics_of(read, whiten=model.config.head == "rank")
+    config = model.config.replace(dim=corpus.dim, expert="no" if fitted is None else "yes")
+    out = EMN(config)
     own = {name: value for name, value in model.weights().items() if name not in CORPUS_WEIGHTS}
     out.load_weights(list({**out.weights(), **own}.items()))
     hold(out, found)
+    if fitted is not None:
+        out.expert = expert_module(fitted.whole, config)
     out.train(model.training)
     return out
 
@@ -104,7 +118,7 @@ def hold(model: EMN, found: Statistics) -> None:
 
 def universal(model: EMN) -> EMN:
     """The model with no corpus's statistics, for any encoder."""
-    out = EMN(model.config.replace(dim=0, expert="no"))
+    out = EMN(model.config.replace(dim=0, expert="auto"))
     own = model.weights()
     out.load_weights([(name, own[name]) for name in out.weights()])
     return out

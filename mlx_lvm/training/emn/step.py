@@ -49,6 +49,9 @@ class Ranked:
         assert self.statistics.whiten is not None
         return {**self.read.arrays, "whiten": mx.array(self.statistics.whiten.astype(np.float32))}
 
+    def __len__(self) -> int:
+        return self.read.parts.windows
+
     def table(self, targets: np.ndarray) -> np.ndarray:
         """[n, 3] of the segments with these first targets."""
         return self.read.parts.table(targets)

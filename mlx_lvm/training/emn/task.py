@@ -32,6 +32,7 @@ from mlx_lvm.training.tasks.base import Task
 from mlx_lvm.training.tasks.windows import Validation
 
 TUNING_WINDOWS = 2000  # validation windows that are ranked after an epoch
+LEAST_STEPS = 25  # of an epoch of head predict: a small corpus is gone through again
 
 
 class EmnTask(Task):
@@ -70,7 +71,8 @@ class EmnTask(Task):
             chosen = sample(self.val_windows, TUNING_WINDOWS)
             self._kept = np.flatnonzero(np.isin(self.val_windows.targets, chosen.targets)).astype(np.int32)
             self._pool = build_pool(chosen, document_rows(corpus.offsets, self.split.val))
-        self.steps_per_epoch = -(-len(self._targets) // config.batch_size)
+        least = LEAST_STEPS if model.config.head == "predict" else 1
+        self.steps_per_epoch = max(-(-len(self._targets) // config.batch_size), least)
         self.step = EmnStep(self.model, [material], config, group)
 
     @property
@@ -87,6 +89,8 @@ class EmnTask(Task):
     def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
         """Windows by number (predict), or the first target of each segment (rank)."""
         order, size = epoch_order(len(self._targets), self.config.seed, epoch), self.config.batch_size
+        if self.steps_per_epoch * size > len(order) + size:
+            order = np.resize(order, self.steps_per_epoch * size)
         for step in range(first, self.steps_per_epoch):
             yield self._targets[order[step * size : (step + 1) * size]]
 

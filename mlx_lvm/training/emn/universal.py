@@ -1,13 +1,14 @@
 """One network for every encoder: trained on several corpora at once, each with its own statistics, of any width.
 
 Every step is of one corpus (rank) or of all mixed (predict), corpora chosen by the square root of their size: a small one would drown,
-a large one hold more than its share of what there is to learn. No expert: that would be of one corpus.
+a large one hold more than its share of what there is to learn. Head predict sees every window twice: with the expert of its corpus,
+fitted without its document, and with none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,9 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.models.emn import EMN, EMNConfig
-from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.emn.geometry import Geometry, geometry_of, joined
-from mlx_lvm.training.emn.reading import reading
-from mlx_lvm.training.emn.statistics import statistics_of
+from mlx_lvm.training.emn.statistics import read_with_expert, statistics_of
 from mlx_lvm.training.emn.step import EmnStep, Ranked
 from mlx_lvm.training.ramn.step import learning_rate
 from mlx_lvm.training.state import step_key
@@ -52,15 +51,14 @@ def train_network(
     """An EMN with no corpus's statistics, trained on some documents of each corpus. Raises InvalidFile where they have no window."""
     chosen = recipe or RECIPES[head]
     mx.random.seed(seed)
-    network = EMN(EMNConfig(dim=0, head=head, expert="no"))
+    network = EMN(EMNConfig(dim=0, head=head, expert="auto" if head == "predict" else "no"))
     network.start_at_baseline()
     materials, weights = [], []
     for corpus, documents in corpora:
         progress(f"reading {corpus.name}")
-        read = reading(corpus, documents, context, target_mean(corpus, documents, context))
-        found = statistics_of(read, whiten=head == "rank")
-        materials.append(Ranked(read, found) if head == "rank" else geometry_of(read, found))
-        weights.append(read.parts.windows**0.5)
+        for one in _materials(corpus, documents, context, network.config):
+            materials.append(one)
+            weights.append(len(one) ** 0.5)
     share = np.array(weights) / np.sum(weights)
     options = TrainConfig(
         batch_size=chosen.batch, lr=chosen.lr, weight_decay=chosen.weight_decay, clip=chosen.clip, seed=seed
@@ -80,6 +78,17 @@ def train_network(
             progress(f"step {number + 1} of {chosen.steps}: loss {sums['loss']:.4f}")
     network.eval()
     return network
+
+
+def _materials(
+    corpus: Corpus, documents: np.ndarray, context: int, config: EMNConfig
+) -> list[Ranked | Geometry]:
+    """Segments to rank for, or windows with and without an expert."""
+    read, fitted = read_with_expert(corpus, documents, context, config)
+    if config.head == "rank":
+        return [Ranked(read, statistics_of(read, whiten=True))]
+    kinds = [read] if fitted is None else [read, replace(read, expert=mx.zeros((1, corpus.dim)))]
+    return [geometry_of(one, statistics_of(one, whiten=False)) for one in kinds]
 
 
 def _targets(
