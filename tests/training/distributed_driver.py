@@ -23,14 +23,20 @@ from mlx_lvm.core.safetensors import to_bytes
 from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import LvmError
-from mlx_lvm.models import architecture
+from mlx_lvm.models import config_from_dict
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import init
 from mlx_lvm.training.state import step_key
 from mlx_lvm.training.step import TrainStep
-from mlx_lvm.training.tasks.choose import initial_model
+from mlx_lvm.training.tasks.choose import initial_model, make_task
 
-SIZES = {"amn": {"attention_dim": 8, "hidden_dim": 16}, "lstm": {"hidden_dim": 8, "dropout": 0.0}}
+EMN = {"model_type": "emn", "hidden_dim": 8, "rank": 8, "dropout": 0.0, "expert": "yes"}
+SIZES = {
+    "amn": {"attention_dim": 8, "hidden_dim": 16},
+    "lstm": {"hidden_dim": 8, "dropout": 0.0},
+    "emn": EMN,
+    "emn-rank": {**EMN, "head": "rank"},
+}
 BATCHES = (32, 7, 1)  # even, odd, fewer windows than ranks
 
 
@@ -40,11 +46,14 @@ def train(mode: str, name: str, losses: str, corpus_file: str, out: str) -> None
     config = TrainConfig.from_dict(
         {"loss_mse": 0.0, **{f"loss_{loss}": 1.0 for loss in losses.split(",")}, "residual_init": "torch"}
     )
-    model = initial_model(
-        architecture(name).config_class.from_dict({**SIZES[name], "dim": corpus.dim}), config
-    )
-    step = TrainStep(model, corpus, config, group)
-    targets = windows(corpus, np.arange(len(corpus.names)), config.context).targets
+    sizes = config_from_dict({"model_type": name, **SIZES[name], "dim": corpus.dim})
+    if sizes.model_type == "emn":
+        task = make_task(sizes, corpus, config, group)
+        model, step, targets = task.model, task.step, np.concatenate(list(task.batches(0, 0)))
+    else:
+        model = initial_model(sizes, config)
+        step = TrainStep(model, corpus, config, group)
+        targets = windows(corpus, np.arange(len(corpus.names)), config.context).targets
     rng = np.random.default_rng(0)
     for number in range(50):
         rows = rng.choice(targets, size=BATCHES[number % len(BATCHES)], replace=False)
@@ -63,7 +72,7 @@ def train(mode: str, name: str, losses: str, corpus_file: str, out: str) -> None
         group.rank,
         group.size,
         shares,
-        model.weights()["output_proj.bias" if name == "lstm" else "residual_net.6.bias"].sum().item(),
+        sum(value.sum() for value in model.weights().values()).item(),
         flush=True,
     )
 

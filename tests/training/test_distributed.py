@@ -84,7 +84,9 @@ def largest_difference(one: Path, two: Path) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "losses"), [("amn", "mse,infonce,moment,variance"), ("lstm", "cosine")])
+@pytest.mark.parametrize(
+    ("name", "losses"), [("amn", "mse,infonce,moment,variance"), ("lstm", "cosine"), ("emn", "cosine")]
+)
 def test_two_ranks_equal_one(tmp_path: Path, small_file: Path, name: str, losses: str) -> None:
     """Fifty steps, batches of 32, 7 and 1 windows, losses that look across the batch included: within
     1e-5.
@@ -98,6 +100,22 @@ def test_two_ranks_equal_one(tmp_path: Path, small_file: Path, name: str, losses
     assert said[0][2].split("] ")[1] == said[1][2].split("] ")[1], (
         "the ranks' weights must be the same to the bit"
     )
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_to_rank_together(tmp_path: Path, small_file: Path) -> None:
+    """Each takes its share of the segments, with the rivals among them, so that the figures are not one process's; the weights of
+    both are the same to the bit, and they learn.
+    """
+    alone("train", "emn-rank", "cosine", small_file, tmp_path / "one")
+    ended = finish(launch(tmp_path, "train", "emn-rank", "cosine", small_file, tmp_path / "two"))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    said = [out.split("] ")[1] for _, _, out in ended]
+    assert said[0] == said[1]
+    one, two = (open_safetensors(tmp_path / name) for name in ("one", "two"))
+    assert float(two.numpy("sums.windows")) == float(one.numpy("sums.windows"))
+    loss = [float(file.numpy("sums.loss").item()) for file in (one, two)]
+    assert abs(loss[0] - loss[1]) < 0.2 * loss[0]
 
 
 @pytest.mark.system

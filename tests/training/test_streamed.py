@@ -29,8 +29,10 @@ from mlx_lvm.data.storage.stream import RowReader
 from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, SetupInvalid, UsageError
+from mlx_lvm.predictors.history import HistoryPredictor
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.emn.task import EmnTask
 from mlx_lvm.training.session import resume_run, start_run
 from mlx_lvm.training.state import step_key
 from mlx_lvm.training.step import TrainStep
@@ -405,3 +407,28 @@ def test_all_that_can_be_streamed(
     assert ran.code == 0 and "ramn: left out" in ran.out
     assert lvm("train", "all", "--corpus", small_file).code == 0
     assert "ramn" not in planned[0] and set(planned[1]) - set(planned[0]) == {"ramn"}
+
+
+@pytest.mark.parametrize("head", ["predict", "rank"])
+def test_emn_trains_on_the_documents_that_the_memory_holds(
+    small_file: Path, small: Corpus, tmp_path: Path, head: str
+) -> None:
+    """It says on how many, resumes to the bit, and serves the whole corpus."""
+    sizes = {"head": head, "rank": 8, "hidden_dim": 12, "expert": "yes" if head == "predict" else "no"}
+    options = {"corpus": str(small_file), "epochs": 2, "batch_size": 16, "memory": "100K"}
+    once, twice = (
+        start_run("emn", sizes, TrainConfig.from_dict(options), tmp_path / name) for name in ("once", "twice")
+    )
+    task: Any = once.task
+    assert isinstance(task, EmnTask)
+    every = len(windows(small, np.arange(len(small.names)), 5))
+    assert 0 < task.train_count + len(task.val_windows) < every / 4
+    assert any("what --memory holds" in note for note in once.notes)
+    assert once.train()
+    twice.run_epoch(stop=lambda: True)
+    twice.save(("LATEST",))
+    again = resume_run(tmp_path / "twice")
+    assert again.state.count == 1 and again.train()
+    assert fingerprint(again) == fingerprint(once)
+    predicted = np.array(HistoryPredictor("emn", task.model).predict(windows(small, np.arange(4), 5)))
+    assert np.isfinite(predicted).all() and np.abs(predicted).max() > 0
