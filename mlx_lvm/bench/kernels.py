@@ -26,6 +26,8 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.models import ModelConfig, VectorModel, architecture, build
 from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.ramn.documents import segments
+from mlx_lvm.training.ramn.step import DocumentStep
 from mlx_lvm.training.step import TrainStep
 
 MOST_BUFFERS = 31  # arguments of a Metal kernel
@@ -106,12 +108,20 @@ def forward_pass(config: ModelConfig, batch: int, context: int = 5) -> Counted:
 
 
 def training_step(config: ModelConfig, batch: int = 32, context: int = 5) -> Counted:
-    """Of the project's step: gather, forward, loss, backward, norm, clip, AdamW, sums, the look for NaN."""
+    """Of the project's own step: gather, forward, loss, backward, norm, clip, AdamW, sums, the look for NaN.
+
+    `batch` windows, or for a model that trains on documents one segment of 32 targets.
+    """
     with as_on_a_gpu():
-        model = build(config)
-        step = TrainStep(model, _corpus(config.dim), TrainConfig(context=context, loss_cosine=1.0))
+        model: Any = build(config)
+        corpus, options = _corpus(config.dim), TrainConfig(context=context, loss_cosine=1.0)
+        if model.task == "documents":
+            parts = segments(corpus, np.arange(1), context)
+            step, targets = DocumentStep(model, parts, options), parts.targets[:1]
+        else:
+            step, targets = TrainStep(model, corpus, options), np.arange(context, context + batch)
         mx.eval(model.parameters(), step.arrays())
-        step(np.arange(context, context + batch), 1e-3, 1)
+        step(targets, 1e-3, 1)
         leaves: Any = tree_flatten(step.arrays())
         return count([value for _, value in leaves])
 
@@ -168,4 +178,8 @@ def markdown(names: tuple[str, ...] = ("amn", "lstm", "gru", "transformer"), bat
         work = Cost.of(model, context=5).step(batch)
         cells = [f"{1e3 * predicted(chip, work.flops, work.bytes, step.total):.2f}" for chip in chips]
         times.append(f"| {name} | {' | '.join(cells)} |")
+    for head in ("regress", "retrieve"):  # whose step is their own: a segment of 32 targets
+        config = architecture("ramn").config_class(head=head)
+        forward, step = forward_pass(config, batch), training_step(config)
+        counts.append(f"| {config.variant} | {forward.total} | {step.total} | | {step.buffers} |")
     return "\n".join([*counts, "", *times, ""])

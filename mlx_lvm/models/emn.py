@@ -39,6 +39,7 @@ from mlx_lvm.models.base import (
     Prediction,
     Products,
     VectorModel,
+    is_chunk,
     normalize,
 )
 from mlx_lvm.models.layers import Linear
@@ -235,7 +236,7 @@ class EMN(VectorModel):
     def __call__(self, context: mx.array) -> Prediction:
         self.check_context(context)
         dtype, context = context.dtype, widened(context)
-        present = (mx.abs(context).max(axis=-1) != 0).astype(context.dtype)
+        present = is_chunk(context).astype(context.dtype)
         # A mean for each window, so that its gradient adds up a window's chunks before windows.
         mean = mx.broadcast_to(self.mean, (context.shape[0], 1, context.shape[2]))
         rows = self.rows((context - mean) * present[..., None], present, mean)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from mlx_lvm.errors import UsageError
-from mlx_lvm.parity.twins.base import Prediction, Twin, normalize
+from mlx_lvm.parity.twins.base import Prediction, Twin, is_chunk, normalize
 
 TOKENS, DECAYS, KIND = 16, (0.5, 0.8, 0.93), 6
 CENTRE, MEAN, EXPERT, ROWS = 19, 20, 21, 22
@@ -95,8 +95,10 @@ class EMN(Twin):
         expert = self.expert(read) if self.config.expert == "yes" else torch.zeros_like(z[:, 0])
         return torch.cat([read, self.mean.expand(len(z), 1, -1), expert[:, None]], dim=1)
 
-    def features(self, rows: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(of each row [batch, 22, 12], of all [batch, 108], length of the chunks [batch, 1])."""
+    def features(self, rows: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(of each row [batch, 22, 12], of all [batch, 108], largest number among the rows [batch, 1], length of
+        the chunks beside it [batch, 1]).
+        """
         dtype = rows.dtype
         if dtype in (torch.float16, torch.bfloat16):  # where squares have room
             rows, present = rows.float(), present.float()
@@ -114,16 +116,16 @@ class EMN(Twin):
         n = present.sum(dim=1).clamp(min=1)
         read = [n.log() / 4, (-n / 6).exp(), (-n / 30).exp()]
         every = torch.stack([*pairs, *(length[:, a] for a in PAIRED), *read], dim=-1)
-        return each.to(dtype), every.to(dtype), scale * largest[:, 0]
+        return each.to(dtype), every.to(dtype), largest[:, 0], scale
 
     def forward(self, context: Tensor) -> Prediction:
         if not self.config.dim:
             raise UsageError(
                 "emn: these weights serve any encoder and hold no corpus's mean; export them for one corpus"
             )
-        present = (context != 0).any(dim=-1).to(context.dtype)
+        present = is_chunk(context).to(context.dtype)
         rows = self.rows(context, present)
-        each, every, scale = self.features(rows, present)
+        each, every, largest, scale = self.features(rows, present)
         together = gelu(self.every_in(every))
         together = gelu(self.every_hidden(self.dropout(together)))
         kinds = self.kind.expand(len(rows), -1, -1)
@@ -135,9 +137,9 @@ class EMN(Twin):
         )
         if self.config.head == "rank":
             plain, white = (((self.base[k] + moved[:, k])[..., None] * rows).sum(dim=1) for k in (0, 1))
-            raw = (plain + white @ self.whiten.T) * (self.log_scale.exp() / scale.clamp(min=1e-30)).to(
-                rows.dtype
-            )
+            # By the largest number first: the gradient of 1 / (scale largest) would overflow where chunks are small.
+            beside = (plain + white @ self.whiten.T).to(scale.dtype) / largest
+            raw = (beside * (self.log_scale.exp() / scale.clamp(min=1e-30 / largest))).to(rows.dtype)
             return Prediction(raw, normalize(raw, dim=-1))
         baseline = ((self.filter + self.base[0])[:, None] * rows).sum(dim=1)
         residual = (moved[:, 0][..., None] * rows).sum(dim=1)

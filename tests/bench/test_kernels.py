@@ -22,6 +22,7 @@ from mlx_lvm.models import architecture
 # Forward pass and training step of a batch of 32 at the default sizes; lower them when they fall.
 KERNELS = {"amn": (29, 143), "lstm": (39, 259), "gru": (76, 548), "transformer": (161, 796)}
 FORWARD = {"ramn": 42, "filter": 14}
+DOCUMENTS = {"regress": 173, "retrieve": 199}  # of RAMN's own step, by head
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -40,6 +41,13 @@ def test_a_forward_pass_starts_no_more_kernels_than_it_did(name: str) -> None:
     found = forward_pass(architecture(name).config_class(), 32)
     assert 0.8 * FORWARD[name] < found.total <= FORWARD[name], found
     assert found.buffers <= MOST_BUFFERS
+
+
+@pytest.mark.parametrize("head", DOCUMENTS)
+def test_a_step_on_documents_starts_no_more_kernels_than_it_did(head: str) -> None:
+    step = training_step(architecture("ramn").config_class(head=head))
+    assert 0.8 * DOCUMENTS[head] < step.total <= DOCUMENTS[head], step
+    assert 2 < step.buffers <= MOST_BUFFERS
 
 
 def test_views_are_no_kernels_and_fused_operations_are_one() -> None:

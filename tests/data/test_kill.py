@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the victims are forks, which macOS ends where Metal is loaded"
+)
 def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
     driver = Path(__file__).with_name("kill_driver.py")
     out = subprocess.run([sys.executable, driver, tmp_path, "7"], capture_output=True, text=True, timeout=120)

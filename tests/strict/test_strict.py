@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="emulates on Linux what a Mac does by itself")
 
 
 def work(folder: Path, *options: str) -> dict[str, str | None]:

@@ -23,7 +23,7 @@ LARGEST = (
 SMALL = ("--epochs", 1, "--seed", 1)
 AMN = ("--attention-dim", 16, "--hidden-dim", 32)
 RAMN = ("--rank", 8, "--hidden-dim", 16)
-SUBJECTS = ("amn", "lstm", "gru", "transformer", "ramn", "filter")
+SUBJECTS = ("amn", "lstm", "gru", "transformer", "ramn", "emn", "filter")
 
 
 class Work:
@@ -53,6 +53,8 @@ class Work:
             "corpora",
             "names",
             "shards",
+            "merge",
+            "embed",
             "train",
             "resume",
             "ramn",
@@ -128,6 +130,31 @@ class Work:
         self.lvm("data", "subset", made, "--shard-size", "100", "--out", self.folder / "shards")
         assert len(list((self.folder / "shards").glob("*.safetensors"))) > 200
         assert len(load_corpus(self.folder / "shards")) == 1800
+
+    def merge(self) -> None:
+        """Two corpora of one encoder in one file."""
+        from mlx_lvm.data.corpus import load_corpus
+
+        made = self.folder / "merged.safetensors"
+        parts = [self.folder / "cut-0.safetensors", self.folder / "cut-1.safetensors"]
+        for seed, part in enumerate(parts):
+            size = ("--documents", 8, "--dim", 8, "--seed", seed)
+            self.lvm("data", "synth", *size, "--out", part)
+        self.lvm("data", "merge", *parts, "--prefix", "--same-encoder", "--out", made)
+        assert len(load_corpus(made)) == sum(len(load_corpus(part)) for part in parts)
+
+    def embed(self) -> None:
+        """Texts to a corpus, by a random encoder."""
+        from mlx_lvm.data.corpus import load_corpus
+        from mlx_lvm.parity.encoders.small import write_small
+
+        encoder, texts = write_small(self.folder / "encoder", "bert", 0), self.folder / "notes"
+        texts.mkdir()
+        for name in self.names_given[:2]:
+            (texts / f"{name}.txt").write_text("A sentence of some words. Another one.\n" * 60)
+        made = self.folder / "notes.safetensors"
+        self.lvm("embed", texts, "--encoder", encoder, "--out", made)
+        assert len(load_corpus(made).names) == 2
 
     def train(self) -> None:
         self.run = self.folder / "amn"

@@ -25,6 +25,8 @@ from mlx_lvm.training.distributed import SINGLE, Group
 from mlx_lvm.training.session import start_run
 from mlx_lvm.training.state import step_key
 
+# Homebrew's folder is not on every PATH.
+MPIRUN = shutil.which("mpirun") or shutil.which("/opt/homebrew/bin/mpirun")
 DRIVER = Path(__file__).with_name("distributed_driver.py")
 
 
@@ -120,13 +122,13 @@ def test_two_ranks_learn_to_rank_together(tmp_path: Path, small_file: Path) -> N
 
 @pytest.mark.system
 @pytest.mark.skipif(
-    shutil.which("mpirun") is None,
-    reason="no Open MPI here (Debian: apt-get install openmpi-bin libopenmpi-dev)",
+    MPIRUN is None,
+    reason="no Open MPI here (Debian: apt-get install openmpi-bin libopenmpi-dev; macOS: brew install open-mpi)",
 )
 def test_two_ranks_under_mpi(tmp_path: Path, small_file: Path) -> None:
     """The same over MPI; mpirun fails where a process leaves without finalising it."""
     alone("train", "amn", "mse", small_file, tmp_path / "one")
-    start = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2"]
+    start = [str(MPIRUN), "--allow-run-as-root", "--oversubscribe", "-n", "2"]
     command = [
         *start,
         sys.executable,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import normalize
+from mlx_lvm.models.base import SUM_WIDTH, row_sum
 from mlx_lvm.models.ramn import MAX_CONTEXT, RAMN, SPARED, mixed
 from mlx_lvm.training.ramn.documents import Batch, counts_of, mixtures_of, take_queries, take_targets
 
@@ -61,7 +62,7 @@ def retrieve_loss(
     among_random = direction @ mx.take(centred, drawn, axis=0).T + negative_mask(rows, drawn)
     logits = mx.concatenate([among_targets, own.flatten(0, 1), among_random], axis=-1)
     correct = (direction * truth).sum(axis=-1)
-    loss = generalised_cross_entropy(correct - mx.logsumexp(logits, axis=-1), GCE_Q)
+    loss = generalised_cross_entropy(log_probability(correct, logits), GCE_Q)
     kept = valid.astype(mx.float32)
     cosine = (normalize(direction) * normalize(truth)).sum(axis=-1)
     return (loss * kept).sum() / kept.sum(), (cosine * kept).sum()
@@ -96,6 +97,17 @@ def negative_mask(rows: mx.array, drawn: mx.array) -> mx.array:
     """[n, drawn]: MASKED_LOGIT where a drawn row is the target itself or in its context."""
     back = rows[:, None] - drawn[None, :]
     return mx.where((back >= 0) & (back <= SPARED), MASKED_LOGIT, 0.0)
+
+
+def log_probability(correct: mx.array, logits: mx.array) -> mx.array:
+    """correct - log sum exp(logits): [n] and [n, candidates] -> [n].
+
+    Not `mx.logsumexp`, whose gradient is exp(logits - the rounded result): its rows sum to one but for a
+    rounding of |logits|, which the gradients of scale and filter, where much cancels, are made of.
+    """
+    largest = mx.stop_gradient(logits.max(axis=-1, keepdims=True))
+    likely = mx.pad(mx.exp(logits - largest), [(0, 0), (0, -logits.shape[-1] % SUM_WIDTH)])
+    return correct - largest[:, 0] - mx.log(row_sum(likely)[:, 0])
 
 
 def generalised_cross_entropy(log_probability: mx.array, q: float) -> mx.array:
