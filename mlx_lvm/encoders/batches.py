@@ -33,18 +33,23 @@ def padded(length: int) -> int:
     return -(-length // step) * step
 
 
-def plan(lengths: Sequence[int], tokens: int, most: int, longest: int) -> Iterator[Batch]:
+def plan(
+    lengths: Sequence[int], tokens: int, most: int, longest: int, exact: bool = False
+) -> Iterator[Batch]:
     """Batches of about `tokens` tokens, padding counted, and at most `most` texts; every text once.
 
     lengths: each from 1 to `longest`, which no text is padded past: a model has no position there.
+    exact: shapes need not come again; a batch is as long as its longest text and has no row too many
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     at = 0
     while at < len(order):
-        length = min(padded(int(lengths[order[at]])), longest)
-        full = max(1, min(most, power_below(max(1, tokens // length))))
+        length = int(lengths[order[at]])
+        length = length if exact else min(padded(length), longest)
+        fitting = max(1, tokens // length)
+        full = max(1, min(most, fitting if exact else power_below(fitting)))
         rows = order[at : at + full]
-        yield Batch(rows, min(full, power_above(len(rows))), length)
+        yield Batch(rows, len(rows) if exact else min(full, power_above(len(rows))), length)
         at += len(rows)
 
 

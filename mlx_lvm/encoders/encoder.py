@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.activations import on_cpu
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.encoders.base import TextModel
 from mlx_lvm.encoders.batches import Batch, plan
 from mlx_lvm.encoders.folder import EncoderFolder, read_folder
-from mlx_lvm.encoders.parallel import lanes
+from mlx_lvm.encoders.parallel import by_turns, cores, lanes
 from mlx_lvm.encoders.pooling import Dense, Pooling
 from mlx_lvm.encoders.tokens import Tokens
 from mlx_lvm.encoders.weights import load_weights
@@ -103,27 +104,44 @@ class TextEncoder:
         """Token ids [batch, length], how many of each row are text, and how many at its start do not count ->
         unit [batch, dim].
         """
+        *_, made = self._stages(ids, lengths, skipped)
+        return made
+
+    def _stages(self, ids: mx.array, lengths: mx.array, skipped: mx.array) -> Iterator[mx.array]:
+        """`vectors` in pieces: what every layer makes, and last the vectors."""
         place = mx.arange(ids.shape[1])[None]
         mask = (place < lengths[:, None]).astype(mx.int32)
-        x = self.pooling(self.model(ids, mask), mask * (place >= skipped[:, None]).astype(mx.int32))
+        x, bias = self.model.embed(ids), self.model.bias(mask)
+        for block in self.model.blocks:
+            x = block(x, bias)
+            yield x
+        x = self.pooling(self.model.finish(x), mask * (place >= skipped[:, None]).astype(mx.int32))
         for dense in self.denses:
             x = dense(x)
         wide = x.astype(mx.float32)
-        return wide / mx.maximum(mx.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)
+        yield wide / mx.maximum(mx.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)
 
     def _run(self, ids: list[list[int]], skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(rows, their vectors) of every batch; some are under way while one is read."""
-        on_cpu = mx.default_device() == mx.Device(mx.cpu)
-        tokens = CPU_TOKENS if on_cpu else GPU_TOKENS
-        batches = list(plan([len(row) for row in ids], tokens, self.batch_size, self.tokens.longest))
+        """(rows, their vectors) of every batch; some are under way while one is read.
+
+        A CPU gains nothing by a trace of the whole, so it pads to no shape that comes again, and takes a
+        layer at a time.
+        """
+        lengths = [len(row) for row in ids]
+        if on_cpu():
+            share = -(-sum(lengths) // cores())
+            batches = list(plan(lengths, min(CPU_TOKENS, share), self.batch_size, self.tokens.longest, True))
+            stages: Any = self._stages
+        else:
+            batches = list(plan(lengths, GPU_TOKENS, self.batch_size, self.tokens.longest))
+            stages = lambda *given: iter([self._compiled(*given)])  # noqa: E731
         waiting: deque[tuple[Batch, mx.array]] = deque()
         with lanes(len(batches)) as streams:
-            for number, batch in enumerate(batches):
-                with mx.stream(streams[number % len(streams)]):
-                    made = self._compiled(*_arrays(ids, batch, skipped))
-                    mx.async_eval(made)
-                waiting.append((batch, made))
-                if len(waiting) > 2 * len(streams):
+            for first in range(0, len(batches), len(streams)):
+                group = batches[first : first + len(streams)]
+                jobs = [stages(*_arrays(ids, batch, skipped)) for batch in group]
+                waiting.extend(zip(group, by_turns(jobs, streams), strict=True))
+                while len(waiting) > 2 * len(streams):
                     yield _finished(*waiting.popleft())
             while waiting:
                 yield _finished(*waiting.popleft())

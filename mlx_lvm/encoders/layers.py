@@ -8,9 +8,19 @@ from mlx_lvm.core.activations import scalar_library, tanh
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.encoders import kernels
 
-LayerNorm = nn.LayerNorm
-RMSNorm = nn.RMSNorm
 Embedding = nn.Embedding
+
+
+class LayerNorm(nn.LayerNorm):
+    def __call__(self, x: mx.array) -> mx.array:
+        if scalar_library(x):
+            return kernels.layer_norm(x, self.weight, self.bias, self.eps)
+        return super().__call__(x)
+
+
+class RMSNorm(nn.RMSNorm):
+    def __call__(self, x: mx.array) -> mx.array:
+        return kernels.rms_norm(x, self.weight, self.eps) if scalar_library(x) else super().__call__(x)
 
 
 class Linear(nn.Module):
@@ -37,8 +47,7 @@ def attend(q: mx.array, k: mx.array, v: mx.array, heads: int, scale: float, bias
     """
     q, k, v = (mx.unflatten(x, -1, (heads, -1)).swapaxes(1, 2) for x in (q, k, v))
     if scalar_library(q):
-        scores = (q if scale == 1 else q * scale) @ k.swapaxes(-1, -2)
-        mixed = kernels.attention(scores + bias, v)
+        mixed = kernels.attention(q, k, v, scale, bias)
     else:
         mixed = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=bias)
     return mixed.swapaxes(1, 2).flatten(2)

@@ -159,4 +159,4 @@ class MPNetModel(TextModel):
 
     def bias(self, mask: mx.array) -> mx.array:
         table = self.encoder.relative_attention_bias.weight
-        return position_bias(table, mask.shape[1], FURTHEST) + key_bias(mask, table.dtype)
+        return position_bias(table, mask.shape[1], FURTHEST, key_bias(mask, table.dtype))

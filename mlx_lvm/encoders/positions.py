@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from mlx_lvm.core.activations import on_cpu
 from mlx_lvm.core.mlx import mx
 
 
@@ -29,7 +30,12 @@ def buckets(length: int, count: int, furthest: int) -> np.ndarray:
     return np.where(distance < single, distance, np.minimum(far, half - 1)) + np.where(offset > 0, half, 0)
 
 
-def position_bias(table: mx.array, length: int, furthest: int) -> mx.array:
-    """Table [buckets, heads] -> what each head adds to its scores, [1, heads, length, length]."""
-    rows = mx.array(buckets(length, table.shape[0], furthest).astype(np.int32))
-    return mx.contiguous(table.T[:, rows])[None]
+def position_bias(table: mx.array, length: int, furthest: int, keys: mx.array) -> mx.array:
+    """What each head adds to its scores, [batch, heads, length, length]: by its table [buckets, heads] and by
+    key, [batch, 1, 1, length].
+    """
+    rows = buckets(length, table.shape[0], furthest).astype(np.int32)
+    if on_cpu():  # a key's in a row, as `kernels.attention` reads it
+        here = mx.contiguous(table.T[:, mx.array(rows.T)])[None] + keys.swapaxes(-1, -2)
+        return here.swapaxes(-1, -2)
+    return mx.contiguous(table.T[:, mx.array(rows)])[None] + keys

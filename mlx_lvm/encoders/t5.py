@@ -137,7 +137,7 @@ class T5EncoderModel(TextModel):
     def bias(self, mask: mx.array) -> mx.array:
         table = self.blocks[0].layer[0].SelfAttention.relative_attention_bias.weight
         furthest = self.furthest
-        return position_bias(table, mask.shape[1], furthest) + key_bias(mask, table.dtype)
+        return position_bias(table, mask.shape[1], furthest, key_bias(mask, table.dtype))
 
     def finish(self, x: mx.array) -> mx.array:
         x = self.encoder.final_layer_norm(x)

@@ -130,12 +130,12 @@ def bert_without_type(self: Any, ids: mx.array) -> mx.array:
 
 def subtracting_norm(encoder: TextEncoder) -> AbstractContextManager[None]:
     """The mean taken off, as BERT's norm does."""
-    rms = nn.RMSNorm.__call__
+    rms = layers.RMSNorm.__call__
 
     def norm(self: Any, x: mx.array) -> mx.array:
         return rms(self, x - x.mean(axis=-1, keepdims=True))
 
-    return put(nn.RMSNorm, "__call__", norm)
+    return put(layers.RMSNorm, "__call__", norm)
 
 
 def residual_after_norm(self: Any, x: mx.array) -> mx.array:

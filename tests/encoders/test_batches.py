@@ -20,6 +20,16 @@ def test_every_text_once_and_within_its_shape(lengths: list[int], tokens: int, m
         assert batch.size * batch.length <= tokens or batch.size == 1
 
 
+@given(LENGTHS, st.integers(1, 5000), st.integers(1, 100))
+def test_exact_batches_pad_to_their_longest_text(lengths: list[int], tokens: int, most: int) -> None:
+    batches = list(plan(lengths, tokens, most, LONGEST, exact=True))
+    assert sorted(row for batch in batches for row in batch.rows.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert batch.size == len(batch.rows) <= most and batch.length == lengths[batch.rows[0]]
+        assert batch.length == max(lengths[row] for row in batch.rows)
+        assert batch.size * batch.length <= tokens or batch.size == 1
+
+
 @given(LENGTHS)
 def test_longest_first_and_few_shapes(lengths: list[int]) -> None:
     batches = list(plan(lengths, 4096, 64, LONGEST))

@@ -1,6 +1,6 @@
 """Vectors of small random encoders against sentence-transformers, whatever the batch they stand in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,20 @@ def test_same_bytes_again_with_a_stream_for_each_core(small: Small, monkeypatch:
     np.testing.assert_allclose(found[: len(TEXTS)], encoder.encode(TEXTS), atol=1e-6)
     if mx.default_device() == mx.Device(mx.cpu):
         assert 1 in threads and threads[-1] == 4  # lent while it lasts, given back after
+
+
+def test_streams_get_their_pieces_in_turn() -> None:
+    started: list[tuple[int, int]] = []
+
+    def job(number: int, pieces: int) -> Iterator[mx.array]:
+        for piece in range(pieces):
+            started.append((piece, number))
+            yield mx.array([number, piece])
+
+    streams = [mx.default_stream(mx.default_device())] * 3
+    last = parallel.by_turns([job(0, 3), job(1, 1), job(2, 2)], streams)
+    assert started == sorted(started)
+    assert [array.tolist() for array in last] == [[0, 2], [1, 0], [2, 1]]
 
 
 @pytest.mark.parametrize("kind", ["bert", "mpnet", "t5"])

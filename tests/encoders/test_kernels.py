@@ -1,6 +1,9 @@
 """The CPU's GELU and softmax against float64, where values are ordinary and where they are not."""
 
+from functools import partial
+
 import numpy as np
+import pytest
 import torch
 
 from mlx_lvm.core.mlx import mx
@@ -28,21 +31,40 @@ def test_gelu_of_extremes() -> None:
 
 
 def test_exponential_below_zero() -> None:
-    x = -np.geomspace(1e-8, 87, 20_000).astype(np.float32)
+    x = -np.geomspace(1e-8, -kernels.SHUT, 20_000).astype(np.float32)
+    truth = np.exp(x.astype(np.float64))
     found = np.array(kernels.exp_below_zero(mx.array(x)))
-    np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=1.5e-7)
-    shut = kernels.exp_below_zero(mx.full((2000,), -mx.inf))
-    assert not np.array(shut).any()
+    assert (np.abs(found - truth) <= (4 - 2 * x) * 2.0**-24 * truth).all()
+    for shut in (-mx.inf, -3e38, 1.001 * kernels.SHUT):
+        assert not np.array(kernels.exp_below_zero(mx.full((2000,), shut))).any()
 
 
 def test_attention_looks_past_what_is_shut() -> None:
     draw = np.random.default_rng(0)
-    scores, values = draw.standard_normal((2, 3, 16, 40)) * 20, draw.standard_normal((2, 3, 40, 8))
-    scores[:, :, :, 30:] = -np.inf
+    q, k, v = draw.standard_normal((3, 2, 3, 40, 8))
+    bias = draw.standard_normal((1, 3, 40, 40)) + np.where(np.arange(40) < 30, 0, -np.inf)
+    scores = q @ k.swapaxes(-1, -2) * 0.3 + bias
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    truth = (weights / weights.sum(-1, keepdims=True)) @ values
-    values[:, :, 30:] = 1e30  # must not be seen
-    found = np.array(
-        kernels.attention(mx.array(scores.astype(np.float32)), mx.array(values.astype(np.float32)))
-    )
-    np.testing.assert_allclose(found, truth, atol=3e-6)
+    truth = (weights / weights.sum(-1, keepdims=True)) @ v
+    v[:, :, 30:] = 1e30  # must not be seen
+    found = kernels.attention(*(mx.array(x.astype(np.float32)) for x in (q, k, v)), 0.3, mx.array(bias))
+    np.testing.assert_allclose(np.array(found), truth, atol=5e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_norms_err_no_more_than_torch(offset: float) -> None:
+    draw = np.random.default_rng(0)
+    x = (draw.standard_normal((50, 384)) + offset).astype(np.float32)
+    w, b = draw.standard_normal((2, 384)).astype(np.float32)
+    layer = partial(torch.nn.functional.layer_norm, normalized_shape=(384,), eps=1e-12)
+    truth = layer(
+        *(torch.from_numpy(a).double() for a in (x,)),
+        weight=torch.from_numpy(w).double(),
+        bias=torch.from_numpy(b).double(),
+    ).numpy()
+    theirs = layer(torch.from_numpy(x), weight=torch.from_numpy(w), bias=torch.from_numpy(b)).numpy()
+    ours = np.array(kernels.layer_norm(mx.array(x), mx.array(w), mx.array(b), 1e-12))
+    assert rms(ours - truth) < 2 * rms(theirs - truth) + 1e-7
+    wide = x.astype(np.float64)
+    truth = wide / np.sqrt(np.square(wide).mean(-1, keepdims=True) + 1e-6) * w
+    np.testing.assert_allclose(np.array(kernels.rms_norm(mx.array(x), mx.array(w), 1e-6)), truth, rtol=5e-7)
