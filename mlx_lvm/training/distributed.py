@@ -38,6 +38,7 @@ class Group:
         self.group = group
         self.rank, self.size = (0, 1) if group is None else (int(group.rank()), int(group.size()))
         self.watchdog = PeerWatchdog(self.rank)
+        self.stepped = False  # whether every rank has made a step
 
     @property
     def single(self) -> bool:
@@ -128,16 +129,18 @@ class Group:
 
     @contextmanager
     def waiting(self, patience: float | None = None) -> Iterator[None]:
-        """Around everything that needs the peers.
+        """Around everything that needs the peers. The first step waits longer: a peer may compile its kernels.
 
         Raises IOFailed where one is lost; a silent one ends this process.
         """
         if self.single:
             yield
             return
-        self.watchdog.deadline = time.monotonic() + (self.patience if patience is None else patience)
+        usual = self.patience * (1 if self.stepped else 10)
+        self.watchdog.deadline = time.monotonic() + (usual if patience is None else patience)
         try:
             yield
+            self.stepped |= patience is None
         except RuntimeError as error:
             raise IOFailed(
                 f"rank {self.rank}: lost another process of this training ({error}). {REMEDY}"

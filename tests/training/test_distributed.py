@@ -17,6 +17,7 @@ import pytest
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.safetensors import open_safetensors
+from mlx_lvm.errors import IOFailed
 from mlx_lvm.hub.load import load_model
 from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.training import distributed
@@ -161,16 +162,28 @@ def test_shares_cover_the_batch_without_overlap(batch: int, size: int) -> None:
 
 
 def test_a_killed_rank_ends_the_other_with_a_message(tmp_path: Path, small_file: Path) -> None:
-    processes = launch(tmp_path, "die", "amn", "mse", small_file, tmp_path / "w")
-    assert processes[1].wait(timeout=60) == -signal.SIGKILL
-    started = time.monotonic()
-    code, err, _ = finish(processes, timeout=30)[0]
-    assert (
-        code == 4
-        and "lost another process of this training" in err
-        and "--resume" in err
-        and time.monotonic() - started < 30
-    )
+    """By its broken connection, not by the clock, which would take ten minutes here."""
+    processes = launch(tmp_path, "die", "amn", "mse", small_file, tmp_path / "w", patience=600)
+    (code, err, _), (killed, _, _) = finish(processes, timeout=120)
+    assert killed == -signal.SIGKILL
+    assert code == 4 and "lost another process of this training" in err and "--resume" in err
+
+
+def test_the_first_step_waits_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers may compile their kernels, minutes on a busy machine; a failed step is no first step."""
+    monkeypatch.setenv("MLX_LVM_PEER_TIMEOUT", "7")
+    group = Group()
+    group.size = 2
+    waits = []
+    for broken in (True, False, False):
+        try:
+            with group.waiting():
+                waits.append(round(group.watchdog.deadline - time.monotonic()))
+                if broken:
+                    raise RuntimeError("a connection")
+        except IOFailed:
+            continue
+    assert waits == [70, 70, 7]
 
 
 @pytest.mark.slow
