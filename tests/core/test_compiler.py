@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlx_lvm.core.linux_cpu import COMPILER, compile_wide
+from mlx_lvm.core.mlx import mx
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("g++") is None, reason="kernels are made with g++ on Linux alone"
@@ -58,6 +59,62 @@ def test_wide_kernels_give_the_same_bits(tmp_path: Path) -> None:
         assert all(b"avx512f" in kernel for kernel in wide[1]) and not any(
             b"avx512f" in kernel for kernel in plain[1]
         )
+
+
+def kernels(folder: Path, count: int, flags: list[str], path: str = f"{COMPILER}:{REAL}") -> None:
+    """`count` kernels, made one after the other as MLX has them made."""
+    for k in range(count):
+        source = folder / f"k{k}.cpp"
+        source.write_text(
+            '#include "mlx/backend/cpu/compiled_preamble.h"\nusing namespace mlx::core::detail;\n'
+            'extern "C" {\n'
+            f"void f{k}(float* x, size_t n) {{\n"
+            "  for (size_t i = 0; i < n; ++i) { x[i] = Sin()(x[i]); }\n}\n}\n"
+        )
+        out = gxx([*AS_MLX, *flags, str(source), "-o", str(source.with_suffix(".so"))], path)
+        assert out.returncode == 0, out.stderr
+
+
+@pytest.mark.slow
+def test_from_the_fifth_kernel_on_the_header_is_read_once(tmp_path: Path) -> None:
+    """Kernels are the same bytes with and without it, one of another compiler harms nothing."""
+    first, second = tmp_path / "a store", tmp_path / "another"
+    flags = ["-I", f"{os.path.dirname(mx.__file__)}/include"]
+    for folder, count in ((first, 4), (second, 1)):
+        folder.mkdir()
+        kernels(folder, count, flags)
+    assert not list(first.glob("header-*"))
+    kernels(first, 1, flags)
+    (header,) = first.rglob("*.gch")
+    assert (first / "k0.so").read_bytes() == (second / "k0.so").read_bytes()
+    header.write_bytes(b"of another g++")
+    kernels(first, 1, flags)
+    assert (first / "k0.so").read_bytes() == (second / "k0.so").read_bytes()
+    assert header.read_bytes() == b"of another g++"
+
+
+@pytest.mark.slow
+def test_a_header_that_cannot_be_made_is_tried_once(tmp_path: Path) -> None:
+    (tmp_path / "headers/mlx/backend/cpu").mkdir(parents=True)
+    preamble = tmp_path / "headers/mlx/backend/cpu/compiled_preamble.h"
+    preamble.write_text(
+        "#include <cstddef>\nnamespace mlx::core::detail {\n"
+        "struct Sin { float operator()(float x) { return x; } };\n}\n"
+    )
+    real = shutil.which("g++", path=REAL)
+    (tmp_path / "g++").write_text(
+        f'#!/bin/sh\ncase "$*" in *c++-header*) echo once >>{tmp_path}/tries; exit 1;; esac\n'
+        f'exec {real} "$@"\n'
+    )
+    (tmp_path / "g++").chmod(0o755)
+    folder = tmp_path / "store"
+    folder.mkdir()
+    for k in range(4):
+        (folder / f"old{k}.so").write_text("")
+    for _ in range(2):
+        kernels(folder, 1, ["-I", str(tmp_path / "headers")], path=f"{COMPILER}:{tmp_path}:{REAL}")
+    assert (tmp_path / "tries").read_text() == "once\n"
+    assert b"avx512f" in (folder / "k0.so").read_bytes() or platform.machine() != "x86_64"
 
 
 def gxx(arguments: list[str], path: str) -> subprocess.CompletedProcess[str]:
