@@ -1,12 +1,13 @@
-"""Trains `emn` and `emn-rank`, the weights that serve any encoder, and measures them on corpora that trained
-nothing.
+"""Trains `emn` and `emn-rank`, the weights that serve any encoder, and measures them on corpora that trained nothing.
 
-    python benchmarks/universal.py HEAD CORPUS=GROUP ... [--hold-out GROUP] [--write DIR] [--out FILE.json]
-        [--split val]
+    python benchmarks/universal.py HEAD CORPUS=TEXT[=ENCODER] ... [--without TITLE] [--split val]
+                                   [--out FILE.json] [--keep DIR] [--release DIR]
 
-A GROUP names a text: `sotu=sotu sotu-minilm.safetensors=sotu` is one text in two encoders. With --hold-out
-nothing of a group is trained on, in any encoder, and every corpus of it is scored beside the baselines fitted
-on it. Without, all are trained on: the training documents of each, so that test documents stay unseen.
+A TEXT names what is written there: `sotu=sotu sotu-minilm.safetensors=sotu` is one text in two encoders. Each text
+is left out in turn: a network trained on the training documents of all others is scored on every corpus of it,
+beside the baselines fitted there, with intervals by paired bootstrap over documents. --without keeps documents
+whose name holds TITLE out of every training: a novel that is a corpus of its own may be among somebody's books.
+--keep writes the network of each text left out. --release then trains on all and writes the model and its card.
 """
 
 from __future__ import annotations
@@ -16,26 +17,30 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mlx_lvm.core.linux_cpu import tune
+
+tune()
+
 from mlx_lvm.core.files import write_json
 from mlx_lvm.core.stats import DocumentBootstrap
-from mlx_lvm.data.corpus import load_corpus
+from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.evaluation.setup import set_up
 from mlx_lvm.evaluation.summary import summarise
+from mlx_lvm.hub.export import write_model
 from mlx_lvm.hub.load import Loaded, for_corpus
 from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, COSINE
-from mlx_lvm.models import VectorModel
+from mlx_lvm.models.emn import EMN
 from mlx_lvm.predictors.history import predictor_of
-from mlx_lvm.training.emn.universal import train_network
+from mlx_lvm.training.emn.universal import materials_of, train_on
 
 FIGURES = {"predict": (COSINE, CENTRED_COSINE), "rank": (CENTRED_MRR,)}
 
 
-def scores(network: VectorModel, head: str, name: str, split: str) -> dict[str, Any]:
-    """The network's figures on a corpus that it was not trained on, and its differences to the best baseline
-    fitted there.
-    """
-    corpus = load_corpus(name)
+def scores(network: EMN, head: str, corpus: Corpus, split: str) -> dict[str, Any]:
+    """The network's figures on a corpus that it was not trained on, and its differences to the best baseline fitted there."""
     bench = set_up(corpus, split)
     model = for_corpus(Loaded(network, "emn"), corpus).model
     everyone = [predictor_of("emn", model), *bench.baselines]
@@ -48,11 +53,25 @@ def scores(network: VectorModel, head: str, name: str, split: str) -> dict[str, 
         "corpus": corpus.name,
         "dim": corpus.dim,
         "documents": len(set(bench.windows.documents.tolist())),
+        "windows": len(bench.windows),
+        "split": "validation" if split == "val" else split,
     }
-    found = {
+    return about | {
         metric.key: {"value": emn[metric], **emn.versus_best[metric].to_dict()} for metric in FIGURES[head]
     }
-    return {**about, "windows": len(bench.windows), **found}
+
+
+def documents_of(corpus: Corpus, without: list[str]) -> np.ndarray:
+    """Its training documents, those with these words in their names left out."""
+    chosen = split_corpus(corpus).train
+    return chosen[[not any(title in corpus.names[d] for title in without) for d in chosen]]
+
+
+def described(corpus: Corpus, documents: np.ndarray, encoder: str) -> dict[str, Any]:
+    """For the card; `encoder` where the corpus names none. Titles where it is of many works: parts of one need none."""
+    names = [corpus.names[d] for d in documents]
+    titled = names if all("/" in name for name in names) else []
+    return {"encoder": corpus.card.model or encoder, "documents": len(documents), "titles": titled}
 
 
 def main() -> None:
@@ -60,36 +79,45 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("head", choices=("predict", "rank"))
-    parser.add_argument("corpora", nargs="+", metavar="CORPUS=GROUP")
-    parser.add_argument("--hold-out", metavar="GROUP")
+    parser.add_argument("corpora", nargs="+", metavar="CORPUS=TEXT[=ENCODER]")
+    parser.add_argument("--without", nargs="+", default=[], metavar="TITLE")
     parser.add_argument("--split", default="test")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--release", type=Path)
     given = parser.parse_args()
-    named = [text.rpartition("=")[::2] for text in given.corpora]
-    trained = []
-    for name, group in named:
-        if group != given.hold_out:
-            corpus = load_corpus(name)
-            trained.append((corpus, split_corpus(corpus).train))
-    network = train_network(
-        given.head, trained, seed=given.seed, progress=lambda line: print(line, flush=True)
-    )
-    if given.write is not None:
-        from mlx.utils import tree_flatten
-
-        from mlx_lvm.core.mlx import mx
-
-        mx.save_safetensors(str(given.write), dict(tree_flatten(network.parameters())))
-    rows = [
-        scores(network, given.head, name, given.split) for name, group in named if group == given.hold_out
+    named = [one.split("=") for one in given.corpora]
+    corpora = [(load_corpus(one[0]), one[1]) for one in named]
+    chosen = [documents_of(corpus, given.without) for corpus, _ in corpora]
+    materials = [
+        materials_of(given.head, one, documents) for (one, _), documents in zip(corpora, chosen, strict=True)
     ]
-    print(json.dumps(rows, indent=1))
-    if given.out is not None:
-        write_json(
-            given.out, {"head": given.head, "hold_out": given.hold_out, "seed": given.seed, "rows": rows}
-        )
+
+    def trained(left_out: str | None) -> EMN:
+        some = [m for of, (_, text) in zip(materials, corpora, strict=True) if text != left_out for m in of]
+        return train_on(given.head, some, seed=given.seed)
+
+    rows, texts = [], list(dict.fromkeys(text for _, text in corpora))
+    for text in texts:
+        network = trained(text)
+        others = " and ".join(one for one in texts if one != text)
+        if given.keep is not None:
+            write_model(Loaded(network, f"without-{text}"), given.keep / f"{given.head}-without-{text}")
+        for corpus, _ in (one for one in corpora if one[1] == text):
+            rows.append({**scores(network, given.head, corpus, given.split), "network": others})
+            print(json.dumps(rows[-1]), flush=True)
+        if given.out is not None:
+            write_json(given.out, {"head": given.head, "seed": given.seed, "rows": rows})
+    if given.release is not None:
+        about = {
+            corpus.name: described(corpus, documents, "".join(one[2:]))
+            for (corpus, _), documents, one in zip(corpora, chosen, named, strict=True)
+        }
+        name = "emn" if given.head == "predict" else "emn-rank"
+        imported = {"trained_on": about, "held_out": rows}
+        write_model(Loaded(trained(None), name, imported=imported), given.release)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -14,14 +14,15 @@ def universal_results(imported: dict[str, Any]) -> str:
     lines = [
         "## Results",
         "",
-        "Zero-shot: nothing of the corpus was trained on, in any encoder; of it the model has statistics alone.",
+        "Zero-shot, by the recipe of this file with one text left out in turn, in every encoder: of the corpus the model has statistics",
+        "alone, in closed form from its training documents. This file is trained on all of them.",
     ]
     lines += [
         "Differences are to the best baseline in that figure, fitted on the corpus, 95% over documents.",
         "",
     ]
     lines += [
-        "| corpus (width) | trained on | documents, windows | figure | value | to the best baseline |",
+        "| corpus (width) | network trained on | documents, windows | figure | value | to the best baseline |",
         "|---|---|---|---|---|---|",
     ]
     for row in imported["held_out"]:

@@ -1,6 +1,6 @@
 """What EMN learns from: windows as the inner products of their rows (predict), segments of documents (rank).
 
-predict    1 - cosine, plus 0.3 of the same on centred vectors
+predict    1 - cosine, plus a share of the same on centred vectors
 rank       generalised cross entropy (1 - p^0.3) / 0.3 (Zhang & Sabuncu 2018), p the softmax probability of the true chunk among
            the batch's targets, what its document read before the 5 chunks that no ranking holds, and chunks of all documents.
            Between cross entropy (power 0) and 1 - p (power 1): windows that no query could solve weigh less
@@ -14,7 +14,7 @@ from mlx_lvm.models.emn import EMN, MEAN
 from mlx_lvm.training.emn.reading import take_batch
 from mlx_lvm.training.ramn.documents import MAX_CONTEXT, TARGETS, old_mask
 
-CENTRED = 0.3  # weight of the centred cosine
+CENTRED = 0.3  # weight of the centred cosine, of a network for one corpus
 GCE_POWER = 0.3
 MASKED = -1e4  # logit of what does not compete
 RANDOM_NEGATIVES = 512  # chunks of all training documents, drawn for each step
@@ -22,10 +22,14 @@ SMALLEST = 1e-24
 NEVER_RANKED = 5  # chunks before the target that no ranking holds
 
 
-def predict_loss(model: EMN, index: mx.array, arrays: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
-    """(sum of the loss over the windows of `index` [n], sum of cosines); arrays as `geometry.Geometry.arrays`."""
+def predict_loss(
+    model: EMN, index: mx.array, arrays: dict[str, mx.array], weight: float = CENTRED
+) -> tuple[mx.array, mx.array]:
+    """(sum of the loss over the windows of `index` [n], sum of cosines); arrays as `geometry.Geometry.arrays`; weight: of the centred
+    cosine.
+    """
     cosine, centred = cosines(model, index, arrays)
-    return (1 - cosine + CENTRED * (1 - centred)).sum(), cosine.sum()
+    return (1 - cosine + weight * (1 - centred)).sum(), cosine.sum()
 
 
 def cosines(model: EMN | None, index: mx.array, arrays: dict[str, mx.array]) -> tuple[mx.array, mx.array]:

@@ -16,7 +16,7 @@ from mlx_lvm.core.mlx import mx, nn, tree_unflatten
 from mlx_lvm.models.emn import EMN
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import SINGLE, Group
-from mlx_lvm.training.emn.losses import predict_loss, rank_loss
+from mlx_lvm.training.emn.losses import CENTRED, predict_loss, rank_loss
 from mlx_lvm.training.emn.reading import Reading
 from mlx_lvm.training.emn.statistics import Statistics
 from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, skip_if_nonfinite
@@ -68,8 +68,14 @@ class EmnStep(StepState):
     """
 
     def __init__(
-        self, model: EMN, materials: Sequence[Material], config: TrainConfig, group: Group = SINGLE
+        self,
+        model: EMN,
+        materials: Sequence[Material],
+        config: TrainConfig,
+        group: Group = SINGLE,
+        centred: float = CENTRED,
     ) -> None:
+        self.centred = centred  # weight of the centred cosine in the loss of head predict
         self.model, self.materials, self.config, self.group = model, materials, config, group
         self.chosen = 0
         self.live = EMN(model.config.replace(dim=0, expert="no"))
@@ -107,7 +113,7 @@ class EmnStep(StepState):
 
     def _compile(self) -> Callable[..., None]:
         live, average, config, group, state = self.live, self.model, self.config, self.group, self.state
-        loss_of = rank_loss if live.config.head == "rank" else predict_loss
+        loss_of = rank_loss if live.config.head == "rank" else partial(predict_loss, weight=self.centred)
         names = list(live.weights())
         live.train()
 
