@@ -117,7 +117,8 @@ def training_step(config: ModelConfig, batch: int = 32, context: int = 5) -> Cou
         corpus, options = _corpus(config.dim), TrainConfig(context=context, loss_cosine=1.0)
         if model.task == "documents":
             parts = segments(corpus, np.arange(1), context)
-            step, targets = DocumentStep(model, parts, options), parts.targets[:1]
+            step: Any = DocumentStep(model, parts, options)
+            targets = parts.targets[:1]
         else:
             step, targets = TrainStep(model, corpus, options), np.arange(context, context + batch)
         mx.eval(model.parameters(), step.arrays())
@@ -179,7 +180,7 @@ def markdown(names: tuple[str, ...] = ("amn", "lstm", "gru", "transformer"), bat
         cells = [f"{1e3 * predicted(chip, work.flops, work.bytes, step.total):.2f}" for chip in chips]
         times.append(f"| {name} | {' | '.join(cells)} |")
     for head in ("regress", "retrieve"):  # whose step is their own: a segment of 32 targets
-        config = architecture("ramn").config_class(head=head)
+        config = architecture("ramn").config_class.from_dict({"head": head})
         forward, step = forward_pass(config, batch), training_step(config)
         counts.append(f"| {config.variant} | {forward.total} | {step.total} | | {step.buffers} |")
     return "\n".join([*counts, "", *times, ""])

@@ -11,7 +11,7 @@ The first tap in order whose own error fails is the first place that creates err
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,18 @@ def torch_trace(
 ) -> Trace:
     """A run of a twin with all taps."""
     trace = Trace(forced)
+    with tapped(model, trace), torch.no_grad():
+        prediction = ask(model, context)
+    for name in FIELDS:
+        value = getattr(prediction, name)
+        if value is not None:
+            trace.values[name] = bridge.to_float64(value)
+    return replace(trace, values=_in_order(trace.values))
+
+
+@contextmanager
+def tapped(model: torch_nn.Module, trace: Trace) -> Iterator[None]:
+    """The submodules of a torch module report to `trace` while it lasts, and go on with what it forces."""
     calls: dict[str, int] = {}
     containers = {name.rpartition(".")[0] for name, _ in model.named_modules() if name}
 
@@ -66,7 +78,7 @@ def torch_trace(
 
         return hook
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         for name, module in model.named_modules():
             attention = isinstance(module, torch_nn.MultiheadAttention)
             inside = any(
@@ -78,12 +90,7 @@ def torch_trace(
                 continue
             stack.callback(module.register_forward_pre_hook(before(name)).remove)
             stack.callback(module.register_forward_hook(after(name)).remove)
-        prediction = ask(model, context)
-    for name in FIELDS:
-        value = getattr(prediction, name)
-        if value is not None:
-            trace.values[name] = bridge.to_float64(value)
-    return replace(trace, values=_in_order(trace.values))
+        yield
 
 
 def _in_order(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,13 @@ def watched(model: Any, call: Callable) -> Iterator[None]:
 
     def watching(name: str, kind: type) -> type:
         return type(
-            kind.__name__, (kind,), {"__call__": lambda self, *args: call(name, kind.__call__, self, args)}
+            kind.__name__,
+            (kind,),
+            {
+                "__call__": lambda self, *args, **named: call(
+                    name, partial(kind.__call__, **named), self, args
+                )
+            },
         )
 
     try:
