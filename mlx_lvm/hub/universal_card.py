@@ -14,8 +14,9 @@ def universal_results(imported: dict[str, Any]) -> str:
     lines = [
         "## Results",
         "",
-        "Zero-shot, by the recipe of this file with one text left out in turn, in every encoder: of the corpus the model has statistics",
-        "alone, in closed form from its training documents. This file is trained on all of them.",
+        "Zero-shot: the network was trained on nothing of the corpus, in any encoder. Of the corpus the model has",
+        "statistics alone, in closed form from its training documents. One network a row: this file, or its recipe",
+        "on some of the texts.",
     ]
     lines += [
         "Differences are to the best baseline in that figure, fitted on the corpus, 95% over documents.",
