@@ -23,8 +23,9 @@ from mlx_lvm.evaluation.setup import MAX_WINDOWS, Bench, Measured, set_up
 from mlx_lvm.evaluation.summary import Summary, summarise
 from mlx_lvm.evaluation.verdict import Verdict, hybrid_claim, verdict
 from mlx_lvm.hub.load import Loaded, for_corpus
+from mlx_lvm.metrics.chance import chance
 from mlx_lvm.metrics.names import CENTRED_MRR, COSINE, Figures, Metric
-from mlx_lvm.metrics.retrieval import Pool, chance
+from mlx_lvm.metrics.retrieval import Pool
 from mlx_lvm.predictors.base import Predictor
 from mlx_lvm.predictors.baselines import NAMES, Recency, controls
 from mlx_lvm.predictors.history import predictor_of
@@ -134,6 +135,7 @@ def examine(
         "metrics": summary.metrics_json(),
         "hyper_parameters": hyper_parameters(bench.baselines),
         "verdict": judged.to_dict(),
+        "warnings": space_warnings(subject, corpus),
         "notes": [*notes, *_notes(bench)],
         "seconds": round(time.perf_counter() - began, 2),
     }
@@ -155,7 +157,8 @@ def measure_all(
     for key, one in everyone.items():
         progress(f"scoring {key}")
         measured[key] = bench.measure(one)
-    check_controls({key: one.figures for key, one in measured.items()}, bench.pool, bench.corpus.dim)
+    figures = {key: one.figures for key, one in measured.items()}
+    check_controls(figures, bench.pool, everyone["random"])
     return measured
 
 
@@ -208,10 +211,6 @@ def subject_of(
             f"{corpus.dim}"
         )
     notes = list(subject.notes)
-    if subject.card is None:
-        notes.append(
-            f"{name} does not say which encoder it was trained on; that it is the corpus's is not checked."
-        )
     if subject.corpus_sha256 and subject.corpus_sha256 != corpus.sha256:
         where = (
             f"another state of {corpus.name} (its sha256 differs)"
@@ -228,6 +227,28 @@ def subject_of(
             "checked."
         )
     return name, predictor_of(name, subject.model), notes
+
+
+def space_warnings(subject: Loaded | Predictor | str, corpus: Corpus) -> list[str]:
+    """Where nothing tells whether the corpus is of the encoder that the model was trained on: what that
+    means.
+    """
+    if not isinstance(subject, Loaded) or not subject.model.config.dim:
+        return []
+    if subject.corpus_sha256 and subject.corpus_sha256 == corpus.sha256:
+        return []
+    unknown = (
+        "no encoder is recorded with the model" if subject.card is None else subject.card.unknown(corpus.card)
+    )
+    return [unknown_space(f"{subject.name} was trained on", corpus, unknown)] if unknown else []
+
+
+def unknown_space(other: str, corpus: Corpus, unknown: str) -> str:
+    """The warning; other: whose vectors the others are, as 'X was trained on'."""
+    return (
+        f"whether one encoder made the vectors of {corpus.name} and those that {other} is not known "
+        f"({unknown}). If two did, no figure here means anything."
+    )
 
 
 def _describe(pool: Pool) -> dict[str, Any]:

@@ -229,35 +229,3 @@ def contrastive_accuracy(ranks: np.ndarray, pool: Pool, size: int = CONTRAST) ->
         left = np.maximum(others - i, 0)
         out *= np.where(left > 0, np.clip(others - ranks + 1 - i, 0, None) / np.maximum(left, 1), 1)
     return out
-
-
-@dataclass(frozen=True)
-class Chance:
-    """What ranks drawn at random would give, on average, and the variance of 1 / rank."""
-
-    recall_at_1: float
-    recall_at_5: float
-    recall_at_10: float
-    mrr: float
-    mrr_variance: float
-
-    def to_dict(self) -> dict[str, float]:
-        return {key: value for key, value in vars(self).items() if key != "mrr_variance"}
-
-
-def chance(pool: Pool) -> Chance:
-    """From every window's pool and number of hits."""
-    recalls, mrr, variance = np.zeros(len(CUTS)), 0.0, 0.0
-    kinds, counts = np.unique(np.stack([pool.sizes, pool.hit_counts()]), axis=1, return_counts=True)
-    for (size, hits), count in zip(kinds.T, counts, strict=True):
-        rank = np.arange(1, size - hits + 2)
-        # P(best hit stands at place r) = P(the first r - 1 places are no hits) x P(a hit follows)
-        missed = np.concatenate([[1.0], np.cumprod((size - hits - rank[:-1] + 1) / (size - rank[:-1] + 1))])
-        probability = missed * hits / (size - rank + 1)
-        recalls += count * np.array([probability[:cut].sum() for cut in CUTS])
-        mean = (probability / rank).sum()
-        mrr += count * mean
-        variance += count * ((probability / rank**2).sum() - mean**2)
-    n = len(pool.windows)
-    at_1, at_5, at_10 = (recalls / n).tolist()
-    return Chance(at_1, at_5, at_10, float(mrr / n), float(variance / n))

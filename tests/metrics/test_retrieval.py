@@ -1,5 +1,7 @@
 """Retrieval against a plain search, hand-worked cases and exact enumeration."""
 
+from collections import Counter
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -10,11 +12,11 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.metrics import retrieval
+from mlx_lvm.metrics.chance import chance, chance_of, ties
 from mlx_lvm.metrics.retrieval import (
     Pairs,
     Pool,
     build_pool,
-    chance,
     contrastive_accuracy,
     rank_figures,
     ranks,
@@ -167,6 +169,46 @@ def test_chance_against_enumeration(uneven: Corpus) -> None:
         assert found_chance.recall_at_1 == pytest.approx(hits / 6)
         assert found_chance.recall_at_5 == pytest.approx(np.mean([p <= 5 for p in places]))
         assert found_chance.recall_at_10 == pytest.approx(1)
+
+
+def test_copies_are_one_draw(uneven: Corpus) -> None:
+    """Every order of the distinct vectors of a document: the truth twice, another five times, three alone."""
+    letters = "abctdddbddeft"  # the context a, b, c; then the truth t; later copies
+    x = np.random.default_rng(3).standard_normal((26, 12))
+    corpus = make_corpus(x[[ord(letter) - 97 for letter in letters]], [len(letters)])
+    found = windows(corpus, np.array([0]), 3)
+    for pool in (build_pool(found, np.arange(len(letters))), build_pool(found, np.arange(13)).in_document()):
+        for window, (hits, groups) in enumerate(ties(pool)):
+            target = int(found.targets[window])
+            others = Counter(
+                letter
+                for row, letter in enumerate(letters)
+                if letter != letters[target] and not target - 3 <= row < target
+            )
+            assert hits == 1 and Counter(dict(groups)) == Counter(others.values()), letters[target]
+        first = next(iter(ties(pool)))
+        assert first == (1, ((1, 3), (5, 1)))  # b again, e, f, and d five times
+        # All windows alike: what is enumerated for the first holds for the pool cut to it.
+        alone = replace(pool, windows=replace(found, targets=found.targets[:1], starts=found.starts[:1],
+                        documents=found.documents[:1]), hits=pool.hits.where(pool.hits.window == 0),
+                        context=pool.context.where(pool.context.window == 0), sizes=pool.sizes[:1])  # fmt: skip
+        sizes = {"t": 0, "b": 1, "e": 1, "f": 1, "d": 5}
+        ranks_ = [
+            1 + sum(sizes[letter] for letter in order[: order.index("t")]) for order in permutations("tbefd")
+        ]
+        expected = chance(alone)
+        assert expected.mrr == pytest.approx(np.mean([1 / rank for rank in ranks_]), rel=1e-9)
+        assert expected.mrr_variance == pytest.approx(np.var([1 / rank for rank in ranks_]), rel=1e-9)
+        for cut, share in ((1, expected.recall_at_1), (5, expected.recall_at_5), (10, expected.recall_at_10)):
+            assert share == pytest.approx(np.mean([rank <= cut for rank in ranks_]), rel=1e-9)
+
+
+def test_chance_of_a_large_pool() -> None:
+    """Of a million candidates, where no order can be enumerated: uniform ranks, so H_n / n and k / n."""
+    n = 10**6
+    at_1, at_5, at_10, mrr, _ = chance_of(1, {1: n - 1})
+    assert mrr == pytest.approx((np.log(n) + 0.5772156649 + 0.5 / n) / n, rel=1e-6)
+    assert [at_1, at_5, at_10] == pytest.approx([1 / n, 5 / n, 10 / n], rel=1e-3)
 
 
 def test_contrastive_accuracy_against_enumeration(uneven: Corpus) -> None:
