@@ -50,8 +50,7 @@ def small_file(sotu: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "small.safetensors"
     names = [sotu.names[d] for d in documents]
     offsets, card = np.cumsum([0, *map(len, rows)]), type(sotu.card)(model="cut", dim=32)
-    # Cut rows are shorter than 1. They keep their lengths, as those of a synthetic process do.
-    with CorpusWriter(path, offsets, names, card, {}, "F32", as_drawn=True) as writer:
+    with CorpusWriter(path, offsets, names, card, {}, "F32") as writer:  # which makes them unit vectors again
         writer.put(0, vectors)
         writer.finish()
     return path

@@ -51,6 +51,56 @@ def test_merge_refuses_other_encoders_and_names_twice(mapped: MappedCorpus, tmp_
     assert not (tmp_path / "m.safetensors").exists()
 
 
+def test_merge_of_unknown_encoders_needs_a_word(mapped: MappedCorpus, tmp_path: Path) -> None:
+    """Neither card says anything, or one alone has probe vectors: unknown is not equal."""
+    rng = np.random.default_rng(0)
+    for name, card in (("a", EncoderCard(dim=768)), ("b", EncoderCard(dim=768))):
+        write_corpus(
+            tmp_path / f"{name}.safetensors",
+            rng.standard_normal((6, 768)),
+            np.array([0, 3, 6]),
+            [name, "2"],
+            card,
+            {},
+        )
+    a, b = (open_corpus(tmp_path / f"{name}.safetensors") for name in "ab")
+    for pair in ((a, mapped), (mapped, a)):
+        with pytest.raises(
+            InvalidFile, match=r"is not known .one records no encoder.. --same-encoder vouches"
+        ):
+            merge(pair, tmp_path / "m.safetensors")
+    with pytest.raises(InvalidFile, match="no encoder is recorded"):
+        merge([a, b], tmp_path / "m.safetensors", prefix=True)
+    merge([a, mapped], tmp_path / "m.safetensors", same_encoder=True)
+    made = open_corpus(tmp_path / "m.safetensors")
+    assert made.names == a.names + mapped.names
+    assert made.card.probes is not None  # the most that either says of them both
+    # Vouching never overrules what the cards tell.
+    other = mapped.card.replace(probes=rng.standard_normal((16, 768)).astype(np.float32))
+    write_corpus(
+        tmp_path / "o.safetensors", rng.standard_normal((3, 768)), np.array([0, 3]), ["o"], other, {}
+    )
+    with pytest.raises(InvalidFile, match="probe sentences differ"):
+        merge(
+            [mapped, open_corpus(tmp_path / "o.safetensors")], tmp_path / "n.safetensors", same_encoder=True
+        )
+
+
+def test_a_prefix_never_tears_a_document(tmp_path: Path) -> None:
+    rng, card = np.random.default_rng(0), EncoderCard(dim=8)
+    parts = {"one": ["a", "b", "c"], "two": ["c", "d"], "three": ["a", "b"], "alone": ["c"]}
+    for name, documents in parts.items():
+        offsets = np.arange(0, 2 * len(documents) + 1, 2)
+        write_corpus(tmp_path / name, rng.standard_normal((offsets[-1], 8)), offsets, documents, card, {})
+    opened = {name: open_corpus(tmp_path / name) for name in parts}
+    with pytest.raises(InvalidFile, match=r"'c' ends .*one and begins .*two: one document in two parts"):
+        merge([opened["one"], opened["two"]], tmp_path / "m", prefix=True, same_encoder=True)
+    # A name that stands in both, but at no seam, and a corpus that is one document: others of the same name.
+    for second in ("three", "alone"):
+        merge([opened["one"], opened[second]], tmp_path / f"m-{second}", prefix=True, same_encoder=True)
+        assert f"{second}/{parts[second][0]}" in open_corpus(tmp_path / f"m-{second}").names
+
+
 def test_subset_by_pattern_and_list(mapped: MappedCorpus, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("extracts\nchapter_42\n")
     chosen = choose(mapped, ["chapter_1?"], tmp_path / "names.txt")

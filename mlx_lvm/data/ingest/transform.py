@@ -5,6 +5,7 @@ stored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ def merge(
 
     prefix: put `<corpus>/` before every name. A recorded split is kept where every corpus has one.
     same_encoder: the caller vouches that one encoder made all, where their cards do not tell. Raises
-    InvalidFile where encoders or names do not allow it.
+    InvalidFile where encoders or names do not allow it, or where a prefix would tear a document that lies in
+    two of them.
     """
     first = corpora[0]
     problems = Problems("merge")
@@ -44,6 +46,13 @@ def merge(
             problems.add(
                 f"whether one encoder made {first.path} and {other.path} is not known ({unknown}). "
                 "--same-encoder vouches for it"
+            )
+    for one, other in pairwise(corpora):
+        if prefix and one.names[-1] == other.names[0] and min(len(one.names), len(other.names)) > 1:
+            problems.add(
+                f"'{other.names[0]}' ends {one.path} and begins {other.path}: one document in two parts, "
+                "which --prefix would give two names and perhaps two splits. "
+                "`lvm data convert FILE FILE ...` joins parts of one data set"
             )
     problems.raise_if_any(InvalidFile)
     names = [f"{corpus.name}/{name}" if prefix else name for corpus in corpora for name in corpus.names]
