@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -32,7 +33,7 @@ Corpus = Annotated[
         "--corpus",
         "-c",
         metavar="NAME|FILE",
-        help="Shipped corpus by name (sotu, moby) or a file.",
+        help="Shipped corpus by name (sotu, moby) or a file. Default: the one the model was trained on.",
         rich_help_panel="Data",
     ),
 ]
@@ -70,6 +71,17 @@ class Output:
 
     def say(self, text: str = "", style: str = "") -> None:
         self.console.print(Text(text, style=style))
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """What must be read before any figure."""
+        for warning in warnings:
+            self.say(f"warning: {warning}", style="bold yellow")
+
+    @contextmanager
+    def status(self, begin: str = "") -> Iterator[Callable[[str], None]]:
+        """Gives a function that says what is being done, in a line that a terminal shows while it is."""
+        with self.notes.status(Text(begin)) as shown:
+            yield lambda line: shown.update(Text(line))  # not markup: a name may have brackets
 
     def table(
         self,

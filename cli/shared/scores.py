@@ -15,6 +15,7 @@ STYLES = {"better": "bold green", "worse": "bold red"}
 def show(display: Output, result: dict[str, Any], every: bool = False) -> None:
     """`result` as `lvm eval --json` prints it. `every`: all predictors and figures, however wide."""
     verdict, table = result["verdict"], score_table(result, every)
+    display.warn(result["warnings"])
     display.say(verdict["sentence"], style=STYLES.get(verdict["outcome"], "bold yellow"))
     for sentence in verdict["sentences"][1:]:
         display.say(sentence)

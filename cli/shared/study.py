@@ -156,6 +156,7 @@ def _cases(display: Output, result: dict[str, Any], found: dict[str, Any]) -> No
 def _ood(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
     from mlx_lvm.evaluation.transfer import transferred_sentences, whole_sentences
 
+    display.warn(found["warnings"])
     rows = []
     for row in found["rows"]:
         sides = [row[key] for key in ("home", "there", "transferred")]

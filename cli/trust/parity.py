@@ -116,8 +116,8 @@ def _status(view: Output) -> Iterator[Callable[[str], None]]:
     if not view.notes.is_terminal:
         yield lambda text: None
         return
-    with view.notes.status("") as status:
-        yield status.update
+    with view.status() as progress:
+        yield progress
 
 
 def _show(report: Any, view: Output, out: str) -> None:

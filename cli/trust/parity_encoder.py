@@ -54,8 +54,8 @@ def parity_encoder(
 
     view = Output(json)
     if view.notes.is_terminal:
-        with view.notes.status("") as status:
-            report = run(folder, dtype, seeds, self_test, status.update)
+        with view.status() as progress:
+            report = run(folder, dtype, seeds, self_test, progress)
     else:
         report = run(folder, dtype, seeds, self_test)
     _show(report, view, out)

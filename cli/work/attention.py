@@ -19,7 +19,7 @@ SHADES = " .:-=+*#%@"  # for output without colour, light to dark
 @app.command()
 def attention(
     model: Model,
-    corpus: Corpus = "sotu",
+    corpus: Corpus = "",
     document: Annotated[
         str | None,
         typer.Option(
@@ -59,15 +59,16 @@ def attention(
     from mlx_lvm.data.splits import split_corpus
     from mlx_lvm.data.windows import windows
     from mlx_lvm.errors import UsageError
-    from mlx_lvm.evaluation.evaluate import subject_of
+    from mlx_lvm.evaluation.evaluate import space_warnings, subject_of
     from mlx_lvm.evaluation.study.attention import attention as measure
     from mlx_lvm.evaluation.study.attention import look
-    from mlx_lvm.hub.load import load_model
+    from mlx_lvm.hub.load import corpus_of, load_model
 
     if out is not None and out.suffix not in (".png", ".svg"):
         raise UsageError(f"--out {out}: a picture ends in .png or .svg")
     display = Output(json)
-    data, loaded = load_corpus(corpus), load_model(model)
+    loaded = load_model(model)
+    data = load_corpus(corpus or corpus_of(loaded))
     name, _, notes = subject_of(loaded, data, None)
     if text is not None:
         if document is not None:
@@ -89,6 +90,7 @@ def attention(
     result |= {
         "windows": len(found),
         **measure(loaded.model, found, DocumentBootstrap(found.documents)),
+        "warnings": space_warnings(loaded, data),
         "notes": notes,
     }
     rows, labels = (
@@ -111,6 +113,7 @@ def attention(
 
 
 def show(display: Output, result: dict[str, Any], rows: list[list[float]], labels: list[str]) -> None:
+    display.warn(result["warnings"])
     width = max(map(len, labels), default=0)
     display.say(
         f"{result['model']} on {result['corpus']}: {result['windows']:,} windows in {result['documents']} "

@@ -56,13 +56,13 @@ def compare(
     from mlx_lvm.evaluation.leaderboard import runs_under
 
     display = Output(json)
-    with display.notes.status("") as status:
+    with display.status() as progress:
         found = measure(
             *(models or runs_under(Path("runs"))),
             corpus=corpus or None,
             split=split,
             max_windows=max_windows,
-            progress=lambda line: status.update(line),
+            progress=progress,
         )
     if as_markdown:
         display.say(found.markdown())
@@ -75,6 +75,7 @@ def show(display: Output, result: dict[str, Any]) -> None:
     """The leaderboard, the best baselines under it, and what was scored."""
     from mlx_lvm.evaluation.leaderboard import MARKDOWN, sentence, table
 
+    display.warn(result["warnings"])
     display.table("", MARKDOWN, table(result))
     display.say(sentence(result))
     for note in result["notes"]:

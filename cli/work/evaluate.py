@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 @app.command()
 def evaluate(
     model: Subject,
-    corpus: Corpus = "sotu",
+    corpus: Corpus = "",
     split: Annotated[
         str,
         typer.Option(
@@ -108,7 +108,7 @@ def evaluate(
     from mlx_lvm.api.corpus import Corpus as Held
     from mlx_lvm.api.judging import evaluate as measure
     from mlx_lvm.api.judging import in_memory
-    from mlx_lvm.api.serving import reading
+    from mlx_lvm.api.serving import default_corpus, reading
     from mlx_lvm.data.ingest.outside import scored_alone
     from mlx_lvm.evaluation.report import plots
 
@@ -118,14 +118,14 @@ def evaluate(
         display.notes.print(
             "note: no report.html without matplotlib; install it: pip install 'mlx-lvm[report]'"
         )
-    data: str | Held = corpus
+    data: str | Held | None = corpus or None
     if text is not None:
         if split != "test":
             raise UsageError("--split and --text: a text is what is scored on")
         reads, seed = reading(model, context, split_seed)
-        held = in_memory(corpus, reads, seed)
+        held = in_memory(corpus or default_corpus(model), reads, seed)
         data = Held(scored_alone(held, extend(held, text, encoder), seed))
-    with display.notes.status("") as status:
+    with display.status() as progress:
         report = measure(
             model,
             data,
@@ -137,7 +137,7 @@ def evaluate(
             ood=ood,
             arrow_epochs=arrow_epochs if arrow else 0,
             precision=precision,
-            progress=lambda line: status.update(line),
+            progress=progress,
         )
     result = report.to_dict()
     show(display, result, every)

@@ -32,7 +32,7 @@ def predict(
         ),
     ] = None,
     text: GivenText = None,
-    corpus: Corpus = "sotu",
+    corpus: Corpus = "",
     at: Annotated[
         int | None,
         typer.Option(
@@ -118,7 +118,7 @@ def predict(
     """
     import numpy as np
 
-    from mlx_lvm.api.serving import ranker_of, serve
+    from mlx_lvm.api.serving import default_corpus, ranker_of, serve
     from mlx_lvm.data.corpus import load_corpus
     from mlx_lvm.data.splits import split_corpus
     from mlx_lvm.ranking.decode import Inverter
@@ -132,7 +132,7 @@ def predict(
     if (document is None) == (text is None):
         raise UsageError("name a document of the corpus with --document, or give one with --text FILE")
     display = Output(json)
-    data = load_corpus(corpus)
+    data = load_corpus(corpus or default_corpus(model))
     inverter = Inverter(decode, data) if decode is not None else None
     subject = serve(model, data, precision)
     held = data if text is None else extend(data, text, encoder)
@@ -146,7 +146,7 @@ def predict(
         )
     if rank == "hybrid":
         asked = read_query(query, data, encoder) if query is not None else None
-        with display.notes.status("fitting the ranking on validation documents"):
+        with display.status("fitting the ranking on validation documents"):
             ranker, said = ranker_of(subject, data, asked, approximate)
         notes += said
         if ranker is None and (query or approximate):
@@ -158,13 +158,13 @@ def predict(
     outlook = measure(subject.predictor, held, chosen, at, context, steps, top, ranker, coverage, own)
     result = outlook.to_dict()
     if inverter is not None:
-        with display.notes.status("loading the inverter"):
+        with display.status("loading the inverter"):
             texts = inverter.decode([step["vector"] for step in result["steps"]])
         for step, decoded in zip(result["steps"], texts, strict=True):
             step["decoded"] = decoded
         notes += inverter.notes
-    show(display, result, notes)
-    display.result({**result, "notes": notes})
+    show(display, result, subject.warnings, notes)
+    display.result({**result, "warnings": subject.warnings, "notes": notes})
 
 
 def _chosen(corpus: Any, document: str) -> int:
@@ -181,7 +181,8 @@ def _only(corpus: Any, held: Any, text: str | None) -> int:
     return len(corpus.names)
 
 
-def show(display: Output, result: dict[str, Any], notes: list[str]) -> None:
+def show(display: Output, result: dict[str, Any], warnings: list[str], notes: list[str]) -> None:
+    display.warn(warnings)
     document, read = result["document"], len(result["context"])
     display.say(
         f"{result['model']} on {result['corpus']}: {document}, chunk {result['at']} from the {read} before it"

@@ -169,11 +169,13 @@ def train(
             raise UsageError(f"--out {out}: --resume {resume} continues in its own folder; omit --out")
         named = given_options(model, given, config, preset_name)
         if group.any((resume / PLAN).exists()):
+            corpus = named.pop("corpus", None)
             if named or force:
                 raise UsageError(
-                    f"--resume {resume} goes on with several runs as they were begun; omit other options"
+                    f"--resume {resume} goes on with several runs as they were begun; omit all options "
+                    "but --corpus"
                 )
-            out_.result(resume_many(resume, group, out_, report_to))
+            out_.result(resume_many(resume, corpus, group, out_, report_to))
         else:
             out_.result(run(resume_locked(resume, named, force, group), out_, report_to=report_to))
         return

@@ -18,11 +18,13 @@ from mlx_lvm.cli.work.compare import show
 from mlx_lvm.cli.work.train_one import resume_locked, run
 from mlx_lvm.core.files import read_json, write_json
 from mlx_lvm.data.sampling import load_or_sample
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError
 from mlx_lvm.evaluation.leaderboard import compare
 from mlx_lvm.hub.load import load_model
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import Group
+from mlx_lvm.training.own_corpus import own_corpus, record
 from mlx_lvm.training.run import CONFIG, claim
 from mlx_lvm.training.session import start_run
 
@@ -58,19 +60,35 @@ def train_many(
             key: {"model": recipe.model, "sizes": recipe.sizes, "train": recipe.train.to_dict()}
             for key, recipe in recipes.items()
         }
-        write_json(folder / PLAN, {"kind": kind, "runs": runs})
+        corpus = open_corpus(find_corpus(first.train.corpus))
+        about = {"name": corpus.name, "sha256": corpus.sha256, **record(first.train.corpus, folder)}
+        write_json(folder / PLAN, {"kind": kind, "corpus": about, "runs": runs})
     return _train(recipes, kind, folder, group, out, report_to)
 
 
-def resume_many(folder: Path, group: Group, out: Output, report_to: str | None) -> dict[str, Any]:
-    """What a plan has left over. Raises InvalidFile where the plan does not parse."""
+def resume_many(
+    folder: Path, corpus: str | None, group: Group, out: Output, report_to: str | None
+) -> dict[str, Any]:
+    """What a plan has left over, on the plan's own corpus or where `corpus` says that it lies now.
+
+    Raises InvalidFile where the plan does not parse or the corpus is another one.
+    """
     text = json.dumps(read_json(folder / PLAN)) if group.rank == 0 else ""
     try:
         plan = json.loads(group.broadcast_text(text))
+        first = next(iter(plan["runs"].values()))
+        reference = corpus or own_corpus(folder, {"corpus": plan.get("corpus", {}), "train": first["train"]})
         recipes = {
-            key: Recipe(one["model"], one["sizes"], TrainConfig.from_dict(one["train"]))
+            key: Recipe(
+                one["model"], one["sizes"], TrainConfig.from_dict({**one["train"], "corpus": reference})
+            )
             for key, one in plan["runs"].items()
         }
+        digest = open_corpus(find_corpus(reference)).sha256
+        if digest != plan.get("corpus", {}).get("sha256", digest):
+            raise InvalidFile(
+                f"corpus {reference} is not the one that these runs began with (its sha256 differs)"
+            )
         return _train(recipes, plan["kind"], folder, group, out, report_to)
     except (LvmError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, LvmError) and not isinstance(error, InvalidFile):
@@ -90,7 +108,7 @@ def _train(
             continue
         begun = group.any((folder / key / CONFIG).exists() if group.rank == 0 else False)
         trainer = (
-            resume_locked(folder / key, {}, False, group)
+            resume_locked(folder / key, {"corpus": recipe.train.corpus}, False, group)
             if begun
             else start_run(*recipe, folder / key, group)
         )
@@ -102,11 +120,9 @@ def _train(
 
 
 def _leaderboard(folder: Path, summaries: dict[str, Any], config: TrainConfig, out: Output) -> dict[str, Any]:
-    with out.notes.status("") as status:
+    with out.status() as progress:
         data = load_or_sample(config.corpus, config.context, config.split_seed)
-        result = compare(
-            [load_model(folder / name) for name in summaries], data, progress=lambda line: status.update(line)
-        )
+        result = compare([load_model(folder / name) for name in summaries], data, progress=progress)
     out.say()
     show(out, result)
     return {"runs": list(summaries.values()), "comparison": result}

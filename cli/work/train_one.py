@@ -65,8 +65,8 @@ def _run(trainer: Trainer, folder: Path, out: Output, report_to: str | None, aga
         signals.at_once = (
             f"training is done, the test documents are not: lvm train --resume {again} judges them"
         )
-        with out.notes.status("") as status:
-            verdict = judge_run(folder, lambda line: status.update(f"test documents: {line}"))
+        with out.status() as progress:
+            verdict = judge_run(folder, lambda line: progress(f"test documents: {line}"))
         display.verdict(verdict)
         return finish(trainer, folder, verdict)
 

@@ -78,13 +78,13 @@ def tune(
             f"study {folder / 'study.db'}: {len(study.trials)} trials so far; searching "
             f"{', '.join(search.space())}"
         )
-        with display.notes.status("") as status:
+        with display.status() as progress:
             whole = run_search(
                 study,
                 search,
                 trials,
                 seconds,
-                on_epoch=lambda number, record: status.update(
+                on_epoch=lambda number, record: progress(
                     f"trial {number}, epoch {record['epoch']}: {words} "
                     f"{record[f'val_{search.selection_metric}']:.4f}"
                 ),

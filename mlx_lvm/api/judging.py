@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_lvm.api.corpus import Corpus
 from mlx_lvm.api.model import Model, loaded_of
-from mlx_lvm.api.serving import is_baseline, reading
+from mlx_lvm.api.serving import default_corpus, is_baseline, reading
 from mlx_lvm.core.files import write_json
 from mlx_lvm.data.corpus import Corpus as StoredCorpus
 from mlx_lvm.data.sampling import load_or_sample
@@ -69,7 +69,7 @@ class Report:
 
 def evaluate(
     model: Model | str | Path,
-    corpus: Corpus | str | Path,
+    corpus: Corpus | str | Path | None = None,
     split: str = "test",
     *,
     context: int | None = None,
@@ -84,7 +84,8 @@ def evaluate(
     """Score a model, every baseline and the controls on documents that none of them was fitted on.
 
     model:    a Model, a name that `load` takes, or a baseline's (`ridge`, `last`, `mean`, ...)
-    corpus:   a Corpus, or the name or path of one; the baselines are fitted on its training documents
+    corpus:   a Corpus, or the name or path of one, by default that which the model was trained on; the
+              baselines are fitted on its training documents
     split:    "test", "val", "train" or "all"
     context:  chunks that a window has; the model's own by default
     split_seed: of a baseline; a model keeps the split that it was trained with
@@ -105,7 +106,7 @@ def evaluate(
     if arrow_epochs and not isinstance(subject, Loaded):
         raise UsageError(f"--arrow-of-time trains a model by its recipe; {model} is a baseline and has none")
     reads, seed = reading(subject, context, split_seed)
-    data = in_memory(corpus, reads, seed)
+    data = in_memory(default_corpus(subject) if corpus is None else corpus, reads, seed)
     other = None if ood is None else in_memory(ood, reads, seed)
     options: dict[str, Any] = {"context": context, "split_seed": split_seed, "max_windows": max_windows}
     found = examine(subject, data, split, **options, progress=progress)
@@ -141,8 +142,9 @@ class Comparison:
         return leaderboard.markdown(self.result)
 
     def __repr__(self) -> str:
+        warnings = [f"warning: {line}" for line in self.result["warnings"]]
         table = plain_table("", leaderboard.MARKDOWN, leaderboard.table(self.result))
-        return "\n".join([*table, leaderboard.sentence(self.result), *self.result["notes"]])
+        return "\n".join([*warnings, *table, leaderboard.sentence(self.result), *self.result["notes"]])
 
 
 def compare(
@@ -166,7 +168,7 @@ def compare(
     if not loaded:
         raise UsageError("nothing to compare: name models, runs, exported folders or .safetensors files")
     first = loaded[0]
-    chosen = corpus if corpus is not None else first.train.get("corpus") or first.corpus or "sotu"
+    chosen = default_corpus(first) if corpus is None else corpus
     data = in_memory(chosen, max(one.context for one in loaded), first.split_seed)
     result = leaderboard.compare(loaded, data, split, max_windows=max_windows, progress=progress)
     return Comparison(result)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
-from mlx_lvm.evaluation.evaluate import subject_of
-from mlx_lvm.hub.load import Loaded, load_model
+from mlx_lvm.evaluation.evaluate import space_warnings, subject_of
+from mlx_lvm.hub.load import Loaded, corpus_of, load_model
 from mlx_lvm.predictors.base import Predictor
 from mlx_lvm.predictors.baselines import NAMES, fit_baselines
 from mlx_lvm.ranking.predict import Ranker
@@ -21,7 +21,7 @@ BASELINE_CONTEXT = 5  # chunks that a baseline reads
 
 class Serving(NamedTuple):
     """A model or baseline by name: its predictor, the chunks it reads, its split, the ranking stored with it,
-    the sha256 of the corpus it was trained on, and notes.
+    the sha256 of the corpus it was trained on, what to know before any figure of it, and notes.
     """
 
     predictor: Predictor
@@ -29,6 +29,7 @@ class Serving(NamedTuple):
     split_seed: int
     ranking: dict[str, Any]
     trained_on: str
+    warnings: list[str]
     notes: list[str]
 
 
@@ -55,6 +56,13 @@ def reading(
     return context or own[0], own[1] if split_seed is None else split_seed
 
 
+def default_corpus(subject: Loaded | str) -> str:
+    """What is taken where no corpus is named: the one the model was trained on; `sotu` for a baseline."""
+    if isinstance(subject, str) and is_baseline(subject):
+        return "sotu"
+    return corpus_of(subject if isinstance(subject, Loaded) else load_model(subject))
+
+
 def serve(subject: Loaded | str, corpus: Corpus, precision: str = "float32") -> Serving:
     """A model, or a baseline fitted on the corpus's training documents.
 
@@ -63,11 +71,19 @@ def serve(subject: Loaded | str, corpus: Corpus, precision: str = "float32") -> 
     if isinstance(subject, str) and is_baseline(subject, precision):
         parts = split_corpus(corpus)
         (fitted,) = fit_baselines(corpus, parts.train, parts.val, BASELINE_CONTEXT, only=(subject,))
-        return Serving(fitted, BASELINE_CONTEXT, 0, {}, "", [])
+        return Serving(fitted, BASELINE_CONTEXT, 0, {}, "", [], [])
     loaded = subject if isinstance(subject, Loaded) else load_model(subject).compute_in(precision)
     _, predictor, notes = subject_of(loaded, corpus, None)
     assert predictor is not None  # a loaded model always has one
-    return Serving(predictor, loaded.context, loaded.split_seed, loaded.ranking, loaded.corpus_sha256, notes)
+    return Serving(
+        predictor,
+        loaded.context,
+        loaded.split_seed,
+        loaded.ranking,
+        loaded.corpus_sha256,
+        space_warnings(loaded, corpus),
+        notes,
+    )
 
 
 def ranker_of(

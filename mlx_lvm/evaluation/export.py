@@ -14,7 +14,7 @@ from mlx_lvm.data.windows import windows
 from mlx_lvm.evaluation.evaluate import examine
 from mlx_lvm.hub.card import CardFigures
 from mlx_lvm.hub.export import require_dtype, require_free, round_weights, write_model
-from mlx_lvm.hub.load import Loaded, for_corpus, load_model
+from mlx_lvm.hub.load import Loaded, corpus_of, for_corpus, load_model
 from mlx_lvm.metrics.figures import mean_cosine
 from mlx_lvm.predictors.history import predictor_of
 
@@ -50,8 +50,7 @@ def export(
         loaded = of_one_corpus(loaded, load_or_sample(corpus, loaded.context, loaded.split_seed))
     if not measure:
         return write_model(loaded, folder, dtype=dtype, parity=parity)
-    chosen = corpus or loaded.train.get("corpus") or loaded.corpus
-    vectors = load_or_sample(chosen, loaded.context, loaded.split_seed)
+    vectors = load_or_sample(corpus or corpus_of(loaded), loaded.context, loaded.split_seed)
     figures = card_figures(loaded, dtype, vectors, progress)
     written = write_model(loaded, folder, dtype=dtype, figures=figures, corpus=vectors, parity=parity)
     return {**written, "evaluation": figures.evaluation}

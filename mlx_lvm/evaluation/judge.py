@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.evaluation.evaluate import evaluate
-from mlx_lvm.hub.load import load_model
+from mlx_lvm.hub.load import corpus_of, load_model
 from mlx_lvm.training.config import TrainConfig
 
 
@@ -19,5 +19,5 @@ def judge_run(folder: Path, progress: Callable[[str], None] = lambda line: None)
     """
     loaded = load_model(folder)
     config = TrainConfig.from_dict(loaded.train)
-    corpus = load_or_sample(config.corpus, config.context, config.split_seed, config.memory_bytes())
+    corpus = load_or_sample(corpus_of(loaded), config.context, config.split_seed, config.memory_bytes())
     return evaluate(loaded, corpus, "test", progress=progress)

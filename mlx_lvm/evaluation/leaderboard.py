@@ -19,7 +19,14 @@ from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap, holm
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import InvalidFile, UsageError
-from mlx_lvm.evaluation.evaluate import describe, kind_of, measure_all, sample_notes, subject_of
+from mlx_lvm.evaluation.evaluate import (
+    describe,
+    kind_of,
+    measure_all,
+    sample_notes,
+    space_warnings,
+    subject_of,
+)
 from mlx_lvm.evaluation.setup import MAX_WINDOWS, set_up
 from mlx_lvm.evaluation.summary import PredictorScores, summarise
 from mlx_lvm.hub.load import Loaded
@@ -135,6 +142,7 @@ def compare(
         "rows": rows,
         "closed_forms": sorted(others("baseline"), key=lambda row: -row["cosine"]),
         "controls": others("control"),
+        "warnings": [line for model in loaded for line in space_warnings(model, corpus)],
         "notes": notes,
     }
 

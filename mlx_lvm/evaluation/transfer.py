@@ -24,7 +24,7 @@ from mlx_lvm.data.quality.audit import COPY
 from mlx_lvm.data.quality.duplicates import NEAR
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
-from mlx_lvm.evaluation.evaluate import Evaluation, examine
+from mlx_lvm.evaluation.evaluate import Evaluation, examine, unknown_space
 from mlx_lvm.evaluation.setup import Measured, best_fraction, score
 from mlx_lvm.evaluation.study.direction import offset_cosines
 from mlx_lvm.evaluation.summary import PredictorScores, span, summarise
@@ -99,8 +99,12 @@ def out_of_domain(
         "rows": rows,
         "metrics": found.result["metrics"],
         "verdict": found.result["verdict"],
+        "warnings": [*found.result["warnings"]],
         "notes": [*found.result["notes"]],
     }
+    unknown = there.card.unknown(corpus.card)
+    if unknown and not out["warnings"]:
+        out["warnings"].append(unknown_space(f"{there.name} holds", corpus, unknown))
     if found.name not in home.summary.scores or home.summary.scores[found.name].kind != "baseline":
         names = [one.name for one in travelled]
         out["versus_transferred"] = {

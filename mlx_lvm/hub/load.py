@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm import weights
 from mlx_lvm.core.files import read_json
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.products import choose
@@ -93,6 +94,30 @@ def load_model(reference: str | Path, which: str = "BEST") -> Loaded:
     return load_weights_file(path / WEIGHTS if path.is_dir() else path)
 
 
+def corpus_of(loaded: Loaded) -> str:
+    """The corpus that a model says it was trained on, by shipped name or path: what commands take where none
+    is named.
+
+    A model for every encoder gets the shipped `sotu`. Raises UsageError where the model does not say, or
+    names a corpus that is not shipped; InvalidFile where a run's corpus is no longer there.
+    """
+    from mlx_lvm.training.own_corpus import own_corpus
+    from mlx_lvm.training.run import read_config
+
+    if loaded.folder is not None and (loaded.folder / "checkpoints").is_dir():
+        return own_corpus(loaded.folder, read_config(loaded.folder))
+    if not loaded.model.config.dim:
+        return "sotu"
+    shipped = weights.corpora()
+    if loaded.corpus in shipped:
+        return loaded.corpus
+    said = f"was trained on corpus '{loaded.corpus}', which is not shipped" if loaded.corpus else ""
+    raise UsageError(
+        f"{loaded.name} {said or 'does not say which corpus it was trained on'}. "
+        f"Name the corpus to use: --corpus FILE, or one of those shipped ({', '.join(shipped)})"
+    )
+
+
 def for_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
     """The model as it serves a corpus: itself, or a model for every encoder with that corpus's statistics (seconds)."""
     if loaded.model.config.dim:
@@ -120,8 +145,6 @@ def trained_on(loaded: Loaded) -> str:
 
 def locate(reference: str | Path) -> Path:
     """The folder or file that a model's name stands for. A released architecture's name comes before a file's."""
-    from mlx_lvm import weights
-
     text, released = str(reference), weights.released()
     if text in released:
         return released[text]

@@ -25,6 +25,7 @@ from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.errors import InvalidFile, IOFailed
 from mlx_lvm.models import ModelConfig, as_dict
 from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.own_corpus import record
 
 CONFIG = "config.json"
 TRAINING = 3  # raised when the same options and the same seed would no longer train the same weights
@@ -64,7 +65,7 @@ def create(folder: Path, model: ModelConfig, train: TrainConfig, corpus: Corpus 
                 f"{folder}: already holds a run. Resume it with `lvm train --resume {folder}`, or name "
                 "another --out."
             )
-        write_config(folder, describe(model, train, corpus), model, train)
+        write_config(folder, describe(model, train, corpus, folder), model, train)
 
 
 def write_config(folder: Path, described: dict[str, Any], model: ModelConfig, train: TrainConfig) -> None:
@@ -72,7 +73,9 @@ def write_config(folder: Path, described: dict[str, Any], model: ModelConfig, tr
     write_json(folder / CONFIG, described)
 
 
-def describe(model: ModelConfig, train: TrainConfig, corpus: Corpus | MappedCorpus) -> dict[str, Any]:
+def describe(
+    model: ModelConfig, train: TrainConfig, corpus: Corpus | MappedCorpus, folder: Path
+) -> dict[str, Any]:
     return {
         "model": as_dict(model),
         "train": train.to_dict(),
@@ -82,6 +85,7 @@ def describe(model: ModelConfig, train: TrainConfig, corpus: Corpus | MappedCorp
             "documents": len(corpus.names),
             "vectors": len(corpus),
             **corpus.provenance,
+            **record(train.corpus, folder),
         },
         "encoder_card": corpus.card.to_dict(),
         "versions": versions(),

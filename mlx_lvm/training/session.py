@@ -15,6 +15,7 @@ from mlx_lvm.models import ModelConfig, VectorModel, architecture, as_dict, conf
 from mlx_lvm.training import run as runs
 from mlx_lvm.training.config import CHANGEABLE, TrainConfig, preset
 from mlx_lvm.training.distributed import SINGLE, Group
+from mlx_lvm.training.own_corpus import own_corpus, record
 from mlx_lvm.training.store import Checkpoints, RunCheckpoints
 from mlx_lvm.training.tasks.base import Task
 from mlx_lvm.training.tasks.choose import make_task
@@ -77,17 +78,21 @@ def resume_run(
     products.choose(config.precision)
     named = named_options(given or {}, model_config)
     problems = Problems(f"{folder} cannot be continued so")
-    reference = named.pop("corpus", config.corpus)
+    moved = named.pop("corpus", None)
     changes = _changes({**as_dict(model_config), **config.to_dict()}, named, force, problems)
     if not force:
         _require_conditions(described.get("conditions", {}), problems)
     problems.raise_if_any(UsageError)
-    config = config.replace(**changes)
+    reference = str(moved or own_corpus(folder, described))
     corpus = open_corpus(find_corpus(reference))
     if corpus.sha256 != described["corpus"].get("sha256"):
         raise InvalidFile(
-            f"{folder}: corpus {reference} is no longer the one this run began with (its sha256 differs)"
+            f"{folder}: corpus {reference} is not the one this run began with (its sha256 differs). "
+            "--corpus FILE names that one where it lies elsewhere"
         )
+    place = record(reference, folder)
+    elsewhere = not place.items() <= described["corpus"].items()
+    config = config.replace(**changes, **({"corpus": reference} if elsewhere else {}))
     store = Checkpoints() if group.rank else RunCheckpoints(folder)
     trainer = Trainer(make_task(model_config, corpus, config, group), store)
     trainer.resume()
@@ -96,8 +101,9 @@ def resume_run(
             f"{folder}: began with the weights of {config.start_from} and has no checkpoint yet; start it "
             "again"
         )
-    if changes and group.rank == 0:
-        runs.write_config(folder, {**described, "train": config.to_dict()}, model_config, config)
+    if (changes or elsewhere) and group.rank == 0:
+        now = {"train": config.to_dict(), "corpus": {**described["corpus"], **place}}
+        runs.write_config(folder, {**described, **now}, model_config, config)
     return trainer
 
 

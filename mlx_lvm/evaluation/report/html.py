@@ -77,6 +77,7 @@ def render(
     name, found = result["model"], result["verdict"]
     parts = [
         f"<h1>{escape(name)} on {escape(result['corpus'])}</h1>",
+        *(f'<p class="warning">Warning: {escape(line)}</p>' for line in result["warnings"]),
         f'<p class="verdict {found["outcome"].split()[0]}" id="verdict">{escape(found["sentence"])}</p>',
         f'<p class="lead">{escape(_scored(result))}</p>',
         *(f"<p>{escape(sentence)}</p>" for sentence in found["sentences"][1:]),
@@ -178,6 +179,7 @@ def _ood(result: dict[str, Any]) -> str:
         found["verdict"]["sentence"],
         *transferred_sentences(result["model"], found),
         *whole_sentences(found),
+        *found["warnings"],
         *found["notes"],
     ]
     return (

@@ -66,7 +66,13 @@ def remarks(result: dict[str, Any], every: bool = False) -> list[str]:
 def score_lines(result: dict[str, Any]) -> list[str]:
     """All of it in plain text."""
     table = score_table(result)
-    told = [*result["verdict"]["sentences"], "", *plain_table(table.title, table.columns, table.rows)]
+    warnings = [f"warning: {line}" for line in result["warnings"]]
+    told = [
+        *warnings,
+        *result["verdict"]["sentences"],
+        "",
+        *plain_table(table.title, table.columns, table.rows),
+    ]
     return [*told, *remarks(result)[:1], *(f"note: {note}" for note in result["notes"])]
 
 
