@@ -52,12 +52,15 @@ def convert(
     elif pairs := window_sets(file, columns):
         convert_windows(file, pairs, given, target, report, counter)
     else:
-        raise InvalidFile(f"{file.path}: holds {_shown(file)}. {EXPECTED}")
+        lost = [one for one in file.arrays.values() if one.kind == "text" and one.name in KNOWN["vectors"]]
+        hint = f"'{lost[0].name}' is text: parse it into lists of numbers first. " if lost else ""
+        raise InvalidFile(f"{file.path}: {hint}Holds {_shown(file)}. {EXPECTED}")
     used = {*report.columns.values(), "scales"}
     report.unused = [] if report.kind == "windows" else sorted(set(file.arrays) - used)
     return report
 
 
+SHOWN = 12  # columns that a message names
 EXPECTED = (
     f"Expected vectors [N, dim] named {', '.join(KNOWN['vectors'])} or by --vector-column, or contexts [N, "
     f"C, dim] ({', '.join(KNOWN['contexts'])}) with targets [N, dim] ({', '.join(KNOWN['targets'])})."
@@ -69,7 +72,9 @@ def _shown(file: ArrayFile) -> str:
         f"{array.name} {array.kind}{' in rows of numbers' * (array.rank == 2)}"
         for array in file.arrays.values()
     ]
-    left = [f"{name}: {reason}" for name, reason in file.unread.items()]
+    if len(held) > SHOWN:
+        held = [*held[:SHOWN], f"... and {len(held) - SHOWN} more"]
+    left = [f"{name}: {reason}" for name, reason in list(file.unread.items())[:SHOWN]]
     return (", ".join(held) or "no array") + (f"; left out: {'; '.join(left)}" if left else "")
 
 

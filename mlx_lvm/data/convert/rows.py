@@ -52,6 +52,8 @@ def convert_rows(
     unfit.
     """
     report.kind = "vectors"
+    if not vectors.shape[0]:
+        raise InvalidFile(f"{file.path}: no rows; a corpus needs one document at least")
     count, dim = vectors.shape
     require_floats(file, vectors)
     counter.expect(vectors)

@@ -142,6 +142,8 @@ def document_ids(values: np.ndarray, what: str) -> np.ndarray:
     """
     if values.dtype.kind == "O" and all(type(value) in (int, float) for value in values.tolist()):
         values = np.array(values.tolist())
+    if values.dtype.kind == "u" and len(values) and int(values.max()) > np.iinfo(np.int64).max:
+        return values.astype(str)  # a hash of 64 bits is a name, not a number
     if values.dtype.kind in "fiub":
         return _whole(values, what)
     texts = [_text(value, what, row) for row, value in enumerate(values.tolist())]

@@ -8,15 +8,24 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
+from mlx_lvm.core.arrays import blocks
 from mlx_lvm.data.tables.base import Array, ArrayFile, read_rows, reading
 from mlx_lvm.errors import InvalidFile
 
 RATIO, RATIO_FROM = 100, 256 << 20  # vectors do not pack a hundredfold; ids do, but they are small
-Header = tuple[tuple[int, ...], np.dtype, int]  # shape, dtype, first byte of the data
+
+
+class Header(NamedTuple):
+    """start: first byte of the data; by_columns: Fortran order, the first side running fastest."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    start: int
+    by_columns: bool
 
 
 def open_npy(path: Path) -> ArrayFile:
@@ -24,14 +33,13 @@ def open_npy(path: Path) -> ArrayFile:
         header = _header(file, path.stat().st_size, str(path))
     if isinstance(header, str):
         raise InvalidFile(f"{path}: {header}")
-    shape, dtype, start = header
 
     def blocks(rows: int) -> Iterator[np.ndarray]:
         with reading(path), open(path, "rb") as file:
-            file.seek(start)
-            yield from read_rows(file, shape, dtype, rows, str(path))
+            file.seek(header.start)
+            yield from _read(file, header, rows, str(path))
 
-    return ArrayFile(path, {"vectors": Array.known("vectors", shape, dtype, blocks)})
+    return ArrayFile(path, {"vectors": Array.known("vectors", header.shape, header.dtype, blocks)})
 
 
 def open_npz(path: Path) -> ArrayFile:
@@ -58,21 +66,30 @@ def open_npz(path: Path) -> ArrayFile:
             if isinstance(header, str):
                 unread[name] = header
             else:
-                shape, dtype, _ = header
                 blocks = _member(path, member, header)
-                arrays[name] = Array.known(name, shape, dtype, blocks)
+                arrays[name] = Array.known(name, header.shape, header.dtype, blocks)
     return ArrayFile(path, arrays, unread)
 
 
 def _member(path: Path, member: zipfile.ZipInfo, header: Header) -> Callable[[int], Iterator[np.ndarray]]:
-    shape, dtype, start = header
-
     def blocks(rows: int) -> Iterator[np.ndarray]:
         with reading(path), zipfile.ZipFile(path) as archive, archive.open(member) as file:
-            file.read(start)
-            yield from read_rows(file, shape, dtype, rows, f"{path}, array '{member.filename}'")
+            file.read(header.start)
+            yield from _read(file, header, rows, f"{path}, array '{member.filename}'")
 
     return blocks
+
+
+def _read(file: IO[bytes], header: Header, rows: int, what: str) -> Iterator[np.ndarray]:
+    """Blocks of rows. Where columns lie one after the other the whole array is read first."""
+    shape, dtype = header.shape, header.dtype
+    if not header.by_columns:
+        yield from read_rows(file, shape, dtype, rows, what)
+        return
+    columns = [block.copy() for block in read_rows(file, shape[::-1], dtype, max(1, shape[-1]), what)]
+    whole = np.concatenate(columns).T if columns else np.zeros(shape, dtype)
+    for part in blocks(shape[0], rows):
+        yield np.ascontiguousarray(whole[part])
 
 
 def _header(file: IO[bytes], size: int, what: str) -> Header | str:
@@ -110,6 +127,4 @@ def _header(file: IO[bytes], size: int, what: str) -> Header | str:
             f"{what}: shape {list(shape)} of {dtype.str} needs {needed:,} bytes, {size - start:,} are there: "
             "cut off or damaged"
         )
-    if by_columns and sum(side > 1 for side in shape) > 1:
-        return "stored by columns (Fortran order); save it with np.ascontiguousarray"
-    return tuple(shape), dtype, start
+    return Header(tuple(shape), dtype, start, by_columns and sum(side > 1 for side in shape) > 1)

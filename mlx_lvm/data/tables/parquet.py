@@ -4,6 +4,7 @@ of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 
 from mlx_lvm.data.tables.base import Array, ArrayFile, reading
 from mlx_lvm.errors import InvalidFile, SetupInvalid
+
+LEAST_WIDE = 8  # columns that are taken for the numbers of a vector
 
 
 def open_parquet(path: Path) -> ArrayFile:
@@ -58,7 +61,51 @@ def open_parquet(path: Path) -> ArrayFile:
             return (count,) if scalar or not count else (count, *next(blocks(1)).shape[1:])
 
         arrays[column.name] = Array(column.name, 1 + levels, dtype, measure, blocks)
+    wide = _numbered(arrays)
+    if wide:
+        stacked = _side_by_side(path, wide, count)
+        arrays = {stacked.name: stacked} | {key: one for key, one in arrays.items() if key not in wide}
     return ArrayFile(path, arrays, unread)
+
+
+def _numbered(arrays: dict[str, Array]) -> list[str]:
+    """Columns that are one number each of a vector, in order: of one name but for a number, which counts from
+    0 or 1 without a gap. Empty where there is no such set, or several, or a column of lists of numbers.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for name, array in arrays.items():
+        if array.rank > 1 and array.dtype.kind == "f":
+            return []
+        parts = re.fullmatch(r"(.*?)0*(\d+)", name)
+        if parts and array.rank == 1 and array.dtype.kind == "f":
+            found.setdefault(parts[1], {})[int(parts[2])] = name
+    counted = [
+        [columns[k] for k in sorted(columns)]
+        for columns in found.values()
+        if len(columns) >= LEAST_WIDE
+        and sorted(columns) in (list(range(len(columns))), list(range(1, len(columns) + 1)))
+    ]
+    return counted[0] if len(counted) == 1 else []
+
+
+def _side_by_side(path: Path, columns: list[str], count: int) -> Array:
+    """The columns as one array of vectors [count, columns]."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def blocks(rows: int) -> Iterator[np.ndarray]:
+        start = 0
+        with reading(path), _arrow(path, pa.ArrowException):
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=rows, columns=columns):
+                named = dict(zip(batch.schema.names, batch.columns, strict=True))
+                values = [
+                    _values(named[name], np.dtype(np.float32), f"{path}, column '{name}'", start)
+                    for name in columns
+                ]
+                yield np.stack(values, axis=1)
+                start += batch.num_rows
+
+    return Array.known("vectors", (count, len(columns)), np.dtype(np.float32), blocks)
 
 
 @contextmanager

@@ -175,7 +175,6 @@ def test_safetensors_with_what_nobody_needs(tmp_path: Path, metadata: Any) -> No
 LOST = {
     "object array": lambda path: np.savez(path, vectors=ROWS, document_ids=np.array(TEXT_IDS, object)),
     "dates as dates": lambda path: np.savez(path, vectors=ROWS, document_ids=DOCUMENTS.astype("M8[D]")),
-    "by columns": lambda path: np.savez(path, vectors=np.asfortranarray(ROWS), document_ids=DOCUMENTS),
     "chunk numbers": lambda path: np.savez(
         path, vectors=ROWS, document_ids=DOCUMENTS, chunk_ids=CHUNKS.astype(complex)
     ),
@@ -188,6 +187,49 @@ def test_a_column_with_a_role_that_is_lost_is_an_error(tmp_path: Path, what: str
     with pytest.raises(InvalidFile, match=r"'(vectors|document_ids|chunk_ids)' cannot be read"):
         run(tmp_path / "x.npz", tmp_path / "o.safetensors")
     assert not (tmp_path / "o.safetensors").exists()
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_stored_by_columns(tmp_path: Path, save: Callable[..., None]) -> None:
+    """As a transposed array is saved: the same rows."""
+    ids, chunks = DOCUMENTS.astype(">i8"), CHUNKS.astype(">u2")
+    save(
+        tmp_path / "x.npz", vectors=np.asfortranarray(ROWS.astype(">f4")), document_ids=ids, chunk_ids=chunks
+    )
+    _, corpus = run(tmp_path / "x.npz", tmp_path / "o.safetensors")
+    as_written(corpus, [f"document-{k}" for k in range(4)])
+
+
+@pytest.mark.parametrize("names", ["dim_{}", "{}", "v{:03}", "embedding.{}"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_column_for_each_number_of_a_vector(tmp_path: Path, names: str, first: int) -> None:
+    """As a data frame holds vectors; columns need not stand in order."""
+    wide = np.concatenate([ROWS, -ROWS], axis=1)
+    numbers = {names.format(k + first): wide[:, k] for k in reversed(range(wide.shape[1]))}
+    table = pa.table({**numbers, "doc_id": TEXT_IDS, "score": CHUNKS / 2, "year2020": CHUNKS / 3})
+    pq.write_table(table, tmp_path / "x.parquet")
+    report, corpus = run(tmp_path / "x.parquet", tmp_path / "o.safetensors")
+    np.testing.assert_allclose(corpus.numpy(), wide / np.linalg.norm(wide, axis=1, keepdims=True), atol=1e-6)
+    assert report.unused == ["score", "year2020"]
+
+
+def test_numbered_columns_beside_a_vector_are_no_vector(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "p.parquet", doc_id=TEXT_IDS, **{f"feature_{k}": CHUNKS / 2 for k in range(16)})
+    _, corpus = run(path, tmp_path / "o.safetensors")
+    assert corpus.dim == ROWS.shape[1]
+
+
+def test_ids_that_are_hashes_of_64_bits(tmp_path: Path) -> None:
+    ids = DOCUMENTS.astype(np.uint64) + np.uint64(2**63)
+    np.savez(tmp_path / "x.npz", vectors=ROWS, document_ids=ids, chunk_ids=CHUNKS)
+    _, corpus = run(tmp_path / "x.npz", tmp_path / "o.safetensors")
+    as_written(corpus, [str(2**63 + k) for k in range(4)])
+
+
+def test_vectors_written_as_text_are_told_as_such(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", embedding=np.array([str(list(row)) for row in ROWS]), doc_id=DOCUMENTS)
+    with pytest.raises(InvalidFile, match="'embedding' is text: parse it into lists of numbers first"):
+        run(tmp_path / "x.npz", tmp_path / "o.safetensors")
 
 
 IDS = {
