@@ -16,8 +16,8 @@ def show(display: Output, result: dict[str, Any], every: bool = False) -> None:
     """`result` as `lvm eval --json` prints it. `every`: all predictors and figures, however wide."""
     verdict, table = result["verdict"], score_table(result, every)
     display.warn(result["warnings"])
-    display.say(verdict["sentence"], style=STYLES.get(verdict["outcome"], "bold yellow"))
-    for sentence in verdict["sentences"][1:]:
+    display.say(verdict["headline"], style=STYLES.get(verdict["outcome"], "bold yellow"))
+    for sentence in verdict["sentences"]:
         display.say(sentence)
     display.say()
     display.table(table.title, table.columns, table.rows, bold=table.bold)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlx_lvm.cli.shared.common import Output
 from mlx_lvm.evaluation.report.figures import reliability_sentence
+from mlx_lvm.evaluation.report.scores import words_of
 
 
 def show_study(display: Output, result: dict[str, Any]) -> None:
@@ -93,24 +94,25 @@ def _ablations(display: Output, result: dict[str, Any], found: dict[str, Any]) -
         [key, *(f"{one[key]['change']:+.4f} {_ends(one[key]['ci'])}" for one in found.values())]
         for key in names
     ]
-    display.table("ablations: change of the cosine with its 95% interval", ["", *found], rows, bold=0)
+    words = words_of(result["verdict"]["purpose"])
+    display.table(f"ablations: change of the {words} with its 95% interval", ["", *found], rows, bold=0)
 
 
 def _difficulty(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
     rows = []
     for one in found["bins"]:
-        cosines = [f"{value:.4f}" for value in one["cosine"].values()]
+        values = [f"{value:.4f}" for value in one[found["metric"]].values()]
         rows.append(
             [
                 f"{one['from']:.3f} to {one['to']:.3f}",
                 str(one["windows"]),
-                *cosines,
+                *values,
                 f"{one['gain']:+.4f} {_ends(one['gain_ci'])}",
             ]
         )
     display.table(
-        "by difficulty",
-        [found["by"], "windows", *found["bins"][0]["cosine"], f"gain over {found['against']}"],
+        f"{words_of(result['verdict']['purpose'])} by difficulty",
+        [found["by"], "windows", *found["bins"][0][found["metric"]], f"gain over {found['against']}"],
         rows,
     )
 
@@ -144,7 +146,8 @@ def _attention(display: Output, result: dict[str, Any], found: dict[str, Any]) -
 
 def _cases(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
     display.say(
-        f"against {found['against']}: better in {found['documents_better']} of {found['documents']} documents"
+        f"against {found['against']} in {words_of(result['verdict']['purpose'])}: better in "
+        f"{found['documents_better']} of {found['documents']} documents"
     )
     for key in ("gains", "losses"):
         for one in found[key][:3]:

@@ -110,10 +110,10 @@ def evaluate(
     from mlx_lvm.api.judging import in_memory
     from mlx_lvm.api.serving import default_corpus, reading
     from mlx_lvm.data.ingest.outside import scored_alone
-    from mlx_lvm.evaluation.report import plots
+    from mlx_lvm.evaluation.report import drawing
 
     display = Output(json)
-    with_report = out is not None and plots.available()
+    with_report = out is not None and drawing.available()
     if out is not None and not with_report:
         display.notes.print(
             "note: no report.html without matplotlib; install it: pip install 'mlx-lvm[report]'"

@@ -15,7 +15,7 @@ from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation import leaderboard
 from mlx_lvm.evaluation.evaluate import Evaluation, examine
-from mlx_lvm.evaluation.report import plots
+from mlx_lvm.evaluation.report import drawing
 from mlx_lvm.evaluation.report.table import plain_table, score_lines
 from mlx_lvm.evaluation.report.write import write_report
 from mlx_lvm.evaluation.setup import MAX_WINDOWS
@@ -58,7 +58,7 @@ class Report:
         """
         target = Path(folder)
         write_json(target / "metrics.json", self.to_dict())
-        if plots.available():
+        if drawing.available():
             loaded = self.subject if isinstance(self.subject, Loaded) else None
             write_report(target / "report.html", self.to_dict(), loaded, command or "mlx_lvm.evaluate")
         return target

@@ -125,7 +125,7 @@ def examine(
     baselines = [key for key in NAMES if key in everyone and key != name]
     kinds = {key: kind_of(key, {other.name for other in alongside}) for key in everyone}
     summary = summarise(measured, bootstrap, baselines, {**kinds, **({hybrid: "hybrid"} if hybrid else {})})
-    judged = verdict(name, summary.scores[name], bootstrap.count, objective_of(subject))
+    judged = verdict(name, summary.scores[name], bootstrap.count, objective_of(subject), bench.split)
     if hybrid:
         judged = replace(judged, hybrid=hybrid_claim(hybrid, summary, bootstrap.count))
     result = {

@@ -205,7 +205,7 @@ def on_all_documents(
     names = [one.name for one in travelled]
     kinds = {name: "model", **dict.fromkeys(names, "transferred")}
     summary = summarise(measured, bootstrap, names, kinds)
-    judged = verdict(name, summary.scores[name], bootstrap.count, home.verdict.objective)
+    judged = verdict(name, summary.scores[name], bootstrap.count, home.verdict.objective, "all")
     claims = {
         metric.name: claim(
             name, paired(as_at_home, name, names, metric, bootstrap), metric.words, bootstrap.count

@@ -15,6 +15,7 @@ from mlx_lvm.evaluation.summary import PredictorScores, Summary
 from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, CENTRED_RECALL, COSINE, JUDGED, Figures, Metric
 
 MADE_FOR = {COSINE: (COSINE, CENTRED_COSINE), CENTRED_MRR: (CENTRED_MRR, CENTRED_RECALL)}
+SPLIT = {"train": " training", "val": " validation", "test": " test", "all": ""}
 RELATIONS = {
     "better": "better than",
     "worse": "worse than",
@@ -72,6 +73,7 @@ class Verdict:
     claims: dict[Metric, Claim]
     mean: Claim | None = None
     hybrid: Claim | None = None
+    split: str = "test"
 
     @property
     def outcome(self) -> str:
@@ -80,6 +82,21 @@ class Verdict:
     @property
     def sentence(self) -> str:
         return self.claims[self.objective].sentence
+
+    @property
+    def headline(self) -> str:
+        """The outcome in words that need no glossary."""
+        claim, ranks = self.claims[self.objective], self.objective == CENTRED_MRR
+        count = f"{self.documents}{SPLIT[self.split]} {'document' if self.documents == 1 else 'documents'}"
+        does = "ranks the true next chunk" if ranks else "predicts the next chunk"
+        baseline = f"the best baseline, {claim.difference.baseline}"
+        words = {
+            "better": f"{'higher' if ranks else 'better'} than every baseline does",
+            "worse": f"{'lower' if ranks else 'worse'} than {baseline}, does",
+            "not distinguishable": f"about as {'high' if ranks else 'well'} as {baseline}, does: "
+            "the difference is within chance",
+        }
+        return f"On {count}, {claim.name} {does} {words[self.outcome]}."
 
     @property
     def sentences(self) -> list[str]:
@@ -97,17 +114,20 @@ class Verdict:
             out["mean"] = self.mean.to_dict(with_baseline=False)
         if self.hybrid is not None:
             out["hybrid"] = self.hybrid.to_dict()
-        return {**out, "sentences": self.sentences, "outcome": self.outcome, "sentence": self.sentence}
+        said = {"headline": self.headline, "sentence": self.sentence, "sentences": self.sentences}
+        return {**out, "outcome": self.outcome, **said}
 
 
-def verdict(name: str, scores: PredictorScores, documents: int, objective: Metric = COSINE) -> Verdict:
-    """A claim for every metric of JUDGED, that of the objective first."""
+def verdict(
+    name: str, scores: PredictorScores, documents: int, objective: Metric = COSINE, split: str = "test"
+) -> Verdict:
+    """A claim for every metric of JUDGED, that of the objective first. split: whose documents these are."""
     order = sorted(JUDGED, key=lambda metric: metric != objective)
     claims = {metric: claim(name, scores.versus_best[metric], metric.words, documents) for metric in order}
     mean = None
     if scores.versus_mean is not None:
         mean = Claim(name, scores.versus_mean, "cosine", documents, "the mean of its context")
-    return Verdict(documents, objective, claims, mean)
+    return Verdict(documents, objective, claims, mean, split=split)
 
 
 def hybrid_claim(hybrid: str, summary: Summary, documents: int) -> Claim:

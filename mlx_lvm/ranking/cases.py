@@ -56,15 +56,16 @@ class DocumentCase:
 
 @dataclass(frozen=True)
 class WindowCase:
-    """One window: the cosines of the model and of the baseline, and their difference."""
+    """One window: what the model and the baseline reach there in a metric, and their difference."""
 
     label: Label
+    metric: str
     gain: float
-    cosine: float
+    value: float
     baseline: float
 
     def to_dict(self) -> dict[str, Any]:
-        values = {"gain": self.gain, "cosine": self.cosine, "closed_form": self.baseline}
+        values = {"gain": self.gain, self.metric: self.value, "closed_form": self.baseline}
         return {**self.label.to_dict(), **values}
 
 
@@ -89,8 +90,15 @@ class Cases:
         return out
 
 
-def cases(ours: np.ndarray, baseline: str, theirs: np.ndarray, windows: Windows, count: int = COUNT) -> Cases:
-    """ours, theirs [n]: the cosine in every window of the model and of the baseline."""
+def cases(
+    ours: np.ndarray,
+    baseline: str,
+    theirs: np.ndarray,
+    windows: Windows,
+    metric: str = "cosine",
+    count: int = COUNT,
+) -> Cases:
+    """ours, theirs [n]: what the model and the baseline reach in every window, in `metric`."""
     gain = ours - theirs
     documents, group = np.unique(windows.documents, return_inverse=True)
     sizes = np.bincount(group)
@@ -100,7 +108,7 @@ def cases(ours: np.ndarray, baseline: str, theirs: np.ndarray, windows: Windows,
         return DocumentCase(windows.corpus.names[documents[d]], int(sizes[d]), float(by_document[d]))
 
     def window(i: int) -> WindowCase:
-        return WindowCase(window_label(windows, i), float(gain[i]), float(ours[i]), float(theirs[i]))
+        return WindowCase(window_label(windows, i), metric, float(gain[i]), float(ours[i]), float(theirs[i]))
 
     return Cases(
         against=baseline,

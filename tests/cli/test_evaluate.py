@@ -31,14 +31,14 @@ def test_json(lvm: Callable, small_file: Path, tmp_path: Path) -> None:
             "margin",
         } <= set(entry)
     assert result["metrics"]["oracle"]["mrr"] == 1
-    assert result["verdict"]["sentence"] in ran.err
+    assert result["verdict"]["headline"] in ran.err and result["verdict"]["sentence"] in ran.err
     assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == result
     assert {"direction", "rollout", "ablations", "difficulty", "cases"} < set(
         result
     ) and "attention" not in result
     page = (tmp_path / "e" / "report.html").read_text()
     assert (
-        result["verdict"]["sentence"] in page
+        result["verdict"]["headline"] in page
         and "figure-rollout" in page
         and "lvm eval ridge --corpus" in page
     )
@@ -48,8 +48,9 @@ def test_table(lvm: Callable, small_file: Path) -> None:
     ran = lvm("eval", "last", "--corpus", small_file, "--max-windows", 40, "--quick")
     assert ran.code == 0
     lines = ran.out.splitlines()
+    assert lines[0].startswith("On 4 test documents, last predicts the next chunk ")
     assert (
-        lines[0].startswith("last is ") and " the best baseline, " in lines[0] and " in cosine: " in lines[0]
+        lines[1].startswith("last is ") and " the best baseline, " in lines[1] and " in cosine: " in lines[1]
     )
     begin = next(number for number, line in enumerate(lines) if line.startswith("last on small"))
     named = [line.split()[0] for line in lines[begin + 2 : begin + 7]]
@@ -75,6 +76,7 @@ def test_a_model_made_for_ranking_is_shown_by_ranking(
     ran = lvm("eval", tmp_path / "run", "--corpus", small_file, "--quick", "--out", tmp_path / "e", "--json")
     assert ran.code == 0, ran.err
     result, lines = json.loads(ran.out), ran.err.splitlines()
+    assert lines[0] == result["verdict"]["headline"] and "ranks the true next chunk" in lines[0]
     first = next(line for line in lines if line.startswith("run is "))
     assert first == result["verdict"]["sentence"] and " in MRR: " in first
     assert not any(line.startswith("run is ") and " in cosine: " in line for line in lines)
@@ -84,7 +86,7 @@ def test_a_model_made_for_ranking_is_shown_by_ranking(
     assert scores == sorted(scores, reverse=True)  # the best baselines, in MRR
     page = (tmp_path / "e" / "report.html").read_text()
     assert page.index(html.escape(first)) < page.index("<table>")
-    assert "<th></th><th>MRR</th><th>95% interval</th>" in page and 'aria-label="MRR"' in page
+    assert "<th></th><th>MRR</th><th>Δ best baseline</th>" in page and 'aria-label="MRR"' in page
 
 
 def test_the_closer_look(lvm: Callable, small_file: Path) -> None:

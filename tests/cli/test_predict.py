@@ -98,7 +98,7 @@ def test_a_corpus_without_validation_documents(lvm: Callable, tmp_path: Path, sm
     assert ran.code == 0, ran.err
     assert (
         "note: ranked by the prediction alone" in ran.out
-        and "ranked by the prediction alone" in ran.out.splitlines()[2]
+        and "ranked by the prediction alone" in ran.out.splitlines()[3]  # the first is a warning
     )
     ran = lvm("predict", model, "--corpus", path, "--document", 0, "--query", f"{names[1]}:3")
     assert ran.code == 2 and "nothing to fit them on" in ran.err

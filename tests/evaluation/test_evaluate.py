@@ -17,10 +17,11 @@ from mlx_lvm.errors import CheckFailed, InvalidFile, UsageError
 from mlx_lvm.evaluation import evaluate as evaluation
 from mlx_lvm.evaluation import setup as bench
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation, evaluate, examine
-from mlx_lvm.evaluation.verdict import claim
+from mlx_lvm.evaluation.verdict import MADE_FOR, Verdict, claim
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.metrics import retrieval
 from mlx_lvm.metrics.figures import WindowFigures
+from mlx_lvm.metrics.names import CENTRED_MRR, COSINE, Metric
 from mlx_lvm.models import build, config_from_dict
 from mlx_lvm.predictors.base import document_rows, predict_all
 from mlx_lvm.predictors.baselines import NAMES, Last
@@ -106,6 +107,38 @@ def test_a_claim_says_better_worse_or_neither(low: float, high: float, outcome: 
         f"amn is {relation} the best baseline, ridge, in cosine: {value:+.4f} "
         f"(95% interval {low:+.4f} to {high:+.4f}, 23 documents)."
     )
+
+
+@pytest.mark.parametrize(
+    ("objective", "outcome", "split", "expected"),
+    [
+        (
+            COSINE,
+            "better",
+            "test",
+            "On 23 test documents, m predicts the next chunk better than every baseline does.",
+        ),
+        (
+            COSINE,
+            "worse",
+            "val",
+            "On 23 validation documents, m predicts the next chunk worse than the best baseline, ridge, does.",
+        ),
+        (
+            CENTRED_MRR,
+            "not distinguishable",
+            "all",
+            "On 23 documents, m ranks the true next chunk about as high as the best baseline, ridge, does: "
+            "the difference is within chance.",
+        ),
+    ],
+)
+def test_the_headline_needs_no_glossary(objective: Metric, outcome: str, split: str, expected: str) -> None:
+    ends = {"better": (0.01, 0.03), "worse": (-0.03, -0.01)}.get(outcome, (-0.01, 0.03))
+    made = claim("m", Difference(sum(ends) / 2, *ends, 0.5, "ridge"), objective.words, 23)
+    found = Verdict(23, objective, dict.fromkeys(MADE_FOR[objective], made), split=split)
+    assert found.headline == found.to_dict()["headline"] == expected
+    assert "better" not in found.headline or outcome == "better"
 
 
 def test_the_verdict_on_a_model_made_for_ranking_speaks_of_ranking_first(small: Corpus) -> None:

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.data.windows import windows
-from mlx_lvm.evaluation.study.ablations import ablate, cosine_of, orders
+from mlx_lvm.data.windows import Windows, windows
+from mlx_lvm.evaluation.study.ablations import ablate, orders, predict_reordered
 from mlx_lvm.evaluation.study.rollout import rollout
+from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.models import build, config_from_dict
 from mlx_lvm.predictors import histories as staging
 from mlx_lvm.predictors.base import ModelPredictor
@@ -73,8 +75,6 @@ def test_a_model_rolled_out_reads_what_it_said(uneven: Corpus) -> None:
     model.eval()
     found = windows(uneven, np.array([7]), 5)
     result = rollout({"lstm": ModelPredictor("lstm", model)}, "lstm", found, 50, 0, steps=3)
-    from mlx_lvm.core.mlx import mx
-
     rows = []
     for t in found.targets[: result["windows"]]:
         context = uneven.numpy(np.arange(t - 5, t))
@@ -82,6 +82,10 @@ def test_a_model_rolled_out_reads_what_it_said(uneven: Corpus) -> None:
             context = np.concatenate([context, np.array(model(mx.array(context[None, -5:])).unit)])
         rows.append([cos(context[5 + h], uneven.numpy(np.array([t + h]))[0]) for h in range(3)])
     assert_allclose(result["curves"]["lstm"]["cosine"], np.mean(rows, axis=0), atol=1e-5)
+
+
+def cosine_of(found: Windows, predicted: mx.array) -> np.ndarray:
+    return np.array(cosines(predicted, found.truth()), dtype=np.float64)
 
 
 def test_ablations_against_a_loop(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +101,7 @@ def test_ablations_against_a_loop(uneven: Corpus, monkeypatch: pytest.MonkeyPatc
             expected.append(
                 cos(sum(fitted.weights[k] * context[4 - k] for k in range(5)) + fitted.mean_weight * m, x[t])
             )
-        assert_allclose(cosine_of(fitted, found, order), expected, atol=1e-5)
+        assert_allclose(cosine_of(found, predict_reordered(fitted, found, order)), expected, atol=1e-5)
     assert orders("reversed", 2, 3, 0).tolist() == [[2, 1, 0]] * 2
     assert orders("last only", 2, 3, 0).tolist() == [[2, 2, 2]] * 2
     shuffled = orders("shuffled", 400, 5, 0)
@@ -113,10 +117,17 @@ def test_what_reads_no_order_loses_nothing_to_a_shuffle(uneven: Corpus) -> None:
         "lag-filter": fit_lag_filter(uneven, TRAIN, 5),
     }
     intact = {
-        name: cosine_of(one, found, np.broadcast_to(np.arange(5), (len(found), 5)))
+        name: cosine_of(found, predict_reordered(one, found, np.broadcast_to(np.arange(5), (len(found), 5))))
         for name, one in everyone.items()
     }
-    result = ablate(everyone, intact, "lag-filter", found, DocumentBootstrap(found.documents, 200))
+    result = ablate(
+        everyone,
+        intact,
+        "lag-filter",
+        found,
+        DocumentBootstrap(found.documents, 200),
+        lambda name, predicted: cosine_of(found, predicted),
+    )
     for name in ("mean", "document-so-far"):
         assert_allclose([result[a][name]["change"] for a in ("shuffled", "reversed")], 0, atol=1e-6)
     lost = result["reversed"]["lag-filter"]["change"]

@@ -36,13 +36,13 @@ def fingerprint(trainer: Trainer) -> dict[str, str]:
 
 
 def test_training_lowers_the_loss_and_starts_at_the_mean(tmp_path: Path, small_file: Path) -> None:
-    trainer = new(tmp_path / "run", small_file, epochs=6)
+    trainer = new(tmp_path / "run", small_file, epochs=6, lr=1e-3, loss_mse=0.0, loss_cosine=1.0)
     start = trainer.validate()["val_cosine"]
     assert start == pytest.approx(trainer.task.baselines["mean"], abs=1e-5)
     assert trainer.train()
     history = trainer.state.history
     assert history[-1]["train_loss"] < 0.97 * history[0]["train_loss"]
-    assert trainer.state.best_score > start + 0.002
+    assert trainer.state.best_score > start + 0.02
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
 
 
@@ -154,7 +154,7 @@ def test_resume_refuses_another_corpus(tmp_path: Path, small_file: Path) -> None
     config = json.loads((tmp_path / "run/config.json").read_text())
     config["corpus"]["sha256"] = "0" * 64
     (tmp_path / "run/config.json").write_text(json.dumps(config))
-    with pytest.raises(InvalidFile, match="no longer the one"):
+    with pytest.raises(InvalidFile, match="not the one this run began with"):
         resume_run(tmp_path / "run")
 
 

@@ -1,10 +1,10 @@
-"""The figures of a report that show whether a promise is kept: expected cosines, and sets that hold the next chunk."""
+"""Figures that show whether a promise is kept: expected cosines, and sets that hold the next chunk."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mlx_lvm.evaluation.report.plots import SUBJECT, Draw
+from mlx_lvm.evaluation.report.drawing import EDGE, SUBJECT, Draw
 
 
 def reliability_plot(found: dict[str, Any]) -> Draw:
@@ -15,7 +15,7 @@ def reliability_plot(found: dict[str, Any]) -> Draw:
         expected, achieved = [one["expected"] for one in bins], [one["achieved"] for one in bins]
         ends = [end for one in bins for end in one["ci"] if end is not None]
         low, high = min(expected + achieved + ends), max(expected + achieved + ends)
-        axes.plot([low, high], [low, high], "--", color="#9ca3af", linewidth=1, label="as expected")
+        axes.plot([low, high], [low, high], "--", color=EDGE, linewidth=1, label="as expected")
         for one in bins:
             if one["ci"][0] is not None:
                 axes.plot([one["expected"]] * 2, one["ci"], color=SUBJECT, linewidth=1.2, alpha=0.6)
@@ -32,7 +32,7 @@ def sets_plot(found: list[dict[str, Any]]) -> Draw:
 
     def draw(axes: Any) -> None:
         shown = [one for one in found if one["promised"]]
-        axes.plot([0.45, 1], [0.45, 1], "--", color="#9ca3af", linewidth=1, label="as asked")
+        axes.plot([0.45, 1], [0.45, 1], "--", color=EDGE, linewidth=1, label="as asked")
         for one in shown:
             if one["coverage_ci"][0] is not None:
                 axes.plot([one["asked"]] * 2, one["coverage_ci"], color=SUBJECT, linewidth=1.2, alpha=0.6)

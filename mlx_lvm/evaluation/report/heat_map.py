@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lvm.errors import IOFailed
-from mlx_lvm.evaluation.report.plots import Draw, figure
+from mlx_lvm.evaluation.report.drawing import Draw, figure
 
 
 def heat_map(rows: list[list[float]], labels: list[str], positions: list[int]) -> Draw:
@@ -39,7 +39,7 @@ def heat_map(rows: list[list[float]], labels: list[str], positions: list[int]) -
                         f"{value:.3f}",
                         ha="center",
                         va="center",
-                        color="white" if value < top / 2 else "#111827",
+                        color="white" if value < top / 2 else "#101010",
                         fontsize=8,
                     )
         else:

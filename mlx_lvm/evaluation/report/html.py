@@ -6,90 +6,48 @@ render(result, history, command) -> str, `result` as `lvm eval --json` prints it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from mlx_lvm.evaluation.report.figures import figures
-from mlx_lvm.evaluation.report.scores import score_of, words_of
+from mlx_lvm.evaluation.report.scores import RANKS, score_of, words_of
+from mlx_lvm.evaluation.report.style import style
+from mlx_lvm.evaluation.report.table import shown
+from mlx_lvm.evaluation.report.verdict_picture import verdict_picture
 from mlx_lvm.evaluation.summary import span
 from mlx_lvm.evaluation.transfer import transferred_sentences, whole_sentences
 
-STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 1.2rem 1rem 3rem; color: #111827; background: #fff;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .4rem; }
-p { margin: .4rem 0; max-width: 46rem; }
-.lead, .note, figcaption, footer { color: #4b5563; font-size: .9rem; }
-.verdict { border-left: .4rem solid #b45309; background: #fffbeb; padding: .7rem 1rem; margin: 1rem 0;
-max-width: none; font-size: 1.1rem;
-  font-weight: 600; }
-.verdict.better { border-color: #15803d; background: #f0fdf4; }
-.verdict.worse { border-color: #b91c1c; background: #fef2f2; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.2rem
-2rem; margin-top: 1rem; } figure { margin: 0; break-inside: avoid; }
-figure h3 { font-size: .98rem; margin: 0 0 .2rem; }
-svg.figure { display: block; width: 100%; height: auto; max-width: 34rem; }
-svg.figure text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial,
-sans-serif !important; } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .25rem .45rem; border-bottom: 1px solid #e5e7eb; white-space: nowrap; }
-th { font-weight: 600; border-bottom-color: #9ca3af; white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-tr.model td { background: #fff7ed; font-weight: 600; }
-tr.control td { color: #6b7280; }
-.case { display: grid; grid-template-columns: 4.5rem 1fr 1fr; gap: .1rem 1.2rem; font-size: .86rem;
-border-top: 1px solid #e5e7eb;
-  padding: .45rem 0; break-inside: avoid; }
-.case b { grid-row: span 2; font-variant-numeric: tabular-nums; }
-.case .where { grid-column: 2 / 4; font-weight: 600; overflow-wrap: anywhere; }
-.case p { margin: 0; }
-.case i { color: #4b5563; }
-h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
-.provenance th { text-align: left; vertical-align: top; color: #4b5563; font-weight: 400; border-bottom-color:
-#e5e7eb; } .provenance td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .92em; overflow-wrap:
-anywhere; } @media (max-width: 34rem) { .case { grid-template-columns: 4.5rem 1fr; } .case p { grid-column: 1
-/ 3; }
-  .case b { grid-row: auto; } .case .where { grid-column: 2; }
-  body { padding: 1rem .8rem 2rem; } }
-@media print { body { max-width: none; padding: 0; font-size: 10.5pt; }
-  .scroll { overflow: visible; } th, td { padding: .12rem .3rem; white-space: normal; }
-  table { font-size: 7.5pt; } .figures { grid-template-columns: 1fr 1fr; gap: .8rem 1.2rem; } h2 {
-  break-after: avoid; } tr { break-inside: avoid; }
-  th:first-child, td:first-child { position: static; } * { print-color-adjust: exact;
-  -webkit-print-color-adjust: exact; } }
-"""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-HEAD = ("95% interval", "Δ best baseline", "cosine", "centred", "R@1", "R@5", "R@10", "MRR", "MRR centred")
 
 
 def render(
-    result: dict[str, Any], history: Sequence[dict[str, Any]] = (), provenance: dict[str, str] | None = None
+    result: dict[str, Any],
+    history: Sequence[dict[str, Any]] = (),
+    provenance: dict[str, dict[str, Any]] | None = None,
 ) -> str:
-    """The page. `history`: the epochs of the run; `provenance`: lines for its last part, beside what `result`
-    says itself.
+    """The page. `history`: the epochs of the run; `provenance`: rows of its last part by heading, beside what
+    `result` says itself.
     """
     name, found = result["model"], result["verdict"]
+    looks = figures(result, list(history))
     parts = [
         f"<h1>{escape(name)} on {escape(result['corpus'])}</h1>",
         *(f'<p class="warning">Warning: {escape(line)}</p>' for line in result["warnings"]),
-        f'<p class="verdict {found["outcome"].split()[0]}" id="verdict">{escape(found["sentence"])}</p>',
+        verdict_picture(found),
         f'<p class="lead">{escape(_scored(result))}</p>',
-        *(f"<p>{escape(sentence)}</p>" for sentence in found["sentences"][1:]),
+        *(f"<p>{escape(sentence)}</p>" for sentence in found["sentences"]),
         *(f'<p class="note">Note: {escape(note)}</p>' for note in result["notes"]),
-        "<h2>Compared with every baseline</h2>",
-        _metrics(result),
+        "<h2>Compared with the best baselines</h2>",
+        _short(result),
         f'<p class="note">{escape(_legend(result))}</p>',
-        '<div class="figures">' + "".join(figures(result, list(history))) + "</div>",
+        *(f'<h2>{escape(words)}</h2><div class="figures">{"".join(drawn)}</div>' for words, drawn in looks),
         _ood(result),
         _arrow(result),
         _cases(result),
         _departures(result),
+        "<h2>Every predictor and figure</h2>",
+        _metrics(result),
         "<h2>Where this comes from</h2>",
         _provenance(result, provenance or {}),
     ]
@@ -97,8 +55,9 @@ def render(
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style></head>\n<body>\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+        f"<title>{title}</title>\n<style>{style()}</style></head>\n<body>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
@@ -106,7 +65,8 @@ def render(
 
 def _scored(result: dict[str, Any]) -> str:
     return (
-        f"Split {result['split']}: {result['windows']:,} windows of {result['context']} chunks in {result['documents']} documents. "
+        f"Split {result['split']}: {result['windows']:,} windows of {result['context']} chunks in "
+        f"{result['documents']} documents. "
         f"95% intervals by paired bootstrap over documents ({result['resamples']:,} resamples)."
     )
 
@@ -114,51 +74,92 @@ def _scored(result: dict[str, Any]) -> str:
 def _legend(result: dict[str, Any]) -> str:
     pool = result["retrieval"]["split"]
     return (
-        f"Retrieval of the true next chunk among {pool['pool']:,.0f} chunks, the context's own left out: chance R@1 "
-        f"{pool['chance']['recall_at_1']:.4f}, MRR {pool['chance']['mrr']:.4f}. Centred: less the mean of the training targets. "
-        "Skill: share of what the best baseline leaves open. The oracle and the random vector test the metrics themselves."
+        f"Retrieval of the true next chunk among {pool['pool']:,.0f} chunks, the context's own left out: "
+        f"chance R@1 {pool['chance']['recall_at_1']:.4f}, MRR {pool['chance']['mrr']:.4f}. Centred: less the "
+        "mean of the training targets. Skill: share of what the best baseline leaves open. The oracle and "
+        "the random vector test the metrics themselves."
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """rows: (class of the row, cells)."""
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    lines += [
-        f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-        for kind, cells in rows
-    ]
-    return '<div class="scroll"><table>' + "\n".join(lines) + "</table></div>"
+def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], narrow: int | None = None) -> str:
+    """rows: (class of the row, cells). narrow: so many columns are left on a phone."""
+
+    def cells(values: Sequence[str], kind: str) -> str:
+        tags = ["th" if k == 0 else kind for k in range(len(values))]
+        hides = [' class="more"' if narrow is not None and k >= narrow else "" for k in range(len(values))]
+        found = zip(tags, hides, values, strict=True)
+        return "".join(f"<{tag}{hide}>{escape(value)}</{tag}>" for tag, hide, value in found)
+
+    body = "\n".join(f'<tr class="{kind}">{cells(values, "td")}</tr>' for kind, values in rows)
+    return (
+        f'<div class="scroll"><table><thead><tr>{cells(head, "th")}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(result: dict[str, Any], name: str) -> tuple[str, list[str]]:
+    """The class of a predictor's row, and its first cells: name, objective, its interval, difference to the
+    best baseline, interval of that.
+    """
+    entry = result["metrics"][name]
+    score, control = score_of(entry, result["verdict"]["purpose"]), entry["kind"] == "control"
+    against = score.versus_best
+    gain = "best" if against is None else "" if control else f"{against['difference']:+.4f}"
+    ends = "" if against is None or control else span(against["ci"], "+.4f")
+    kind = "model" if name == result["model"] else "control" if control else ""
+    return kind, [name, f"{score.value:.4f}", span(score.ci), gain, ends]
+
+
+DELTA = "\N{GREEK CAPITAL LETTER DELTA} best baseline"
+SHORT = {"cosine": ("centred", "MRR", "R@5"), RANKS: ("R@5", "R@10", "cosine")}
+
+
+def _short(result: dict[str, Any]) -> str:
+    """The model, the best baselines and the mean, in what the model is made for."""
+    objective, rows = result["verdict"]["purpose"], []
+    for name in shown(result):
+        entry = result["metrics"][name]
+        values = {
+            "centred": f"{entry['centred_cosine']:.4f}",
+            "MRR": f"{entry['centred']['mrr']:.4f}",
+            "R@5": f"{entry['centred']['recall_at_5']:.3f}",
+            "R@10": f"{entry['centred']['recall_at_10']:.3f}",
+            "cosine": f"{entry['cosine']:.4f}",
+        }
+        kind, (label, value, interval, gain, ends) = _row(result, name)
+        rows.append((kind, [label, value, gain, ends, interval, *(values[key] for key in SHORT[objective])]))
+    head = ["", words_of(objective), DELTA, f"95% interval of {DELTA[0]}", "95% interval"]
+    return _table([*head, *SHORT[objective]], rows, narrow=3)
 
 
 def _metrics(result: dict[str, Any]) -> str:
     """Every predictor, best first in what the model is made for, which comes first in every row."""
     objective, metrics = result["verdict"]["purpose"], result["metrics"]
-    scores = {name: score_of(entry, objective) for name, entry in metrics.items()}
-    order = sorted(metrics, key=lambda name: (metrics[name]["kind"] == "control", -scores[name].value))
+    ranks = objective == RANKS
+    order = sorted(
+        metrics, key=lambda one: (metrics[one]["kind"] == "control", -score_of(metrics[one], objective).value)
+    )
     rows = []
     for name in order:
-        entry, score, control = metrics[name], scores[name], metrics[name]["kind"] == "control"
-        against = score.versus_best
-        gain = (
-            "best"
-            if against is None
-            else ""
-            if control
-            else f"{against['difference']:+.4f} ({span(against['ci'], '+.4f')})"
-        )
-        cells = [name, f"{score.value:.4f}", span(score.ci), gain]
-        cells += [f"{entry['cosine']:.4f}", f"{entry['centred_cosine']:.4f}"]
-        cells += [f"{entry[key]:.3f}" for key in ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")]
-        cells += [f"{entry['centred']['mrr']:.3f}", f"{entry['in_document']['mrr']:.3f}"]
-        cells.append("" if control else f"{entry['skill']['cosine']:+.3f}")
-        rows.append(("model" if name == result["model"] else "control" if control else "", cells))
-    return _table(["", words_of(objective), *HEAD, "MRR (same document)", "skill"], rows)
+        entry = metrics[name]
+        kind, cells = _row(result, name)
+        predicts = [f"{entry['cosine']:.4f}", f"{entry['centred_cosine']:.4f}"]
+        retrieves = [f"{entry[key]:.3f}" for key in ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")]
+        retrieves += [f"{entry['centred']['mrr']:.3f}", f"{entry['in_document']['mrr']:.3f}"]
+        skill = "" if kind == "control" else f"{entry['skill']['cosine']:+.3f}"
+        both = [*retrieves, *predicts] if ranks else [*predicts, *retrieves]
+        rows.append((kind, [*cells, *both, skill]))
+    retrieval = ("R@1", "R@5", "R@10", "MRR", "MRR centred", "MRR (same document)")
+    cosines = ("cosine", "centred")
+    both_heads = [*retrieval, *cosines] if ranks else [*cosines, *retrieval]
+    head = ["", words_of(objective), "95% interval", DELTA, f"95% interval of {DELTA[0]}"]
+    return _table([*head, *both_heads, "skill"], rows)
 
 
 def _ood(result: dict[str, Any]) -> str:
     if "ood" not in result:
         return ""
-    found = result["ood"]
+    found, ranks = result["ood"], result["verdict"]["purpose"] == RANKS
     rows = []
     for row in found["rows"]:
         if row["there"] is None:
@@ -172,9 +173,10 @@ def _ood(result: dict[str, Any]) -> str:
         kind = (
             "model" if row["predictor"] == result["model"] else "control" if row["kind"] == "control" else ""
         )
-        rows.append((kind, [row["predictor"], *values, *mrr]))
+        rows.append((kind, [row["predictor"], *(mrr + values if ranks else values + mrr)]))
     head = [f"{found['home']}", f"{found['corpus']}", "carried over"]
-    table = _table(["", *(f"cosine, {h}" for h in head), *(f"MRR, {h}" for h in head)], rows)
+    keys = ("MRR", "cosine") if ranks else ("cosine", "MRR")
+    table = _table(["", *(f"{key}, {h}" for key in keys for h in head)], rows)
     lines = [
         found["verdict"]["sentence"],
         *transferred_sentences(result["model"], found),
@@ -214,9 +216,9 @@ def _case(value: str, one: dict[str, Any]) -> str:
 def _cases(result: dict[str, Any]) -> str:
     if "cases" not in result:
         return ""
-    found = result["cases"]
+    found, words = result["cases"], words_of(result["verdict"]["purpose"])
     out = [
-        f"<h2>Where it gains and loses most against {escape(found['against'])}</h2>",
+        f"<h2>Where it gains and loses most against {escape(found['against'])}, in {words}</h2>",
         f"<p>Better in {found['documents_better']} of {found['documents']} documents.</p>",
     ]
     for key, words in (("gains", "Largest gains"), ("losses", "Largest losses")):
@@ -236,24 +238,34 @@ def _departures(result: dict[str, Any]) -> str:
     return f'<h2>Where it leaves the mean of its context</h2><p class="note">{text}</p>{cases}'
 
 
-def _provenance(result: dict[str, Any], provenance: dict[str, str]) -> str:
-    lines = {
-        "corpus": f"{result['corpus']}, sha256 of its vectors {result['corpus_sha256']}",
-        "split": f"{result['split']}, seed {result['split_seed']}",
-        "baselines": json.dumps(_rounded(result["hyper_parameters"])),
-        **provenance,
-        "seconds": f"{result['seconds']:.0f}",
+def _provenance(result: dict[str, Any], provenance: dict[str, dict[str, Any]]) -> str:
+    """A table in groups, a row a fact."""
+    about = {"name": result["corpus"], "sha256 of its vectors": result["corpus_sha256"]}
+    about |= {"split": f"{result['split']}, seed {result['split_seed']}"}
+    chosen = {
+        f"{name}, {key.replace('_', ' ')}": value
+        for name, values in result["hyper_parameters"].items()
+        for key, value in values.items()
     }
-    rows = "".join(
-        f"<tr><th>{escape(key)}</th><td><code>{escape(value)}</code></td></tr>"
-        for key, value in lines.items()
-    )
-    return f'<table class="provenance">{rows}</table>'
+    groups = {"Corpus": about, **provenance, "Baselines, chosen on validation documents": chosen}
+    rows = []
+    for heading, lines in groups.items():
+        facts = [(key, _text(value)) for key, value in lines.items()]
+        facts = [(key, text) for key, text in facts if text]
+        if facts:
+            rows.append(f'<tr class="group"><th colspan="2">{escape(heading)}</th></tr>')
+        rows += [
+            f"<tr><th>{escape(key)}</th><td><code>{escape(text)}</code></td></tr>" for key, text in facts
+        ]
+    return f'<table class="provenance"><tbody>{"".join(rows)}</tbody></table>'
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_rounded(one) for one in value]
-    return round(value, 4) if isinstance(value, float) else value
+def _text(value: Any) -> str:
+    """A fact as a reader writes it: no brackets, no quotes."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(one) for one in value)
+    return "" if value is None else str(value)

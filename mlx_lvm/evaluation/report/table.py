@@ -69,6 +69,7 @@ def score_lines(result: dict[str, Any]) -> list[str]:
     warnings = [f"warning: {line}" for line in result["warnings"]]
     told = [
         *warnings,
+        result["verdict"]["headline"],
         *result["verdict"]["sentences"],
         "",
         *plain_table(table.title, table.columns, table.rows),

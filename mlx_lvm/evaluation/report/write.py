@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,17 @@ from mlx_lvm.training.run import read_history, versions
 
 def write_report(path: Path, result: dict[str, Any], loaded: Loaded | None, command: str) -> None:
     """The page of a result. loaded: the model, None for a baseline. command: what made it."""
-    known: dict[str, str] = {}
+    known: dict[str, dict[str, Any]] = {}
     history: list[dict[str, Any]] = []
     if loaded is not None:
         history = read_history(loaded.folder) if loaded.folder is not None else []
-        card = loaded.card.to_dict() if loaded.card is not None else {}
-        encoder = ", ".join(f"{key} {value}" for key, value in card.items() if value)
-        kind, count = loaded.model.config.model_type, loaded.model.parameter_count()
-        known["encoder"] = encoder or "not recorded"
-        known["model"] = f"{kind}, {count:,} parameters, {loaded.dtype}"
-        known["run"] = loaded.folder.name if loaded.folder is not None else loaded.name
-        known["training"] = json.dumps(loaded.train, sort_keys=True) if loaded.train else "not recorded"
-    known["versions"] = ", ".join(f"{key} {value}" for key, value in versions().items())
-    known["command"] = command
+        known["Model"] = {
+            "run": loaded.folder.name if loaded.folder is not None else loaded.name,
+            "architecture": loaded.model.config.model_type,
+            "parameters": f"{loaded.model.parameter_count():,}",
+            "stored as": loaded.dtype,
+        }
+        known["Encoder"] = loaded.card.to_dict() if loaded.card is not None else {"card": "not recorded"}
+        known["Training"] = loaded.train or {"options": "not recorded"}
+    known["This evaluation"] = {"command": command, "seconds": round(result["seconds"]), **versions()}
     write_atomic(path, render(result, history, known).encode())

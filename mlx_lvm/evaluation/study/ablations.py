@@ -7,6 +7,7 @@ must lose more than five scalars do. The mean of the context cannot notice the f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.windows import Windows
-from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.predictors.base import Predictor
 from mlx_lvm.predictors.histories import history_blocks, synthetic_histories
 
+Figure = Callable[[str, mx.array], np.ndarray]  # (predictor, its predictions [n, dim]) -> [n]
 ABLATIONS = ("shuffled", "reversed", "last only")
 
 
@@ -37,29 +38,32 @@ def ablate(
     reference: str,
     windows: Windows,
     bootstrap: DocumentBootstrap,
+    figure: Figure,
 ) -> dict[str, Any]:
-    """{ablation: {predictor: change of the cosine with its interval, and its difference to that of
+    """{ablation: {predictor: change of the figure with its interval, and its difference to that of
     `reference`}}.
 
-    intact: the cosine of each predictor in every window.
+    intact: the figure of each predictor in every window; figure: the same of other predictions of it.
     """
     out: dict[str, Any] = {}
     for ablation in ABLATIONS:
         order = orders(ablation, len(windows), windows.context, bootstrap.seed)
-        change = {name: cosine_of(one, windows, order) - intact[name] for name, one in predictors.items()}
+        change = {
+            name: figure(name, predict_reordered(one, windows, order)) - intact[name]
+            for name, one in predictors.items()
+        }
         out[ablation] = {name: _entry(name, change, reference, bootstrap) for name in change}
     return out
 
 
-def cosine_of(predictor: Predictor, windows: Windows, order: np.ndarray) -> np.ndarray:
-    """Cosine with the truth in every window, the context read in another order."""
+def predict_reordered(predictor: Predictor, windows: Windows, order: np.ndarray) -> mx.array:
+    """Predictions [n, dim] of every window, the context read in another order."""
     parts = []
     for block in history_blocks(windows, predictor):
         read = synthetic_histories(windows, block, predictor).reordered(order[block])
-        values = cosines(predictor.predict(read.windows(windows.context)), windows.truth(block))
-        mx.eval(values)
-        parts.append(np.array(values, dtype=np.float64))
-    return np.concatenate(parts)
+        parts.append(predictor.predict(read.windows(windows.context)))
+        mx.eval(parts[-1])
+    return mx.concatenate(parts)
 
 
 def _entry(

@@ -24,14 +24,15 @@ def place_in_bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def difficulty(
-    cosines: dict[str, np.ndarray],
+    figures: dict[str, np.ndarray],
     subject: str,
     best: str,
     truth_last: np.ndarray,
     bootstrap: DocumentBootstrap,
+    metric: str = "cosine",
 ) -> dict[str, Any]:
-    """Fifths of the windows by cos(next, last), hardest first: the cosine of every predictor and the gain of
-    `subject` over `best` with its interval.
+    """Fifths of the windows by cos(next, last), hardest first: the figure of every predictor, under the name
+    of the metric, and the gain of `subject` over `best` with its interval.
     """
     edges = bin_edges(truth_last)
     where = place_in_bins(truth_last, edges)
@@ -41,16 +42,16 @@ def difficulty(
         if not inside.any():
             continue
         few = bootstrap.subset(inside)
-        gain = few.interval(cosines[subject][inside] - cosines[best][inside])
+        gain = few.interval(figures[subject][inside] - figures[best][inside])
         rows.append(
             {
                 "from": float(edges[number]),
                 "to": float(edges[number + 1]),
                 "windows": int(inside.sum()),
                 "documents": few.count,
-                "cosine": {name: float(values[inside].mean()) for name, values in cosines.items()},
+                metric: {name: float(values[inside].mean()) for name, values in figures.items()},
                 "gain": gain.value,
                 "gain_ci": gain.ends(),
             }
         )
-    return {"by": "cos(next, last)", "against": best, "bins": rows}
+    return {"by": "cos(next, last)", "metric": metric, "against": best, "bins": rows}

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation
 from mlx_lvm.evaluation.study.ablations import ablate
 from mlx_lvm.evaluation.study.attention import attends, attention
@@ -17,7 +20,9 @@ from mlx_lvm.evaluation.study.direction import LAST, direction, explain
 from mlx_lvm.evaluation.study.horizons import horizons
 from mlx_lvm.evaluation.study.queries import queries
 from mlx_lvm.evaluation.study.rollout import rollout
+from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.metrics.names import COSINE
+from mlx_lvm.metrics.retrieval import ranks
 from mlx_lvm.predictors.base import sample
 from mlx_lvm.predictors.history import several_horizons, takes_queries
 from mlx_lvm.ranking.cases import cases
@@ -30,12 +35,19 @@ RANKED = 4_000  # windows ranked among every chunk of the corpus
 
 
 def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Everything that the table leaves open, on the same windows. Its differences are to the best baseline by
-    cosine.
+    """Everything that the table leaves open, on the same windows. Its differences are to the best baseline in
+    what the model is made for, and so are difficulty, ablations and cases.
     """
     name, windows, bootstrap = evaluation.name, evaluation.windows, evaluation.bootstrap
-    best = evaluation.summary.best[COSINE]
-    cosine = {key: one.figures.window.cosine for key, one in evaluation.measured.items()}
+    objective, bench = evaluation.verdict.objective, evaluation.bench
+    best = evaluation.summary.best[objective]
+    scored = {key: objective.of(one.figures) for key, one in evaluation.measured.items()}
+
+    def figure(key: str, predicted: mx.array) -> np.ndarray:
+        if objective == COSINE:
+            return np.array(cosines(predicted, windows.truth()), dtype=np.float64)
+        return 1 / ranks(bench.pool, predicted, bench.mean, evaluation.measured[key].fraction)
+
     truth_last = evaluation.measured["oracle"].offsets[:, LAST]
     shown = list(dict.fromkeys([name, *SHOWN, best]))
 
@@ -47,7 +59,9 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
         "direction": direction(offsets, truth_last, windows.documents, bootstrap.resamples, bootstrap.seed)
     }
     out["direction"]["sentence"] = explain(out["direction"], name)
-    out["difficulty"] = difficulty({key: cosine[key] for key in shown}, name, best, truth_last, bootstrap)
+    out["difficulty"] = difficulty(
+        {key: scored[key] for key in shown}, name, best, truth_last, bootstrap, objective.name
+    )
     if name not in CONTROL_NAMES:  # the oracle has no truth to read after a context that nobody wrote
         compared = {key: evaluation.predictors[key] for key in dict.fromkeys([name, REFERENCE])}
         progress("rollout")
@@ -56,16 +70,14 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
         if several is not None:
             progress("horizons")
             out["horizons"] = horizons(
-                several, sample(windows, ROLLED), evaluation.bench, bootstrap.resamples, bootstrap.seed
+                several, sample(windows, ROLLED), bench, bootstrap.resamples, bootstrap.seed
             )
         asked = takes_queries(evaluation.predictors[name])
         if asked is not None:
             progress("queries")
-            out["queries"] = queries(
-                asked, windows, evaluation.bench.pool, bootstrap.resamples, bootstrap.seed
-            )
+            out["queries"] = queries(asked, windows, bench.pool, bootstrap.resamples, bootstrap.seed)
         progress("ablations")
-        out["ablations"] = ablate(compared, cosine, REFERENCE, windows, bootstrap)
+        out["ablations"] = ablate(compared, scored, REFERENCE, windows, bootstrap, figure)
     if evaluation.ranking is not None:
         progress("ranking")
         model, chosen = evaluation.predictors[name], sample(windows, RANKED)
@@ -74,9 +86,10 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
         )
         out["ranking"], out["reliability"] = judged.to_dict(), judged.reliability.to_dict()
     progress("cases")
-    out["cases"] = cases(cosine[name], best, cosine[best], windows).to_dict()
+    out["cases"] = cases(scored[name], best, scored[best], windows, objective.name).to_dict()
     if evaluation.model is not None and attends(evaluation.model.model):
         progress("attention")
+        cosine = {key: evaluation.measured[key].figures.window.cosine for key in (name, "mean")}
         out["attention"] = attention(
             evaluation.model.model, windows, bootstrap, cosine[name] - cosine["mean"]
         )

@@ -205,7 +205,7 @@ def test_another_corpus_is_refused_a_moved_one_is_not(
     vectors = small.numpy() * 2
     write_corpus(moved, vectors, small.offsets, list(small.names), small.card, {}, "F32")
     assert load_corpus(moved).sha256 != small.sha256
-    with pytest.raises(InvalidFile, match="no longer the one"):
+    with pytest.raises(InvalidFile, match="not the one this run began with"):
         resume_run(stopped, {"corpus": str(moved)})
 
 
