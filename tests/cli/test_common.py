@@ -63,3 +63,11 @@ def test_brackets_are_no_markup() -> None:
         100, ["check", "finding [x]"], [["extra embed", "pip install 'mlx-lvm[embed]' adds it"]], left=2
     )
     assert "mlx-lvm[embed]" in text and "finding [x]" in text
+
+
+def test_what_is_being_done_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run may be named like markup, open or closed where nothing is open."""
+    with Output(False).status("[/begin]") as progress:
+        progress("scoring [/red]")
+        progress("scoring [bold]run")
+    assert capsys.readouterr().out == ""
