@@ -14,10 +14,11 @@ import pytest
 from mlx_lvm.core.linux_cpu import COMPILER, compile_wide
 from mlx_lvm.core.mlx import mx
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or shutil.which("g++") is None, reason="kernels are made with g++ on Linux alone"
-)
 REAL = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != COMPILER)
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("g++", path=REAL) is None,
+    reason="kernels are made with g++ on Linux alone (Debian: apt-get install g++)",
+)
 AS_MLX = ["-std=c++17", "-O3", "-Wall", "-fPIC", "-shared"]
 
 # A kernel whose results take their operands' memory, with a root, a choice, and a product and a sum that must
