@@ -98,8 +98,9 @@ def _honest(model: str) -> tuple[Subject, Sides]:
 
 
 def _cases(model: str) -> list[Case]:
-    longer = 9 if model == "ramn" else 3  # RAMN treats what lies more than five chunks back differently
-    return [random_case(config_of(model).dim, 3, 5, 0), random_case(config_of(model).dim, 2, longer, 1)]
+    config = config_of(model)
+    longer = 9 if config.history else 3  # what lies more than five chunks back is treated differently
+    return [random_case(config.dim, 3, 5, 0), random_case(config.dim, 2, longer, 1)]
 
 
 def _outputs(sides: Sides, model: str) -> Iterable[Check]:

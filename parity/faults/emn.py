@@ -9,8 +9,10 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import emn
 from mlx_lvm.parity.faults.planting import Fault, Plant, method, patch
 
+END = "each_out"
 
-def emn_faults() -> Iterator[Fault]:
+
+def faults() -> Iterator[Fault]:
     """Of head predict with an expert, which holds all but the whitened half of head rank."""
 
     def fault(name: str, place: str | tuple[str, ...], plant: Plant) -> Fault:

@@ -1,10 +1,13 @@
-"""Every fault that is planted to prove that the checks can fail: what a port gets wrong, each with the place to blame."""
+"""Every fault that is planted to prove that the checks can fail: what a port gets wrong, each with the place to blame.
+
+An architecture `name` brings its own in `faults/<name>.py`: a function `faults() -> Iterator[Fault]`, END, its last layer
+("output_proj" where it says nothing, "" where it has none), and UNIT, the places to blame for a wrong unit vector.
+"""
 
 from __future__ import annotations
 
+from mlx_lvm.core.plugins import load_module, modules
 from mlx_lvm.models import architectures
-from mlx_lvm.parity.faults.documents import DOCUMENT_FAULTS
-from mlx_lvm.parity.faults.emn import emn_faults
 from mlx_lvm.parity.faults.layers import (
     gelu_faults,
     linear_faults,
@@ -13,47 +16,25 @@ from mlx_lvm.parity.faults.layers import (
     output_faults,
     roundings,
 )
-from mlx_lvm.parity.faults.models import (
-    amn_faults,
-    equivalents,
-    filter_faults,
-    ramn_faults,
-    transformer_faults,
-)
-from mlx_lvm.parity.faults.planting import Fault, anyhow
-from mlx_lvm.parity.faults.recurrent import gru_faults, lstm_faults
-from mlx_lvm.parity.faults.training import TRAINING_FAULTS
+from mlx_lvm.parity.faults.planting import Fault
 
 
 def all_faults() -> list[Fault]:
     """Every fault, equivalent ones included."""
-    found: list[Fault] = []
-    for model in architectures():
-        found += [
-            *nudges(model),
-            *roundings(model),
-            *linear_faults(model),
-            *norm_faults(model),
-            *output_faults(model),
-        ]
-    found += [
-        *gelu_faults(),
-        *amn_faults(),
-        *lstm_faults(),
-        *gru_faults(),
-        *transformer_faults(),
-        *ramn_faults(),
-        *emn_faults(),
-        *filter_faults(),
-        *equivalents(),
+    return [fault for model in architectures() for fault in faults_of(model)]
+
+
+def faults_of(model: str) -> list[Fault]:
+    """Of one architecture: in what every network has, and its own. Raises SetupInvalid where its file does not import."""
+    place = modules(__name__.rpartition(".")[0], "faults").get(model)
+    own = load_module(place) if place else None
+    last, unit = getattr(own, "END", "output_proj"), getattr(own, "UNIT", ("unit",))
+    return [
+        *(
+            fault
+            for some in (nudges, roundings, linear_faults, norm_faults, gelu_faults)
+            for fault in some(model)
+        ),
+        *output_faults(model, last, unit),
+        *(own.faults() if own else ()),
     ]
-    found += [
-        Fault(f"training: {name}", "amn", expect, anyhow(patch), "training")
-        for name, expect, patch in TRAINING_FAULTS
-    ]
-    found += [
-        Fault(f"training on documents: {fault.name}", "ramn", fault.expect, anyhow(fault.patch), "training")
-        for fault in DOCUMENT_FAULTS
-        if fault.head == "retrieve"
-    ]
-    return found

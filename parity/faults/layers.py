@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
-from mlx_lvm.models import amn as amn_module
-from mlx_lvm.models import build
-from mlx_lvm.models import emn as emn_module
-from mlx_lvm.models import filter as filter_module
-from mlx_lvm.models import gru as gru_module
-from mlx_lvm.models import lstm as lstm_module
-from mlx_lvm.models import ramn as ramn_module
-from mlx_lvm.models import transformer as transformer_module
+from mlx_lvm.models import architecture, build
 from mlx_lvm.parity.faults.planting import Fault, Plant, call, config_of, patch, value
-
-MODULES = {
-    "amn": amn_module,
-    "lstm": lstm_module,
-    "gru": gru_module,
-    "transformer": transformer_module,
-    "ramn": ramn_module,
-    "emn": emn_module,
-    "filter": filter_module,
-}
 
 
 def nudges(model: str) -> Iterator[Fault]:
@@ -109,54 +94,31 @@ def epsilon(name: str, eps: float) -> Plant:
     return lambda model: patch(dict(model.named_modules())[name], "eps", eps)
 
 
-def output_faults(model: str) -> Iterator[Fault]:
-    """The end that all models share."""
+def output_faults(model: str, last: str, end: tuple[str, ...]) -> Iterator[Fault]:
+    """The end that all models share: the layer `last`, if there is one, and the places `end` of the unit vector."""
+    module = import_module(architecture(model).__module__)
 
-    def normalised(function: Callable[[mx.array], mx.array]) -> Plant:
-        return lambda _: patch(MODULES[model], "normalize", function)
+    def normalised(name: str, function: Callable[[mx.array], mx.array]) -> Fault:
+        return Fault(f"{model}: {name}", model, end, lambda _: patch(module, "normalize", function))
 
-    end = ("unit", "baseline") if model == "ramn" else ("unit",)  # which blends unit vectors before
-    yield Fault(f"{model}: not normalised", model, end, normalised(lambda x: x))
-    yield Fault(
-        f"{model}: normalised by the sum of magnitudes",
-        model,
-        end,
-        normalised(lambda x: x / mx.abs(x).sum(-1, keepdims=True)),
+    yield normalised("not normalised", lambda x: x)
+    yield normalised("normalised by the sum of magnitudes", lambda x: x / mx.abs(x).sum(-1, keepdims=True))
+    yield normalised(
+        "normalised with 1e-5 added to the norm",
+        lambda x: x / (mx.linalg.norm(x, axis=-1, keepdims=True) + 1e-5),
     )
-    yield Fault(
-        f"{model}: normalised with 1e-5 added to the norm", model, end,
-        normalised(lambda x: x / (mx.linalg.norm(x, axis=-1, keepdims=True) + 1e-5)),
-    )  # fmt: skip
-    if model == "filter":  # ends without a layer
-        return
-    end = {"amn": "residual_net.6", "transformer": "head.3", "ramn": "net.7", "emn": "each_out"}.get(
-        model, "output_proj"
-    )
-    yield Fault(
-        f"{model}: {end} multiplied in bfloat16", model, (end,),
-        call(end, lambda self, original, x: original(self, x.astype(mx.bfloat16).astype(mx.float32))),
-    )  # fmt: skip
+    if last:
+        yield Fault(
+            f"{model}: {last} multiplied in bfloat16", model, (last,),
+            call(last, lambda self, original, x: original(self, x.astype(mx.bfloat16).astype(mx.float32))),
+        )  # fmt: skip
 
 
-def gelu_faults() -> Iterator[Fault]:
-    for model, names in {
-        "amn": ("residual_net.1", "residual_net.4"),
-        "transformer": ("head.1",),
-        "ramn": ("net.2", "net.5"),
-    }.items():
-        for name in names:
-            yield Fault(
-                f"{model}: {name} by tanh",
-                model,
-                (name,),
-                call(name, lambda self, original, x: nn.gelu_approx(x)),
-            )
-            yield Fault(
-                f"{model}: {name} by sigmoid",
-                model,
-                (name,),
-                call(name, lambda self, original, x: nn.gelu_fast_approx(x)),
-            )
-            yield Fault(
-                f"{model}: {name} as relu", model, (name,), call(name, lambda self, original, x: nn.relu(x))
-            )
+def gelu_faults(model: str) -> Iterator[Fault]:
+    """Every GELU by another function."""
+    others = {"by tanh": nn.gelu_approx, "by sigmoid": nn.gelu_fast_approx, "as relu": nn.relu}
+    for name, module in build(config_of(model)).named_modules():
+        if isinstance(module, GELU):
+            for how, other in others.items():
+                change = call(name, lambda self, original, x, other=other: other(x))
+                yield Fault(f"{model}: {name} {how}", model, (name,), change)

@@ -3,6 +3,8 @@ is told.
 """
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.plugins import add_package, remove_package
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.hub.importing import infer
-from mlx_lvm.models import architecture, architectures, as_dict, build, config_from_dict, trained
+from mlx_lvm.models import architecture, architectures, as_dict, build, config_from_dict, registry, trained
 
 MODEL = """
 from dataclasses import dataclass
@@ -75,18 +77,29 @@ class Seventh(Twin):
         raw = self.output_proj(context[:, -1])
         return Prediction(raw, normalize(raw, dim=-1))
 """
+FAULTS = """
+from mlx_lvm.parity.faults.planting import Fault, call
+
+
+def faults():
+    yield Fault(
+        "seventh: chunks in reverse", "seventh", ("output_proj <-",),
+        call("", lambda self, original, x: original(self, x[:, ::-1])),
+    )
+"""
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A package `elsewhere` that holds the architecture, known while a test runs."""
-    for room, text in (("models", MODEL), ("twins", TWIN)):
+    for room, text in (("models", MODEL), ("twins", TWIN), ("faults", FAULTS)):
         (tmp_path / "elsewhere" / room).mkdir(parents=True)
         (tmp_path / "elsewhere" / room / "seventh.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     add_package("elsewhere")
     yield "elsewhere"
     remove_package("elsewhere")
+    registry._found.cache_clear()  # the next test's package is another one of that name
     for name in [name for name in sys.modules if name.partition(".")[0] == "elsewhere"]:
         del sys.modules[name]
 
@@ -134,6 +147,50 @@ def test_parity_finds_its_twin(package: str) -> None:
     assert checks and all(check.passed for check in checks)
     sides.mlx.output_proj.bias = sides.mlx.output_proj.bias + mx.array(0.5)
     assert any(not check.passed for check in forward_checks(sides, cases)), "a wrong port would be seen"
+
+
+def test_its_faults_are_planted_and_caught(package: str) -> None:
+    pytest.importorskip("torch", reason="parity is with torch")
+    from mlx_lvm.parity.faults.every import all_faults, faults_of
+    from mlx_lvm.parity.selftest import self_test
+
+    faults = faults_of("seventh")
+    names = {fault.name for fault in faults}
+    assert {"seventh: chunks in reverse", "seventh: one bit of output_proj.bias"} < names
+    assert names < {fault.name for fault in all_faults()}
+    outcomes = self_test(faults)
+    assert [o.fault.name for o in outcomes if not (o.caught and o.blamed)] == []
+
+
+@pytest.mark.slow
+def test_the_commands_know_it(package: str, small_file: Path, tmp_path: Path) -> None:
+    """Trained, compared with its twin, exported, imported again, evaluated, predicted and timed."""
+    pytest.importorskip("torch", reason="parity is with torch")
+
+    def lvm(*arguments: object) -> dict:
+        out = subprocess.run(
+            [sys.executable, "-m", "mlx_lvm.cli.main", *map(str, arguments), "--json"],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert out.returncode == 0, out.stderr
+        return json.loads(out.stdout)
+
+    # As an installed package is found: by an entry point of its distribution.
+    about = tmp_path / "elsewhere-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[mlx_lvm.architectures]\nseventh = elsewhere\n")
+    run, exported = tmp_path / "run", tmp_path / "exported"
+    lvm("train", "seventh", "--corpus", small_file, "--epochs", 1, "--out", run)
+    assert lvm("parity", run, "--check", "weights,forward,taps,gradients,training")["passed"]
+    lvm("export", run, "--out", exported)
+    lvm("eval", exported, "--corpus", small_file, "--quick")
+    lvm("import", exported / "model.safetensors", "--model", "seventh", "--out", tmp_path / "imported")
+    assert lvm(
+        "bench", "seventh", "--batches", 1, "--tasks", "forward", "--seconds", 0.01, "--against", "none"
+    )
 
 
 def test_a_package_that_is_not_there() -> None:
