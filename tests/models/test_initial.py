@@ -70,7 +70,7 @@ def test_laws_are_torchs(reference, name):
 def test_yardstick_fits_torch(reference, name):
     torch.manual_seed(0)
     drawn = [
-        {key: p.detach().numpy() for key, p in reference.twins[name](**SIZES[name]).named_parameters()}
+        {key: p.detach().numpy() for key, p in reference.twin(name, **SIZES[name]).named_parameters()}
         for _ in range(DRAWS)
     ]
     check_laws({key: np.stack([d[key] for d in drawn]) for key in drawn[0]}, hidden=16)

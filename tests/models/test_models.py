@@ -16,7 +16,7 @@ COUNTS = {"amn": 1_510_912, "lstm": 5_120_768, "gru": 7_095_552, "transformer": 
 def test_names_shapes_and_counts_are_torchs(reference, name):
     model = build(reference.config(name))
     with torch.device("meta"):
-        twin = reference.twins[name]()
+        twin = reference.twin(name)
     ours = {key: tuple(value.shape) for key, value in {**model.weights(), **model.buffers()}.items()}
     assert ours == {key: tuple(value.shape) for key, value in twin.state_dict().items()}
     assert set(model.weights()) == {key for key, _ in twin.named_parameters()}
@@ -30,7 +30,7 @@ def test_position_table(reference):
         angle = t / 10000 ** (2 * i / 32)
         assert table[0, t, 2 * i] == pytest.approx(np.sin(angle), abs=6e-8)
         assert table[0, t, 2 * i + 1] == pytest.approx(np.cos(angle), abs=6e-8)
-    usual = reference.twins["transformer"](dim=4, hidden_dim=32).pos_encoder.pe.numpy()
+    usual = reference.twin("transformer", dim=4, hidden_dim=32).pos_encoder.pe.numpy()
     assert np.abs(table - usual).max() < 1e-5  # float32 angles up to 99 are off by up to 4e-6
 
 
