@@ -78,9 +78,12 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
+        completing = ctx.resilient_parsing  # a shell asks, in the middle of a line
+        if name not in COMMANDS and completing:
+            return None, None, args
         if name not in COMMANDS:
             ctx.fail(f"no command '{name}'.{nearest(name, list(COMMANDS))}")
-        if not HELP & set(args):
+        if not completing and not HELP & set(args):
             _tune()
         second = SECOND_WORDS.get((name, args[1])) if len(args) > 1 else None
         app = importlib.import_module(f"mlx_lvm.cli.{second or COMMANDS[name][0]}").app
@@ -110,9 +113,7 @@ def _version(show: bool) -> None:
         raise typer.Exit()
 
 
-app = typer.Typer(
-    cls=LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode="rich", epilog=EPILOG
-)
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode="rich", epilog=EPILOG)
 
 
 @app.callback()

@@ -1,32 +1,49 @@
 """The wheel: one import namespace, all that the first command needs, nothing else."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import mlx_lvm
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel that was made from it alone."""
     source = tmp_path_factory.mktemp("source")
     for name in ("mlx_lvm", "parity", "cli", "weights", "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    built = subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "-o", str(source / "dist"), str(source)],
-        capture_output=True,
-        text=True,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    return zipfile.ZipFile(next((source / "dist").glob("*.whl")))
+    run(sys.executable, "-m", "build", "-o", source / "dist", source)
+    return source / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(next(built.glob("*.whl")))
+
+
+def run(*command: object, **options: Any) -> str:
+    ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
 
 
 @pytest.mark.slow
@@ -35,6 +52,7 @@ def test_it_installs_nothing_but_mlx_lvm(wheel: zipfile.ZipFile) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"mlx_lvm"}
 
 
+@pytest.mark.slow
 def test_it_brings_every_module_and_every_shipped_file(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     expected = {
@@ -57,11 +75,40 @@ def test_it_brings_every_module_and_every_shipped_file(wheel: zipfile.ZipFile) -
     )
 
 
+@pytest.mark.slow
 def test_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
     info = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "lvm = mlx_lvm.cli.main:main" in wheel.read(info).decode()
     metadata = wheel.read(info.replace("entry_points.txt", "METADATA")).decode()
     assert "License-Expression: MIT" in metadata and "Requires-Python: >=3.10" in metadata
+    assert f"\nVersion: {mlx_lvm.__version__}\n" in metadata
+
+
+def test_the_version_is_said_once() -> None:
+    """`mlx_lvm.__version__`, which the build reads; the citation says the same."""
+    assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert re.search(r"^version: (.+)$", citation, re.M)[1] == mlx_lvm.__version__  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_the_wheel_works_without_a_checkout(built: Path, tmp_path: Path) -> None:
+    """In an environment of its own, with this one's dependencies: the README's first commands, and its import."""
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=True)
+    python, lvm = environment / "bin" / "python", environment / "bin" / "lvm"
+    run(python, "-m", "pip", "install", "--no-deps", "--no-index", next(built.glob("*.whl")))
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    (site / "others.pth").write_text("".join(f"{path}\n" for path in sys.path if "packages" in path), "utf-8")
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    where: dict[str, Any] = {"cwd": tmp_path, "env": environ}
+    assert run(lvm, "--version", **where) == f"mlx-lvm {mlx_lvm.__version__}\n"
+    home = run(python, "-c", "import mlx_lvm; print(mlx_lvm.__file__)", **where)
+    assert home.startswith(str(environment)), f"not the wheel's: {home}"
+    said = run(lvm, "train", "amn", "--epochs", "1", **where)
+    assert "amn-sotu-1 on sotu, test: 2,484 windows" in said and "next: lvm parity" in said
+    said = run(lvm, "predict", "ramn-retrieve", "--document", "2016_barack_obama_d", "--at", "30", **where)
+    assert "1974_richard_nixon_r, 35" in said
 
 
 def test_the_map_is_whole() -> None:
