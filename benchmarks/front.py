@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from mlx_lvm.core.linux_cpu import tune
 
 tune()
 
-import mlx_lvm as lvm
+from mlx_lvm.api.serving import serve
+from mlx_lvm.data.corpus import load_corpus
+from mlx_lvm.evaluation.evaluate import examine
 from mlx_lvm.evaluation.report.plots import BEST, SUBJECT, svg
 from mlx_lvm.evaluation.report.scores import RANKS, score_of
+from mlx_lvm.hub.load import load_model
 
 ROOT = Path(__file__).parent.parent
 FIGURES, PICTURE = ROOT / "benchmarks" / "front.json", ROOT / "docs" / "front.svg"
@@ -32,17 +36,20 @@ DARK = "<style>@media (prefers-color-scheme: dark) { text { fill: #d1d5db !impor
 
 
 def measure() -> dict[str, Any]:
-    """Value and interval of each model in what it is made for, and of the baselines in both figures."""
+    """Value and interval of each model in what it is made for, and of the baselines in both figures.
+
+    One evaluation for all, the others alongside the first: baselines are fitted once, figures are as of each alone.
+    """
+    corpus = load_corpus(CORPUS)
+    first, *others = MADE_FOR
+    alongside = [replace(serve(name, corpus).predictor, name=name) for name in others]  # type: ignore[type-var]
+    result = examine(load_model(first), corpus, alongside=alongside, progress=print).result
     figures: dict[str, dict[str, Any]] = {"cosine": {}, RANKS: {}}
-    corpus, scored = lvm.load_corpus(CORPUS), {}
-    for name, objective in MADE_FOR.items():
-        result = lvm.evaluate(name, corpus).to_dict()
-        scored = {key: result[key] for key in ("corpus", "split", "documents", "windows")}
-        for key in figures:
-            for who in (*BASELINES, *([name] if key == objective else [])):
-                found = score_of(result["metrics"][who], key)
-                figures[key][who] = [found.value, *found.ci]
-        print(name, figures[objective][name], flush=True)
+    for key, found in figures.items():
+        for name in (*BASELINES, *(name for name, objective in MADE_FOR.items() if objective == key)):
+            score = score_of(result["metrics"][name], key)
+            found[name] = [score.value, *score.ci]
+    scored = {key: result[key] for key in ("corpus", "split", "documents", "windows")}
     return {"command": "python benchmarks/front.py --measure", **scored, "figures": figures}
 
 
@@ -56,7 +63,7 @@ def draw(figures: dict[str, Any], title: str) -> str:
             rows = sorted(figures[key].items(), key=lambda item: item[1][0])
             for height, (name, (value, low, high)) in enumerate(rows):
                 colour = SUBJECT if name in MADE_FOR else BEST
-                place.plot([low, high], [height, height], color=colour, linewidth=3, alpha=0.55)
+                place.plot([low, high], [height, height], color=colour, linewidth=3, alpha=0.7)
                 place.plot([value], [height], "o", color=colour, markersize=6)
             labels = place.set_yticks(range(len(rows)), [NAMES.get(name, name) for name, _ in rows])
             for label, (name, _) in zip(labels, rows, strict=True):

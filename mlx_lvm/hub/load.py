@@ -130,7 +130,9 @@ def for_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
         f"{loaded.name} serves any encoder: of {corpus.name} it was given the statistics of {len(documents)} training documents. "
         + trained_on(loaded)
     )
-    model = bind(loaded.model, corpus, documents, loaded.context)
+    # Of short documents the statistics are of what they have: one chunk that follows another.
+    longest = int(corpus.lengths[documents].max(initial=0))
+    model = bind(loaded.model, corpus, documents, max(1, min(loaded.context, longest - 1)))
     return replace(loaded, model=model, card=corpus.card, notes=[*loaded.notes, note])
 
 

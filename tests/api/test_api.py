@@ -148,6 +148,14 @@ def test_any_encoder(small_corpus: lvm.Corpus, sotu_corpus: lvm.Corpus) -> None:
         model.rank(read, sotu_corpus)
 
 
+def test_a_few_short_notes_are_enough() -> None:
+    """Of documents shorter than the model's context there are statistics too, and a ranking."""
+    vectors = np.random.default_rng(0).normal(size=(9, 24))
+    notes = lvm.Corpus.from_arrays(vectors, [name for name in "abc" for _ in range(3)])
+    hits = lvm.load("emn-rank").rank(notes["a"].vectors[:1], notes, top=8)
+    assert len(hits) == 8 and ("a", 0) not in {(hit.document, hit.chunk) for hit in hits}
+
+
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
