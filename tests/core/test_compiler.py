@@ -155,6 +155,14 @@ def test_a_kernel_that_does_not_compile_so_compiles_as_it_came(tmp_path: Path) -
     assert b"avx512f" not in kernel.read_bytes()
 
 
+def test_a_kernel_s_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    """MLX 0.32.3 names a kernel after all that it computes."""
+    source, kernel = tmp_path / "a.cpp", tmp_path / f"lib{'k' * 249}.so"
+    source.write_text("void f() {}\n")
+    out = gxx([*AS_MLX, str(source), "-o", str(kernel)], f"{COMPILER}:{REAL}")
+    assert out.returncode == 0 and kernel.exists(), out.stderr
+
+
 def test_a_kernel_with_an_error_fails_with_the_compiler_s_words(tmp_path: Path) -> None:
     (tmp_path / "bad.cpp").write_text("void f() { nonsense }\n")
     out = gxx([*AS_MLX, str(tmp_path / "bad.cpp"), "-o", str(tmp_path / "bad.so")], f"{COMPILER}:{REAL}")
