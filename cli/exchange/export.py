@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,17 @@ from mlx_lvm.cli.shared.common import Json, Model, Output
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-Out = Annotated[Path, typer.Option("--out", help="Folder to write.", rich_help_panel="Output")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder to write; needed without --push.", rich_help_panel="Output"),
+]
+Push = Annotated[
+    str | None,
+    typer.Option("--push", metavar="USER/REPO", help="Upload it to the Hub.", rich_help_panel="Output"),
+]
+Private = Annotated[
+    bool, typer.Option("--private", help="A new repository is private.", rich_help_panel="Output")
+]
 Dtype = Annotated[
     str,
     typer.Option(
@@ -48,7 +59,9 @@ Bare = Annotated[
 @app.command()
 def export(
     model: Model,
-    out: Out,
+    out: Out = None,
+    push: Push = None,
+    private: Private = False,
     dtype: Dtype = "float32",
     corpus: Corpus = None,
     no_measure: Bare = False,
@@ -64,13 +77,22 @@ def export(
 
     Examples:  lvm export runs/amn-sotu-1 --out exported/amn
                lvm export lag-filter --corpus moby --out exported/lag-filter
+               lvm export runs/amn-sotu-1 --push me/amn --private
     """
     from mlx_lvm.api.handing_over import export as write
+    from mlx_lvm.errors import UsageError
+    from mlx_lvm.hub.remote import push as upload
 
+    if out is None and push is None:
+        raise UsageError("nowhere to write: give --out FOLDER, --push user/repo, or both")
+    if private and push is None:
+        raise UsageError("--private: of a repository on the Hub; give --push user/repo with it")
     display = Output(json)
+    kept = tempfile.TemporaryDirectory() if out is None else None
+    folder = Path(kept.name) if kept else Path(str(out))
     written = write(
         model,
-        out,
+        folder,
         dtype=dtype,
         corpus=corpus,
         measure=not no_measure,
@@ -84,4 +106,10 @@ def export(
     )
     if "evaluation" in written:
         display.say(written["evaluation"]["verdict"]["sentence"])
-    display.result({key: written[key] for key in ("path", "sha256", "dtype", "parameters")})
+    address = {}
+    if push is not None:
+        address = {"url": upload(folder, push, private=private)}
+        display.say(f"Pushed: {address['url']}")
+    if kept:
+        kept.cleanup()
+    display.result(address | {key: written[key] for key in ("path", "sha256", "dtype", "parameters")})

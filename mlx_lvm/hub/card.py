@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlx_lvm.hub.front_matter import front_matter
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.hub.universal_card import universal_results
 
@@ -43,7 +44,7 @@ def model_card(
     """Markdown with the Hub's front matter. Holds no date and no timing: the same model gives the same bytes."""
     config = loaded.model.config
     parts = [
-        "---\nlibrary_name: mlx-lvm\nlicense: mit\ntags: [mlx, pytorch, embeddings, latent-vector-model]\n---",
+        front_matter(loaded, figures.evaluation if figures else None),
         f"# {loaded.model.title} ({config.variant})",
         f"Reads {_read(loaded)} and predicts {PREDICTED[config.objective]}, [batch, {config.dim or 'dim'}], of unit length. "
         f"{loaded.model.parameter_count():,} parameters, stored in {dtype}.{_beyond(loaded)}",

@@ -27,6 +27,7 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import InvalidFile, LvmError, UsageError, nearest
+from mlx_lvm.hub.remote import fetch, is_remote
 from mlx_lvm.models import VectorModel, architectures, build, config_from_dict
 from mlx_lvm.models.emn import EMN
 from mlx_lvm.models.weights import DTYPES, set_weights
@@ -83,12 +84,14 @@ class Loaded:
         return self
 
 
-def load_model(reference: str | Path, which: str = "BEST") -> Loaded:
-    """A model by architecture (released weights), run folder, exported folder or .safetensors file.
+def load_model(reference: str | Path, which: str = "BEST", revision: str | None = None) -> Loaded:
+    """A model by architecture (released weights), run folder, exported folder, .safetensors file or its name
+    on the Hub, `user/repo`, at `revision`.
 
-    Raises UsageError where nothing has that name, InvalidFile where what has it does not fit or fails its golden pair.
+    Raises UsageError where nothing has that name, InvalidFile where what has it does not fit or fails its golden pair,
+    and as `remote.fetch` for a name of the Hub.
     """
-    path = locate(reference)
+    path = locate(reference, revision)
     if path.is_dir() and (path / "checkpoints").is_dir():
         return _load_run(path, which)
     return load_weights_file(path / WEIGHTS if path.is_dir() else path)
@@ -145,9 +148,13 @@ def trained_on(loaded: Loaded) -> str:
     )
 
 
-def locate(reference: str | Path) -> Path:
+def locate(reference: str | Path, revision: str | None = None) -> Path:
     """The folder or file that a model's name stands for. A released architecture's name comes before a file's."""
     text, released = str(reference), weights.released()
+    if text not in released and is_remote(reference):
+        return fetch(text, revision)
+    if revision is not None:
+        raise UsageError(f"revision '{revision}': only a model of the Hub has one, and '{text}' is none")
     if text in released:
         return released[text]
     path = Path(reference)
