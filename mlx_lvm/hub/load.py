@@ -158,6 +158,10 @@ def locate(reference: str | Path, revision: str | None = None) -> Path:
     if text in released:
         return released[text]
     path = Path(reference)
+    whole = (path / "checkpoints").is_dir() or (path / WEIGHTS).exists() or path.suffix == ".safetensors"
+    runs = [one for one in list(path.parents)[:3] if (one / "checkpoints").is_dir()]
+    if runs and path.exists() and not whole:
+        raise UsageError(f"{path}: a part of the run {runs[0]}. Name the run itself")
     if path.is_dir() and not (path / WEIGHTS).exists() and not (path / "checkpoints").is_dir():
         raise InvalidFile(f"{path}: neither a run (checkpoints/) nor an exported model ({WEIGHTS})")
     if path.exists():

@@ -71,6 +71,14 @@ def test_another_domain_is_warned_of_too(lvm: Callable, of_nobody: Path) -> None
         assert result["warnings"] == []
 
 
+def test_a_part_of_a_run_is_no_model(of_nobody: Path) -> None:
+    run = of_nobody / "run"
+    for part in ("config.json", "checkpoints", "checkpoints/BEST"):
+        with pytest.raises(UsageError, match=r"a part of the run .*run\. Name the run itself"):
+            load_model(run / part)
+    assert load_model(f"{run}/").name == "run"
+
+
 def test_what_a_model_says(small: Corpus, tmp_path: Path) -> None:
     assert corpus_of(load_model("ramn")) == "sotu"
     assert corpus_of(load_model("emn")) == "sotu"  # for every encoder, of no corpus
