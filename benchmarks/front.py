@@ -22,7 +22,7 @@ tune()
 from mlx_lvm.api.serving import serve
 from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.evaluation.evaluate import examine
-from mlx_lvm.evaluation.report.plots import BEST, SUBJECT, svg
+from mlx_lvm.evaluation.report.drawing import BEST, SUBJECT, svg, variables
 from mlx_lvm.evaluation.report.scores import RANKS, score_of
 from mlx_lvm.hub.load import load_model
 
@@ -32,7 +32,9 @@ CORPUS = "sotu"
 MADE_FOR = {"ramn": "cosine", "emn": "cosine", "amn": "cosine", "ramn-retrieve": RANKS, "emn-rank": RANKS}
 BASELINES = ("ridge", "lag-filter-centroid", "lag-filter", "recency", "mean", "last")
 NAMES = {"last": "last chunk repeated", "mean": "mean of the context", "recency": "recency-weighted mean"}
-DARK = "<style>@media (prefers-color-scheme: dark) { text { fill: #d1d5db !important } }</style>"
+SCHEMES = (
+    f":root {{{variables(False)}}} @media (prefers-color-scheme: dark) {{ :root {{{variables(True)}}} }}"
+)
 
 
 def measure() -> dict[str, Any]:
@@ -73,7 +75,7 @@ def draw(figures: dict[str, Any], title: str) -> str:
             place.set_xlabel(f"{words}, 95% interval")
 
     drawn = svg("front", title, both, (9.6, 3.0))
-    return drawn.replace(">", f">{DARK}", 1)
+    return drawn.replace(">", f"><style>{SCHEMES}</style>", 1)
 
 
 def main() -> None:
