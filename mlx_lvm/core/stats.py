@@ -31,6 +31,34 @@ LEVEL = 0.95
 BLOCK = 512  # resamples counted together
 
 
+class Result:
+    """A frozen dataclass that has a JSON form: its fields by name, those that are None left out."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `with_intervals`."""
+        return with_intervals(vars(self))
+
+
+def with_intervals(values: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON, without what is None: a mean with its interval stands as `name` and `name_ci`."""
+    out: dict[str, Any] = {}
+    for name, found in values.items():
+        if type(found) is Interval:
+            out |= {name: found.value, f"{name}_ci": found.ends()}
+        elif found is not None:
+            out[name] = as_json(found)
+    return out
+
+
+def as_json(found: Any) -> Any:
+    """Results by their JSON form, in lists and dicts too; all else as it is."""
+    if isinstance(found, Result):
+        return found.to_dict()
+    if isinstance(found, dict):
+        return {name: as_json(value) for name, value in found.items()}
+    return [as_json(value) for value in found] if isinstance(found, (list, tuple)) else found
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean with its interval, and the two-sided p-value of being zero."""
@@ -46,7 +74,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Difference(Interval):
+class Difference(Interval, Result):
     """A figure less that of `baseline`, paired by window."""
 
     baseline: str
