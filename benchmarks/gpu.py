@@ -25,6 +25,7 @@ tune()
 from mlx_lvm.bench.timing import Bench, rows
 from mlx_lvm.bench.workers import Options
 from mlx_lvm.core.files import read_json, write_json
+from mlx_lvm.core.stats import as_json
 from mlx_lvm.errors import LvmError, SetupInvalid
 from mlx_lvm.models import trained
 
@@ -108,12 +109,12 @@ def measure(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
                     model, folder, arguments.corpus, device=arguments.device, dtype=dtype, tf32=tf32
                 )
                 with Bench(SIDES, options) as timing:
-                    if found["about"] not in ({}, timing.about):
+                    about = as_json(timing.about)
+                    if found["about"] not in ({}, about):
                         raise SetupInvalid(
-                            f"{arguments.out} is of {found['about']}, this is {timing.about}: choose another "
-                            "--out"
+                            f"{arguments.out} is of {found['about']}, this is {about}: choose another --out"
                         )
-                    found["about"] = timing.about
+                    found["about"] = about
 
                     def say(text: str, precision: str = precision) -> None:
                         print(f"{precision} {text}", file=sys.stderr, flush=True)
@@ -122,7 +123,7 @@ def measure(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
                         found["notes"].append(f"{model} {precision}: {text}")
 
                     for row in rows(timing, tasks, arguments.seconds, arguments.compile, note, say):
-                        found["rows"].append({"precision": precision, **row, "peaks": timing.peaks})
+                        found["rows"].append({"precision": precision, **row.to_dict(), "peaks": timing.peaks})
                         write_json(arguments.out, found)
             write_json(arguments.out, found)  # with what was noted after its last row
 

@@ -12,7 +12,18 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from mlx_lvm.bench.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
+from mlx_lvm.bench.workers import (
+    CONFIG,
+    INPUTS,
+    TARGETS,
+    VECTORS,
+    WEIGHTS,
+    About,
+    Cell,
+    Options,
+    fastest,
+    resident,
+)
 from mlx_lvm.errors import SetupInvalid
 from mlx_lvm.parity.twins import twin_class
 from mlx_lvm.parity.twins.base import Prediction, Twin, normalize
@@ -53,14 +64,9 @@ class Torch:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> About:
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else ""
-        return {
-            "device": self.device.type,
-            "name": name,
-            "threads": torch.get_num_threads(),
-            "version": torch.__version__,
-        }
+        return About(self.device.type, name, torch.get_num_threads(), torch.__version__)
 
     def peaks(self) -> dict[str, float]:
         """As on MLX's side."""

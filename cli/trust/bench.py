@@ -5,12 +5,17 @@ needs.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from mlx_lvm.bench.timing import Bench, Row, Times, rows
+from mlx_lvm.bench.workers import About, Options
 from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.core.stats import Result
 from mlx_lvm.errors import UsageError, nearest
 from mlx_lvm.models import architecture, build, trained
 
@@ -120,28 +125,47 @@ def bench(
         out.notes.print("note: torch is not installed, so MLX stands alone; pip install 'mlx-lvm[parity]'")
     elif against == "torch":
         sides["torch"] = ("mlx_lvm.parity.speed", "Torch")
-    found: dict[str, Any] = {"rows": [], "memory": [], "peaks": {}, "notes": []}
+    found = Found()
     table, live = _Table(out, as_markdown), out.console if out.terminal else out.notes
-    for name in plan["models"]:
+    for name in plan.models:
         with tempfile.TemporaryDirectory() as folder, live.status("", refresh_per_second=2) as status:
-            from mlx_lvm.bench.timing import Bench, rows
-            from mlx_lvm.bench.workers import Options
-
             options = Options(name, folder, corpus, context, device, threads, dtype, tf32)
             with Bench(sides, options) as timing:
                 status.update(f"{name}: this machine's peaks")
-                found["about"], found["peaks"] = timing.about, timing.peaks
+                found.about, found.peaks = timing.about, timing.peaks
                 for row in rows(
-                    timing, plan["tasks"], seconds, torch_compile, found["notes"].append, status.update
+                    timing, plan.tasks, seconds, torch_compile, found.notes.append, status.update
                 ):
-                    found["rows"].append(row)
+                    found.rows.append(row)
                     table.add(row)
-                found["memory"].append({"model": name, **timing.memory()})
+                found.memory[name] = timing.memory()
     _about(out, found)
-    out.result(found)
+    out.result(found.to_dict())
 
 
-def _plan(model: str, tasks: str, batches: str, against: str, dtype: str, device: str) -> dict[str, Any]:
+class Plan(NamedTuple):
+    """tasks: (task, batch sizes)."""
+
+    models: Sequence[str]
+    tasks: list[tuple[str, Sequence[int]]]
+
+
+@dataclass
+class Found(Result):
+    """All that was measured. memory: peak bytes by model and side."""
+
+    rows: list[Row] = field(default_factory=list)
+    memory: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    about: dict[str, About] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        memory = [{"model": model, **sides} for model, sides in self.memory.items()]
+        return {**super().to_dict(), "memory": memory}
+
+
+def _plan(model: str, tasks: str, batches: str, against: str, dtype: str, device: str) -> Plan:
     """Models and (task, batch sizes). Raises UsageError for what is not known."""
     known = {"forward": FORWARD, "train": TRAIN, "epoch": (32,), "load": (1,)}
     if model != "all" and model not in trained():
@@ -167,10 +191,8 @@ def _plan(model: str, tasks: str, batches: str, against: str, dtype: str, device
         sizes = (0,)
     if sizes is not None and min(sizes) < 1:
         raise UsageError(f"--batches {batches}: expected whole numbers above 0 with commas between them")
-    return {
-        "models": trained() if model == "all" else (model,),
-        "tasks": [(t, sizes if sizes and t != "load" else known[t]) for t in chosen],
-    }
+    models = trained() if model == "all" else (model,)
+    return Plan(models, [(t, sizes if sizes and t != "load" else known[t]) for t in chosen])
 
 
 class _Table:
@@ -183,7 +205,7 @@ class _Table:
         )
         self.columns = [name for name in COLUMNS if not narrow or name not in LESS]
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         if not self.headed:
             self._line(self.columns, style="bold")
             if self.as_markdown:
@@ -204,40 +226,39 @@ class _Table:
         self.out.say("  ".join(set_).rstrip(), style=style)
 
 
-def _about(out: Output, found: dict[str, Any]) -> None:
+def _about(out: Output, found: Found) -> None:
     """Devices, versions, peaks, memory and notes."""
-    for side, about in found["about"].items():
-        out.say(f"{side} {about['version']} on {about['device']} {about['name']}, {about['threads']} threads")
-    peaks = found["peaks"]
+    for side, about in found.about.items():
+        out.say(f"{side} {about.version} on {about.device} {about.name}, {about.threads} threads")
+    peaks = found.peaks
     out.say(
         f"peaks measured here: {peaks['flops'] / 1e9:,.0f} GFLOP/s in a product, {peaks['bytes'] / 1e9:,.1f} "
         "GB/s in a copy"
     )
-    for entry in found["memory"]:
-        sides = {side: values for side, values in entry.items() if side != "model"}
+    for model, sides in found.memory.items():
         out.say(
-            f"{entry['model']}: peak memory "
+            f"{model}: peak memory "
             + ", ".join(f"{side} {values['resident'] / 1e6:,.0f} MB" for side, values in sides.items())
         )
-    for note in dict.fromkeys(found["notes"]):
+    for note in dict.fromkeys(found.notes):
         out.say(f"note: {note}", style="yellow")
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    def ms(side: str, how: str, key: str) -> str:
-        value = row[side].get(how, {}).get(key)
-        return "" if value is None else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+def _cells(row: Row) -> list[str]:
+    def ms(times: dict[str, Times], how: str, *keys: str) -> list[str]:
+        found = [getattr(times[how], key) if how in times else None for key in keys]
+        return ["" if v is None else f"{v:.2f}" if v < 100 else f"{v:,.0f}" for v in found]
 
     return [
-        row["model"],
-        row["task"],
-        str(row["batch"]),
-        *(ms("mlx", "compiled", key) for key in ("median", "p95", "p99")),
-        ms("mlx", "eager", "median"),
-        *(ms("torch", "eager", key) for key in ("median", "p95", "p99")),
-        ms("torch", "compiled", "median"),
-        "" if row["ratio"] is None else f"{row['ratio']:.2f}",
-        f"{row['floor_ms']:.3g}",
+        row.model,
+        row.task,
+        str(row.batch),
+        *ms(row.mlx, "compiled", "median", "p95", "p99"),
+        *ms(row.mlx, "eager", "median"),
+        *ms(row.torch, "eager", "median", "p95", "p99"),
+        *ms(row.torch, "compiled", "median"),
+        "" if row.ratio is None else f"{row.ratio:.2f}",
+        f"{row.floor_ms:.3g}",
     ]
 
 

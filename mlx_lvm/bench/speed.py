@@ -17,7 +17,18 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.bench.roofline import Cost
-from mlx_lvm.bench.workers import CONFIG, INPUTS, TARGETS, VECTORS, WEIGHTS, Cell, Options, fastest, resident
+from mlx_lvm.bench.workers import (
+    CONFIG,
+    INPUTS,
+    TARGETS,
+    VECTORS,
+    WEIGHTS,
+    About,
+    Cell,
+    Options,
+    fastest,
+    resident,
+)
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import load_corpus
@@ -42,7 +53,7 @@ class Mlx:
 
     def __init__(self, options: Options) -> None:
         if options.device == "gpu" and not mx.is_available(mx.gpu):
-            raise UsageError("no GPU that MLX can use here; leave --device away or pass --device cpu")
+            raise UsageError("no GPU that MLX can use here; omit --device or pass --device cpu")
         if options.device:
             mx.set_default_device({"cpu": mx.cpu, "gpu": mx.gpu}[options.device])
         self.options, self.folder = options, Path(options.folder)
@@ -72,17 +83,11 @@ class Mlx:
         mx.eval(model.parameters())
         return model
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> About:
         device = mx.default_device()
         kind = "cpu" if device == mx.Device(mx.cpu) else "metal" if sys.platform == "darwin" else "cuda"
         name = str(dict(mx.device_info()).get("device_name", ""))
-        return {
-            "device": kind,
-            "name": name,
-            "threads": self.options.cores,
-            "version": version("mlx"),
-            "blas": tuning().blas.name,
-        }
+        return About(kind, name, self.options.cores, version("mlx"), tuning().blas.name)
 
     def peaks(self) -> dict[str, float]:
         """The fastest product of matrices and the fastest copy over several sizes; caches count, so that

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.bench.roofline import Cost
-from mlx_lvm.bench.workers import CONFIG, Cell, Options, Worker
+from mlx_lvm.bench.workers import CONFIG, About, Cell, Options, Worker
+from mlx_lvm.core.stats import Result
 from mlx_lvm.errors import LvmError, SetupInvalid
 
 ROUNDS = 12  # turns of each program in a cell
@@ -25,16 +26,66 @@ FEWEST = 3  # where one call outlasts a turn
 PATIENCE = 4.0  # times the seconds wished for, after which FEWEST turns must do
 
 
-@dataclass
-class Timed:
-    """Seconds of the calls of one program in one cell."""
+@dataclass(frozen=True)
+class Times(Result):
+    """Milliseconds of the calls of one program in one cell."""
 
-    times: list[float] = field(default_factory=list)
+    median: float
+    p95: float
+    p99: float
+    calls: int
 
-    def summary(self) -> dict[str, float]:
-        """Milliseconds."""
-        median, p95, p99 = np.percentile(self.times, [50, 95, 99]) * 1e3
-        return {"median": float(median), "p95": float(p95), "p99": float(p99), "calls": len(self.times)}
+    @staticmethod
+    def of(seconds: Sequence[float]) -> Times:
+        median, p95, p99 = np.percentile(seconds, [50, 95, 99]) * 1e3
+        return Times(float(median), float(p95), float(p99), len(seconds))
+
+
+@dataclass(frozen=True)
+class Row(Result):
+    """What a model takes for one task at one batch size. mlx, torch: times by how the program is run; floor_ms:
+    the roofline of this machine.
+    """
+
+    model: str
+    task: str
+    batch: int
+    mlx: dict[str, Times]
+    torch: dict[str, Times]
+    floor_ms: float
+
+    @property
+    def mlx_ms(self) -> float | None:
+        """Median of MLX as the library runs it, compiled."""
+        return _median(self.mlx, "compiled", "eager")
+
+    @property
+    def torch_ms(self) -> float | None:
+        """Median of torch as people run it, eager."""
+        return _median(self.torch, "eager", "compiled")
+
+    @property
+    def ratio(self) -> float | None:
+        """MLX to torch, each as it is usually run."""
+        return _ratio(self.mlx_ms, self.torch_ms)
+
+    @property
+    def best_ratio(self) -> float | None:
+        """The faster program of each side."""
+        ours, theirs = (min((t.median for t in s.values()), default=None) for s in (self.mlx, self.torch))
+        return _ratio(ours, theirs)
+
+    def to_dict(self) -> dict[str, Any]:
+        derived = ("mlx_ms", "torch_ms", "ratio", "best_ratio")
+        return {**super().to_dict(), **{name: getattr(self, name) for name in derived}}
+
+
+def _median(times: dict[str, Times], *hows: str) -> float | None:
+    return next((times[how].median for how in hows if how in times), None)
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return ours / theirs if ours and theirs else None
 
 
 class Bench:
@@ -45,7 +96,7 @@ class Bench:
     def __init__(self, sides: dict[str, tuple[str, str]], options: Options) -> None:
         self.sides, self.options = sides, options
         self.workers: dict[str, Worker] = {}
-        self.about: dict[str, dict[str, Any]] = {}
+        self.about: dict[str, About] = {}
 
     def __enter__(self) -> Bench:
         self._stack = ExitStack()
@@ -55,7 +106,7 @@ class Bench:
                 self.workers[name] = Worker(module, kind, options)
                 self._stack.callback(self.workers[name].close)
                 self.about[name] = self.workers[name].ask("about")
-                options = replace(options, device=self.about[name]["device"])
+                options = replace(options, device=self.about[name].device)
             require_same_device(self.about)
         except BaseException:
             self._stack.close()
@@ -81,7 +132,7 @@ class Bench:
         hows: dict[str, Sequence[str]],
         seconds: float,
         note: Callable[[str], None],
-    ) -> dict[str, dict[str, dict[str, float]]]:
+    ) -> dict[str, dict[str, Times]]:
         """side -> how -> milliseconds, every program in turn. A `how` that a side cannot do is noted and left
         out.
         """
@@ -93,32 +144,32 @@ class Bench:
                     programs.append((side, Cell(task, batch, how)))
                 except LvmError as error:
                     note(f"{side}, {how}: {task} at batch {batch} does not run: {error}")
-        timed = {program: Timed() for program in programs}
+        timed: dict[tuple[str, Cell], list[float]] = {program: [] for program in programs}
         began, rounds = time.perf_counter(), 0
         while rounds < FEWEST or (
             rounds < ROUNDS and time.perf_counter() - began < PATIENCE * seconds * len(programs)
         ):
             for side, cell in programs if rounds % 2 == 0 else reversed(programs):
-                timed[side, cell].times += self.workers[side].ask("turn", cell, seconds / ROUNDS)
+                timed[side, cell] += self.workers[side].ask("turn", cell, seconds / ROUNDS)
             rounds += 1
         for worker in self.workers.values():
             worker.ask("forget")
-        out: dict[str, dict[str, dict[str, float]]] = {side: {} for side in hows}
+        out: dict[str, dict[str, Times]] = {side: {} for side in hows}
         for (side, cell), found in timed.items():
-            out[side][cell.how] = found.summary()
+            out[side][cell.how] = Times.of(found)
         return out
 
 
 SAME = {"metal": "mps"}  # MLX's name of a device and torch's
 
 
-def require_same_device(about: dict[str, dict[str, Any]]) -> None:
+def require_same_device(about: dict[str, About]) -> None:
     """Raises SetupInvalid for sides on different kinds of device or, on a CPU, with different numbers of
     threads.
     """
-    devices = {name: SAME.get(found["device"], found["device"]) for name, found in about.items()}
+    devices = {name: SAME.get(found.device, found.device) for name, found in about.items()}
     threads = (
-        {name: found["threads"] for name, found in about.items()} if set(devices.values()) == {"cpu"} else {}
+        {name: found.threads for name, found in about.items()} if set(devices.values()) == {"cpu"} else {}
     )
     for what, values in (("device", devices), ("threads", threads)):
         if len(set(values.values())) > 1:
@@ -129,30 +180,6 @@ def require_same_device(about: dict[str, dict[str, Any]]) -> None:
             )
 
 
-def row(
-    model: str, task: str, batch: int, found: dict[str, dict[str, dict[str, float]]], floor_ms: float
-) -> dict[str, Any]:
-    """A row of the report. ratio: MLX compiled to torch as people run it, eager; best_ratio: the faster
-    program of each side.
-    """
-    mlx, other = found.get("mlx", {}), found.get("torch", {})
-    mine = (mlx.get("compiled") or mlx.get("eager") or {}).get("median")
-    theirs = (other.get("eager") or other.get("compiled") or {}).get("median")
-    best = [min((times["median"] for times in side.values()), default=None) for side in (mlx, other)]
-    return {
-        "model": model,
-        "task": task,
-        "batch": batch,
-        "mlx_ms": mine,
-        "torch_ms": theirs,
-        "ratio": mine / theirs if mine and theirs else None,
-        "best_ratio": best[0] / best[1] if best[0] and best[1] else None,
-        "floor_ms": floor_ms,
-        "mlx": mlx,
-        "torch": other,
-    }
-
-
 def rows(
     timing: Bench,
     tasks: Sequence[tuple[str, Sequence[int]]],
@@ -160,7 +187,7 @@ def rows(
     torch_compile: bool,
     note: Callable[[str], None],
     say: Callable[[str], None],
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """The rows of a model, each when it is measured. tasks: (task, batch sizes); note hears what does not
     run, say what comes next.
     """
@@ -181,6 +208,5 @@ def rows(
             say(f"{name}: {task} at batch {batch}")
             times = timing.cell(task, batch, hows, seconds, note)
             least = cost.work(task, batch, shared["windows"])
-            yield row(
-                name, task, batch, times, least.floor(timing.peaks["flops"], timing.peaks["bytes"]) * 1e3
-            )
+            floor = least.floor(timing.peaks["flops"], timing.peaks["bytes"]) * 1e3
+            yield Row(name, task, batch, times.get("mlx", {}), times.get("torch", {}), floor)

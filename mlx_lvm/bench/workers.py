@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from mlx_lvm.core.linux_cpu import tune
+from mlx_lvm.core.stats import Result
 from mlx_lvm.errors import LvmError
 
 LONG = 0.2  # seconds; a call this long needs no other before it to warm caches
@@ -61,11 +62,24 @@ class Cell:
     how: str = "compiled"
 
 
+@dataclass(frozen=True)
+class About(Result):
+    """What a side runs on: device (cpu, metal, mps, cuda) and its name, a CPU's threads, the framework's
+    version, and the BLAS of MLX.
+    """
+
+    device: str
+    name: str
+    threads: int
+    version: str
+    blas: str | None = None
+
+
 class Side(Protocol):
     """A program under test, in its own process. Its constructor takes Options."""
 
-    def about(self) -> dict[str, Any]:
-        """At least `device` (cpu, metal, mps, cuda), `threads`, `version`."""
+    def about(self) -> About:
+        """What it runs on."""
 
     def peaks(self) -> dict[str, float]:
         """flops and bytes per second that this machine was seen to reach."""

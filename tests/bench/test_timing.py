@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mlx_lvm.bench.roofline import CHIPS, Cost, Work
-from mlx_lvm.bench.timing import FEWEST, Bench, require_same_device, row, rows
-from mlx_lvm.bench.workers import Failed, Options, Worker, turn
+from mlx_lvm.bench.timing import FEWEST, Bench, Row, Times, require_same_device, rows
+from mlx_lvm.bench.workers import About, Failed, Options, Worker, turn
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import architecture, build
@@ -49,7 +49,7 @@ def test_both_sides_run_every_task_on_the_same_weights(options: Options) -> None
             found = bench.cell(task, 4, {"mlx": hows, "torch": ["eager"]}, 0.01, notes.append)
             assert [*found["mlx"], *found["torch"]] == [*hows, "eager"] and not notes
             assert all(
-                times["calls"] >= FEWEST and 0 < times["median"] <= times["p99"]
+                times.calls >= FEWEST and 0 < times.median <= times.p99
                 for side in found.values()
                 for times in side.values()
             )
@@ -66,7 +66,7 @@ def test_bfloat16_trains_on_both_sides_and_an_epoch_of_ramn_is_not_compared(opti
         found = list(
             rows(bench, [("train", [4]), ("epoch", [4])], 0.01, False, notes.append, lambda text: None)
         )
-    assert [row["task"] for row in found] == ["train"] and found[0]["ratio"] > 0 and "no epoch" in notes[0]
+    assert [row.task for row in found] == ["train"] and found[0].ratio > 0 and "no epoch" in notes[0]
 
 
 def test_the_torch_side_computes_in_the_precision_that_was_asked_for(options: Options) -> None:
@@ -122,11 +122,11 @@ def test_the_torch_side_refuses_another_device(options: Options) -> None:
         Worker(*TORCH, Options(options.model, options.folder, device="metal"))
 
 
-@pytest.mark.parametrize("theirs", [{"device": "cuda", "threads": 2}, {"device": "cpu", "threads": 1}])
-def test_other_devices_or_threads_are_refused(theirs: dict) -> None:
+@pytest.mark.parametrize(("device", "threads"), [("cuda", 2), ("cpu", 1)])
+def test_other_devices_or_threads_are_refused(device: str, threads: int) -> None:
     with pytest.raises(SetupInvalid, match="not the same"):
-        require_same_device({"mlx": {"device": "cpu", "threads": 2}, "torch": theirs})
-    require_same_device({"mlx": {"device": "metal", "threads": 8}, "torch": {"device": "mps", "threads": 4}})
+        require_same_device({"mlx": About("cpu", "", 2, "1"), "torch": About(device, "", threads, "2")})
+    require_same_device({"mlx": About("metal", "", 8, "1"), "torch": About("mps", "", 4, "2")})
 
 
 @pytest.mark.skipif(mx.is_available(mx.gpu), reason="here is a GPU")
@@ -141,14 +141,14 @@ def test_a_side_that_breaks_says_how(options: Options) -> None:
 
 
 def test_ratios() -> None:
-    found = {
-        "mlx": {"compiled": {"median": 3.0}, "eager": {"median": 2.0}},
-        "torch": {"eager": {"median": 4.0}, "compiled": {"median": 1.0}},
-    }
-    made = row("amn", "forward", 1, found, 0.5)
+    def took(median: float) -> Times:
+        return Times(median, median, median, 3)
+
+    mlx = {"compiled": took(3.0), "eager": took(2.0)}
+    made = Row("amn", "forward", 1, mlx, {"eager": took(4.0), "compiled": took(1.0)}, 0.5).to_dict()
     assert (made["mlx_ms"], made["torch_ms"], made["ratio"], made["best_ratio"]) == (3.0, 4.0, 0.75, 2.0)
-    alone = row("amn", "forward", 1, {"mlx": found["mlx"]}, 0.5)
-    assert alone["torch_ms"] is None and alone["ratio"] is None
+    alone = Row("amn", "forward", 1, mlx, {}, 0.5).to_dict()
+    assert alone["torch_ms"] is None and alone["ratio"] is None and alone["mlx"]["eager"]["calls"] == 3
 
 
 # How often each matrix of a model meets a vector for one window of `length` chunks.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mlx_lvm.bench.timing import Row, Times
 from mlx_lvm.cli.shared.common import Output
 from mlx_lvm.cli.trust.bench import _Table
 
@@ -110,15 +111,13 @@ def test_rows_come_as_they_are_measured(small_file: Path) -> None:
 def test_a_narrow_terminal_gets_the_columns_that_fit() -> None:
     out = Output(as_json=False)
     out.terminal, out.console = True, Console(width=80, file=io.StringIO())
-    row = {"model": "transformer", "task": "forward", "batch": 1024, "ratio": 0.5, "floor_ms": 12.5}
-    times = {"median": 1234.5, "p95": 1300.0, "p99": 1400.0}
-    _Table(out, as_markdown=False).add(
-        {**row, "mlx": {"compiled": times, "eager": times}, "torch": {"eager": times}}
-    )
+    ours, theirs = Times(1234.5, 1300.0, 1400.0, 3), Times(2469.0, 2500.0, 2600.0, 3)
+    row = Row("transformer", "forward", 1024, {"compiled": ours, "eager": ours}, {"eager": theirs}, 12.5)
+    _Table(out, as_markdown=False).add(row)
     head, line = out.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert head.split() == ["model", "task", "batch", "mlx", "ms", "torch", "ms", "mlx/torch", "floor", "ms"]
     assert (
-        line.split() == ["transformer", "forward", "1024", "1,234", "1,234", "0.50", "12.5"]
+        line.split() == ["transformer", "forward", "1024", "1,234", "2,469", "0.50", "12.5"]
         and len(line) <= 80
     )
 
