@@ -8,8 +8,9 @@ import typer
 
 from mlx_lvm.cli.corpora import data_make
 from mlx_lvm.cli.shared.common import Json, Output
-from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, describe, find_duplicates
+from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, find_duplicates
 from mlx_lvm.data.quality.contexts import lengths_told
+from mlx_lvm.data.quality.description import Description, describe
 from mlx_lvm.data.quality.likely import require_faiss
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.data.storage.rows import RowCheck
@@ -96,7 +97,11 @@ def info(
     ]
     out.table("Duplicates", ["", ""], rows)
     out.result(
-        {**found, "duplicates": {**_duplicates(duplicates), "approximate": approximate}, "problems": []}
+        {
+            **found.to_dict(),
+            "duplicates": {**duplicates.to_dict(), "approximate": approximate},
+            "problems": [],
+        }
     )
 
 
@@ -165,7 +170,7 @@ def check_(
         "No problems." if not problems else f"{len(problems)} problem{'s' * (len(problems) > 1)}.",
         style="bold",
     )
-    found_twice = {**_duplicates(duplicates), "approximate": approximate} if duplicates else None
+    found_twice = {**duplicates.to_dict(), "approximate": approximate} if duplicates else None
     out.result({**result, "problems": problems, "warnings": warnings, "duplicates": found_twice})
     if problems:
         raise typer.Exit(1)
@@ -181,67 +186,44 @@ def require_search(near: bool | None, approximate: bool) -> None:
         require_faiss()
 
 
-def _duplicates(found: Any) -> dict[str, Any]:
-    leakage = found.leakage
-    searched = found.near >= 0
-    return {
-        "exact": found.exact,
-        "near_pairs": found.near if searched else None,
-        "near_pairs_within_documents": found.near_within if searched else None,
-        "leakage": {
-            "held_out": leakage.held_out,
-            "exact": leakage.exact,
-            "near": leakage.near if searched else None,
-            "share": leakage.share,
-            "examples": leakage.examples,
-            "copied_documents": leakage.copies,
-        },
-    }
-
-
-def _show(out: Output, found: dict[str, Any]) -> None:
-    lengths = found["lengths"]
-    out.say(f"{found['corpus']}: {found['path']}", style="bold")
-    shards = f" in {found['shards']} shards" if found["shards"] > 1 else ""
+def _show(out: Output, found: Description) -> None:
+    lengths = found.lengths
+    out.say(f"{found.corpus}: {found.path}", style="bold")
+    shards = f" in {found.shards} shards" if found.shards > 1 else ""
     facts = [
         [
             "documents",
-            f"{found['documents']:,} of {lengths['min']} to {lengths['max']:,} chunks, median "
-            f"{lengths['median']:g}",
+            f"{found.documents:,} of {lengths.min} to {lengths.max:,} chunks, median {lengths.median:g}",
         ],
         [
             "vectors",
-            f"{found['vectors']:,} of {found['dim']} dimensions, {found['dtype']}, "
-            f"{found['bytes'] / 2**20:,.1f} MiB{shards}",
+            f"{found.vectors:,} of {found.dim} dimensions, {found.dtype}, "
+            f"{found.bytes / 2**20:,.1f} MiB{shards}",
         ],
         [
             "windows",
-            f"{found['windows']:,} of {found['context']} + 1 chunks; {found['too_short']} documents too "
-            "short",
+            f"{found.windows:,} of {found.context} + 1 chunks; {found.too_short} documents too short",
         ],
-        ["texts", "beside the vectors" if found["texts"] else "none"],
-        ["sha256", found["sha256"]],
-        *[[key, value or "not recorded"] for key, value in found["provenance"].items()],
+        ["texts", "beside the vectors" if found.texts else "none"],
+        ["sha256", found.sha256],
+        *[[key, value or "not recorded"] for key, value in found.provenance.items()],
     ]
     out.table("", ["", ""], facts, left=2)
-    parts = [
-        [name, *(f"{part[key]:,}" for key in ("documents", "vectors", "windows"))]
-        for name, part in found["splits"].items()
-    ]
-    out.table(f"Split {found['split']}", ["", "documents", "vectors", "windows"], parts)
-    profile = found["lag_profile"]
+    parts = [[name, *(f"{count:,}" for count in vars(part).values())] for name, part in found.splits.items()]
+    out.table(f"Split {found.split}", ["", "documents", "vectors", "windows"], parts)
+    profile = found.lag_profile
     out.table(
         "Mean cosine of two chunks of a document, by distance",
         [f"r{k}" for k in range(1, len(profile) + 1)],
         [["" if value is None else f"{value:.3f}" for value in profile]],
     )
-    shape = found["anisotropy"]
+    shape = found.anisotropy
     shares = [["norm of the mean vector", f"{shape['mean_norm']:.3f}"]]
     shares += [[f"variance in the first {k} directions", f"{shape[f'first_{k}']:.1%}"] for k in (1, 10, 50)]
     out.table(f"Anisotropy ({shape['rows']:,} rows)", ["", ""], shares)
     card = [
         [key, "recorded" if value is True else "not recorded" if value in ("", False) else str(value)]
-        for key, value in found["encoder"].items()
+        for key, value in found.encoder.items()
     ]
     out.table("Encoder", ["", ""], card, left=2)
 

@@ -10,8 +10,9 @@ import pytest
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.data.quality import duplicates
-from mlx_lvm.data.quality.audit import check, describe, find_duplicates, lag_profile
+from mlx_lvm.data.quality.audit import check, find_duplicates
 from mlx_lvm.data.quality.contexts import targets_in_context
+from mlx_lvm.data.quality.description import describe, lag_profile
 from mlx_lvm.data.quality.duplicates import exact_groups, near_pairs, row_digests
 from mlx_lvm.data.splits import duplicates_across, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
@@ -145,11 +146,11 @@ def test_lag_profile_and_description_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose([value for value in profile if value is not None], expected, atol=1e-6)
     assert profile[3:] == [None] * 7
     found = describe(mapped, 2, 0)
-    assert (found["documents"], found["vectors"], found["windows"], found["too_short"]) == (2, 6, 2, 1)
+    assert (found.documents, found.vectors, found.windows, found.too_short) == (2, 6, 2, 1)
     unit = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     covariance = np.cov(unit.T, bias=True)
-    assert found["anisotropy"]["mean_norm"] == pytest.approx(np.linalg.norm(unit.mean(axis=0)), abs=1e-6)
-    assert found["anisotropy"]["first_1"] == pytest.approx(
+    assert found.anisotropy["mean_norm"] == pytest.approx(np.linalg.norm(unit.mean(axis=0)), abs=1e-6)
+    assert found.anisotropy["first_1"] == pytest.approx(
         np.linalg.eigvalsh(covariance)[-1] / np.trace(covariance), abs=1e-6
     )
 

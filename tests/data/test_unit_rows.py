@@ -14,7 +14,8 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import load_corpus, write_corpus
 from mlx_lvm.data.ingest.synthetic import Process
 from mlx_lvm.data.ingest.transform import subset, synthesise
-from mlx_lvm.data.quality.audit import check, describe
+from mlx_lvm.data.quality.audit import check
+from mlx_lvm.data.quality.description import describe
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.data.storage.rows import quantise, to_float, unit_rows
 from mlx_lvm.data.storage.stream import RowReader
@@ -166,12 +167,12 @@ def test_the_same_corpus_in_another_form_is_described_alike(tmp_path: Path, data
         told = describe(corpus, 5, 0)
         found, duplicates = check(corpus, 5, 0)
         assert duplicates is not None
-        shape = told["anisotropy"]
+        shape = told.anisotropy
         figures.append(
             (
-                [value or 0 for value in told["lag_profile"]]
+                [value or 0 for value in told.lag_profile]
                 + [shape["mean_norm"], shape["first_1"], shape["first_10"]],
-                told["splits"],
+                told.splits,
                 found.problems,
                 (duplicates.exact, duplicates.leakage.exact),
             )

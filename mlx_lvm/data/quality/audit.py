@@ -1,6 +1,4 @@
-"""What a corpus holds, and every problem in it: documents, windows, lag profile, anisotropy, duplicates,
-leakage.
-"""
+"""Every problem of a corpus: values, windows, texts, card, duplicates, leakage."""
 
 from __future__ import annotations
 
@@ -10,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.data.quality.contexts import contexts_told, lengths_told
-from mlx_lvm.data.quality.duplicates import NEAR, Pairs, exact_groups, near_pairs, sample_rows, unit
+from mlx_lvm.data.quality.duplicates import NEAR, Pairs, exact_groups, near_pairs
 from mlx_lvm.data.splits import SPLITS, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.rows import RowCheck
 from mlx_lvm.data.storage.texts import read_texts, texts_file
 from mlx_lvm.errors import LvmError
 
-LAGS = 10
-DIRECTIONS = (1, 10, 50)  # principal directions whose share of the variance is told
 SEARCHED = 100_000  # rows up to which near duplicates are searched unasked: n^2 products
 MAX_LEAKAGE = 0.0025  # share of held-out chunks that may stand in another part: people quote
 COPY = 0.5  # share of a document's chunks in another part above which it counts as a copy
@@ -49,6 +45,23 @@ class Duplicates:
     near_within: int  # pairs in one document
     leakage: Leakage
 
+    def to_dict(self) -> dict[str, Any]:
+        """What was not searched is None."""
+        leakage, searched = self.leakage, self.near >= 0
+        return {
+            "exact": self.exact,
+            "near_pairs": self.near if searched else None,
+            "near_pairs_within_documents": self.near_within if searched else None,
+            "leakage": {
+                "held_out": leakage.held_out,
+                "exact": leakage.exact,
+                "near": leakage.near if searched else None,
+                "share": leakage.share,
+                "examples": leakage.examples,
+                "copied_documents": leakage.copies,
+            },
+        }
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -56,85 +69,6 @@ class Findings:
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-
-
-def describe(corpus: MappedCorpus, context: int, seed: int) -> dict[str, Any]:
-    """What a corpus is, without its duplicates: one pass over the vectors."""
-    lengths = corpus.lengths
-    split = split_corpus(corpus, seed)
-    return {
-        "corpus": corpus.name,
-        "path": str(corpus.path),
-        "documents": len(corpus.names),
-        "vectors": len(corpus),
-        "dim": corpus.dim,
-        "dtype": corpus.dtype,
-        "bytes": corpus.nbytes,
-        "shards": len(corpus.shards),
-        "sha256": corpus.sha256,
-        "texts": all(texts_file(shard.path) for shard in corpus.shards),
-        "context": context,
-        "windows": int(np.maximum(lengths - context, 0).sum()),
-        "too_short": int((lengths <= context).sum()),
-        "lengths": {
-            "min": int(lengths.min()),
-            "median": float(np.median(lengths)),
-            "max": int(lengths.max()),
-            "mean": float(lengths.mean()),
-        },
-        "split": "recorded in the corpus" if corpus.assigned is not None else f"by name, seed {seed}",
-        "splits": {name: _part(lengths[split.part(name)], context) for name in SPLITS},
-        "lag_profile": lag_profile(corpus),
-        "anisotropy": anisotropy(corpus),
-        "encoder": {**corpus.card.to_dict(), "probes": corpus.card.probes is not None},
-        "provenance": corpus.provenance,
-    }
-
-
-def _part(lengths: np.ndarray, context: int) -> dict[str, int]:
-    return {
-        "documents": len(lengths),
-        "vectors": int(lengths.sum()),
-        "windows": int(np.maximum(lengths - context, 0).sum()),
-    }
-
-
-def lag_profile(corpus: MappedCorpus) -> list[float | None]:
-    """r_l: mean cosine of two chunks l apart in one document, l = 1..10; None where no document is that
-    long.
-    """
-    sums, counts = np.zeros(LAGS), np.zeros(LAGS, np.int64)
-    step = corpus.block_rows
-    for start in range(0, len(corpus), step):
-        low, stop = max(0, start - LAGS), min(start + step, len(corpus))
-        rows, documents = unit(corpus.read(low, stop)), corpus.document_of(np.arange(low, stop))
-        for lag in range(1, LAGS + 1):
-            later = np.arange(max(start - low, lag), stop - low)
-            later = later[documents[later] == documents[later - lag]]
-            sums[lag - 1] += np.einsum("ij,ij->", rows[later], rows[later - lag], dtype=np.float64)
-            counts[lag - 1] += len(later)
-    return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
-
-
-def anisotropy(corpus: MappedCorpus) -> dict[str, float]:
-    """|mean| of the unit vectors, and the share of their variance that the first principal directions hold.
-
-    From at most some thousand rows spread evenly through the corpus; `rows` says how many.
-    """
-    rows = sample_rows(corpus).astype(np.float64)
-    mean = rows.mean(axis=0)
-    spectrum = (
-        np.linalg.svd(rows - mean, compute_uv=False) ** 2
-        if len(rows) < corpus.dim
-        else _spectrum(rows - mean)
-    )
-    total = spectrum.sum()
-    shares = {f"first_{k}": float(spectrum[:k].sum() / total) if total > 0 else 0.0 for k in DIRECTIONS}
-    return {"mean_norm": float(np.linalg.norm(mean)), **shares, "rows": len(rows)}
-
-
-def _spectrum(centred: np.ndarray) -> np.ndarray:
-    return np.maximum(np.linalg.eigvalsh(centred.T @ centred)[::-1], 0)
 
 
 def find_duplicates(
