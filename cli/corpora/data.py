@@ -6,8 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_lvm.cli.corpora import data_make
-from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.cli.corpora.convert import convert
+from mlx_lvm.cli.corpora.data_make import merge, split, subset
+from mlx_lvm.cli.corpora.synth import synth
+from mlx_lvm.cli.corpora.writing import CorpusArgument
+from mlx_lvm.cli.shared.common import Json, Output, data_option
 from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, find_duplicates
 from mlx_lvm.data.quality.contexts import lengths_told
 from mlx_lvm.data.quality.description import Description, describe
@@ -18,33 +21,18 @@ from mlx_lvm.errors import InvalidFile, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
-CorpusArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="CORPUS", help="Shipped corpus by name (sotu, moby), a file, or a folder of shards."
-    ),
-]
-Context = Annotated[
-    int, typer.Option("--context", min=1, help="Chunks a window reads.", rich_help_panel="Data")
-]
-Seed = Annotated[
-    int, typer.Option("--split-seed", help="Seed of the split by document name.", rich_help_panel="Data")
-]
+Context = Annotated[int, data_option("--context", min=1, help="Chunks a window reads.")]
+Seed = Annotated[int, data_option("--split-seed", help="Seed of the split by document name.")]
 Near = Annotated[
     bool | None,
-    typer.Option(
-        "--near/--no-near",
-        help="Search near duplicates. Default: up to 100,000 vectors.",
-        rich_help_panel="Data",
-        show_default=False,
+    data_option(
+        "--near/--no-near", help="Search near duplicates. Default: up to 100,000 vectors.", show_default=False
     ),
 ]
 Approximate = Annotated[
     bool,
-    typer.Option(
-        "--approximate",
-        help="Search near duplicates through faiss: fast on millions, may miss some.",
-        rich_help_panel="Data",
+    data_option(
+        "--approximate", help="Search near duplicates through faiss: fast on millions, may miss some."
     ),
 ]
 
@@ -114,18 +102,13 @@ def check_(
     approximate: Approximate = False,
     max_leakage: Annotated[
         float,
-        typer.Option(
-            "--max-leakage",
-            min=0,
-            max=1,
-            help="Share of held-out chunks that may stand in another part.",
-            rich_help_panel="Data",
+        data_option(
+            "--max-leakage", min=0, max=1, help="Share of held-out chunks that may stand in another part."
         ),
     ] = MAX_LEAKAGE,
     json: Json = False,
 ) -> None:
-    """Every problem of a corpus at once, with row and document: values, checksums, texts, splits, duplicates,
-    leakage.
+    """Every problem of a corpus at once, with row and document: values, texts, splits, duplicates, leakage.
 
     Exit code 1 where there is a problem; warnings do not count.
 
@@ -228,5 +211,5 @@ def _show(out: Output, found: Description) -> None:
     out.table("Encoder", ["", ""], card, left=2)
 
 
-for _command in (data_make.convert, data_make.synth, data_make.merge, data_make.subset, data_make.split):
+for _command in (convert, synth, merge, subset, split):
     app.command()(_command)

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.cli.shared.common import (
+    Json,
+    Output,
+    chunks_option,
+    encoder_option,
+    output_option,
+    provenance_option,
+)
 from mlx_lvm.config import parse_size
 from mlx_lvm.data.ingest.chunking import Chunking
 from mlx_lvm.data.storage.writer import require_free
@@ -16,28 +23,16 @@ from mlx_lvm.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-Dtype = Annotated[
-    str,
-    typer.Option("--dtype", metavar="i8|f16|f32", help="How vectors are stored.", rich_help_panel="Output"),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a corpus that is there.", rich_help_panel="Output")
-]
+Dtype = Annotated[str, output_option("--dtype", metavar="i8|f16|f32", help="How vectors are stored.")]
+Overwrite = Annotated[bool, output_option("--overwrite", help="Replace a corpus that is there.")]
 ShardSize = Annotated[
     str | None,
-    typer.Option(
-        "--shard-size",
-        metavar="SIZE",
-        help="Write a folder of files of about this size, such as 2G.",
-        rich_help_panel="Output",
+    output_option(
+        "--shard-size", metavar="SIZE", help="Write a folder of files of about this size, such as 2G."
     ),
 ]
-Source = Annotated[
-    str, typer.Option("--source", help="Where the data come from; recorded.", rich_help_panel="Provenance")
-]
-Licence = Annotated[
-    str, typer.Option("--licence", help="Their licence; recorded.", rich_help_panel="Provenance")
-]
+Source = Annotated[str, provenance_option("--source", help="Where the data come from; recorded.")]
+Licence = Annotated[str, provenance_option("--licence", help="Their licence; recorded.")]
 
 
 def stored_dtype(name: str, allowed: tuple[str, ...]) -> str:
@@ -89,92 +84,68 @@ def embed(
         ),
     ],
     out: Annotated[
-        Path,
-        typer.Option(
-            "--out", metavar="CORPUS", help="Corpus to write: a .safetensors file.", rich_help_panel="Output"
-        ),
+        Path, output_option("--out", metavar="CORPUS", help="Corpus to write: a .safetensors file.")
     ],
     encoder: Annotated[
         str,
-        typer.Option(
+        encoder_option(
             "--encoder",
             metavar="NAME|FOLDER",
             help="Hub id or local folder of a sentence-transformers model. A small one: all-MiniLM-L6-v2.",
-            rich_help_panel="Encoder",
         ),
     ] = "sentence-transformers/all-mpnet-base-v2",
     revision: Annotated[
-        str | None,
-        typer.Option("--revision", help="Commit, branch or tag of the Hub.", rich_help_panel="Encoder"),
+        str | None, encoder_option("--revision", help="Commit, branch or tag of the Hub.")
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(
+        encoder_option(
             "--engine",
             metavar="mlx|torch",
             help="mlx runs BERT, MPNet and T5; torch what sentence-transformers runs (extra 'embed-torch').",
-            rich_help_panel="Encoder",
         ),
     ] = "mlx",
     precision: Annotated[
         str,
-        typer.Option(
+        encoder_option(
             "--precision",
             metavar="float32|float16|bfloat16",
             help="What the encoder runs in; half is faster on a GPU.",
-            rich_help_panel="Encoder",
         ),
     ] = "float32",
     device: Annotated[
         str | None,
-        typer.Option(
+        encoder_option(
             "--device",
             metavar="cpu|gpu|cuda|mps",
             help="cpu or gpu; with --engine torch cpu, cuda or mps. Default: the fastest there is.",
-            rich_help_panel="Encoder",
         ),
     ] = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", min=1, help="Most chunks encoded at a time.", rich_help_panel="Encoder"),
+        int | None, encoder_option("--batch-size", min=1, help="Most chunks encoded at a time.")
     ] = None,
     chunk_min: Annotated[
-        int,
-        typer.Option(
-            "--chunk-min",
-            help="A chunk is closed once it has this many characters.",
-            rich_help_panel="Chunks",
-        ),
+        int, chunks_option("--chunk-min", help="A chunk is closed once it has this many characters.")
     ] = 500,
     chunk_max: Annotated[
         int,
-        typer.Option(
-            "--chunk-max",
-            help="A sentence that would take it past this many begins the next.",
-            rich_help_panel="Chunks",
-        ),
+        chunks_option("--chunk-max", help="A sentence that would take it past this many begins the next."),
     ] = 1000,
     sentences: Annotated[
         str,
-        typer.Option(
+        chunks_option(
             "--sentences",
             metavar="careful|simple",
             help="Rule that finds sentences; simple made the shipped corpora.",
-            rich_help_panel="Chunks",
         ),
     ] = "careful",
     dtype: Dtype = "i8",
     text: Annotated[
-        bool,
-        typer.Option(
-            "--text/--no-text", help="Keep the chunks' text beside the vectors.", rich_help_panel="Output"
-        ),
+        bool, output_option("--text/--no-text", help="Keep the chunks' text beside the vectors.")
     ] = True,
     shard_size: ShardSize = None,
     overwrite: Overwrite = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw unfinished work away.", rich_help_panel="Output")
-    ] = False,
+    restart: Annotated[bool, output_option("--restart", help="Throw unfinished work away.")] = False,
     source: Source = "",
     licence: Licence = "",
     json: Json = False,

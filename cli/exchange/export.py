@@ -8,52 +8,29 @@ from typing import Annotated
 
 import typer
 
-from mlx_lvm.cli.shared.common import Json, Model, Output
+from mlx_lvm.cli.shared.common import Json, Model, Output, data_option, output_option
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder to write; needed without --push.", rich_help_panel="Output"),
+    output_option("--out", help="Folder to write; needed without --push."),
 ]
 Push = Annotated[
     str | None,
-    typer.Option("--push", metavar="USER/REPO", help="Upload it to the Hub.", rich_help_panel="Output"),
+    output_option("--push", metavar="USER/REPO", help="Upload it to the Hub."),
 ]
-Private = Annotated[
-    bool, typer.Option("--private", help="A new repository is private.", rich_help_panel="Output")
-]
+Private = Annotated[bool, output_option("--private", help="A new repository is private.")]
 Dtype = Annotated[
-    str,
-    typer.Option(
-        "--dtype",
-        metavar="float32|float16|bfloat16",
-        help="Type the weights are stored in.",
-        rich_help_panel="Output",
-    ),
+    str, output_option("--dtype", metavar="float32|float16|bfloat16", help="Type the weights are stored in.")
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a model that is there.", rich_help_panel="Output")
-]
+Overwrite = Annotated[bool, output_option("--overwrite", help="Replace a model that is there.")]
 Corpus = Annotated[
     str | None,
-    typer.Option(
-        "--corpus",
-        "-c",
-        metavar="NAME|FILE",
-        help="Measure on this one, not the model's own.",
-        rich_help_panel="Data",
-    ),
+    data_option("--corpus", "-c", metavar="NAME|FILE", help="Measure on this one, not the model's own."),
 ]
-Context = Annotated[
-    int,
-    typer.Option(
-        "--context", min=1, max=100, help="Chunks that a closed form reads.", rich_help_panel="Data"
-    ),
-]
-Bare = Annotated[
-    bool, typer.Option("--no-measure", help="Write a card without numbers.", rich_help_panel="Data")
-]
+Context = Annotated[int, data_option("--context", min=1, max=100, help="Chunks that a closed form reads.")]
+Bare = Annotated[bool, data_option("--no-measure", help="Write a card without numbers.")]
 
 
 @app.command()

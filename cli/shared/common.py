@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -17,11 +18,24 @@ from rich.text import Text
 
 from mlx_lvm.evaluation.report.table import plain_table
 
+# Options by the panel of a command's help that they stand in.
+chunks_option = partial(typer.Option, rich_help_panel="Chunks")
+data_option = partial(typer.Option, rich_help_panel="Data")
+encoder_option = partial(typer.Option, rich_help_panel="Encoder")
+how_option = partial(typer.Option, rich_help_panel="How")
+model_option = partial(typer.Option, rich_help_panel="Model")
+output_option = partial(typer.Option, rich_help_panel="Output")
+parts_option = partial(typer.Option, rich_help_panel="Parts")
+process_option = partial(typer.Option, rich_help_panel="Process")
+provenance_option = partial(typer.Option, rich_help_panel="Provenance")
+ranking_option = partial(typer.Option, rich_help_panel="Ranking")
+recipe_option = partial(typer.Option, rich_help_panel="Recipe")
+search_option = partial(typer.Option, rich_help_panel="Search")
+text_option = partial(typer.Option, rich_help_panel="Text")
+timed_option = partial(typer.Option, rich_help_panel="What is timed")
+
 Json = Annotated[
-    bool,
-    typer.Option(
-        "--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel="Output"
-    ),
+    bool, output_option("--json", help="Print one JSON object on stdout and nothing else there.")
 ]
 Model = Annotated[
     str,
@@ -29,22 +43,20 @@ Model = Annotated[
 ]
 Corpus = Annotated[
     str,
-    typer.Option(
+    data_option(
         "--corpus",
         "-c",
         metavar="NAME|FILE",
         help="Shipped corpus by name (sotu, moby) or a file. Default: the one the model was trained on.",
-        rich_help_panel="Data",
     ),
 ]
 Precision = Annotated[
     str,
-    typer.Option(
+    model_option(
         "--precision",
         metavar="float32|tf32|bfloat16",
         help="What the model's forward pass runs in: bfloat16 is half of the bytes, for chips that are "
         "faster in it.",
-        rich_help_panel="Model",
     ),
 ]
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-import typer
+from mlx_lvm.cli.shared.common import data_option
 
 GivenText = Annotated[
     str | None,
-    typer.Option(
+    data_option(
         "--text",
         metavar="FILE|FOLDER|-",
         help="A document that is no part of the corpus (.txt, .md, .jsonl; - reads standard input): chunked "
         "and embedded as the corpus was.",
-        rich_help_panel="Data",
     ),
 ]
 EncoderOf = Annotated[
     str | None,
-    typer.Option(
-        "--encoder",
-        metavar="NAME|FOLDER",
-        help="Encoder of a text. Default: the one the corpus names.",
-        rich_help_panel="Data",
+    data_option(
+        "--encoder", metavar="NAME|FOLDER", help="Encoder of a text. Default: the one the corpus names."
     ),
 ]
 

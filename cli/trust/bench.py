@@ -14,7 +14,7 @@ import typer
 
 from mlx_lvm.bench.timing import Bench, Row, Times, rows
 from mlx_lvm.bench.workers import About, Options
-from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.cli.shared.common import Json, Output, how_option, output_option, timed_option
 from mlx_lvm.core.stats import Result
 from mlx_lvm.errors import UsageError, nearest
 from mlx_lvm.models import architecture, build, trained
@@ -27,7 +27,6 @@ COLUMNS = {
     "torch ms": 8, "torch p95": 9, "torch p99": 9, "compiled": 8, "mlx/torch": 9, "floor ms": 8,
 }  # fmt: skip
 LESS = ("p95", "p99", "eager", "torch p95", "torch p99", "compiled")  # what a narrow terminal goes without
-Panel = "What is timed"
 
 
 @app.command()
@@ -37,74 +36,41 @@ def bench(
         typer.Argument(help=f"Architecture at its default sizes: {', '.join(trained())}, or all."),
     ] = "amn",
     against: Annotated[
-        str, typer.Option(metavar="torch|none", help="Whose times stand beside MLX's.", rich_help_panel=Panel)
+        str, timed_option(metavar="torch|none", help="Whose times stand beside MLX's.")
     ] = "torch",
     tasks: Annotated[
-        str,
-        typer.Option(
-            metavar="forward|train|epoch|load",
-            help="What to time; several with commas.",
-            rich_help_panel=Panel,
-        ),
+        str, timed_option(metavar="forward|train|epoch|load", help="What to time; several with commas.")
     ] = "forward,train,epoch,load",
-    batches: Annotated[
-        str, typer.Option(help="Batch sizes, with commas, in place of the usual ones.", rich_help_panel=Panel)
-    ] = "",
-    context: Annotated[
-        int, typer.Option(min=1, max=100, help="Chunks that a window reads.", rich_help_panel=Panel)
-    ] = 5,
+    batches: Annotated[str, timed_option(help="Batch sizes, with commas, in place of the usual ones.")] = "",
+    context: Annotated[int, timed_option(min=1, max=100, help="Chunks that a window reads.")] = 5,
     corpus: Annotated[
-        str,
-        typer.Option(
-            "--corpus", "-c", metavar="NAME|FILE", help="Where windows come from.", rich_help_panel=Panel
-        ),
+        str, timed_option("--corpus", "-c", metavar="NAME|FILE", help="Where windows come from.")
     ] = "sotu",
     dtype: Annotated[
         str,
-        typer.Option(
-            metavar="float32|bfloat16|float16",
-            help="Precision; float16 of a forward pass alone.",
-            rich_help_panel=Panel,
-        ),
+        timed_option(metavar="float32|bfloat16|float16", help="Precision; float16 of a forward pass alone."),
     ] = "float32",
     torch_compile: Annotated[
-        bool,
-        typer.Option(
-            "--torch-compile",
-            help="Also torch.compile (a minute of compiling a model).",
-            rich_help_panel=Panel,
-        ),
+        bool, timed_option("--torch-compile", help="Also torch.compile (a minute of compiling a model).")
     ] = False,
-    device: Annotated[
-        str,
-        typer.Option(metavar="cpu|gpu", help="Default: the GPU where MLX has one.", rich_help_panel="How"),
-    ] = "",
-    threads: Annotated[
-        int,
-        typer.Option(min=0, help="Threads of both sides on a CPU; 0 takes all cores.", rich_help_panel="How"),
-    ] = 0,
+    device: Annotated[str, how_option(metavar="cpu|gpu", help="Default: the GPU where MLX has one.")] = "",
+    threads: Annotated[int, how_option(min=0, help="Threads of both sides on a CPU; 0 takes all cores.")] = 0,
     tf32: Annotated[
-        bool,
-        typer.Option(
-            "--tf32", help="Let a GPU round the inputs of products, on both sides.", rich_help_panel="How"
-        ),
+        bool, how_option("--tf32", help="Let a GPU round the inputs of products, on both sides.")
     ] = False,
-    seconds: Annotated[
-        float, typer.Option(min=0.01, help="To spend on each program and cell.", rich_help_panel="How")
-    ] = 1.0,
+    seconds: Annotated[float, how_option(min=0.01, help="To spend on each program and cell.")] = 1.0,
     expect: Annotated[
         bool,
         typer.Option(
             "--expect", help="Print what Apple's chips need at least, from public figures; times nothing."
         ),
     ] = False,
-    as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel="Output")
-    ] = False,
+    as_markdown: Annotated[bool, output_option("--markdown", help="Print the table as Markdown.")] = False,
     json: Json = False,
 ) -> None:
-    """Time MLX and torch in turn, each in its own process, on the same class of device; refuses to compare
-    across devices.
+    """Time MLX and torch in turn, each in its own process, on the same class of device.
+
+    Refuses to compare across devices.
 
     mlx ms is the compiled program that the library runs; torch ms is torch as people write it, eager. The
     floor is the larger of FLOPs / the fastest product and bytes / the fastest copy that either side reached

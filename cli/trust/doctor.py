@@ -11,8 +11,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """Versions, device, memory, BLAS and its measured speed, TF32, compiler; and what would mend what is
-    missing.
+    """Versions, device, memory, BLAS and its measured speed, TF32, compiler; how to fix what is missing.
 
     Example:  lvm doctor
     """

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.cli.shared.common import Json, Output, output_option
 from mlx_lvm.errors import CheckFailed, SetupInvalid, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -65,12 +65,7 @@ def parity(
         ),
     ] = False,
     out: Annotated[
-        str,
-        typer.Option(
-            metavar="DIR",
-            help="Write parity.json and parity.md, and a bundle of a failure.",
-            rich_help_panel="Output",
-        ),
+        str, output_option(metavar="DIR", help="Write parity.json and parity.md, and a bundle of a failure.")
     ] = "",
     json: Json = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.cli.shared.common import Json, Output, output_option
 from mlx_lvm.errors import CheckFailed, SetupInvalid
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -31,13 +31,10 @@ def parity_encoder(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Plant faults; all must be caught and blamed.")
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write parity.json.", rich_help_panel="Output")
-    ] = None,
+    out: Annotated[Path | None, output_option(metavar="DIR", help="Write parity.json.")] = None,
     json: Json = False,
 ) -> None:
-    """Encode real and hostile texts in MLX and by transformers, from one folder; a float64 run decides who is
-    right.
+    """Encode real and hostile texts in MLX and by transformers; a float64 run decides who is right.
 
     Compared are token ids, weights, relative positions, the embeddings, every layer by itself and with what
     it inherits, the pooled vector, and `encode` as it is used.

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from mlx_lvm.cli.shared.common import Corpus, Json, Model, Output
+from mlx_lvm.cli.shared.common import Corpus, Json, Model, Output, data_option, output_option
 from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -21,32 +21,19 @@ def attention(
     model: Model,
     corpus: Corpus = "",
     document: Annotated[
-        str | None,
-        typer.Option(
-            "--document", "-d", metavar="NAME", help="One document, window by window.", rich_help_panel="Data"
-        ),
+        str | None, data_option("--document", "-d", metavar="NAME", help="One document, window by window.")
     ] = None,
     text: GivenText = None,
     encoder: EncoderOf = None,
     split: Annotated[
-        str,
-        typer.Option(
-            "--split",
-            metavar="train|val|test|all",
-            help="Documents, where none is named.",
-            rich_help_panel="Data",
-        ),
+        str, data_option("--split", metavar="train|val|test|all", help="Documents, where none is named.")
     ] = "test",
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="F.png", help="Write a picture (.png or .svg).", rich_help_panel="Output"
-        ),
+        Path | None, output_option("--out", metavar="F.png", help="Write a picture (.png or .svg).")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show the attention weights of AMN by position, the size of its residual, and where it leaves the
-    context's mean.
+    """Show AMN's attention weights by position, the size of its residual, where it leaves the mean.
 
     Examples:  lvm attention amn
                lvm attention amn --document 1941_franklin_d_roosevelt_d --out attention.png

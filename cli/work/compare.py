@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_lvm.cli.shared.common import Corpus, Json, Output
+from mlx_lvm.cli.shared.common import Corpus, Json, Output, data_option, output_option
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -24,27 +24,15 @@ def compare(
     ] = None,
     corpus: Corpus = "",
     split: Annotated[
-        str,
-        typer.Option(
-            "--split", metavar="train|val|test|all", help="Documents to score on.", rich_help_panel="Data"
-        ),
+        str, data_option("--split", metavar="train|val|test|all", help="Documents to score on.")
     ] = "test",
     max_windows: Annotated[
-        int,
-        typer.Option(
-            "--max-windows",
-            min=1,
-            help="Score at most so many windows, evenly spaced.",
-            rich_help_panel="Data",
-        ),
+        int, data_option("--max-windows", min=1, help="Score at most so many windows, evenly spaced.")
     ] = 20_000,
-    as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel="Output")
-    ] = False,
+    as_markdown: Annotated[bool, output_option("--markdown", help="Print the table as Markdown.")] = False,
     json: Json = False,
 ) -> None:
-    """Rank models by cosine on held-out documents: gain over the best baseline, retrieval, training time and
-    latency.
+    """Rank models by cosine on held-out documents: gain over the best baseline, retrieval, time, latency.
 
     p-values are corrected over the models by Holm's procedure. Without --corpus it is the one the first model
     was trained on.

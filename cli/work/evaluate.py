@@ -11,7 +11,15 @@ from typing import Annotated
 
 import typer
 
-from mlx_lvm.cli.shared.common import Corpus, Json, Output, Precision
+from mlx_lvm.cli.shared.common import (
+    Corpus,
+    Json,
+    Output,
+    Precision,
+    data_option,
+    output_option,
+    parts_option,
+)
 from mlx_lvm.cli.shared.scores import show
 from mlx_lvm.cli.shared.study import show_study
 from mlx_lvm.cli.shared.subject import Subject
@@ -26,70 +34,38 @@ def evaluate(
     model: Subject,
     corpus: Corpus = "",
     split: Annotated[
-        str,
-        typer.Option(
-            "--split", metavar="train|val|test|all", help="Documents to score on.", rich_help_panel="Data"
-        ),
+        str, data_option("--split", metavar="train|val|test|all", help="Documents to score on.")
     ] = "test",
     text: GivenText = None,
     encoder: EncoderOf = None,
     context: Annotated[
-        int | None,
-        typer.Option(
-            "--context", min=1, help="Chunks read. Default: the model's own, else 5.", rich_help_panel="Data"
-        ),
+        int | None, data_option("--context", min=1, help="Chunks read. Default: the model's own, else 5.")
     ] = None,
     split_seed: Annotated[
         int | None,
-        typer.Option(
-            "--split-seed",
-            help="Of a baseline; a model keeps the split it was trained with.",
-            rich_help_panel="Data",
-        ),
+        data_option("--split-seed", help="Of a baseline; a model keeps the split it was trained with."),
     ] = None,
     max_windows: Annotated[
-        int,
-        typer.Option(
-            "--max-windows",
-            min=1,
-            help="Score at most so many windows, evenly spaced.",
-            rich_help_panel="Data",
-        ),
+        int, data_option("--max-windows", min=1, help="Score at most so many windows, evenly spaced.")
     ] = 20_000,
     precision: Precision = "float32",
-    every: Annotated[
-        bool,
-        typer.Option("--all", help="Show every baseline, control and figure.", rich_help_panel="Output"),
-    ] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="The table and the verdict alone.", rich_help_panel="Parts")
-    ] = False,
+    every: Annotated[bool, output_option("--all", help="Show every baseline, control and figure.")] = False,
+    quick: Annotated[bool, parts_option("--quick", help="The table and the verdict alone.")] = False,
     ood: Annotated[
         str | None,
-        typer.Option(
-            "--ood",
-            metavar="NAME|FILE",
-            help="Also on this corpus, both domains side by side.",
-            rich_help_panel="Parts",
-        ),
+        parts_option("--ood", metavar="NAME|FILE", help="Also on this corpus, both domains side by side."),
     ] = None,
     arrow: Annotated[
         bool,
-        typer.Option(
-            "--arrow-of-time",
-            help="Train the same recipe forward and on reversed documents; compare.",
-            rich_help_panel="Parts",
+        parts_option(
+            "--arrow-of-time", help="Train the same recipe forward and on reversed documents; compare."
         ),
     ] = False,
     arrow_epochs: Annotated[
-        int,
-        typer.Option(
-            "--arrow-epochs", min=1, help="Epochs of each of the two trainings.", rich_help_panel="Parts"
-        ),
+        int, parts_option("--arrow-epochs", min=1, help="Epochs of each of the two trainings.")
     ] = 5,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder for report.html and metrics.json.", rich_help_panel="Output"),
+        Path | None, output_option("--out", help="Folder for report.html and metrics.json.")
     ] = None,
     json: Json = False,
 ) -> None:

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_lvm.cli.shared.common import Corpus, Json, Output, Precision
+from mlx_lvm.cli.shared.common import (
+    Corpus,
+    Json,
+    Output,
+    Precision,
+    data_option,
+    ranking_option,
+    text_option,
+)
 from mlx_lvm.cli.shared.subject import Subject
 from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
 from mlx_lvm.errors import UsageError
@@ -23,34 +31,22 @@ def predict(
     model: Subject,
     document: Annotated[
         str | None,
-        typer.Option(
-            "--document",
-            "-d",
-            metavar="NAME",
-            help="Document of the corpus, by name or number.",
-            rich_help_panel="Data",
-        ),
+        data_option("--document", "-d", metavar="NAME", help="Document of the corpus, by name or number."),
     ] = None,
     text: GivenText = None,
     corpus: Corpus = "",
     at: Annotated[
         int | None,
-        typer.Option(
-            "--at",
-            min=0,
-            help="Chunk to predict, from 0. Default: the one after the last.",
-            rich_help_panel="Data",
-        ),
+        data_option("--at", min=0, help="Chunk to predict, from 0. Default: the one after the last."),
     ] = None,
     query: Annotated[
         str | None,
-        typer.Option(
+        data_option(
             "--query",
             "-q",
             metavar="TEXT|FILE.npy|DOCUMENT:CHUNK",
             help="What the next chunk should be about: a text, embedded with the corpus's encoder, a vector, "
             "or a chunk of the corpus.",
-            rich_help_panel="Data",
         ),
     ] = None,
     encoder: EncoderOf = None,
@@ -60,46 +56,40 @@ def predict(
             "--steps", min=1, max=1000, help="Predict so many chunks, each from the ones predicted before."
         ),
     ] = 1,
-    top: Annotated[
-        int, typer.Option("--top", min=1, help="Show so many chunks.", rich_help_panel="Ranking")
-    ] = 5,
+    top: Annotated[int, ranking_option("--top", min=1, help="Show so many chunks.")] = 5,
     rank: Annotated[
         str,
-        typer.Option(
+        ranking_option(
             "--rank",
             metavar="|".join(WAYS),
             help="By prediction, last chunk and document so far, weighed by how they did on validation "
             "documents (a model made for ranking has them inside), or by the prediction's cosine alone.",
-            rich_help_panel="Ranking",
         ),
     ] = "hybrid",
     coverage: Annotated[
         float,
-        typer.Option(
+        ranking_option(
             "--coverage",
             min=0.5,
             max=0.99,
             help="Say how long the list must be to hold the next chunk so often.",
-            rich_help_panel="Ranking",
         ),
     ] = 0.9,
     approximate: Annotated[
         bool,
-        typer.Option(
+        ranking_option(
             "--approximate",
             help="Search with faiss, then rank what it finds exactly: for millions of chunks.",
-            rich_help_panel="Ranking",
         ),
     ] = False,
     decode: Annotated[
         str | None,
-        typer.Option(
+        text_option(
             "--decode",
             metavar="FOLDER|NAME",
             help="Write the predicted vector as text too, by a vec2text inverter made for the corpus's "
             "encoder: a folder, or an id of the Hub (extra 'decode'). Public ones: GTR-base and "
             "text-embedding-ada-002; none known for all-mpnet-base-v2.",
-            rich_help_panel="Text",
         ),
     ] = None,
     precision: Precision = "float32",

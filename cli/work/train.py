@@ -15,7 +15,7 @@ import typer
 
 from mlx_lvm.api.training import Recipe, begin_from
 from mlx_lvm.api.training import recipe as new_recipe
-from mlx_lvm.cli.shared.common import Output
+from mlx_lvm.cli.shared.common import Output, output_option, recipe_option
 from mlx_lvm.cli.shared.progress import Silent
 from mlx_lvm.cli.work.train_many import PLAN, resume_many, train_many
 from mlx_lvm.cli.work.train_one import resume_locked, run
@@ -89,71 +89,43 @@ def train(
     model: Annotated[str | None, typer.Argument(help=ARCHITECTURES, show_default=False)] = None,
     *,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="Run folder. Default: runs/<model>-<corpus>-<n>.", rich_help_panel="Output"
-        ),
+        Path | None, output_option("--out", help="Run folder. Default: runs/<model>-<corpus>-<n>.")
     ] = None,
     preset_name: Annotated[
         str | None,
-        typer.Option(
+        recipe_option(
             "--preset",
             metavar="|".join(PRESETS),
             help="Named recipe: best (the defaults), or the origin project's.",
-            rich_help_panel="Recipe",
         ),
     ] = None,
     config: Annotated[
-        Path | None,
-        typer.Option("--config", help="TOML file with any of these options.", rich_help_panel="Recipe"),
+        Path | None, recipe_option("--config", help="TOML file with any of these options.")
     ] = None,
     resume: Annotated[
-        Path | None,
-        typer.Option(
-            "--resume", help="Continue this run from its last checkpoint.", rich_help_panel="Recipe"
-        ),
+        Path | None, recipe_option("--resume", help="Continue this run from its last checkpoint.")
     ] = None,
     force: Annotated[
         bool,
-        typer.Option(
+        recipe_option(
             "--force",
             help="With --resume: take other epochs, early stop or checkpoint options, or go on with other "
             "code.",
-            rich_help_panel="Recipe",
         ),
     ] = False,
     seeds: Annotated[
         int,
-        typer.Option(
-            "--seeds",
-            min=1,
-            help="Train so many runs, seed by seed; mean and spread at the end.",
-            rich_help_panel="Recipe",
-        ),
+        recipe_option("--seeds", min=1, help="Train so many runs, seed by seed; mean and spread at the end."),
     ] = 1,
     report_to: Annotated[
         str | None,
-        typer.Option(
-            "--report-to",
-            metavar="tensorboard|wandb",
-            help="Send each epoch's record there too.",
-            rich_help_panel="Output",
-        ),
+        output_option("--report-to", metavar="tensorboard|wandb", help="Send each epoch's record there too."),
     ] = None,
     device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            metavar="cpu|gpu",
-            help="Default: the GPU where MLX has one.",
-            rich_help_panel="Output",
-        ),
+        str | None, output_option("--device", metavar="cpu|gpu", help="Default: the GPU where MLX has one.")
     ] = None,
     as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel="Output"
-        ),
+        bool, output_option("--json", help="Print one JSON object on stdout and nothing else there.")
     ] = False,
     **options: Any,
 ) -> None:

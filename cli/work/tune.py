@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.cli.shared.common import Json, Output, output_option, search_option
 from mlx_lvm.cli.shared.progress import StopOnSignal
 from mlx_lvm.cli.work.train import choose_device, model_options, recipe
 from mlx_lvm.errors import UsageError
@@ -34,31 +34,19 @@ def tune(
     model: Annotated[str, typer.Argument(help=f"Architecture: {', '.join(trained())}.", show_default=False)],
     *,
     trials: Annotated[
-        int,
-        typer.Option(
-            "--trials", min=1, help="Finished trials that the study shall have.", rich_help_panel="Search"
-        ),
+        int, search_option("--trials", min=1, help="Finished trials that the study shall have.")
     ] = 20,
     time: Annotated[
-        str | None,
-        typer.Option("--time", help="End the search after so long (30s, 10m, 2h).", rich_help_panel="Search"),
+        str | None, search_option("--time", help="End the search after so long (30s, 10m, 2h).")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            help="Folder of the study and its pictures. Default: runs/tune-<model>-<corpus>.",
-            rich_help_panel="Output",
+        output_option(
+            "--out", help="Folder of the study and its pictures. Default: runs/tune-<model>-<corpus>."
         ),
     ] = None,
     device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            metavar="cpu|gpu",
-            help="Default: the GPU where MLX has one.",
-            rich_help_panel="Output",
-        ),
+        str | None, output_option("--device", metavar="cpu|gpu", help="Default: the GPU where MLX has one.")
     ] = None,
     as_json: Json = False,
     **options: Any,

@@ -1,0 +1,67 @@
+"""What the commands of `lvm data` that write a corpus share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from mlx_lvm.cli.corpora.embed import stored_dtype
+from mlx_lvm.cli.shared.common import (
+    Output,
+    output_option,
+)
+from mlx_lvm.config import parse_size
+from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.data.storage.reader import VECTOR_DTYPES, open_corpus
+
+CorpusArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CORPUS", help="Shipped corpus by name (sotu, moby), a file, or a folder of shards."
+    ),
+]
+Out = Annotated[Path, output_option("--out", metavar="CORPUS", help="Corpus to write.")]
+Dtype = Annotated[
+    str,
+    output_option("--dtype", metavar="i8|f16|bf16|f32", help="How vectors are stored. Default: as they are."),
+]
+CONTEXT = 5  # of the windows that a summary counts
+
+
+def stored_kind(dtype: str) -> str:
+    return stored_dtype(dtype, VECTOR_DTYPES) if dtype else ""
+
+
+def size_of(text: str | None) -> int | None:
+    return None if text is None else parse_size(text)
+
+
+def windows_of(lengths: np.ndarray) -> int:
+    return int(np.maximum(lengths - CONTEXT, 0).sum())
+
+
+def written(display: Output, path: Path) -> dict[str, Any]:
+    """Says what was written, by opening it."""
+    corpus: MappedCorpus = open_corpus(path)
+    windows = windows_of(corpus.lengths)
+    shards = f" in {len(corpus.shards)} shards" if len(corpus.shards) > 1 else ""
+    display.say(
+        f"{path}: {len(corpus.names):,} documents, {len(corpus):,} vectors of {corpus.dim} dimensions, "
+        f"{corpus.dtype}{shards}"
+    )
+    if corpus.made_unit:
+        display.say(f"{corpus.made_unit:,} vectors were not of unit length and were made so")
+    return {
+        "path": str(path),
+        "documents": len(corpus.names),
+        "vectors": len(corpus),
+        "dim": corpus.dim,
+        "windows": windows,
+        "dtype": corpus.dtype,
+        "shards": len(corpus.shards),
+        "sha256": corpus.sha256,
+        "problems": [],
+    }
