@@ -23,7 +23,7 @@ COMMANDS = {
     "eval": ("work.evaluate", "Compare a model with baselines, on documents it never saw.", "Work"),
     "bench": (
         "trust.bench",
-        "Time MLX and torch in turn on one device, compared with the least time possible.",
+        "Time MLX and torch in turn on one device, compared with the roofline.",
         "Trust",
     ),
     "compare": ("work.compare", "Rank models on the same held-out documents.", "Work"),
@@ -49,7 +49,7 @@ COMMANDS = {
     ),
     "doctor": (
         "trust.doctor",
-        "Show versions, device and BLAS, and what would mend what is missing.",
+        "Show versions, device and BLAS, and how to fix what is missing.",
         "Trust",
     ),
 }

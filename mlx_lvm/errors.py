@@ -48,7 +48,7 @@ class NonFiniteError(LvmError):
 
 
 class Problems:
-    """Collects every problem of one thing, so that a user mends them in one go.
+    """Collects every problem of one thing, so that a user fixes them in one go.
 
     >>> problems = Problems("corpus x.safetensors")
     >>> problems.add("row 3 is all zero")

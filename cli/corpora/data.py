@@ -187,7 +187,7 @@ def _show(out: Output, found: Description) -> None:
             "windows",
             f"{found.windows:,} of {found.context} + 1 chunks; {found.too_short} documents too short",
         ],
-        ["texts", "beside the vectors" if found.texts else "none"],
+        ["texts", "next to the vectors" if found.texts else "none"],
         ["sha256", found.sha256],
         *[[key, value or "not recorded"] for key, value in found.provenance.items()],
     ]

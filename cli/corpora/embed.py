@@ -141,7 +141,7 @@ def embed(
     ] = "careful",
     dtype: Dtype = "i8",
     text: Annotated[
-        bool, output_option("--text/--no-text", help="Keep the chunks' text beside the vectors.")
+        bool, output_option("--text/--no-text", help="Keep the chunks' text next to the vectors.")
     ] = True,
     shard_size: ShardSize = None,
     overwrite: Overwrite = False,
@@ -204,7 +204,7 @@ def embed(
         (
             done.too_long,
             f"{done.too_long:,} chunks are longer than the encoder reads; so their ends are lost. A smaller "
-            "--chunk-max mends it",
+            "--chunk-max fixes it",
         ),
         (len(done.blank), f"{len(done.blank)} documents without text left out: {', '.join(done.blank[:5])}"),
         (

@@ -29,7 +29,7 @@ Corpus = Annotated[
     str | None,
     data_option("--corpus", "-c", metavar="NAME|FILE", help="Measure on this one, not the model's own."),
 ]
-Context = Annotated[int, data_option("--context", min=1, max=100, help="Chunks that a closed form reads.")]
+Context = Annotated[int, data_option("--context", min=1, max=100, help="Chunks that a baseline reads.")]
 Bare = Annotated[bool, data_option("--no-measure", help="Write a card without numbers.")]
 
 
@@ -49,7 +49,7 @@ def export(
     """Write model.safetensors, config.json and a model card; PyTorch loads the file strictly, as it is.
 
     Every number on the card is measured during the export on test documents, and the parity report with it
-    where torch is installed. A closed form that filters (lag-filter, lag-filter-centroid, shrunk-mean) is
+    where torch is installed. A baseline that filters (lag-filter, lag-filter-centroid, shrunk-mean) is
     fitted first and written as a model like any other.
 
     Examples:  lvm export runs/amn-sotu-1 --out exported/amn

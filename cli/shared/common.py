@@ -105,7 +105,7 @@ class Output:
     ) -> None:
         """The first `left` columns are set left, the others right. `bold` marks one row.
 
-        What a terminal is too narrow for goes on below, beside the first columns again: no number is ever cut
+        What a terminal is too narrow for goes on below, with the first columns again: no number is ever cut
         off.
         """
         if not self.terminal:

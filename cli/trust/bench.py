@@ -1,5 +1,5 @@
-"""`lvm bench`: MLX and torch timed in turn on the same device, beside the least time that this machine
-needs.
+"""`lvm bench`: MLX and torch timed in turn on the same device, compared with the roofline of this
+machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 FORWARD, TRAIN = (1, 8, 32, 128, 1024), (32, 256, 1024)
 COLUMNS = {
     "model": 11, "task": 7, "batch": 5, "mlx ms": 7, "p95": 7, "p99": 7, "eager": 7,
-    "torch ms": 8, "torch p95": 9, "torch p99": 9, "compiled": 8, "mlx/torch": 9, "floor ms": 8,
+    "torch ms": 8, "torch p95": 9, "torch p99": 9, "compiled": 8, "mlx/torch": 9, "roofline": 8,
 }  # fmt: skip
 LESS = ("p95", "p99", "eager", "torch p95", "torch p99", "compiled")  # what a narrow terminal goes without
 
@@ -36,7 +36,7 @@ def bench(
         typer.Argument(help=f"Architecture at its default sizes: {', '.join(trained())}, or all."),
     ] = "amn",
     against: Annotated[
-        str, timed_option(metavar="torch|none", help="Whose times stand beside MLX's.")
+        str, timed_option(metavar="torch|none", help="Whose times are compared with MLX's.")
     ] = "torch",
     tasks: Annotated[
         str, timed_option(metavar="forward|train|epoch|load", help="What to time; several with commas.")
@@ -73,7 +73,7 @@ def bench(
     Refuses to compare across devices.
 
     mlx ms is the compiled program that the library runs; torch ms is torch as people write it, eager. The
-    floor is the larger of FLOPs / the fastest product and bytes / the fastest copy that either side reached
+    roofline is the larger of FLOPs / the fastest product and bytes / the fastest copy that either side reached
     here just before.
 
     Examples:  lvm bench
@@ -239,7 +239,7 @@ def _expect(out: Output, as_markdown: bool) -> None:
         works += [(name, "forward", 1, cost.forward(1)), (name, "train", 32, cost.step(32))]
     columns += [f"{name} {task} {batch}" for name, task, batch, _ in works]
     for chip in CHIPS:
-        least = [found.floor(chip.flops, chip.bandwidth) * 1e3 for *_, found in works]
+        least = [found.roofline(chip.flops, chip.bandwidth) * 1e3 for *_, found in works]
         rows.append(
             [
                 chip.name,

@@ -1,4 +1,4 @@
-"""`lvm doctor`: what runs here, how fast it multiplies, and the command that mends what is missing."""
+"""`lvm doctor`: what runs here, how fast it multiplies, and the command that fixes what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lvm train`: from a corpus to a run folder, with progress, and a verdict against closed forms at the
+"""`lvm train`: from a corpus to a run folder, with progress, and a verdict against the baselines at the
 end.
 """
 

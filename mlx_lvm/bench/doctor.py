@@ -1,5 +1,5 @@
-"""What `lvm doctor` finds: each check with its finding, its value and, where something is missing, what mends
-it.
+"""What `lvm doctor` finds: each check with its finding, its value and, where something is missing, how to
+fix it.
 """
 
 from __future__ import annotations

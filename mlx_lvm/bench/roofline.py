@@ -1,7 +1,7 @@
 """The least time a machine needs for a model: its multiplications at the machine's peak, or its bytes at the
 memory's speed.
 
-    floor = max(FLOPs / peak FLOP/s, bytes / peak bytes/s)
+    roofline = max(FLOPs / peak FLOP/s, bytes / peak bytes/s)
 
 No program can be faster, and none is as fast: what is left between it and a measured time is the part that
 work could win. FLOPs are those of the models as they are computed here (`VectorModel.products`), a
@@ -29,7 +29,7 @@ class Work:
     flops: float
     bytes: float
 
-    def floor(self, flops_per_second: float, bytes_per_second: float) -> float:
+    def roofline(self, flops_per_second: float, bytes_per_second: float) -> float:
         """Seconds."""
         return max(self.flops / flops_per_second, self.bytes / bytes_per_second)
 

@@ -91,7 +91,7 @@ class Mlx:
 
     def peaks(self) -> dict[str, float]:
         """The fastest product of matrices and the fastest copy over several sizes; caches count, so that
-        nothing beats the floor.
+        nothing beats the roofline.
         """
         large = mx.default_device() != mx.Device(mx.cpu)
         flops = bytes_ = 0.0

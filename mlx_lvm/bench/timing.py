@@ -208,5 +208,5 @@ def rows(
             say(f"{name}: {task} at batch {batch}")
             times = timing.cell(task, batch, hows, seconds, note)
             least = cost.work(task, batch, shared["windows"])
-            floor = least.floor(timing.peaks["flops"], timing.peaks["bytes"]) * 1e3
-            yield Row(name, task, batch, times.get("mlx", {}), times.get("torch", {}), floor)
+            roofline = least.roofline(timing.peaks["flops"], timing.peaks["bytes"]) * 1e3
+            yield Row(name, task, batch, times.get("mlx", {}), times.get("torch", {}), roofline)

@@ -23,7 +23,7 @@ from mlx_lvm.errors import InvalidFile, IOFailed, SetupInvalid
 SLICE = 1 << 30  # bytes of one read or write; Darwin answers EINVAL above 2^31 - 1
 F_BARRIERFSYNC = 85  # Darwin's <sys/fcntl.h>; Python's fcntl does not name it
 NOT_OF_THIS_VOLUME = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY)  # SMB, NTFS, FUSE
-SPARE_FILES = 64  # open files that a process has beside those asked for
+SPARE_FILES = 64  # open files that a process has besides those asked for
 
 
 def sha256(data: bytes | np.ndarray) -> str:

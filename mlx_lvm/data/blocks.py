@@ -23,7 +23,7 @@ from mlx_lvm.errors import InvalidFile, UsageError
 
 STRETCHES = 64  # in a block, at least, where documents are short enough
 LEAST_STRETCHES = 8  # below that, windows of a block would be neighbours
-DRAW, SHUFFLE = 1, 2  # what a stream of random numbers is for, beside seed and epoch
+DRAW, SHUFFLE = 1, 2  # what a stream of random numbers is for, besides seed and epoch
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ shards.
     probes            [16, dim] F32, optional: the encoder's vectors of the probe sentences
 
 Metadata: format, encoder card, chunking rule, source, licence, sha256 of the vectors and of the rest. Chunk
-texts lie beside it in `<name>.chunks.jsonl` or `.jsonl.gz` (document, chunk, text).
+texts lie next to it in `<name>.chunks.jsonl` or `.jsonl.gz` (document, chunk, text).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Corpus:
 
     @cached_property
     def texts(self) -> list[str] | None:
-        """The text of every chunk where the corpus has them beside it, else None."""
+        """The text of every chunk where the corpus has them next to it, else None."""
         return None if self.path is None else all_texts(open_corpus(self.path))
 
 

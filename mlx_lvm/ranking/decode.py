@@ -41,7 +41,7 @@ WEIGHTS = (
 )
 FIRST_LAYER = "embedding_transform.0.weight"  # [bottleneck, width of the encoder]
 API_DIM = 1536  # vec2text reads one API, and writes its width into the code
-NEWEST = (4, 50)  # transformers beside which vec2text loads
+NEWEST = (4, 50)  # of transformers with which vec2text loads
 MAX_TOKENS = 128
 GREEDY = {"max_length": MAX_TOKENS, "min_length": 1, "num_beams": 1, "do_sample": False}
 # vec2text's own names of encoders that it reads otherwise than the Hub's name says.
@@ -183,7 +183,7 @@ def require_extra() -> None:
     found = version("transformers")
     if tuple(map(int, found.split(".")[:2])) > NEWEST:
         raise SetupInvalid(
-            f"--decode: vec2text loads beside transformers {'.'.join(map(str, NEWEST))} at most; here is "
+            f"--decode: vec2text loads with transformers {'.'.join(map(str, NEWEST))} at most; here is "
             f"{found}: {INSTALL}"
         )
 

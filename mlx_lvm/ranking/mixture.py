@@ -80,9 +80,9 @@ def fit_weights(predictor: Predictor, chosen: Windows, mean: np.ndarray, candida
     asked = simulated_queries(fitted)
     plain, query = [], []
     for index in fitted.blocks(max(1, LOOK_PAIRS // len(candidates))):
-        without, beside, _ = read_terms(predictor, fitted, index, mean, asked)
+        without, queried, _ = read_terms(predictor, fitted, index, mean, asked)
         plain.append(_score(without, names, fitted, index, candidates))
-        query.append(_score(beside, with_query, fitted, index, candidates, asked[index]))
+        query.append(_score(queried, with_query, fitted, index, candidates, asked[index]))
     return Weights(_fit(plain, names), _fit(query, with_query))
 
 

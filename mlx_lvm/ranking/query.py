@@ -1,4 +1,4 @@
-"""What a reader asks for beside the document: a text, a vector of their own, or a chunk of the corpus."""
+"""What a reader asks for besides the document: a text, a vector of their own, or a chunk of the corpus."""
 
 from __future__ import annotations
 

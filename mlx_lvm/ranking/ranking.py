@@ -151,11 +151,11 @@ def _observe(
     surprises: tuple[float, ...],
     asked: np.ndarray,
 ) -> Observed:
-    without, beside, raw = read_terms(predictor, chosen, index, mean, asked)
+    without, queried, raw = read_terms(predictor, chosen, index, mean, asked)
     queries = {
         "prediction": without.prediction,
         "plain": without.fuse(weights.plain),
-        "query": beside.fuse(weights.query),
+        "query": queried.fuse(weights.query),
         "last": without.last,
     }
     scores = scores_of(queries, chosen, index, candidates)

@@ -59,7 +59,7 @@ def cache_folder() -> Path:
 
 
 def _build(corpus: Corpus, index: Path) -> None:
-    """The index of a corpus as a file that is whole or absent; its vectors lie beside it meanwhile."""
+    """The index of a corpus as a file that is whole or absent; its vectors lie next to it meanwhile."""
     index.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=index.parent) as folder:
         vectors = Path(folder) / "vectors.npy"

@@ -95,7 +95,7 @@ class TrainConfig(Config):
     )
     keep_every: int = option(
         0,
-        "beside the last and the best, keep every k-th epoch's checkpoint; 0 keeps none",
+        "besides the last and the best, keep every k-th epoch's checkpoint; 0 keeps none",
         low=0,
         group="Checkpoints",
     )

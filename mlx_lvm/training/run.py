@@ -4,7 +4,7 @@ config.json    options, model, corpus, split and versions
 config.toml    the same options, for `lvm train --config`
 history.jsonl  one line an epoch
 checkpoints/   step-<n>/, LATEST, BEST
-broken.json    where the numbers broke: epoch, step and the batch's rows; only if they did
+broken.json    where the loss became NaN: epoch, step and the batch's rows; only if it did
 summary.json   what `lvm train --json` printed, once the run has ended
 """
 

@@ -35,7 +35,7 @@ class Checkpoints:
         """
 
     def report_broken(self, found: dict[str, Any]) -> str:
-        """Note the step whose numbers broke; a sentence that says where, and what is still good."""
+        """Note the step whose numbers are not finite; a sentence that says where, and what is still good."""
         return ""
 
     def close(self) -> None:

@@ -66,7 +66,7 @@ class Search:
         return repr(sorted(kept.items()) + sorted(self.space().items()))
 
     def command(self, chosen: dict[str, Any]) -> str:
-        """The command line that trains with the chosen values; what it leaves away is the preset `best`."""
+        """The command line that trains with the chosen values; what it omits is the preset `best`."""
         options, sizes = preset("best", self.config)
         plain = {**TrainConfig.from_dict(options).to_dict(), **sizes}
         values = {**self.base.to_dict(), **self.sizes, **chosen}

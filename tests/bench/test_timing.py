@@ -200,7 +200,7 @@ def test_multiplications_of_the_transformer_are_torch_s() -> None:
 
 
 def test_the_floor_is_the_larger_part() -> None:
-    assert Work(10.0, 4.0).floor(5.0, 4.0) == 2.0 and Work(10.0, 40.0).floor(5.0, 4.0) == 10.0
+    assert Work(10.0, 4.0).roofline(5.0, 4.0) == 2.0 and Work(10.0, 40.0).roofline(5.0, 4.0) == 10.0
     cost = Cost.of(build(architecture("amn").config_class()), context=5)
     assert cost.work("epoch", 32, windows=320).flops == pytest.approx(10 * cost.step(32).flops)
     assert len({chip.name for chip in CHIPS}) == len(CHIPS)

@@ -115,7 +115,7 @@ def test_a_narrow_terminal_gets_the_columns_that_fit() -> None:
     row = Row("transformer", "forward", 1024, {"compiled": ours, "eager": ours}, {"eager": theirs}, 12.5)
     _Table(out, as_markdown=False).add(row)
     head, line = out.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert head.split() == ["model", "task", "batch", "mlx", "ms", "torch", "ms", "mlx/torch", "floor", "ms"]
+    assert head.split() == ["model", "task", "batch", "mlx", "ms", "torch", "ms", "mlx/torch", "roofline"]
     assert (
         line.split() == ["transformer", "forward", "1024", "1,234", "2,469", "0.50", "12.5"]
         and len(line) <= 80

@@ -96,10 +96,10 @@ def _match(
         return a[:0], b[:0]
     position = np.full(int(max(a.max(initial=0), b.max(initial=0))) + 2, -1, np.int64)
     position[b] = np.arange(len(b))
-    beside = position[a + 1]
-    direct = (beside >= 0) & (left == right[beside])
+    next_in_file = position[a + 1]
+    direct = (next_in_file >= 0) & (left == right[next_in_file])
     taken_b = np.zeros(len(b), dtype=bool)
-    taken_b[beside[direct]] = True
+    taken_b[next_in_file[direct]] = True
     rest_a, rest_b = np.flatnonzero(~direct), np.flatnonzero(~taken_b)
     keys_a, index_a, counts_a = np.unique(left[rest_a], return_index=True, return_counts=True)
     keys_b, index_b, counts_b = np.unique(right[rest_b], return_index=True, return_counts=True)
@@ -107,7 +107,9 @@ def _match(
     single = (counts_a[at_a] == 1) & (counts_b[at_b] == 1) if len(shared) else np.zeros(0, dtype=bool)
     more_a, more_b = a[rest_a[index_a[at_a[single]]]], b[rest_b[index_b[at_b[single]]]]
     other = more_a != more_b  # a window may repeat its own rows
-    return np.concatenate([a[direct], more_a[other]]), np.concatenate([b[beside[direct]], more_b[other]])
+    return np.concatenate([a[direct], more_a[other]]), np.concatenate(
+        [b[next_in_file[direct]], more_b[other]]
+    )
 
 
 def _break_cycles(

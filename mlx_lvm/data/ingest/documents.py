@@ -25,7 +25,7 @@ HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
 
 @dataclass
 class Listing:
-    """Files to read, (name, path) in order of names, and what a folder held beside them, counted by
+    """Files to read, (name, path) in order of names, and what a folder held besides them, counted by
     ending.
     """
 

@@ -223,7 +223,7 @@ def _windows(corpus: MappedCorpus, context: int, seed: int, found: Findings) -> 
         if not (lengths[split.part(name)] > context).any():
             found.warnings.append(
                 f"no window of {context} + 1 chunks in {name}; another --split-seed or `lvm data split` "
-                "mends it"
+                "fixes it"
             )
     short = int((lengths <= context).sum())
     if short:

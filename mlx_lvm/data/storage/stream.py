@@ -168,7 +168,7 @@ def to_device(vectors: np.ndarray, scales: np.ndarray | None) -> Rows:
     )
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Calls `load` for one key ahead, in a thread, while the caller works with what it took before.
 
     One call runs at a time, and none while `take` hands its result to `use`: `load` may fill the same memory

@@ -1,4 +1,4 @@
-"""Chunk texts beside a corpus file: `<name>.chunks.jsonl` or `.jsonl.gz`, a line {document, chunk, text} a
+"""Chunk texts next to a corpus file: `<name>.chunks.jsonl` or `.jsonl.gz`, a line {document, chunk, text} a
 row, in row order.
 """
 
@@ -31,7 +31,7 @@ def chunk_lines(chunks: Iterable[tuple[str, int, str]]) -> Iterator[bytes]:
 
 
 def texts_file(corpus_file: Path) -> Path | None:
-    """The file of chunk texts that lies beside a corpus file, or None."""
+    """The file of chunk texts that lies next to a corpus file, or None."""
     stem = corpus_file.name.removesuffix(".safetensors")
     found = [corpus_file.with_name(stem + suffix) for suffix in SUFFIXES]
     return next((path for path in found if path.is_file()), None)

@@ -2,7 +2,7 @@
 whole.
 
 Everything but the vectors is known when writing begins, so the file is laid out first and rows go where they
-belong. Under a hidden name beside the target it is filled, hashed, flushed to the disk and then renamed. What
+belong. Under a hidden name next to the target it is filled, hashed, flushed to the disk and then renamed. What
 a killed writer leaves under that name is replaced by the next one. The same corpus gives the same bytes,
 however it was written.
 """
@@ -106,19 +106,19 @@ class CorpusWriter:
             start, number = end, number + 1
 
     def finish(self, texts: Iterable[str] | None = None) -> None:
-        """Makes the corpus visible, with a file of chunk texts beside each file where `texts` gives one a
+        """Makes the corpus visible, with a file of chunk texts next to each file where `texts` gives one a
         row.
         """
         digests = [file.finish() for file in self.files]
         rest = iter(texts) if texts is not None else None
         try:
-            beside = [None if rest is None else self._write_texts(file, rest) for file in self.files]
+            texts_written = [None if rest is None else self._write_texts(file, rest) for file in self.files]
             sync(self.files[-1].descriptor)  # one flush to the disk itself takes all that was written before
             if self.folder is None:
                 for old in (sibling(self.path, suffix) for suffix in SUFFIXES):
                     old.unlink(missing_ok=True)
                 aside = self._set_aside() if self.path.is_dir() else None  # a file cannot replace a folder
-            for file, written in zip(self.files, beside, strict=True):
+            for file, written in zip(self.files, texts_written, strict=True):
                 if written is not None:
                     os.replace(written, sibling(file.path, SUFFIXES[0]))
                 file.place()

@@ -117,7 +117,7 @@ def _arrow(path: Path, kind: type[Exception]) -> Iterator[None]:
 
 
 def _levels(kind: Any) -> tuple[int, Any]:
-    """(how many sides a value has beside its row, the type of what it holds)."""
+    """(how many sides a value has besides its row, the type of what it holds)."""
     import pyarrow as pa
 
     if isinstance(kind, pa.FixedShapeTensorType):

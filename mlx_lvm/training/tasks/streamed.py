@@ -18,7 +18,7 @@ from mlx_lvm.data.memory import roomy
 from mlx_lvm.data.sampling import SAMPLE, sample_documents
 from mlx_lvm.data.splits import Split, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
-from mlx_lvm.data.storage.stream import Ahead, RowReader, Rows, to_device
+from mlx_lvm.data.storage.stream import Prefetcher, RowReader, Rows, to_device
 from mlx_lvm.models import VectorModel
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import SINGLE, Group
@@ -73,7 +73,7 @@ class StreamedTask(Task):
         self.steps_per_epoch = -(-self.train_count // config.batch_size)
         self.reader = RowReader(corpus)
         self._buffers = self.reader.buffers(self.layout.capacity)
-        self._ahead = Ahead(self._read)
+        self._ahead = Prefetcher(self._read)
         self.step = TrainStep(model, sampled, config, group)
         self._sums = validation_sums(model, sampled, config, self.validation.mean)
         blocks = len(Epoch(self.layout, config.seed, 0))
