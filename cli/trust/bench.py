@@ -73,8 +73,8 @@ def bench(
     Refuses to compare across devices.
 
     mlx ms is the compiled program that the library runs; torch ms is torch as people write it, eager. The
-    roofline is the larger of FLOPs / the fastest product and bytes / the fastest copy that either side reached
-    here just before.
+    roofline is the larger of FLOPs / the fastest product and bytes / the fastest copy that either side
+    reached here just before.
 
     Examples:  lvm bench
                lvm bench all --tasks forward,train --torch-compile --json > bench.json
