@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.stats import Result
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 
@@ -15,7 +16,7 @@ EXCERPT = 240  # characters of a chunk
 
 
 @dataclass(frozen=True)
-class Label:
+class Label(Result):
     """A chunk by its document and place in it; the beginning of its text, and of the text before it, where
     there is any.
     """
@@ -24,9 +25,6 @@ class Label:
     chunk: int
     text: str | None = None
     last_text: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if value is not None}
 
 
 def label(corpus: Corpus, row: int) -> Label:
@@ -46,7 +44,7 @@ def window_label(windows: Windows, i: int) -> Label:
 
 
 @dataclass(frozen=True)
-class DocumentCase:
+class DocumentCase(Result):
     """Mean gain over the windows of one document."""
 
     document: str
@@ -55,7 +53,7 @@ class DocumentCase:
 
 
 @dataclass(frozen=True)
-class WindowCase:
+class WindowCase(Result):
     """One window: what the model and the baseline reach there in a metric, and their difference."""
 
     label: Label
@@ -70,7 +68,7 @@ class WindowCase:
 
 
 @dataclass(frozen=True)
-class Cases:
+class Cases(Result):
     """The largest gains and losses over a baseline, largest first, by document and by window."""
 
     against: str
@@ -80,14 +78,6 @@ class Cases:
     documents_losses: list[DocumentCase]
     gains: list[WindowCase]
     losses: list[WindowCase]
-
-    def to_dict(self) -> dict[str, Any]:
-        out: dict[str, Any] = dict(vars(self))
-        for key in ("documents_gains", "documents_losses"):
-            out[key] = [vars(one) for one in out[key]]
-        for key in ("gains", "losses"):
-            out[key] = [one.to_dict() for one in out[key]]
-        return out
 
 
 def cases(

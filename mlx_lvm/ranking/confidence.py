@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap, Interval
+from mlx_lvm.core.stats import DocumentBootstrap, Interval, Result
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.models.base import normalize
@@ -67,7 +67,7 @@ def fit_confidence(features: np.ndarray, achieved: np.ndarray) -> Confidence:
 
 
 @dataclass(frozen=True)
-class ReliabilityBin:
+class ReliabilityBin(Result):
     """Mean expected and achieved cosine of some windows whose expectations lie together."""
 
     expected: float
@@ -84,7 +84,7 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
-class Reliability:
+class Reliability(Result):
     """gap: mean distance of expected and achieved over the bins; correlation, and share of the variance
     explained.
     """
@@ -93,9 +93,6 @@ class Reliability:
     gap: float
     correlation: float
     explained: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "bins": [one.to_dict() for one in self.bins]}
 
 
 def reliability(

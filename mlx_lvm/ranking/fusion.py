@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_lvm.core.stats import Result
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.ranking.confidence import FEATURES, Confidence
 from mlx_lvm.ranking.terms import READ, TERMS, RankingTerms
@@ -48,7 +49,7 @@ class Fusion:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Ranking(Result):
     """Fitted on `windows` validation windows in `documents` documents of the corpus of that sha256."""
 
     corpus_sha256: str

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap, Interval
+from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap, Interval, Result
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.predictors.base import Predictor
 from mlx_lvm.ranking.candidates import candidates_of
@@ -25,7 +25,7 @@ SHOWN_COVERAGES = (0.5, 0.8, 0.9, 0.95)
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Ranked(Result):
     """How one query ranks the truth: MRR and R@5, and the gain in both over what it is compared with."""
 
     mrr: Interval
@@ -33,16 +33,9 @@ class Ranked:
     mrr_gain: Interval | None = None
     recall_at_5_gain: Interval | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for name, interval in vars(self).items():
-            if interval is not None:
-                out |= {name: interval.value, f"{name}_ci": interval.ends()}
-        return out
-
 
 @dataclass(frozen=True)
-class SetCoverage:
+class SetCoverage(Result):
     """Sets asked to hold the truth so often. coverage: over windows; coverage_of_documents: the mean over
     documents, which is what the promise is about; size: mean number of chunks, and its median.
     """
@@ -54,12 +47,9 @@ class SetCoverage:
     size: float
     size_median: float
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "coverage": self.coverage.value, "coverage_ci": self.coverage.ends()}
-
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgement(Result):
     """ranked: by name, the prediction alone, the last chunk alone, the fusion where there is one, and with a
     simulated query; the last two with their gain over the one before. A prediction that nothing is fused with
     comes after the last chunk.
@@ -74,13 +64,9 @@ class Judgement:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; the reliability has a place of its own in a result, and is not among it."""
-        return {
-            "windows": self.windows,
-            "candidates": self.candidates,
-            "fit": self.fit.to_dict(),
-            "ranked": {name: one.to_dict() for name, one in self.ranked.items()},
-            "sets": [one.to_dict() for one in self.sets],
-        }
+        out = super().to_dict()
+        del out["reliability"]
+        return out
 
 
 def judge(

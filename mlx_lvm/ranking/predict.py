@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.stats import Result
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import UsageError
@@ -44,7 +45,7 @@ class Ranker:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Result):
     """One chunk ahead. expected_cosine: of the prediction with the next chunk; vector [dim]: the unit
     prediction.
     """
@@ -55,19 +56,12 @@ class Step:
     expected_cosine: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        ranked = self.ranked
-        out: dict[str, Any] = {"step": self.number, "nearest": [one.to_dict() for one in ranked.nearest]}
-        if ranked.truth is not None:
-            out["truth"] = ranked.truth.to_dict()
-        if self.expected_cosine is not None:
-            out["expected_cosine"] = self.expected_cosine
-        if ranked.set is not None:
-            out["set"] = vars(ranked.set)
-        return {**out, "vector": self.vector}
+        out = super().to_dict()
+        return {"step": out.pop("number"), **out.pop("ranked"), **out}
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Outlook(Result):
     """What comes after chunk `at` - 1 of a document. rank: hybrid or prediction; ranked_by: the terms that
     have a weight.
     """
@@ -82,11 +76,6 @@ class Outlook:
     context: list[Label]
     candidates: int
     steps: list[Step]
-
-    def to_dict(self) -> dict[str, Any]:
-        out = {key: value for key, value in vars(self).items() if value is not None}
-        context, steps = [one.to_dict() for one in self.context], [one.to_dict() for one in self.steps]
-        return {**out, "context": context, "steps": steps}
 
 
 def window_at(corpus: Corpus, document: int, at: int | None, context: int) -> Windows:

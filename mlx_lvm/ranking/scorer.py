@@ -10,6 +10,7 @@ import numpy as np
 
 from mlx_lvm.core.arrays import blocks
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.stats import Result
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.models.base import normalize
 from mlx_lvm.ranking.candidates import candidate_rows
@@ -21,7 +22,7 @@ SHORTLIST = 1_000  # chunks that an approximate search hands to the exact rankin
 
 
 @dataclass(frozen=True)
-class RankedChunk:
+class RankedChunk(Result):
     """A chunk of the corpus. score: what is ranked by, the cosine with the query; cosine: with the prediction
     alone.
 
@@ -36,12 +37,12 @@ class RankedChunk:
     in_set: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        values = {key: value for key, value in vars(self).items() if key != "label" and value is not None}
-        return {**self.label.to_dict(), **values}
+        out = super().to_dict()
+        return {**out.pop("label"), **out}
 
 
 @dataclass(frozen=True)
-class NextSet:
+class NextSet(Result):
     """How many of the first chunks hold the next one with probability `coverage`; not `promised`: nothing
     holds it so surely.
     """
@@ -53,7 +54,7 @@ class NextSet:
 
 
 @dataclass(frozen=True)
-class RankedChunks:
+class RankedChunks(Result):
     """The chunks that rank first, best first, and the true one where the document goes on."""
 
     nearest: list[RankedChunk]
