@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlx_lvm.cli.shared.common import Corpus, Json, Output, data_option, output_option
+
+if TYPE_CHECKING:
+    from mlx_lvm.evaluation.leaderboard import Leaderboard
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -55,16 +58,16 @@ def compare(
     if as_markdown:
         display.say(found.markdown())
     else:
-        show(display, found.to_dict())
+        show(display, found.leaderboard)
     display.result(found.to_dict())
 
 
-def show(display: Output, result: dict[str, Any]) -> None:
+def show(display: Output, result: Leaderboard) -> None:
     """The leaderboard, the best baselines under it, and what was scored."""
-    from mlx_lvm.evaluation.leaderboard import MARKDOWN, sentence, table
+    from mlx_lvm.evaluation.leaderboard import COLUMNS
 
-    display.warn(result["warnings"])
-    display.table("", MARKDOWN, table(result))
-    display.say(sentence(result))
-    for note in result["notes"]:
+    display.warn(result.warnings)
+    display.table("", COLUMNS, result.table)
+    display.say(result.sentence)
+    for note in result.notes:
         display.say(f"note: {note}", style="yellow")

@@ -125,7 +125,7 @@ def _leaderboard(folder: Path, summaries: dict[str, Any], config: TrainConfig, o
         result = compare([load_model(folder / name) for name in summaries], data, progress=progress)
     out.say()
     show(out, result)
-    return {"runs": list(summaries.values()), "comparison": result}
+    return {"runs": list(summaries.values()), "comparison": result.to_dict()}
 
 
 def _spread(folder: Path, summaries: dict[str, Any], out: Output) -> dict[str, Any]:

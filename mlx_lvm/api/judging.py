@@ -15,6 +15,7 @@ from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation import leaderboard
 from mlx_lvm.evaluation.evaluate import Evaluation, examine
+from mlx_lvm.evaluation.leaderboard import Leaderboard
 from mlx_lvm.evaluation.report import drawing
 from mlx_lvm.evaluation.report.table import plain_table, score_lines
 from mlx_lvm.evaluation.report.write import write_report
@@ -125,26 +126,27 @@ class Comparison:
     below.
     """
 
-    def __init__(self, result: dict[str, Any]) -> None:
-        self.result = result
+    def __init__(self, leaderboard: Leaderboard) -> None:
+        self.leaderboard = leaderboard
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """A dict of figures a model, best cosine first."""
-        return list(self.result["rows"])
+        return [row.to_dict() for row in self.leaderboard.rows]
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure with its interval, as `lvm compare --json` prints it."""
-        return self.result
+        return self.leaderboard.to_dict()
 
     def markdown(self) -> str:
         """The table in Markdown."""
-        return leaderboard.markdown(self.result)
+        return self.leaderboard.markdown
 
     def __repr__(self) -> str:
-        warnings = [f"warning: {line}" for line in self.result["warnings"]]
-        table = plain_table("", leaderboard.MARKDOWN, leaderboard.table(self.result))
-        return "\n".join([*warnings, *table, leaderboard.sentence(self.result), *self.result["notes"]])
+        found = self.leaderboard
+        warnings = [f"warning: {line}" for line in found.warnings]
+        table = plain_table("", leaderboard.COLUMNS, found.table)
+        return "\n".join([*warnings, *table, found.sentence, *found.notes])
 
 
 def compare(
@@ -170,8 +172,8 @@ def compare(
     first = loaded[0]
     chosen = default_corpus(first) if corpus is None else corpus
     data = in_memory(chosen, max(one.context for one in loaded), first.split_seed)
-    result = leaderboard.compare(loaded, data, split, max_windows=max_windows, progress=progress)
-    return Comparison(result)
+    found = leaderboard.compare(loaded, data, split, max_windows=max_windows, progress=progress)
+    return Comparison(found)
 
 
 def in_memory(corpus: Corpus | str | Path, context: int, split_seed: int) -> StoredCorpus:

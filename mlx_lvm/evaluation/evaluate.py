@@ -19,13 +19,12 @@ from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
 from mlx_lvm.evaluation.checks import check_controls
+from mlx_lvm.evaluation.scored import Scored
 from mlx_lvm.evaluation.setup import MAX_WINDOWS, Bench, Measured, set_up
 from mlx_lvm.evaluation.summary import Summary, summarise
 from mlx_lvm.evaluation.verdict import Verdict, hybrid_claim, verdict
 from mlx_lvm.hub.load import Loaded, for_corpus
-from mlx_lvm.metrics.chance import chance
 from mlx_lvm.metrics.names import CENTRED_MRR, COSINE, Figures, Metric
-from mlx_lvm.metrics.retrieval import Pool
 from mlx_lvm.predictors.base import Predictor
 from mlx_lvm.predictors.baselines import NAMES, Recency, controls
 from mlx_lvm.predictors.history import predictor_of
@@ -130,7 +129,7 @@ def examine(
         judged = replace(judged, hybrid=hybrid_claim(hybrid, summary, bootstrap.count))
     result = {
         "model": name,
-        **describe(bench, bootstrap),
+        **Scored.of(bench, bootstrap).to_dict(),
         "best_closed_form": summary.best_json(),
         "metrics": summary.metrics_json(),
         "hyper_parameters": hyper_parameters(bench.baselines),
@@ -167,22 +166,6 @@ def kind_of(name: str, alongside: set[str]) -> str:
     if name in alongside:
         return "transferred"
     return "control" if name in CONTROL_NAMES else "baseline" if name in NAMES else "model"
-
-
-def describe(bench: Bench, bootstrap: DocumentBootstrap) -> dict[str, Any]:
-    """What was scored on."""
-    return {
-        "corpus": bench.corpus.name,
-        "corpus_sha256": bench.corpus.sha256,
-        "split": bench.split,
-        "split_seed": bench.parts.seed,
-        "context": bench.windows.context,
-        "documents": bootstrap.count,
-        "windows": len(bench.windows),
-        "skipped_documents": bench.windows.skipped,
-        "resamples": bootstrap.resamples,
-        "retrieval": {"split": _describe(bench.pool), "document": _describe(bench.pool.in_document())},
-    }
 
 
 def subject_of(
@@ -249,15 +232,6 @@ def unknown_space(other: str, corpus: Corpus, unknown: str) -> str:
         f"whether one encoder made the vectors of {corpus.name} and those that {other} is not known "
         f"({unknown}). If two did, no figure here means anything."
     )
-
-
-def _describe(pool: Pool) -> dict[str, Any]:
-    return {
-        "pool": float(pool.sizes.mean()),
-        "smallest_pool": int(pool.sizes.min()),
-        "windows_with_near_duplicates": int((pool.hit_counts() > 1).sum()),
-        "chance": chance(pool).to_dict(),
-    }
 
 
 def hyper_parameters(baselines: list[Predictor]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A leaderboard: several models on the same windows of the same documents, and baselines fitted once for all.
 
-compare([load_model(...), ...], corpus) -> dict with `rows`, best cosine first
+compare([load_model(...), ...], corpus) -> Leaderboard
 """
 
 from __future__ import annotations
@@ -15,18 +15,26 @@ import numpy as np
 
 from mlx_lvm.core.files import read_json
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap, holm
+from mlx_lvm.core.stats import (
+    RESAMPLES,
+    Difference,
+    DocumentBootstrap,
+    Interval,
+    Result,
+    holm,
+    with_intervals,
+)
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import InvalidFile, UsageError
 from mlx_lvm.evaluation.evaluate import (
-    describe,
     kind_of,
     measure_all,
     sample_notes,
     space_warnings,
     subject_of,
 )
+from mlx_lvm.evaluation.scored import Scored
 from mlx_lvm.evaluation.setup import MAX_WINDOWS, set_up
 from mlx_lvm.evaluation.summary import PredictorScores, summarise
 from mlx_lvm.hub.load import Loaded
@@ -36,8 +44,11 @@ from mlx_lvm.predictors.base import ALL, Index, Predictor
 from mlx_lvm.predictors.baselines import NAMES, controls
 
 LATENCY_CALLS, WARM_CALLS = 50, 5
+BASELINES = 3  # best ones under the models
+IN_DOCUMENT_MRR = Metric("in_document", "mrr")
+SHOWN = (MRR, *(Metric("split", f"recall_at_{cut}") for cut in (1, 10)))
 FIGURES = (COSINE, CENTRED_COSINE, *(Metric("split", f"recall_at_{cut}") for cut in CUTS), MRR)
-MARKDOWN = (
+COLUMNS = (
     "model",
     "parameters",
     "best epoch",
@@ -71,6 +82,143 @@ class OwnContext:
         return self.inner.predict(replace(windows, context=self.context), index)
 
 
+@dataclass(frozen=True)
+class Training(Result):
+    """What a run's summary.json says of it; None where there is none."""
+
+    best_epoch: int | None = None
+    epochs: int | None = None
+    seconds: float | None = None
+
+    @staticmethod
+    def of_run(folder: Path | None) -> Training:
+        path = folder / "summary.json" if folder is not None else None
+        values = read_json(path) if path is not None and path.exists() else {}
+        if not isinstance(values, dict):
+            raise InvalidFile(f"{path}: not an object")
+        return Training(values.get("best_epoch"), values.get("epochs"), values.get("seconds"))
+
+
+@dataclass(frozen=True)
+class Row(Result):
+    """A model. p_holm: of its gain over the best baseline in cosine, corrected over the models; latency_ms: of
+    one prediction (median, batch 1).
+    """
+
+    model: str
+    architecture: str
+    parameters: int
+    context: int
+    training: Training
+    scores: PredictorScores
+    p_holm: float
+    latency_ms: float
+
+    @property
+    def gain(self) -> Difference:
+        """Over the best baseline in cosine."""
+        return self.scores.versus_best[COSINE]
+
+    @property
+    def cells(self) -> list[str]:
+        """Under COLUMNS."""
+        known, gain = self.training, self.gain
+        return [
+            self.model,
+            f"{self.parameters:,}",
+            "-" if known.best_epoch is None else str(known.best_epoch),
+            spread(self.scores.values[COSINE]),
+            spread(gain, "+.4f"),
+            f"{self.p_holm:.2g}",
+            *(f"{self.scores[metric]:.4f}" for metric in SHOWN),
+            "-" if known.seconds is None else f"{known.seconds:.0f}",
+            f"{self.latency_ms:.2f}",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        gain = self.gain
+        return {
+            **{key: getattr(self, key) for key in ("model", "architecture", "parameters", "context")},
+            **vars(self.training),
+            **figures(self.scores),
+            **{"closed_form": gain.baseline, "gain": gain.value, "gain_ci": gain.ends(), "p": gain.p},
+            **{"p_holm": self.p_holm, "latency_ms": self.latency_ms},
+        }
+
+
+@dataclass(frozen=True)
+class Leaderboard(Result):
+    """Models, best cosine first; best: the best baseline by metric; baselines and controls: their scores by
+    name, best cosine first.
+    """
+
+    scored: Scored
+    best: dict[Metric, str]
+    rows: list[Row]
+    baselines: dict[str, PredictorScores]
+    controls: dict[str, PredictorScores]
+    warnings: list[str]
+    notes: list[str]
+
+    @property
+    def table(self) -> list[list[str]]:
+        """Text under COLUMNS: every model, then the best baselines."""
+        shown = list(self.baselines.items())[:BASELINES]
+        return [
+            *(row.cells for row in self.rows),
+            *(
+                [name, "baseline", "-", spread(scores.values[COSINE]), "-", "-"]
+                + [f"{scores[metric]:.4f}" for metric in SHOWN]
+                + ["-", "-"]
+                for name, scores in shown
+            ),
+        ]
+
+    @property
+    def sentence(self) -> str:
+        """What was scored."""
+        what, pool = self.scored, self.scored.retrieval.split
+        return (
+            f"{what.corpus}, {what.split}: {what.windows:,} windows in {what.documents} documents; 95% "
+            f"intervals by paired bootstrap over documents; best baseline in cosine: {self.best[COSINE]}; "
+            f"retrieval among {pool.pool:,.0f} chunks, chance MRR {pool.chance.mrr:.4f}; ms: one prediction, "
+            "batch 1, median."
+        )
+
+    @property
+    def markdown(self) -> str:
+        lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in self.table]
+        return "\n".join([*lines, "", self.sentence, ""])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with the baselines under their older name."""
+
+        def listed(others: dict[str, PredictorScores]) -> list[dict[str, Any]]:
+            return [{"model": n, "kind": one.kind, **figures(one)} for n, one in others.items()]
+
+        return {
+            **self.scored.to_dict(),
+            "best_closed_form": {metric.key: name for metric, name in self.best.items()},
+            "rows": [row.to_dict() for row in self.rows],
+            "closed_forms": listed(self.baselines),
+            "controls": listed(self.controls),
+            "warnings": self.warnings,
+            "notes": self.notes,
+        }
+
+
+def figures(scores: PredictorScores) -> dict[str, Any]:
+    """FIGURES with their intervals, and MRR as each ranks best and in the document."""
+    shown = with_intervals({metric.key: scores.values[metric] for metric in FIGURES})
+    return {**shown, "centred_mrr": scores[CENTRED_MRR], "in_document_mrr": scores[IN_DOCUMENT_MRR]}
+
+
+def spread(found: Interval, form: str = ".4f") -> str:
+    low, high = found.ends()
+    return f"{found.value:{form}}" + ("" if low is None else f" [{low:{form}} {high:{form}}]")
+
+
 def compare(
     loaded: Sequence[Loaded],
     corpus: Corpus,
@@ -80,11 +228,8 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    """`rows`: model, architecture, parameters, best_epoch, FIGURES with intervals, gain over the best
-    baseline with its interval and a p-value that Holm's procedure corrected over the models, seconds of
-    training, latency_ms of one prediction (median, batch 1). Everyone is scored on the windows that the
-    longest context of them can read.
+) -> Leaderboard:
+    """Everyone is scored on the windows that the longest context of them can read.
 
     Raises UsageError for no model or models of different splits, InvalidFile for another encoder, CheckFailed
     where a control fails.
@@ -113,38 +258,31 @@ def compare(
     rows = []
     for name, (model, _) in models.items():
         progress(f"timing {name}")
-        gain = summary.scores[name].versus_best[COSINE]
         rows.append(
-            {
-                "model": name,
-                "architecture": model.model.config.model_type,
-                "parameters": model.model.parameter_count(),
-                "context": model.context,
-                **from_run(model.folder),
-                **figures(summary.scores[name]),
-                "closed_form": gain.baseline,
-                "gain": gain.value,
-                "gain_ci": gain.ends(),
-                "p": gain.p,
-                "p_holm": corrected[name],
-                "latency_ms": latency(everyone[name], bench.windows),
-            }
+            Row(
+                model=name,
+                architecture=model.model.config.model_type,
+                parameters=model.model.parameter_count(),
+                context=model.context,
+                training=Training.of_run(model.folder),
+                scores=summary.scores[name],
+                p_holm=corrected[name],
+                latency_ms=latency(everyone[name], bench.windows),
+            )
         )
-    rows.sort(key=lambda row: -row["cosine"])
 
-    def others(kind: str) -> list[dict[str, Any]]:
-        named = ((name, scores) for name, scores in summary.scores.items() if scores.kind == kind)
-        return [{"model": name, "kind": kind, **figures(scores)} for name, scores in named]
+    def others(kind: str) -> dict[str, PredictorScores]:
+        return {name: scores for name, scores in summary.scores.items() if scores.kind == kind}
 
-    return {
-        **describe(bench, bootstrap),
-        "best_closed_form": summary.best_json(),
-        "rows": rows,
-        "closed_forms": sorted(others("baseline"), key=lambda row: -row["cosine"]),
-        "controls": others("control"),
-        "warnings": [line for model in loaded for line in space_warnings(model, corpus)],
-        "notes": notes,
-    }
+    return Leaderboard(
+        scored=Scored.of(bench, bootstrap),
+        best=summary.best,
+        rows=sorted(rows, key=lambda row: -row.scores[COSINE]),
+        baselines=dict(sorted(others("baseline").items(), key=lambda item: -item[1][COSINE])),
+        controls=others("control"),
+        warnings=[line for model in loaded for line in space_warnings(model, corpus)],
+        notes=notes,
+    )
 
 
 def named(loaded: Sequence[Loaded], corpus: Corpus) -> tuple[dict[str, tuple[Loaded, Predictor]], list[str]]:
@@ -161,29 +299,6 @@ def named(loaded: Sequence[Loaded], corpus: Corpus) -> tuple[dict[str, tuple[Loa
         out[unique] = (model, replace(predictor, name=unique))  # type: ignore[type-var]
         notes += [note for note in said if note not in notes]
     return out, notes
-
-
-def figures(scores: PredictorScores) -> dict[str, Any]:
-    """FIGURES with their intervals, and MRR as each ranks best and in the document."""
-    out: dict[str, Any] = {}
-    for metric in FIGURES:
-        interval = scores.values[metric]
-        out |= {metric.key: interval.value, f"{metric.key}_ci": interval.ends()}
-    return {
-        **out,
-        "centred_mrr": scores[CENTRED_MRR],
-        "in_document_mrr": scores[Metric("in_document", "mrr")],
-    }
-
-
-def from_run(folder: Path | None) -> dict[str, Any]:
-    """What the run's summary.json says of its training; None where there is none."""
-    keys = ("best_epoch", "epochs", "seconds")
-    path = folder / "summary.json" if folder is not None else None
-    values = read_json(path) if path is not None and path.exists() else {}
-    if not isinstance(values, dict):
-        raise InvalidFile(f"{path}: not an object")
-    return {key: values.get(key) for key in keys}
 
 
 def latency(predictor: Predictor, windows: Windows) -> float:
@@ -205,68 +320,3 @@ def runs_under(root: Path) -> list[Path]:
             f"no finished run under {root}/. Train one (lvm train amn), or name models: lvm compare RUN ..."
         )
     return found
-
-
-def table(result: dict[str, Any], baselines: int = 3) -> list[list[str]]:
-    """Rows of text under MARKDOWN's columns: every model, then the best baselines."""
-    out = []
-    for row in result["rows"]:
-        seconds = "-" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        epoch = "-" if row["best_epoch"] is None else str(row["best_epoch"])
-        gain = spread(row["gain"], row["gain_ci"], "+.4f")
-        cells = [
-            row["model"],
-            f"{row['parameters']:,}",
-            epoch,
-            spread(row["cosine"], row["cosine_ci"]),
-            gain,
-            f"{row['p_holm']:.2g}",
-        ]
-        out.append(
-            [
-                *cells,
-                *(f"{row[key]:.4f}" for key in ("mrr", "recall_at_1", "recall_at_10")),
-                seconds,
-                f"{row['latency_ms']:.2f}",
-            ]
-        )
-    for row in result["closed_forms"][:baselines]:
-        measured = [f"{row[key]:.4f}" for key in ("mrr", "recall_at_1", "recall_at_10")]
-        out.append(
-            [
-                row["model"],
-                "baseline",
-                "-",
-                spread(row["cosine"], row["cosine_ci"]),
-                "-",
-                "-",
-                *measured,
-                "-",
-                "-",
-            ]
-        )
-    return out
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """The leaderboard as a Markdown table, with a line that says what was scored."""
-    lines = ["| " + " | ".join(MARKDOWN) + " |", "|---" * len(MARKDOWN) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in table(result)]
-    return "\n".join([*lines, "", sentence(result), ""])
-
-
-def sentence(result: dict[str, Any]) -> str:
-    pool = result["retrieval"]["split"]
-    return (
-        f"{result['corpus']}, {result['split']}: {result['windows']:,} windows in {result['documents']} "
-        "documents; 95% intervals by paired bootstrap over documents; best baseline in cosine: "
-        f"{result['best_closed_form']['cosine']}; retrieval among {pool['pool']:,.0f} chunks, chance MRR "
-        f"{pool['chance']['mrr']:.4f}; ms: one prediction, batch 1, median."
-    )
-
-
-def spread(value: float, ci: Sequence[float | None], form: str = ".4f") -> str:
-    low, high = ci
-    return (
-        f"{value:{form}}" if low is None or high is None else f"{value:{form}} [{low:{form}} {high:{form}}]"
-    )

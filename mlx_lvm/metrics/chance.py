@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_lvm.core.arrays import blocks
+from mlx_lvm.core.stats import Result
 from mlx_lvm.data.quality.duplicates import row_digests
 from mlx_lvm.metrics.retrieval import CANDIDATES, CUTS, Pool
 
@@ -29,7 +30,7 @@ Ties = tuple[int, tuple[tuple[int, int], ...]]  # of a window: h, and (s, n_s) i
 
 
 @dataclass(frozen=True)
-class Chance:
+class Chance(Result):
     """Means over windows of recall and 1 / rank of random ranks; the variance of 1 / rank in a window."""
 
     recall_at_1: float

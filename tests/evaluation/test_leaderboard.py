@@ -16,7 +16,7 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile, UsageError
 from mlx_lvm.evaluation.evaluate import evaluate
-from mlx_lvm.evaluation.leaderboard import MARKDOWN, OwnContext, compare, markdown, runs_under, table
+from mlx_lvm.evaluation.leaderboard import COLUMNS, Leaderboard, OwnContext, compare, runs_under
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import build, config_from_dict
 from mlx_lvm.predictors.base import ModelPredictor
@@ -41,8 +41,13 @@ def three(small: Corpus, tmp_path_factory: pytest.TempPathFactory) -> list[Loade
 
 
 @pytest.fixture(scope="module")
-def board(small: Corpus, three: list[Loaded]) -> dict:
+def standings(small: Corpus, three: list[Loaded]) -> Leaderboard:
     return compare(three, small, resamples=500)
+
+
+@pytest.fixture(scope="module")
+def board(standings: Leaderboard) -> dict:
+    return standings.to_dict()
 
 
 def test_rows_are_those_of_single_evaluations(board: dict, small: Corpus, three: list[Loaded]) -> None:
@@ -81,7 +86,7 @@ def test_p_values_are_corrected_over_the_models(board: dict) -> None:
 
 def test_a_longer_context_bounds_the_windows_of_all(small: Corpus) -> None:
     short, long = model(small, "amn", 1, context=3), model(small, "lstm", 2, context=6)
-    board = compare([short, long], small, resamples=50)
+    board = compare([short, long], small, resamples=50).to_dict()
     test = split_corpus(small).test
     assert board["windows"] == sum(small.lengths[test] - 6) and board["context"] == 6
     found = windows(small, test, 6)
@@ -106,11 +111,11 @@ def test_what_cannot_be_compared_is_refused(small: Corpus, three: list[Loaded], 
     assert runs_under(tmp_path) == [tmp_path / "b"]
 
 
-def test_tables(board: dict) -> None:
-    rows = table(board)
-    assert len(rows) == 3 + 3 and {len(row) for row in rows} == {len(MARKDOWN)}
-    lines = markdown(board).splitlines()
-    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|") == len(MARKDOWN) + 1
+def test_tables(standings: Leaderboard, board: dict) -> None:
+    rows = standings.table
+    assert len(rows) == 3 + 3 and {len(row) for row in rows} == {len(COLUMNS)}
+    lines = standings.markdown.splitlines()
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|") == len(COLUMNS) + 1
     first = board["rows"][0]
     low, high = first["cosine_ci"]
     assert f"{first['cosine']:.4f} [{low:.4f} {high:.4f}]" in lines[2]
