@@ -76,7 +76,7 @@ def attention(
     }
     result |= {
         "windows": len(found),
-        **measure(loaded.model, found, DocumentBootstrap(found.documents)),
+        **measure(loaded.model, found, DocumentBootstrap(found.documents)).to_dict(),
         "warnings": space_warnings(loaded, data),
         "notes": notes,
     }

@@ -117,7 +117,7 @@ def evaluate(
         found.result["ood"] = out_of_domain(found, subject, other, max_windows, progress)
     if arrow_epochs and isinstance(subject, Loaded):
         arrow = arrow_of_time(subject, data, arrow_epochs, max_windows, progress=progress)
-        found.result["arrow_of_time"] = arrow
+        found.result["arrow_of_time"] = arrow.to_dict()
     return Report(found, subject)
 
 

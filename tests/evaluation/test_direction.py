@@ -37,12 +37,12 @@ def test_the_oracle_peaks_at_the_target(uneven: Corpus) -> None:
     found = windows(uneven, TEST, 5)
     values = offset_cosines(predict_all(Oracle(), found), found)
     result = direction({"oracle": values}, values[:, LAST], found.documents, 100, 0)
-    assert result["curves"]["oracle"]["peak"] == 0
-    assert result["curves"]["oracle"]["cosine"][TARGET] == pytest.approx(1, abs=1e-6)
-    assert result["windows"] == sum(
+    assert result.curves["oracle"].peak == 0
+    assert result.curves["oracle"].values[TARGET] == pytest.approx(1, abs=1e-6)
+    assert result.windows == sum(
         t + 4 < uneven.offsets[d + 1] for t, d in zip(found.targets, found.documents, strict=True)
     )
-    assert result["r1"] == pytest.approx(values[:, LAST].mean())
+    assert result.r1 == pytest.approx(values[:, LAST].mean())
 
 
 def test_the_conditional_mean_leans_on_the_last_chunk_as_the_identity_says() -> None:
@@ -60,13 +60,11 @@ def test_the_conditional_mean_leans_on_the_last_chunk_as_the_identity_says() -> 
         offset_cosines(found.truth(), found),
         offset_cosines(a * found.contexts()[:, -1], found),
     )
-    one = direction({"p": conditional, "oracle": truth}, truth[:, LAST], found.documents, 50, 0)["identity"][
-        "p"
-    ]
-    assert one["cosine"] == pytest.approx(a, abs=0.01)
-    assert one["r1_over_c"] == pytest.approx(1, abs=1e-6) and one["to_last"] == pytest.approx(1, abs=1e-6)
-    assert one["margin"] == pytest.approx(a - 1, abs=0.01) and one["margin"] == pytest.approx(
-        one["margin_of_conditional_mean"], abs=1e-6
+    one = direction({"p": conditional, "oracle": truth}, truth[:, LAST], found.documents, 50, 0).identity["p"]
+    assert one.cosine == pytest.approx(a, abs=0.01)
+    assert one.r1_over_c == pytest.approx(1, abs=1e-6) and one.to_last == pytest.approx(1, abs=1e-6)
+    assert one.margin == pytest.approx(a - 1, abs=0.01) and one.margin == pytest.approx(
+        one.margin_of_conditional_mean, abs=1e-6
     )
 
 
@@ -85,5 +83,5 @@ def test_documents_too_short_for_the_curve(uneven: Corpus) -> None:
     found = windows(uneven, np.array([3]), 5)  # one window at the end of its document
     truth = offset_cosines(found.truth(), found)
     result = direction({"oracle": truth}, truth[:, LAST], found.documents, 50, 0)
-    assert result["windows"] == 0 and result["curves"] == {}
+    assert result.windows == 0 and result.curves == {}
     assert explain(result, "oracle") == "No window has chunks at every offset."

@@ -95,7 +95,7 @@ def test_attention_against_numpy(uneven: Corpus) -> None:
         assert seen.departure[i] == pytest.approx(
             1 - np.array(predicted.unit)[0] @ base / np.linalg.norm(base), abs=1e-5
         )
-    result = attention(loaded.model, found, DocumentBootstrap(found.documents, 100))
+    result = attention(loaded.model, found, DocumentBootstrap(found.documents, 100)).to_dict()
     assert_allclose(result["by_position"], seen.weights.mean(axis=0))
     assert sum(result["by_position"]) == pytest.approx(1)
     assert result["departures"][0]["departure"] == seen.departure.max()

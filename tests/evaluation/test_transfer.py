@@ -222,18 +222,18 @@ def test_reversed_documents(small: Corpus) -> None:
 
 def test_arrow_of_time(small: Corpus) -> None:
     found = arrow_of_time(network(small), small, epochs=1, resamples=200)
-    figures = found["figures"]
+    figures = found.figures
     for direction, corpus in (("forward", small), ("backward", reversed_corpus(small))):
         parts = split_corpus(corpus)
         expected = mean_cosine(fit_lag_filter(corpus, parts.train, 5), windows(corpus, parts.test, 5))
-        assert figures[f"lag-filter {direction}"]["value"] == pytest.approx(expected, abs=1e-6)
-        assert 0.3 < figures[f"model {direction}"]["value"] < 1
+        assert figures[f"lag-filter {direction}"].value == pytest.approx(expected, abs=1e-6)
+        assert 0.3 < figures[f"model {direction}"].value < 1
     for name in ("model", "lag-filter"):
-        difference = figures[f"{name} forward"]["value"] - figures[f"{name} backward"]["value"]
-        assert figures[f"{name} difference"]["value"] == pytest.approx(difference)
+        difference = figures[f"{name} forward"].value - figures[f"{name} backward"].value
+        assert figures[f"{name} difference"].value == pytest.approx(difference)
     assert (
-        f"cosine {figures['model difference']['value']:+.4f}" in found["sentence"]
-        and "after 1 epochs each" in found["sentence"]
+        f"cosine {figures['model difference'].value:+.4f}" in found.sentence
+        and "after 1 epochs each" in found.sentence
     )
 
 
@@ -246,11 +246,11 @@ def test_arrow_of_time_trains_ramn_by_its_own_recipe(small_file: Path, tmp_path:
     loaded, corpus = load_model(tmp_path / "run"), load_corpus(small_file)
     model = predictor_of("ramn", loaded.model)
     test = windows(corpus, split_corpus(corpus).test, 5)
-    found = arrow_of_time(loaded, corpus, epochs=epochs, resamples=20)["figures"]
-    assert found["model forward"]["value"] == pytest.approx(mean_cosine(model, test), abs=1e-6)
+    found = arrow_of_time(loaded, corpus, epochs=epochs, resamples=20).figures
+    assert found["model forward"].value == pytest.approx(mean_cosine(model, test), abs=1e-6)
     five_chunks = mean_cosine(ModelPredictor("ramn", loaded.model), test)
-    assert abs(five_chunks - found["model forward"]["value"]) > 1e-3
-    assert found["model difference"]["value"] != 0
+    assert abs(five_chunks - found["model forward"].value) > 1e-3
+    assert found["model difference"].value != 0
 
 
 def test_time_has_no_arrow_where_documents_are_palindromes(small: Corpus) -> None:
@@ -259,8 +259,8 @@ def test_time_has_no_arrow_where_documents_are_palindromes(small: Corpus) -> Non
     rows = np.concatenate([np.r_[np.arange(a, b), np.arange(a, b)[::-1]] for a, b in ends])
     vectors = mx.take(small.vectors, mx.array(rows.astype(np.int32)), axis=0)
     both = Corpus("palindromes", vectors, None, small.offsets * 2, small.names, small.card)
-    found = arrow_of_time(network(small), both, epochs=1, resamples=100)["figures"]
-    assert found["model difference"]["value"] == 0 and found["lag-filter difference"]["value"] == 0
+    found = arrow_of_time(network(small), both, epochs=1, resamples=100).figures
+    assert found["model difference"].value == 0 and found["lag-filter difference"].value == 0
 
 
 def test_a_model_without_a_recipe_cannot_be_trained_backwards(small: Corpus) -> None:

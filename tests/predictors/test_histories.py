@@ -50,8 +50,8 @@ def test_a_filter_rolled_out_is_the_loop(uneven: Corpus, monkeypatch: pytest.Mon
             history.append(unit(p + fitted.centroid_weight * np.mean(history, axis=0)))
             row.append(cos(history[-1], x[t + step]))
         rows.append(row)
-    assert result["windows"] == len(rows) < len(found)
-    assert_allclose(result["curves"]["f"]["cosine"], np.mean(rows, axis=0), atol=1e-5)
+    assert result.windows == len(rows) < len(found)
+    assert_allclose(result.curves["f"].values, np.mean(rows, axis=0), atol=1e-5)
 
 
 def test_what_is_held_stays(uneven: Corpus) -> None:
@@ -62,12 +62,12 @@ def test_what_is_held_stays(uneven: Corpus) -> None:
     held = [np.mean([cos(x[t - 1], x[t + h]) for t in keep]) for h in range(4)]
     means = [np.mean([cos(x[t - 5 : t].mean(axis=0), x[t + h]) for t in keep]) for h in range(4)]
     assert_allclose(
-        result["curves"]["last"]["cosine"], held, atol=1e-5
+        result.curves["last"].values, held, atol=1e-5
     )  # repeating the last chunk is its own rollout
-    assert_allclose(result["curves"]["last, first prediction held"]["cosine"], held, atol=1e-5)
-    assert_allclose(result["curves"]["context mean held"]["cosine"], means, atol=1e-5)
-    for low, high in result["curves"]["last"]["ci"]:
-        assert low < high
+    assert_allclose(result.curves["last, first prediction held"].values, held, atol=1e-5)
+    assert_allclose(result.curves["context mean held"].values, means, atol=1e-5)
+    for one in result.curves["last"].points:
+        assert one.low < one.high
 
 
 def test_a_model_rolled_out_reads_what_it_said(uneven: Corpus) -> None:
@@ -76,12 +76,12 @@ def test_a_model_rolled_out_reads_what_it_said(uneven: Corpus) -> None:
     found = windows(uneven, np.array([7]), 5)
     result = rollout({"lstm": ModelPredictor("lstm", model)}, "lstm", found, 50, 0, steps=3)
     rows = []
-    for t in found.targets[: result["windows"]]:
+    for t in found.targets[: result.windows]:
         context = uneven.numpy(np.arange(t - 5, t))
         for _ in range(3):
             context = np.concatenate([context, np.array(model(mx.array(context[None, -5:])).unit)])
         rows.append([cos(context[5 + h], uneven.numpy(np.array([t + h]))[0]) for h in range(3)])
-    assert_allclose(result["curves"]["lstm"]["cosine"], np.mean(rows, axis=0), atol=1e-5)
+    assert_allclose(result.curves["lstm"].values, np.mean(rows, axis=0), atol=1e-5)
 
 
 def cosine_of(found: Windows, predicted: mx.array) -> np.ndarray:

@@ -8,13 +8,13 @@ filter's own difference.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap
+from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap, Interval, Result
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.errors import UsageError
@@ -33,6 +33,51 @@ from mlx_lvm.training.tasks.choose import make_task
 from mlx_lvm.training.trainer import Trainer
 
 EPOCHS = 5
+
+
+@dataclass(frozen=True)
+class Arrow(Result):
+    """figures: cosines of model and lag filter in each direction, their differences forward - backward, and
+    what the model's has beyond the lag filter's.
+    """
+
+    model: str
+    epochs: int
+    documents: int
+    windows: int
+    figures: dict[str, Interval]
+
+    @property
+    def sentence(self) -> str:
+        found, beyond = self.figures["model difference"], self.figures["beyond the lag filter"]
+        tail = (
+            f"after {self.epochs} epochs each; the lag filter's own difference is "
+            f"{self.figures['lag-filter difference'].value:+.4f}, beyond it {beyond.value:+.4f}"
+            f"{_interval(beyond)}."
+        )
+        if self.documents < 2:
+            return (
+                f"Forward against backward: cosine {found.value:+.4f}, no interval from a single document, "
+                f"{tail}"
+            )
+        words = (
+            "Forward is easier than backward"
+            if found.low > 0
+            else "Backward is easier than forward"
+            if found.high < 0
+            else "No arrow of time seen"
+        )
+        ends = f"95% interval {found.low:+.4f} to {found.high:+.4f}, {self.documents} documents"
+        return f"{words}: cosine {found.value:+.4f} ({ends}) {tail}"
+
+    def to_dict(self) -> dict[str, Any]:
+        figures = {n: {"value": one.value, "ci": one.ends(), "p": one.p} for n, one in self.figures.items()}
+        return {**vars(self), "figures": figures, "sentence": self.sentence}
+
+
+def _interval(found: Interval) -> str:
+    low, high = found.ends()
+    return "" if low is None else f" (95% interval {low:+.4f} to {high:+.4f})"
 
 
 def reversed_corpus(corpus: Corpus) -> Corpus:
@@ -54,7 +99,7 @@ def arrow_of_time(
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Arrow:
     """Trains twice by the model's own recipe, `epochs` long, and scores both on the test documents of their
     direction.
 
@@ -80,18 +125,7 @@ def arrow_of_time(
     for name in ("model", "lag-filter"):
         figures[f"{name} difference"] = figures[f"{name} forward"] - figures[f"{name} backward"]
     figures["beyond the lag filter"] = figures["model difference"] - figures["lag-filter difference"]
-    found = {
-        name: {"value": interval.value, "ci": interval.ends(), "p": interval.p}
-        for name, interval in bootstrap.named(figures).items()
-    }
-    return {
-        "model": model.name,
-        "epochs": epochs,
-        "documents": bootstrap.count,
-        "windows": len(documents),
-        "figures": found,
-        "sentence": _sentence(found, epochs, bootstrap.count),
-    }
+    return Arrow(model.name, epochs, bootstrap.count, len(documents), bootstrap.named(figures))
 
 
 def train_best(task: Task, progress: Callable[[str], None]) -> None:
@@ -108,26 +142,3 @@ def scored_cosines(predictor: Predictor, scored: Windows) -> np.ndarray:
     blocks = scored.blocks()
     values = [np.array(cosines(predictor.predict(scored, block), scored.truth(block))) for block in blocks]
     return np.concatenate(values).astype(np.float64)
-
-
-def _sentence(found: dict[str, Any], epochs: int, documents: int) -> str:
-    difference, rest = found["model difference"], found["beyond the lag filter"]
-    low, high = difference["ci"]
-    beyond = f"{rest['value']:+.4f}" + (
-        "" if rest["ci"][0] is None else f" (95% interval {rest['ci'][0]:+.4f} to {rest['ci'][1]:+.4f})"
-    )
-    filter_ = found["lag-filter difference"]["value"]
-    value = f"cosine {difference['value']:+.4f}"
-    tail = (
-        f"after {epochs} epochs each; the lag filter's own difference is {filter_:+.4f}, beyond it {beyond}."
-    )
-    if low is None:
-        return f"Forward against backward: {value}, no interval from a single document, {tail}"
-    words = (
-        "Forward is easier than backward"
-        if low > 0
-        else "Backward is easier than forward"
-        if high < 0
-        else "No arrow of time seen"
-    )
-    return f"{words}: {value} (95% interval {low:+.4f} to {high:+.4f}, {documents} documents) {tail}"

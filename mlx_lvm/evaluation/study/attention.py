@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap
+from mlx_lvm.core.stats import DocumentBootstrap, Interval, Result
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.study.difficulty import BINS, bin_edges, place_in_bins
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.models.base import VectorModel
-from mlx_lvm.ranking.cases import COUNT, window_label
+from mlx_lvm.ranking.cases import COUNT, Label, window_label
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,65 @@ class Look:
             if size > 1
             else np.ones(len(self.weights))
         )
+
+
+@dataclass(frozen=True)
+class ShiftBin(Result):
+    """Means over the windows whose shift is from `low` to `high`. gain_over_mean: in cosine, where known."""
+
+    low: float
+    high: float
+    windows: int
+    by_position: list[float]
+    residual_share: float
+    departure: float
+    gain_over_mean: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        out = super().to_dict()
+        return {"from": out.pop("low"), "to": out.pop("high"), **out}
+
+
+@dataclass(frozen=True)
+class Departure(Result):
+    """One of the windows that leave the mean furthest."""
+
+    label: Label
+    departure: float
+    shift: float
+
+    def to_dict(self) -> dict[str, Any]:
+        out = super().to_dict()
+        return {**out.pop("label"), **out}
+
+
+@dataclass(frozen=True)
+class Attention(Result):
+    """The figures above over all windows, in fifths of the shift, and the windows that leave the mean
+    furthest. by_position: the weight of each place of the context, oldest first.
+    """
+
+    by_position: list[Interval]
+    residual_share: Interval
+    departure: Interval
+    entropy: Interval
+    shift: float
+    departure_follows_shift: float
+    by_shift: list[ShiftBin]
+    departures: list[Departure]
+
+    @property
+    def positions(self) -> list[int]:
+        """-context .. -1"""
+        return list(range(-len(self.by_position), 0))
+
+    def to_dict(self) -> dict[str, Any]:
+        weights = {
+            "positions": self.positions,
+            "by_position": [one.value for one in self.by_position],
+            "by_position_ci": [one.ends() for one in self.by_position],
+        }
+        return super().to_dict() | weights
 
 
 def attends(model: VectorModel) -> bool:
@@ -82,55 +141,44 @@ def attention(
     bootstrap: DocumentBootstrap,
     gain: np.ndarray | None = None,
     count: int = COUNT,
-) -> dict[str, Any]:
-    """The figures above over all windows and in fifths of the shift, and the windows that leave the mean
-    furthest.
-
-    gain [n]: cosine less that of the context's mean, where it is known.
-    """
+) -> Attention:
+    """gain [n]: cosine less that of the context's mean, where it is known; count: of departures to name."""
     seen = look(model, windows)
-    positions = bootstrap.intervals(*seen.weights.T)
     share, departure, entropy = bootstrap.intervals(seen.residual_share, seen.departure, seen.entropy)
-    return {
-        "positions": list(range(-windows.context, 0)),
-        "by_position": [one.value for one in positions],
-        "by_position_ci": [one.ends() for one in positions],
-        "residual_share": share.value,
-        "residual_share_ci": share.ends(),
-        "departure": departure.value,
-        "departure_ci": departure.ends(),
-        "entropy": entropy.value,
-        "entropy_ci": entropy.ends(),
-        "shift": float(seen.shift.mean()),
-        "departure_follows_shift": rank_correlation(seen.shift, seen.departure),
-        "by_shift": _bins(seen, gain),
-        "departures": [
-            {
-                **window_label(windows, int(i)).to_dict(),
-                "departure": float(seen.departure[i]),
-                "shift": float(seen.shift[i]),
-            }
-            for i in np.argsort(-seen.departure, kind="stable")[:count]
+    furthest = np.argsort(-seen.departure, kind="stable")[:count]
+    return Attention(
+        by_position=bootstrap.intervals(*seen.weights.T),
+        residual_share=share,
+        departure=departure,
+        entropy=entropy,
+        shift=float(seen.shift.mean()),
+        departure_follows_shift=rank_correlation(seen.shift, seen.departure),
+        by_shift=_bins(seen, gain),
+        departures=[
+            Departure(window_label(windows, int(i)), float(seen.departure[i]), float(seen.shift[i]))
+            for i in furthest
         ],
-    }
+    )
 
 
-def _bins(seen: Look, gain: np.ndarray | None) -> list[dict[str, Any]]:
+def _bins(seen: Look, gain: np.ndarray | None) -> list[ShiftBin]:
     edges = bin_edges(seen.shift)
     where = place_in_bins(seen.shift, edges)
     out = []
     for number in range(BINS):
         inside = where == number
         if inside.any():
-            row = {
-                "from": float(edges[number]),
-                "to": float(edges[number + 1]),
-                "windows": int(inside.sum()),
-                "by_position": seen.weights[inside].mean(axis=0).tolist(),
-                "residual_share": float(seen.residual_share[inside].mean()),
-                "departure": float(seen.departure[inside].mean()),
-            }
-            out.append(row if gain is None else {**row, "gain_over_mean": float(gain[inside].mean())})
+            out.append(
+                ShiftBin(
+                    low=float(edges[number]),
+                    high=float(edges[number + 1]),
+                    windows=int(inside.sum()),
+                    by_position=seen.weights[inside].mean(axis=0).tolist(),
+                    residual_share=float(seen.residual_share[inside].mean()),
+                    departure=float(seen.departure[inside].mean()),
+                    gain_over_mean=None if gain is None else float(gain[inside].mean()),
+                )
+            )
     return out
 
 

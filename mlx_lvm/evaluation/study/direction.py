@@ -13,19 +13,76 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap
+from mlx_lvm.core.stats import DocumentBootstrap, Result
 from mlx_lvm.data.windows import Windows
+from mlx_lvm.evaluation.study.curves import Curve
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.predictors.base import BLOCK
 
 OFFSETS = tuple(range(-5, 5))
 SAME = 0.01  # difference of cosines that the sentence calls none
 TARGET, LAST = OFFSETS.index(0), OFFSETS.index(-1)
+
+
+class OffsetCurve(Curve):
+    """The cosine at each of OFFSETS."""
+
+    @property
+    def peak(self) -> int:
+        """The offset of the highest."""
+        return OFFSETS[int(np.argmax(self.values))]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "peak": self.peak}
+
+
+@dataclass(frozen=True)
+class Identity(Result):
+    """c and cos(p, last) of a predictor over all windows, and what they would be of a conditional mean with
+    its c; None where c is not above zero.
+    """
+
+    cosine: float
+    to_last: float
+    r1_over_c: float | None
+
+    @property
+    def margin(self) -> float:
+        return self.cosine - self.to_last
+
+    @property
+    def margin_of_conditional_mean(self) -> float | None:
+        return None if self.r1_over_c is None else self.cosine - self.r1_over_c
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "margin": self.margin,
+            "margin_of_conditional_mean": self.margin_of_conditional_mean,
+        }
+
+
+@dataclass(frozen=True)
+class Direction(Result):
+    """Of every predictor: its curve over the `windows` that have all offsets, and the identity over all."""
+
+    windows: int
+    r1: float
+    curves: dict[str, OffsetCurve] = field(default_factory=dict)
+    identity: dict[str, Identity] = field(default_factory=dict)
+
+    @property
+    def threshold(self) -> float:
+        return math.sqrt(max(self.r1, 0.0))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"offsets": list(OFFSETS), "threshold": self.threshold, **super().to_dict()}
 
 
 def offset_cosines(predicted: mx.array, windows: Windows) -> np.ndarray:
@@ -50,51 +107,32 @@ def direction(
     bootstrap_documents: np.ndarray,
     resamples: int,
     seed: int,
-) -> dict[str, Any]:
-    """The curve of every predictor over the windows that have all offsets, and the identity over all of them.
-
-    offsets: {predictor: [windows, 10]}; truth_last [windows]: cos(next, last).
-    """
+) -> Direction:
+    """offsets: {predictor: [windows, 10]}; truth_last [windows]: cos(next, last)."""
     whole = np.isfinite(np.stack(list(offsets.values()))).all(axis=(0, 2))
     r1 = float(truth_last.mean())
-    out: dict[str, Any] = {
-        "offsets": list(OFFSETS),
-        "windows": int(whole.sum()),
-        "r1": r1,
-        "threshold": math.sqrt(max(r1, 0.0)),
-        "curves": {},
-        "identity": {},
-    }
     if not whole.any():
-        return out
+        return Direction(0, r1)
     bootstrap = DocumentBootstrap(bootstrap_documents[whole], resamples, seed)
+    curves, identity = {}, {}
     for name, values in offsets.items():
-        found = bootstrap.intervals(*values[whole].T)
-        curve, ends = [one.value for one in found], [one.ends() for one in found]
-        out["curves"][name] = {"cosine": curve, "ci": ends, "peak": OFFSETS[int(np.argmax(curve))]}
+        curves[name] = OffsetCurve(bootstrap.intervals(*values[whole].T))
         achieved, to_last = float(values[:, TARGET].mean()), float(values[:, LAST].mean())
-        predicted = r1 / achieved if achieved > 0 else math.inf
-        out["identity"][name] = {
-            "cosine": achieved,
-            "to_last": to_last,
-            "r1_over_c": predicted if math.isfinite(predicted) else None,
-            "margin": achieved - to_last,
-            "margin_of_conditional_mean": achieved - predicted if math.isfinite(predicted) else None,
-        }
-    return out
+        identity[name] = Identity(achieved, to_last, r1 / achieved if achieved > 0 else None)
+    return Direction(int(whole.sum()), r1, curves, identity)
 
 
-def explain(found: dict[str, Any], name: str) -> str:
+def explain(found: Direction, name: str) -> str:
     """The identity in a sentence with the numbers of one predictor."""
-    one = found["identity"].get(name)
-    if one is None or one["r1_over_c"] is None:
+    one = found.identity.get(name)
+    if one is None or one.r1_over_c is None:
         return "No window has chunks at every offset."
-    gap = one["to_last"] - one["r1_over_c"]
+    gap = one.to_last - one.r1_over_c
     leaning = "about as much as" if abs(gap) < SAME else "more than" if gap > 0 else "less than"
     return (
-        f"cos(next, last) averages r1 = {found['r1']:.4f}; a conditional mean with cosine c = "
-        f"{one['cosine']:.4f} has cos(prediction, last) = r1/c = {one['r1_over_c']:.4f} and so a margin of "
-        f"{one['margin_of_conditional_mean']:+.4f}; it would be positive only above c = sqrt(r1) = "
-        f"{found['threshold']:.4f}. Measured: cos(prediction, last) {one['to_last']:.4f}, margin "
-        f"{one['margin']:+.4f}; {name} leans on the last chunk {leaning} such a mean would."
+        f"cos(next, last) averages r1 = {found.r1:.4f}; a conditional mean with cosine c = {one.cosine:.4f} "
+        f"has cos(prediction, last) = r1/c = {one.r1_over_c:.4f} and so a margin of "
+        f"{one.margin_of_conditional_mean:+.4f}; it would be positive only above c = sqrt(r1) = "
+        f"{found.threshold:.4f}. Measured: cos(prediction, last) {one.to_last:.4f}, margin {one.margin:+.4f}; "
+        f"{name} leans on the last chunk {leaning} such a mean would."
     )

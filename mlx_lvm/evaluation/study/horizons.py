@@ -12,15 +12,17 @@ validation chose for the next chunk.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap
+from mlx_lvm.core.stats import DocumentBootstrap, Result
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.evaluation.setup import Bench
+from mlx_lvm.evaluation.study.curves import Curve, curves
 from mlx_lvm.evaluation.study.rollout import rolled_out
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.predictors.base import Predictor, predict_all
@@ -30,18 +32,33 @@ from mlx_lvm.predictors.lags import filter_sums
 from mlx_lvm.predictors.ridge import Ridge, ridge_lags, ridge_system
 
 
+@dataclass(frozen=True)
+class HorizonTerms(Result):
+    """curves: cosine at each of t+1 .. t+H, by predictor, over the windows with H chunks to predict; gains:
+    the direct prediction less its rollout, and less the best baseline of each horizon, paired; best: the name
+    of that baseline, by horizon.
+    """
+
+    horizons: int
+    windows: int
+    curves: dict[str, Curve] = field(default_factory=dict)
+    gains: dict[str, Curve] = field(default_factory=dict)
+    best: list[str] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with the best baselines under their older name."""
+        out = super().to_dict()
+        return out if self.best is None else {**out, "best_closed_form": out.pop("best")}
+
+
 def horizons(
     predictor: HistoryPredictor, scored: Windows, bench: Bench, resamples: int, seed: int
-) -> dict[str, Any]:
-    """`curves`: {predictor: {cosine, ci}} with a figure for each of t+1 .. t+H, over the windows with H
-    chunks to predict; `gains`: the direct prediction less its rollout, and less the best baseline of each
-    horizon, paired.
-    """
+) -> HorizonTerms:
+    """A predictor of several horizons, compared with its own rollout and baselines fitted for each."""
     count = predictor.horizons
     chosen = scored.with_chunks_after(count)
-    out: dict[str, Any] = {"horizons": count, "windows": len(chosen), "curves": {}, "gains": {}}
     if not len(chosen):
-        return out
+        return HorizonTerms(count, 0)
     truth = chosen.corpus.take(chosen.targets[:, None] + np.arange(count))
     penalty = next(one.penalty for one in bench.baselines if isinstance(one, Ridge))
     fitted = fit_each_horizon(bench.corpus, bench.parts.train, scored.context, count, penalty)
@@ -63,21 +80,16 @@ def horizons(
         baselines[f"{held.name}, held"] = cosine(vectors)
     figures |= baselines
     bootstrap = DocumentBootstrap(chosen.documents, resamples, seed)
-    for name, values in figures.items():
-        found = bootstrap.intervals(*values.T)
-        out["curves"][name] = {"cosine": [one.value for one in found], "ci": [one.ends() for one in found]}
-    means = {name: values.mean(axis=0) for name, values in baselines.items()}
-    best = [max(means, key=lambda name, k=k: float(means[name][k])) for k in range(count)]  # type: ignore[misc]
-    ours = figures[predictor.name]
+    ours, names = figures[predictor.name], list(baselines)
+    means = np.stack([values.mean(axis=0) for values in baselines.values()])
+    best = [names[place] for place in means.argmax(axis=0)]
     gains = {
         "its rollout": ours - figures[rolled],
         "the best baseline": ours - np.stack([figures[name][:, k] for k, name in enumerate(best)], axis=1),
     }
-    for name, values in gains.items():
-        found = bootstrap.intervals(*values.T)
-        out["gains"][name] = {"difference": [one.value for one in found], "ci": [one.ends() for one in found]}
-    out["best_closed_form"] = best
-    return out
+    return HorizonTerms(
+        count, len(chosen), curves(figures, bootstrap), curves(gains, bootstrap, "difference"), best
+    )
 
 
 def fit_each_horizon(

@@ -7,13 +7,13 @@ scored document. Only windows that have chunks after the target count, the same 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap
+from mlx_lvm.core.stats import DocumentBootstrap, Interval, Result
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.metrics.retrieval import Pool, build_pool, ranks
@@ -21,18 +21,43 @@ from mlx_lvm.predictors.history import HistoryPredictor
 from mlx_lvm.ranking.mixture import AHEAD
 
 
+@dataclass(frozen=True)
+class QueryScores(Result):
+    """Under one kind of query."""
+
+    cosine: Interval
+    mrr: Interval
+
+
+@dataclass(frozen=True)
+class QueryGains(Result):
+    """Of one kind of query over none, paired."""
+
+    cosine: Interval
+    mrr: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: {"difference": one.value, "ci": one.ends()} for name, one in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class QueryTerms(Result):
+    """rows: by kind of query (none, own, stranger, query alone); gains: the same but none."""
+
+    windows: int
+    rows: dict[str, QueryScores] = field(default_factory=dict)
+    gains: dict[str, QueryGains] = field(default_factory=dict)
+
+
 def queries(
     predictor: HistoryPredictor, scored: Windows, pool: Pool, resamples: int, seed: int
-) -> dict[str, Any]:
-    """`rows`: {none, own, stranger, query alone: {cosine, mrr, each with its ci}}; `gains` over no query,
-    paired.
-    """
+) -> QueryTerms:
+    """Of the windows with chunks after the target; no rows where they are of one document alone."""
     ends = scored.corpus.offsets[1:][scored.documents]
     first = scored.targets.astype(np.int64) + 1
     chosen = scored.select(first < ends)
-    out: dict[str, Any] = {"windows": len(chosen), "rows": {}, "gains": {}}
     if len(np.unique(chosen.documents)) < 2:
-        return out
+        return QueryTerms(len(chosen))
     own, strangers = draw(
         first[first < ends], ends[first < ends], chosen.documents, np.random.default_rng(seed)
     )
@@ -48,17 +73,13 @@ def queries(
         for name, one in predicted.items()
     }
     bootstrap, without = DocumentBootstrap(chosen.documents, resamples, seed), figures["none"]
-    for name, ours in figures.items():
-        cosine, mrr = bootstrap.intervals(ours.cosine, ours.mrr)
-        out["rows"][name] = {
-            **{"cosine": cosine.value, "cosine_ci": cosine.ends()},
-            **{"mrr": mrr.value, "mrr_ci": mrr.ends()},
-        }
-        if name != "none":
-            cosine, mrr = bootstrap.intervals(ours.cosine - without.cosine, ours.mrr - without.mrr)
-            gains = {"cosine": cosine, "mrr": mrr}
-            out["gains"][name] = {k: {"difference": g.value, "ci": g.ends()} for k, g in gains.items()}
-    return out
+    rows = {name: QueryScores(*bootstrap.intervals(one.cosine, one.mrr)) for name, one in figures.items()}
+    gains = {
+        name: QueryGains(*bootstrap.intervals(one.cosine - without.cosine, one.mrr - without.mrr))
+        for name, one in figures.items()
+        if name != "none"
+    }
+    return QueryTerms(len(chosen), rows, gains)
 
 
 @dataclass(frozen=True)

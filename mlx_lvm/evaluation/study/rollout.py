@@ -5,13 +5,14 @@ Compared with what needs no rollout: the first prediction repeated, and the mean
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap
+from mlx_lvm.core.stats import DocumentBootstrap, Result
 from mlx_lvm.data.windows import Windows
+from mlx_lvm.evaluation.study.curves import Curve, curves
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.models.base import normalize
 from mlx_lvm.predictors.base import Predictor, predict_all
@@ -19,6 +20,15 @@ from mlx_lvm.predictors.baselines import ContextMean
 from mlx_lvm.predictors.histories import SyntheticHistories, history_blocks, synthetic_histories
 
 STEPS = 5
+
+
+@dataclass(frozen=True)
+class Rollout(Result):
+    """Mean cosine with the true chunk at t+1 .. t+steps, by predictor, over `windows` windows."""
+
+    steps: int
+    windows: int
+    curves: dict[str, Curve] = field(default_factory=dict)
 
 
 def roll(predictor: Predictor, histories: SyntheticHistories, context: int, steps: int) -> mx.array:
@@ -42,30 +52,25 @@ def rollout(
     resamples: int,
     seed: int,
     steps: int = STEPS,
-) -> dict[str, Any]:
-    """Mean cosine with the true chunk at t+1 .. t+steps of every predictor rolled out, of the first
-    prediction of `repeated` held, and of the context's mean held; over the windows with so many chunks after
-    them.
+) -> Rollout:
+    """Every predictor rolled out, the first prediction of `repeated` held, and the context's mean held; over
+    the windows with so many chunks after them.
     """
     chosen = windows.with_chunks_after(steps)
-    out: dict[str, Any] = {"steps": steps, "windows": len(chosen), "curves": {}}
     if not len(chosen):
-        return out
-    bootstrap = DocumentBootstrap(chosen.documents, resamples, seed)
+        return Rollout(steps, 0)
     truth = chosen.corpus.take(chosen.targets[:, None] + np.arange(steps))
-    figures: dict[str, np.ndarray] = {}
-    for name, predictor in predictors.items():
-        figures[name] = _against(rolled_out(predictor, chosen, steps), truth)
+    figures = {
+        name: _against(rolled_out(predictor, chosen, steps), truth) for name, predictor in predictors.items()
+    }
     held = {
         f"{repeated}, first prediction held": predict_all(predictors[repeated], chosen),
         "context mean held": predict_all(ContextMean(), chosen),
     }
     for name, vectors in held.items():
         figures[name] = _against(mx.broadcast_to(vectors[:, None], truth.shape), truth)
-    for name, values in figures.items():
-        found = bootstrap.intervals(*values.T)
-        out["curves"][name] = {"cosine": [one.value for one in found], "ci": [one.ends() for one in found]}
-    return out
+    bootstrap = DocumentBootstrap(chosen.documents, resamples, seed)
+    return Rollout(steps, len(chosen), curves(figures, bootstrap))
 
 
 def rolled_out(predictor: Predictor, windows: Windows, steps: int) -> mx.array:

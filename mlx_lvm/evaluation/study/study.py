@@ -55,42 +55,36 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
     scores = evaluation.summary.scores
     left_out = {"best-in-span", "random", *(key for key, one in scores.items() if one.kind == "hybrid")}
     offsets = {key: one.offsets for key, one in evaluation.measured.items() if key not in left_out}
-    out: dict[str, Any] = {
-        "direction": direction(offsets, truth_last, windows.documents, bootstrap.resamples, bootstrap.seed)
-    }
-    out["direction"]["sentence"] = explain(out["direction"], name)
+    draws = (bootstrap.resamples, bootstrap.seed)
+    directed = direction(offsets, truth_last, windows.documents, *draws)
+    out: dict[str, Any] = {"direction": {**directed.to_dict(), "sentence": explain(directed, name)}}
     out["difficulty"] = difficulty(
         {key: scored[key] for key in shown}, name, best, truth_last, bootstrap, objective.name
     )
     if name not in CONTROL_NAMES:  # the oracle has no truth to read after a context that nobody wrote
         compared = {key: evaluation.predictors[key] for key in dict.fromkeys([name, REFERENCE])}
         progress("rollout")
-        out["rollout"] = rollout(compared, name, sample(windows, ROLLED), bootstrap.resamples, bootstrap.seed)
+        out["rollout"] = rollout(compared, name, sample(windows, ROLLED), *draws).to_dict()
         several = several_horizons(evaluation.predictors[name])
         if several is not None:
             progress("horizons")
-            out["horizons"] = horizons(
-                several, sample(windows, ROLLED), bench, bootstrap.resamples, bootstrap.seed
-            )
-        asked = takes_queries(evaluation.predictors[name])
-        if asked is not None:
+            out["horizons"] = horizons(several, sample(windows, ROLLED), bench, *draws).to_dict()
+        with_query = takes_queries(evaluation.predictors[name])
+        if with_query is not None:
             progress("queries")
-            out["queries"] = queries(asked, windows, bench.pool, bootstrap.resamples, bootstrap.seed)
+            out["queries"] = queries(with_query, windows, bench.pool, *draws).to_dict()
         progress("ablations")
         out["ablations"] = ablate(compared, scored, REFERENCE, windows, bootstrap, figure)
     if evaluation.ranking is not None:
         progress("ranking")
         model, chosen = evaluation.predictors[name], sample(windows, RANKED)
-        judged = judge(
-            evaluation.ranking, model, chosen, evaluation.mean, bootstrap.resamples, bootstrap.seed
-        )
+        judged = judge(evaluation.ranking, model, chosen, evaluation.mean, *draws)
         out["ranking"], out["reliability"] = judged.to_dict(), judged.reliability.to_dict()
     progress("cases")
     out["cases"] = cases(scored[name], best, scored[best], windows, objective.name).to_dict()
     if evaluation.model is not None and attends(evaluation.model.model):
         progress("attention")
         cosine = {key: evaluation.measured[key].figures.window.cosine for key in (name, "mean")}
-        out["attention"] = attention(
-            evaluation.model.model, windows, bootstrap, cosine[name] - cosine["mean"]
-        )
+        seen = attention(evaluation.model.model, windows, bootstrap, cosine[name] - cosine["mean"])
+        out["attention"] = seen.to_dict()
     return out
