@@ -5,8 +5,7 @@ Both are ours, and the tests hold both against the safetensors package:
 - its reader does not tell where a tensor lies in the file, which a corpus that is mapped, or read in blocks,
   must know; MLX's accepts overlaps, holes, duplicate keys and trailing bytes. This one refuses them and
   bounds everything before it allocates.
-- its writer orders metadata by a hash drawn anew in each process, so the same tensors would give different
-  bytes.
+- its writer orders metadata by a hash drawn anew in each process: equal tensors would give other bytes.
 """
 
 from __future__ import annotations
@@ -85,9 +84,7 @@ class SafeFile:
 
     @cached_property
     def _mapped(self) -> np.ndarray:
-        """The file's bytes [n] uint8. One map for all tensors: each holds an open file, of which macOS allows
-        256.
-        """
+        """The file's bytes [n] uint8. One map for all: each holds an open file, of which macOS allows 256."""
         if self.data is not None:
             return self.data
         try:

@@ -27,21 +27,16 @@ from mlx_lvm.core.stats import (
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import InvalidFile, UsageError
-from mlx_lvm.evaluation.evaluate import (
-    kind_of,
-    measure_all,
-    sample_notes,
-    space_warnings,
-    subject_of,
-)
+from mlx_lvm.evaluation.evaluate import kind_of, measure_all, sample_notes, space_warnings, subject_of
 from mlx_lvm.evaluation.scored import Scored
 from mlx_lvm.evaluation.setup import MAX_WINDOWS, set_up
 from mlx_lvm.evaluation.summary import PredictorScores, summarise
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, COSINE, MRR, Metric
 from mlx_lvm.metrics.retrieval import CUTS
-from mlx_lvm.predictors.base import ALL, Index, Predictor
+from mlx_lvm.predictors.base import Predictor
 from mlx_lvm.predictors.baselines import NAMES, controls
+from mlx_lvm.predictors.own_context import OwnContext
 
 LATENCY_CALLS, WARM_CALLS = 50, 5
 BASELINES = 3  # best ones under the models
@@ -49,37 +44,9 @@ IN_DOCUMENT_MRR = Metric("in_document", "mrr")
 SHOWN = (MRR, *(Metric("split", f"recall_at_{cut}") for cut in (1, 10)))
 FIGURES = (COSINE, CENTRED_COSINE, *(Metric("split", f"recall_at_{cut}") for cut in CUTS), MRR)
 COLUMNS = (
-    "model",
-    "parameters",
-    "best epoch",
-    "cosine",
-    "Δ best baseline",
-    "p (Holm)",
-    "MRR",
-    "R@1",
-    "R@10",
-    "train s",
-    "ms",
+    *("model", "parameters", "best epoch", "cosine", "Δ best baseline", "p (Holm)", "MRR", "R@1", "R@10"),
+    *("train s", "ms"),
 )
-
-
-@dataclass(frozen=True)
-class OwnContext:
-    """A model that reads its own number of chunks, whatever the windows hold."""
-
-    inner: Predictor
-    context: int
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def history(self) -> int | None:
-        return self.inner.history
-
-    def predict(self, windows: Windows, index: Index = ALL) -> mx.array:
-        return self.inner.predict(replace(windows, context=self.context), index)
 
 
 @dataclass(frozen=True)

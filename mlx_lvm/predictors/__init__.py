@@ -1,1 +1,1 @@
-"""What predicts, behind one interface: models, histories, baselines and controls."""
+"""What predicts, behind one interface: models, histories, baselines (ridge, lag filters) and controls."""

@@ -1,1 +1,1 @@
-"""Training: options, losses, the compiled step, the loop, checkpoints, runs, search."""
+"""Training: options, losses, the compiled step, the loop, checkpoints and resuming, runs, search."""

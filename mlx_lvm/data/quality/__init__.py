@@ -1,1 +1,1 @@
-"""What is wrong with a corpus: the audit, exact and near duplicates, leakage between splits."""
+"""What a corpus holds and what is wrong with it: audit, exact and near duplicates, leakage."""
