@@ -73,6 +73,10 @@ def candidates() -> list[tuple[str, str]]:
     found += [("mkl", path) for path in sorted(conda) if ("mkl", path) not in found]
     if best not in dict(found):
         found += [(name, path) for name in ("mkl", "openblas", "blis") if (path := _of_system(name))]
+    if not os.path.exists(
+        "/proc/self/maps"
+    ):  # MKL finds its own parts there, and ends the process without it
+        found = [pair for pair in found if pair[0] != "mkl"]
     return sorted(found, key=lambda pair: pair[0] != best)
 
 

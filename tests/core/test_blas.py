@@ -168,3 +168,11 @@ def test_doctor_names_what_brings_the_faster_library(
 def test_ctypes_is_as_it_was() -> None:
     """The tests above replace it in processes of their own."""
     assert isinstance(ctypes.CDLL(None), ctypes.CDLL)
+
+
+def test_mkl_is_left_alone_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the process at its first product there: "Cannot load <mkl-loader>"."""
+    monkeypatch.setattr(blas, "_of_pip", lambda name, package, start: [(name, f"/{start}")])
+    exists = os.path.exists
+    monkeypatch.setattr(blas.os.path, "exists", lambda path: path != "/proc/self/maps" and exists(path))
+    assert set(dict(blas.candidates())) <= {"openblas", "blis"} and "openblas" in dict(blas.candidates())
