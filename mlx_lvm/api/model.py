@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,6 +20,7 @@ from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import UsageError
 from mlx_lvm.hub.export import require_free, write_model
 from mlx_lvm.hub.load import Loaded, load_model
+from mlx_lvm.hub.remote import push
 from mlx_lvm.models.base import normalize
 from mlx_lvm.predictors.base import Predictor, predict_all
 from mlx_lvm.predictors.history import predictor_of
@@ -171,6 +173,15 @@ class Model:
         write_model(self.loaded, Path(folder), dtype=dtype)
         return Path(folder)
 
+    def push_to_hub(self, repo: str, *, private: bool = False, message: str = "Model") -> str:
+        """Upload what `save` writes to `user/repo`, made if need be. Returns its address.
+
+        private: of a new repository. Raises UsageError for a name that is not `user/repo`, SetupInvalid where nobody
+        is logged in or the Hub cannot be reached. To push a card with figures: `lvm export RUN --push user/repo`.
+        """
+        with TemporaryDirectory(prefix="mlx-lvm-") as folder:
+            return push(self.save(Path(folder) / "model"), repo, private=private, message=message)
+
     def _read(self, vectors: npt.ArrayLike) -> Array:
         """[chunks, dim] or [batch, chunks, dim] as float32 of unit length."""
         read = np.asarray(vectors)
@@ -207,11 +218,12 @@ class Model:
         return predictor_of(self.name, self.loaded.model.serving(mx.array(batch)))
 
 
-def load(name: str | Path, *, precision: str = "float32") -> Model:
+def load(name: str | Path, revision: str | None = None, *, precision: str = "float32") -> Model:
     """A model by any of its names.
 
     name: a released one (`amn`, `ramn`, `ramn-retrieve`, `emn`, `emn-rank`), a run folder, an exported folder
-          or a .safetensors file
+          or a .safetensors file; or "user/repo" of the Hub (extra `hub`)
+    revision: of the Hub: a branch, a tag or a commit; the newest by default
     precision: what its forward pass runs in: "float32", "tf32" or "bfloat16"
 
     Raises UsageError where nothing has that name, InvalidFile where what has it is damaged or of another
@@ -220,7 +232,7 @@ def load(name: str | Path, *, precision: str = "float32") -> Model:
     >>> load("emn-rank")
     Model 'emn-rank': emn, 17,000 parameters, any number of dimensions
     """
-    return Model(load_model(name).compute_in(precision), str(name))
+    return Model(load_model(name, revision=revision).compute_in(precision), str(name))
 
 
 def loaded_of(model: Model | str | Path) -> Loaded:

@@ -192,6 +192,7 @@ def test_wrong_arguments_are_named(sotu_corpus: lvm.Corpus, tmp_path: Path) -> N
         (lambda: model.save(tmp_path, overwrite=False), "already there"),
         (lambda: lvm.embed(["no-such-folder/"]), "no-such-folder/: no such file or folder"),
         (lambda: lvm.embed([]), "nothing to embed"),
+        (lambda: model.push_to_hub("no repository"), "expected user/repo"),
     ]:
         with pytest.raises((UsageError, InvalidFile, IOFailed), match=message):
             call()

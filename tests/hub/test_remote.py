@@ -11,6 +11,7 @@ import pytest
 hub = pytest.importorskip("huggingface_hub", reason="pip install 'mlx-lvm[hub]'")
 from huggingface_hub import constants  # noqa: E402
 
+import mlx_lvm as lvm  # noqa: E402
 from mlx_lvm.errors import InvalidFile, SetupInvalid, UsageError  # noqa: E402
 from mlx_lvm.hub.export import write_model  # noqa: E402
 from mlx_lvm.hub.front_matter import front_matter  # noqa: E402
@@ -124,3 +125,9 @@ def test_the_card_is_found_by_what_it_says(folder: Path) -> None:
     lines = front_matter(load_model("amn"), measured)
     assert 'base_model: "sentence-transformers/all-mpnet-base-v2"' in lines
     assert '{"type": "MRR", "name": "MRR", "value": 0.25}' in lines
+
+
+def test_a_model_goes_there_and_back_from_python(server: Hub) -> None:
+    model, read = lvm.load("emn"), np.random.default_rng(0).normal(size=(6, 24))
+    assert "me/mine" in model.push_to_hub("me/mine")
+    assert np.array_equal(lvm.load("me/mine").predict(read), model.predict(read))
