@@ -2,10 +2,11 @@
 
     python benchmarks/documents.py CORPUS=NETWORK ... [--draws 2] [--out FILE.json] [--plot FILE.svg]
 
-Somebody has N documents of a corpus (5, 10, 20, 50, 100, all), a fifth of them for validation. NETWORK is a model
-for every encoder that saw nothing of the corpus (`benchmarks/universal.py --keep`). Three ways to use the N:
-its statistics alone (zero-shot), `lvm train emn --from NETWORK --lr 2e-3`, and `lvm train emn`; and the baselines
-fitted on the same documents. All are scored on the same windows of the corpus's test documents; means over draws.
+Somebody has N documents of a corpus (5, 10, 20, 50, 100, all), a fifth of them for validation. NETWORK is a
+model for every encoder that saw nothing of the corpus (`benchmarks/universal.py --keep`). Three ways to use
+the N: its statistics alone (zero-shot), `lvm train emn --from NETWORK --lr 2e-3`, and `lvm train emn`; and
+the baselines fitted on the same documents. All are scored on the same windows of the corpus's test documents;
+means over draws.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def of_documents(corpus: Corpus, mine: np.ndarray, network: EMN) -> dict[str, di
         ("zero-shot", bind(network, corpus, np.sort(mine))),
     ):
         everyone.append((way, predictor_of("emn", model)))
-    # Centred by the mean that all documents give, so that the figure is of the same thing whatever the number.
+    # Centred by the mean that all documents give, so that the figure is of the same thing whatever the
+    # number.
     mean, out = target_mean(corpus, split_corpus(corpus).train, 5), {}
     for way, predictor in everyone:
         figures = window_figures(predict_all(predictor, read), read, mean)

@@ -2,10 +2,11 @@
 
     python benchmarks/emn.py sotu moby books-minilm.safetensors --out benchmarks/emn.json
 
-For every corpus both heads are trained with each seed. A figure is the mean of the seeds; its difference to the best baseline has the
-95% interval of a paired bootstrap over documents of the seeds' average, and the lowest end among the seeds' own intervals.
-`--split val` is for choices; the table is of test documents, once. Statistics and expert know no seed and are fitted once: the seconds
-of the first seed include them, as everybody's training does. A prediction is timed on one context of 5 chunks and one of 100.
+For every corpus both heads are trained with each seed. A figure is the mean of the seeds; its difference to
+the best baseline has the 95% interval of a paired bootstrap over documents of the seeds' average, and the
+lowest end among the seeds' own intervals. `--split val` is for choices; the table is of test documents, once.
+Statistics and expert know no seed and are fitted once: the seconds of the first seed include them, as
+everybody's training does. A prediction is timed on one context of 5 chunks and one of 100.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ CALLS = 200  # predictions timed
 
 
 def trained(head: str, corpus: Corpus, seed: int, ready: Any) -> tuple[EMN, dict[str, Any]]:
-    """(the best epoch's model by the defaults, what its training was like); ready: gives what is fitted before the first step."""
+    """(the best epoch's model by the defaults, what its training was like); ready: gives what is fitted
+    before the first step.
+    """
     config = EMNConfig(head=head)
     options = TrainConfig.from_dict({**preset("best", config)[0], "seed": seed})
     began = time.perf_counter()
@@ -58,9 +61,12 @@ def trained(head: str, corpus: Corpus, seed: int, ready: Any) -> tuple[EMN, dict
     task.model.eval()
     model: EMN = task.model  # type: ignore[assignment]
     about = {
-        "seconds": time.perf_counter() - began, "prepared": prepared, "windows": task.train_count,
-        "epoch": trainer.state.best_epoch, "expert": model.config.expert,
-    }  # fmt: skip
+        "seconds": time.perf_counter() - began,
+        "prepared": prepared,
+        "windows": task.train_count,
+        "epoch": trainer.state.best_epoch,
+        "expert": model.config.expert,
+    }
     return model, about
 
 
@@ -80,9 +86,13 @@ def of_corpus(corpus: Corpus, heads: list[str], seeds: int, split: str) -> dict[
     bench = set_up(corpus, split)
     baselines = {one.name: bench.measure(one).figures for one in bench.baselines}
     out: dict[str, Any] = {
-        "corpus": corpus.name, "dim": corpus.dim, "split": split, "documents": len(set(bench.windows.documents.tolist())),
-        "windows": len(bench.windows), "heads": {},
-    }  # fmt: skip
+        "corpus": corpus.name,
+        "dim": corpus.dim,
+        "split": split,
+        "documents": len(set(bench.windows.documents.tolist())),
+        "windows": len(bench.windows),
+        "heads": {},
+    }
     for head in heads:
         runs, found = [], []
         ready = _once(corpus)
@@ -116,16 +126,20 @@ def _compare(
     less = bootstrap.difference(np.mean(ours, axis=0), best, theirs)
     each = [bootstrap.difference(one, best, theirs) for one in ours]
     return {
-        "value": float(np.mean(ours)), "seeds": [float(one.mean()) for one in ours], "baseline_value": float(theirs.mean()),
-        **less.to_dict(), "relative": less.value / float(theirs.mean()), "lowest_end": min(one.low for one in each),
-    }  # fmt: skip
+        "value": float(np.mean(ours)),
+        "seeds": [float(one.mean()) for one in ours],
+        "baseline_value": float(theirs.mean()),
+        **less.to_dict(),
+        "relative": less.value / float(theirs.mean()),
+        "lowest_end": min(one.low for one in each),
+    }
 
 
 def _words(row: dict[str, Any]) -> str:
     low, high = row["ci"]
     return (
-        f"{row['value']:.4f}, {row['difference']:+.4f} [{low:+.4f}, {high:+.4f}] ({row['relative']:+.1%}) on {row['closed_form']} "
-        f"{row['baseline_value']:.4f}; lowest end of a seed {row['lowest_end']:+.4f}"
+        f"{row['value']:.4f}, {row['difference']:+.4f} [{low:+.4f}, {high:+.4f}] ({row['relative']:+.1%}) on "
+        f"{row['closed_form']} {row['baseline_value']:.4f}; lowest end of a seed {row['lowest_end']:+.4f}"
     )
 
 

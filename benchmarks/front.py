@@ -40,7 +40,8 @@ SCHEMES = (
 def measure() -> dict[str, Any]:
     """Value and interval of each model in what it is made for, and of the baselines in both figures.
 
-    One evaluation for all, the others alongside the first: baselines are fitted once, figures are as of each alone.
+    One evaluation for all, the others alongside the first: baselines are fitted once, figures are as of each
+    alone.
     """
     corpus = load_corpus(CORPUS)
     first, *others = MADE_FOR

@@ -1,13 +1,15 @@
-"""Trains `emn` and `emn-rank`, the weights that serve any encoder, and measures them on corpora that trained nothing.
+"""Trains `emn` and `emn-rank`, the weights that serve any encoder, and measures them on corpora that trained
+nothing.
 
     python benchmarks/universal.py HEAD CORPUS=TEXT[=ENCODER] ... [--without TITLE] [--split val]
                                    [--out FILE.json] [--keep DIR] [--release DIR]
 
-A TEXT names what is written there: `sotu=sotu sotu-minilm.safetensors=sotu` is one text in two encoders. Each text
-is left out in turn: a network trained on the training documents of all others is scored on every corpus of it,
-beside the baselines fitted there, with intervals by paired bootstrap over documents. --without keeps documents
-whose name holds TITLE out of every training: a novel that is a corpus of its own may be among somebody's books.
---keep writes the network of each text left out. --release then trains on all and writes the model and its card.
+A TEXT names what is written there: `sotu=sotu sotu-minilm.safetensors=sotu` is one text in two encoders. Each
+text is left out in turn: a network trained on the training documents of all others is scored on every corpus
+of it, beside the baselines fitted there, with intervals by paired bootstrap over documents. --without keeps
+documents whose name holds TITLE out of every training: a novel that is a corpus of its own may be among
+somebody's books. --keep writes the network of each text left out. --release then trains on all and writes the
+model and its card.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ FIGURES = {"predict": (COSINE, CENTRED_COSINE), "rank": (CENTRED_MRR,)}
 
 
 def scores(network: EMN, head: str, corpus: Corpus, split: str) -> dict[str, Any]:
-    """The network's figures on a corpus that it was not trained on, and its differences to the best baseline fitted there."""
+    """The network's figures on a corpus that it was not trained on, and its differences to the best baseline
+    fitted there.
+    """
     bench = set_up(corpus, split)
     model = for_corpus(Loaded(network, "emn"), corpus).model
     everyone = [predictor_of("emn", model), *bench.baselines]
@@ -68,7 +72,9 @@ def documents_of(corpus: Corpus, without: list[str]) -> np.ndarray:
 
 
 def described(corpus: Corpus, documents: np.ndarray, encoder: str) -> dict[str, Any]:
-    """For the card; `encoder` where the corpus names none. Titles where it is of many works: parts of one need none."""
+    """For the card; `encoder` where the corpus names none. Titles where it is of many works: parts of one
+    need none.
+    """
     names = [corpus.names[d] for d in documents]
     titled = names if all("/" in name for name in names) else []
     return {"encoder": corpus.card.model or encoder, "documents": len(documents), "titles": titled}

@@ -1,6 +1,8 @@
-"""Compare a port to MLX with its original in PyTorch, and find where it went wrong: python examples/check_a_port.py
+"""Compare a port to MLX with its original in PyTorch, and find where it went wrong: python
+examples/check_a_port.py
 
-The port is a gated feed-forward block whose layers have other names in MLX, with one fault: GELU where torch has SiLU.
+The port is a gated feed-forward block whose layers have other names in MLX, with one fault: GELU where torch
+has SiLU.
 """
 
 import mlx.core as mx

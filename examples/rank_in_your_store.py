@@ -1,7 +1,7 @@
 """What comes next, among the chunks of a store of your own: python rank_in_your_store.py
 
-The store is a plain dict of arrays here; a vector database gives the same with one query for all rows. Vectors may be
-of any encoder, since `emn-rank` serves them all.
+The store is a plain dict of arrays here; a vector database gives the same with one query for all rows.
+Vectors may be of any encoder, since `emn-rank` serves them all.
 """
 
 import numpy as np

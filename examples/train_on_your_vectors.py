@@ -1,7 +1,8 @@
-"""Train on vectors of your own and see whether that was worth it: python train_on_your_vectors.py [vectors.npz]
+"""Train on vectors of your own and see whether that was worth it: python train_on_your_vectors.py
+[vectors.npz]
 
-The file holds `vectors` [chunks, dim] and `documents` [chunks], the document of each row, in reading order. Without
-one, documents are drawn that wander about a subject, so that there is something to learn.
+The file holds `vectors` [chunks, dim] and `documents` [chunks], the document of each row, in reading order.
+Without one, documents are drawn that wander about a subject, so that there is something to learn.
 """
 
 import sys

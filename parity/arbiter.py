@@ -1,18 +1,21 @@
 """The verdict on one comparison: MLX and torch in one precision against torch in float64.
 
-eM, eT: rms errors of MLX and of torch against the float64 truth, u: unit roundoff of the precision under test.
+eM, eT: rms errors of MLX and of torch against the float64 truth, u: unit roundoff of the precision under
+test.
 
     pass if  eM / max(eT, u rms(truth)) <= 8 in float32, 2 in bfloat16 and float16
 
-A fixed tolerance would be too tight for an ill-conditioned input and too loose for the rest; torch's own error is the
-measure of what the arithmetic can do. But where a value hangs on a few rounded numbers (a gradient that is one number, or one
-that came through the five weights of a softmax) that error is a single draw: by chance it is a fifth of what torch errs on the
-next input, and the ratio says more of torch's luck than of MLX. So a ratio above half the limit is taken once more with eT the
-largest of torch's errors here and on neighbouring inputs. It excuses no fault: MLX's error is the one of this input, the limit
-stays, and where an ordinary input has shown a fault no neighbours are asked. Measured, it leaves ratios of 5 and less.
+A fixed tolerance would be too tight for an ill-conditioned input and too loose for the rest; torch's own
+error is the measure of what the arithmetic can do. But where a value hangs on a few rounded numbers (a
+gradient that is one number, or one that came through the five weights of a softmax) that error is a single
+draw: by chance it is a fifth of what torch errs on the next input, and the ratio says more of torch's luck
+than of MLX. So a ratio above half the limit is taken once more with eT the largest of torch's errors here and
+on neighbouring inputs. It excuses no fault: MLX's error is the one of this input, the limit stays, and where
+an ordinary input has shown a fault no neighbours are asked. Measured, it leaves ratios of 5 and less.
 
-Below the smallest normal number 2^-126 nothing is observable: Metal, and a CPU told so, take such numbers for zero. An error
-is measured against that number where everything else is smaller. Only NumPy is needed here, so that goldens verify without torch.
+Below the smallest normal number 2^-126 nothing is observable: Metal, and a CPU told so, take such numbers for
+zero. An error is measured against that number where everything else is smaller. Only NumPy is needed here, so
+that goldens verify without torch.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ LIMIT = {
     "bfloat16": 2.0,
     "float16": 2.0,
 }  # largest ratio of an honest port; measured 3.6 and 1.2
-# Backward, torch's half-precision kernels hold float32 inside and MLX composes rounded operations: up to 3.4 measured.
+# Backward, torch's half-precision kernels hold float32 inside and MLX composes rounded operations: up to 3.4
+# measured.
 GRADIENT_LIMIT = {"float32": 8.0, "bfloat16": 5.0, "float16": 5.0}
 ILL = 64.0  # roundings of its size by which the truth must move before conditioning may explain an error
 GROSS = 4096.0  # units of roundoff above which torch itself counts as inaccurate
@@ -53,7 +57,8 @@ PASSING = (BITWISE, EQUIVALENT, TORCH_INACCURATE, BOTH, ILL_CONDITIONED, UNOBSER
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison and its verdict. Errors are rms over the elements compared, `max_abs_error` is MLX's largest.
+    """One comparison and its verdict. Errors are rms over the elements compared, `max_abs_error` is MLX's
+    largest.
 
     `bound` is the error that was allowed, `ratio` = mlx_error / max(torch_error, u rms(truth)).
     """
@@ -76,7 +81,9 @@ class Check:
 
     @property
     def group(self) -> str:
-        """`model/check/parameters/execution`: what a table shows in one row; seeds of the small models count as one."""
+        """`model/check/parameters/execution`: what a table shows in one row; seeds of the small models count
+        as one.
+        """
         return re.sub(r"-small\d+/", "-small/", "/".join(self.name.split("/")[:4]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,10 +129,11 @@ def rms(values: np.ndarray) -> float:
 
 
 class Around(NamedTuple):
-    """moved: rms change of the truth under the backward error of one product. The errors: the largest on neighbouring inputs.
+    """moved: rms change of the truth under the backward error of one product. The errors: the largest on
+    neighbouring inputs.
 
-    A few numbers that one rounding decides may be right by luck on one side, or wrong by bad luck on the other; neighbours
-    have no luck in common, and a fault they all have.
+    A few numbers that one rounding decides may be right by luck on one side, or wrong by bad luck on the
+    other; neighbours have no luck in common, and a fault they all have.
     """
 
     moved: float = 0.0
@@ -150,8 +158,10 @@ def judge(
 
     around:       what happens on neighbouring inputs, asked only where the ratio is above half of the limit
     must_observe: a finite truth must be finite on both sides, and there must be one
-    scale:        magnitude of the terms that cancelled in a value that is zero by mathematics or in float64; 0 for any other value
-    slack:        roundings of the truth's size that are always allowed for, times the limit; see `slack_of_sum`, `slack_of_norm`
+    scale:        magnitude of the terms that cancelled in a value that is zero by mathematics or in float64;
+                  0 for any other value
+    slack:        roundings of the truth's size that are always allowed for, times the limit; see
+                  `slack_of_sum`, `slack_of_norm`
     limit:        largest ratio that passes, where it is not LIMIT[dtype]
     """
     if mlx.shape != truth.shape or torch.shape != truth.shape:
@@ -266,7 +276,8 @@ def _lost(torch: np.ndarray, truth: np.ndarray) -> bool:
 
 
 def slack_of_sum(terms: int, dtype: str = "float32") -> float:
-    """A single number that sums so many terms: torch's error may be zero by luck, so sqrt(terms) u is allowed.
+    """A single number that sums so many terms: torch's error may be zero by luck, so sqrt(terms) u is
+    allowed.
 
     That is the random walk of rounding (Higham & Mary 2019).
     """
@@ -282,7 +293,9 @@ def slack_of_norm(width: int, dtype: str = "float32") -> float:
 
 
 def gamma(terms: int, unit: float) -> float:
-    """gamma_n = n u / (1 - n u), the error bound of a sum of n products in any order (Higham 2002, 3.1); inf where n u >= 1."""
+    """gamma_n = n u / (1 - n u), the error bound of a sum of n products in any order (Higham 2002, 3.1); inf
+    where n u >= 1.
+    """
     product = terms * unit
     return product / (1 - product) if product < 1 else math.inf
 

@@ -1,4 +1,6 @@
-"""Torch checkpoints, read without executing anything: `weights_only=True` always, with a short list of harmless types."""
+"""Torch checkpoints, read without executing anything: `weights_only=True` always, with a short list of
+harmless types.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +59,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
         raise InvalidFile(f"{path}: no such file") from None
     except pickle.UnpicklingError as error:
         raise InvalidFile(
-            f"{path}: holds {_offending(path) or _first_line(error)}, and nothing but weights and plain data is ever "
-            "unpickled. Where it was written, `torch.save(model.state_dict(), ...)` saves the weights alone"
+            f"{path}: holds {_offending(path) or _first_line(error)}, and nothing but weights and plain data "
+            "is ever unpickled. Where it was written, `torch.save(model.state_dict(), ...)` saves the "
+            "weights alone"
         ) from None
     except OSError as error:
         raise IOFailed(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -66,7 +69,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
         raise InvalidFile(f"{path}: not a torch checkpoint, or damaged ({_first_line(error)})") from None
     if not isinstance(loaded, Mapping):
         raise InvalidFile(
-            f"{path}: holds {type(loaded).__name__}, expected a state dict or a checkpoint with one of {', '.join(STATES)}"
+            f"{path}: holds {type(loaded).__name__}, expected a state dict or a checkpoint with one of "
+            f"{', '.join(STATES)}"
         )
     place, state = _weights(loaded)
     if not state:
@@ -81,7 +85,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
 
 
 def _weights(loaded: Mapping[Any, Any]) -> tuple[str, dict[str, torch.Tensor]]:
-    """(the checkpoint's entry that holds the weights, the weights): a known name first, else where most tensors lie."""
+    """(the checkpoint's entry that holds the weights, the weights): a known name first, else where most
+    tensors lie.
+    """
     found: list[tuple[tuple[int, int], str, dict[str, torch.Tensor]]] = []
 
     def look(values: Mapping[Any, Any], top: str, key: str, depth: int) -> None:
@@ -121,7 +127,9 @@ def _plain_dict(*_: Any) -> dict[Any, Any]:
 
 
 def _builders() -> list[Any]:
-    """NumPy's rebuilders of scalars and arrays such as a recorded loss; both modules' names, as NumPy 2 renamed one."""
+    """NumPy's rebuilders of scalars and arrays such as a recorded loss; both modules' names, as NumPy 2
+    renamed one.
+    """
     core = getattr(np, "_core", None) or np.core
     known = (core.multiarray.scalar, core.multiarray._reconstruct)
     return [

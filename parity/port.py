@@ -1,8 +1,8 @@
 """`check`: any MLX module against any torch module with the same weights, from the same inputs.
 
-The judge is that of the whole package: a float64 copy of the torch module is the truth, and MLX may err 8 times as much as
-torch does in float32. Compared are the weights to the bit, every submodule that both sides have, given the truth and with
-what it inherits, the outputs, and the gradients of all parameters and inputs.
+The judge is that of the whole package: a float64 copy of the torch module is the truth, and MLX may err 8
+times as much as torch does in float32. Compared are the weights to the bit, every submodule that both sides
+have, given the truth and with what it inherits, the outputs, and the gradients of all parameters and inputs.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ def check(
 ) -> PortReport:
     """Compare a port with its original.
 
-    inputs: an array or a tuple of them, NumPy, MLX or torch, given to both sides in order; floating ones become float32.
-    names:  torch's name for a name of MLX, of a module or a parameter. A mapping holds for what lies below a name too:
-            {"attn.wq": "attention.query"}; a function gets MLX's whole name. What is not named is called alike.
+    inputs: an array or a tuple of them, NumPy, MLX or torch, given to both sides in order; floating ones
+            become float32.
+    names:  torch's name for a name of MLX, of a module or a parameter. A mapping holds for what lies below a
+            name too: {"attn.wq": "attention.query"}; a function gets MLX's whole name. What is not named is
+            called alike.
 
     >>> print(check(port, original, x, {"w1": "gate_proj"}))  # doctest: +SKIP
 
@@ -235,7 +237,9 @@ def leaves(tree: Any) -> list[tuple[str, mx.array]]:
 
 
 def named(out: Any) -> dict[str, Any]:
-    """The arrays of an output by name: `output`, or the names or numbers of a mapping, a named tuple, a tuple."""
+    """The arrays of an output by name: `output`, or the names or numbers of a mapping, a named tuple, a
+    tuple.
+    """
     if isinstance(out, Mapping):
         pairs = list(out.items())
     elif isinstance(out, (tuple, list)):

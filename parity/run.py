@@ -1,7 +1,8 @@
 """A parity run: which subjects, which checks on which inputs, and everything they found.
 
-The model as given meets real windows, random and adversarial inputs at its full size; a small model of the same
-architecture meets every adversarial input, every context length, eager and compiled, as it is and randomised.
+The model as given meets real windows, random and adversarial inputs at its full size; a small model of the
+same architecture meets every adversarial input, every context length, eager and compiled, as it is and
+randomised.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ CORPORA = ("sotu", "moby")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare. `thorough` adds taps on every seed, all adversarial gradients and all context lengths."""
+    """What to compare. `thorough` adds taps on every seed, all adversarial gradients and all context
+    lengths.
+    """
 
     checks: tuple[str, ...] = QUICK
     dtype: str = "float32"
@@ -73,7 +76,9 @@ UNIVERSAL_DIM = 384  # width at which a model that serves any is compared
 
 
 def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
-    """`all`, an architecture (released weights, else drawn by seed), a run folder, an exported folder or a file."""
+    """`all`, an architecture (released weights, else drawn by seed), a run folder, an exported folder or a
+    file.
+    """
     from mlx_lvm import weights
     from mlx_lvm.hub.load import load_model
 
@@ -88,7 +93,9 @@ def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
 
 
 def subject_of(loaded: Loaded) -> Subject:
-    """A loaded model's weights, to be compared; of one that serves any encoder, with the mean of two drawn windows."""
+    """A loaded model's weights, to be compared; of one that serves any encoder, with the mean of two drawn
+    windows.
+    """
     model = loaded.model
     if not model.config.dim:
         model = model.serving(mx.random.normal((2, 5, UNIVERSAL_DIM), key=mx.random.key(0)))

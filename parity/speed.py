@@ -1,4 +1,6 @@
-"""What is timed of torch: the same tasks as in `mlx_lvm/bench/speed.py`, written as people write them. MLX stays out of this process."""
+"""What is timed of torch: the same tasks as in `mlx_lvm/bench/speed.py`, written as people write them. MLX
+stays out of this process.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ from mlx_lvm.parity.twins.losses import total
 
 
 class Torch:
-    """The side of torch; see `mlx_lvm.bench.workers.Side`. Raises SetupInvalid where torch lacks the device."""
+    """The side of torch; see `mlx_lvm.bench.workers.Side`. Raises SetupInvalid where torch lacks the
+    device.
+    """
 
     def __init__(self, options: Options) -> None:
         self.options, self.folder = options, Path(options.folder)
@@ -127,7 +131,9 @@ class Torch:
         return torch.optim.AdamW(twin.parameters(), lr=lr, weight_decay=decay, fused=fused or None)
 
     def loss(self, run: Any, context: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """In float32, of a prediction in the precision that was asked for: see `mlx_lvm.training.step.in_bfloat16`."""
+        """In float32, of a prediction in the precision that was asked for: see
+        `mlx_lvm.training.step.in_bfloat16`.
+        """
         if self.options.dtype == "bfloat16":
             with torch.autocast(self.device.type, torch.bfloat16):
                 raw = run(context).raw
@@ -137,7 +143,9 @@ class Torch:
         return total(self.losses, prediction, target, self.train_config["temperature"])
 
     def train(self, cell: Cell) -> Callable[[], None]:
-        """Vectors on the device, contexts gathered by index, no host round trip. Compiled: model and fused AdamW."""
+        """Vectors on the device, contexts gathered by index, no host round trip. Compiled: model and fused
+        AdamW.
+        """
         twin = self.twin().train()
         run = program(twin, cell.how)
         optimizer = self.optimizer(twin, cell.how == "compiled")
@@ -200,6 +208,7 @@ def device_of(name: str) -> str:
     there = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}[wanted]
     if not there:
         raise SetupInvalid(
-            f"MLX runs on {name}, but torch has no {wanted} here: times on two devices do not compare. Pass --device cpu"
+            f"MLX runs on {name}, but torch has no {wanted} here: times on two devices do not compare. Pass "
+            "--device cpu"
         )
     return wanted

@@ -1,7 +1,7 @@
 """The commands and programs that documents show: found, told apart, and held against what they print.
 
-A fenced block runs as its language says: `python` as a program, `bash` line by line, `text` where its lines begin with
-`$ ` (what stands below a command is what it prints). A comment above a block changes that:
+A fenced block runs as its language says: `python` as a program, `bash` line by line, `text` where its lines
+begin with `$ ` (what stands below a command is what it prints). A comment above a block changes that:
 
     <!-- output of: COMMAND -->   the block is what COMMAND prints, or `the program below`
     <!-- shorter: OPTIONS -->     its trainings get these options besides, to be quick
@@ -79,8 +79,8 @@ def inline_commands(page: Path) -> list[str]:
 
 
 def missing(shown: list[str], printed: str) -> list[str]:
-    """The shown lines that were not printed, in this order. Words count exactly, numbers to a tenth of their size or two
-    hundredths, seconds not at all; ` ...` stands for the rest of a line.
+    """The shown lines that were not printed, in this order. Words count exactly, numbers to a tenth of their
+    size or two hundredths, seconds not at all; ` ...` stands for the rest of a line.
     """
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     out, at = [], 0

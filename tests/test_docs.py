@@ -1,4 +1,6 @@
-"""The documents: a README that one reads, no link to what is not there, no command that `lvm` does not have."""
+"""The documents: a README that one reads, no link to what is not there, no command that `lvm` does not
+have.
+"""
 
 import re
 import shlex
@@ -62,7 +64,9 @@ def test_an_outsider_s_question_is_one_click_away(question: str) -> None:
 
 
 def problem(command: str) -> str:
-    """Why `lvm` would refuse a command of a document; empty where it would not. What is missing may be left away."""
+    """Why `lvm` would refuse a command of a document; empty where it would not. What is missing may be left
+    away.
+    """
     words = shlex.split(re.split(r" [|>&] ?", command)[0], comments=True)[1:]
     found: Any = typer.main.get_command(app)
     context, name = None, "lvm"

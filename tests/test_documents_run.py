@@ -1,4 +1,6 @@
-"""What the documents, cards and examples show is run: each page in a folder of its own, from top to bottom."""
+"""What the documents, cards and examples show is run: each page in a folder of its own, from top to
+bottom.
+"""
 
 import os
 import re

@@ -93,7 +93,9 @@ def test_the_version_is_said_once() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_works_without_a_checkout(built: Path, tmp_path: Path) -> None:
-    """In an environment of its own, with this one's dependencies: the README's first commands, and its import."""
+    """In an environment of its own, with this one's dependencies: the README's first commands, and its
+    import.
+    """
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)
     python, lvm = environment / "bin" / "python", environment / "bin" / "lvm"

@@ -176,8 +176,9 @@ class Model:
     def push_to_hub(self, repo: str, *, private: bool = False, message: str = "Model") -> str:
         """Upload what `save` writes to `user/repo`, made if need be. Returns its address.
 
-        private: of a new repository. Raises UsageError for a name that is not `user/repo`, SetupInvalid where nobody
-        is logged in or the Hub cannot be reached. To push a card with figures: `lvm export RUN --push user/repo`.
+        private: of a new repository. Raises UsageError for a name that is not `user/repo`, SetupInvalid where
+        nobody is logged in or the Hub cannot be reached. To push a card with figures: `lvm export RUN --push
+        user/repo`.
         """
         with TemporaryDirectory(prefix="mlx-lvm-") as folder:
             return push(self.save(Path(folder) / "model"), repo, private=private, message=message)

@@ -43,8 +43,8 @@ class Times(Result):
 
 @dataclass(frozen=True)
 class Row(Result):
-    """What a model takes for one task at one batch size. mlx, torch: times by how the program is run; floor_ms:
-    the roofline of this machine.
+    """What a model takes for one task at one batch size. mlx, torch: times by how the program is run;
+    floor_ms: the roofline of this machine.
     """
 
     model: str

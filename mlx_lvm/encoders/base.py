@@ -103,5 +103,7 @@ class TextModel(nn.Module):
 
 
 def key_bias(mask: mx.array, dtype: mx.Dtype) -> mx.array:
-    """[batch, length] -> [batch, 1, 1, length]: 0 for a token, -inf for padding, which nothing then looks at."""
+    """[batch, length] -> [batch, 1, 1, length]: 0 for a token, -inf for padding, which nothing then looks
+    at.
+    """
     return mx.where(mask[:, None, None, :] > 0, 0.0, -mx.inf).astype(dtype)

@@ -92,7 +92,8 @@ class TextEncoder:
             out[rows] = vectors
         if not np.isfinite(out).all():
             raise NonFiniteError(
-                f"the encoder gave NaN or Inf in {self.model.dtype}; float32 and bfloat16 reach further than float16"
+                f"the encoder gave NaN or Inf in {self.model.dtype}; float32 and bfloat16 reach further than "
+                "float16"
             )
         return out
 

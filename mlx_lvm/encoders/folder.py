@@ -104,7 +104,8 @@ def _architecture(values: dict[str, Any], file: Path) -> tuple[type[TextModel], 
     kind = values.get("model_type")
     if kind not in ARCHITECTURES:
         raise InvalidFile(
-            f"{file}: model_type {kind!r} is not one of {', '.join(ARCHITECTURES)}, computed in MLX. {OTHER_ENGINE}."
+            f"{file}: model_type {kind!r} is not one of {', '.join(ARCHITECTURES)}, computed in MLX. "
+            f"{OTHER_ENGINE}."
         )
     architecture, config = ARCHITECTURES[kind]
     return architecture, config.read(values, str(file))

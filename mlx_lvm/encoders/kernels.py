@@ -59,10 +59,11 @@ def gelu(x: mx.array) -> mx.array:
 
 @mx.compile
 def exp_below_zero(x: mx.array) -> mx.array:
-    """exp(x) for x <= 0, float32, to a relative (4 + 2 |x|) 2^-24: 2^n 2^f with n whole. exp(-inf) is exactly 0.
+    """exp(x) for x <= 0, float32, to a relative (4 + 2 |x|) 2^-24: 2^n 2^f with n whole. exp(-inf) is exactly
+    0.
 
-    One kernel: no bits are looked at as a number, which MLX does not fuse, and it is 11 operations deep. Halves
-    are multiplied to 2^-n by shifts, of at most 30 places.
+    One kernel: no bits are looked at as a number, which MLX does not fuse, and it is 11 operations deep.
+    Halves are multiplied to 2^-n by shifts, of at most 30 places.
     """
     y = mx.maximum(x, SHUT) * math.log2(math.e)
     n = mx.round(y)

@@ -5,7 +5,8 @@ are many batches, a stream for each core with a BLAS of one thread keeps all of 
 batch the BLAS keeps its threads.
 
 MLX's evaluation stops its caller once about a hundred operations wait, of all streams together. So a batch is
-handed over in pieces, and every stream gets its next piece in turn: whole batches would run one after the other.
+handed over in pieces, and every stream gets its next piece in turn: whole batches would run one after the
+other.
 """
 
 from __future__ import annotations

@@ -66,7 +66,9 @@ def check_controls(figures: dict[str, Figures], pool: Pool, random: Predictor) -
 
 
 def _check_random(drawn: Figures, pool: Pool, problems: Problems) -> None:
-    """Cosine 0; and as a direction is as likely as its opposite, any chunk is above any other half the time."""
+    """Cosine 0; and as a direction is as likely as its opposite, any chunk is above any other half the
+    time.
+    """
     cosine = drawn.window.cosine.mean()
     error = 1 / math.sqrt(pool.windows.corpus.dim * len(pool.windows))
     if not abs(cosine) <= SIGMAS * error:
@@ -96,7 +98,8 @@ def _check_ranks(drawn: Figures, pool: Pool, random: Predictor, problems: Proble
 
 
 def count_ranks(pool: Pool, chosen: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least and largest rank that rounding allows, from the vectors alone in float64, of windows `chosen` [k].
+    """Least and largest rank that rounding allows, from the vectors alone in float64, of windows `chosen`
+    [k].
 
     queries [k, dim].
     """

@@ -68,8 +68,8 @@ class Training(Result):
 
 @dataclass(frozen=True)
 class Row(Result):
-    """A model. p_holm: of its gain over the best baseline in cosine, corrected over the models; latency_ms: of
-    one prediction (median, batch 1).
+    """A model. p_holm: of its gain over the best baseline in cosine, corrected over the models; latency_ms:
+    of one prediction (median, batch 1).
     """
 
     model: str

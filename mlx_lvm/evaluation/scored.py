@@ -1,4 +1,6 @@
-"""What an evaluation scored on: the corpus, its split, the windows, and whom the true chunk is ranked among."""
+"""What an evaluation scored on: the corpus, its split, the windows, and whom the true chunk is ranked
+among.
+"""
 
 from __future__ import annotations
 

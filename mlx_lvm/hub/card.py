@@ -41,13 +41,15 @@ class CardFigures:
 def model_card(
     loaded: Loaded, dtype: str, digest: str, figures: CardFigures | None, parity: str | None
 ) -> str:
-    """Markdown with the Hub's front matter. Holds no date and no timing: the same model gives the same bytes."""
+    """Markdown with the Hub's front matter. Holds no date and no timing: the same model gives the same
+    bytes.
+    """
     config = loaded.model.config
     parts = [
         front_matter(loaded, figures.evaluation if figures else None),
         f"# {loaded.model.title} ({config.variant})",
-        f"Reads {_read(loaded)} and predicts {PREDICTED[config.objective]}, [batch, {config.dim or 'dim'}], of unit length. "
-        f"{loaded.model.parameter_count():,} parameters, stored in {dtype}.{_beyond(loaded)}",
+        f"Reads {_read(loaded)} and predicts {PREDICTED[config.objective]}, [batch, {config.dim or 'dim'}], "
+        f"of unit length. {loaded.model.parameter_count():,} parameters, stored in {dtype}.{_beyond(loaded)}",
         universal_results(loaded.imported)
         if figures is None and "held_out" in loaded.imported
         else _results(figures, dtype),
@@ -61,7 +63,10 @@ def model_card(
 def _read(loaded: Loaded) -> str:
     most, dim = loaded.model.config.history, loaded.model.config.dim or "dim"
     if most:
-        return f"the chunk embeddings of a document so far, the last {most} at most, [batch, 1 to {most}, {dim}],"
+        return (
+            f"the chunk embeddings of a document so far, the last {most} at most, [batch, 1 to {most}, "
+            f"{dim}],"
+        )
     return f"{loaded.context} chunk embeddings of a document, [batch, {loaded.context}, {dim}],"
 
 
@@ -88,10 +93,10 @@ def _results(figures: CardFigures | None, dtype: str) -> str:
         "",
         " ".join(result["verdict"]["sentences"]),
         "",
-        f"Corpus `{result['corpus']}`, split `{result['split']}` (seed {result['split_seed']}): {windows:,} windows of {documents} "
-        f"documents that no training saw. 95% intervals by bootstrap over documents. "
-        f"Retrieval of the true next chunk among {pool:,.0f} chunks, the context's own left out. "
-        "Closed forms are fitted on the training documents; oracle and random test the metrics.",
+        f"Corpus `{result['corpus']}`, split `{result['split']}` (seed {result['split_seed']}): {windows:,} "
+        f"windows of {documents} documents that no training saw. 95% intervals by bootstrap over documents. "
+        f"Retrieval of the true next chunk among {pool:,.0f} chunks, the context's own left out. Closed "
+        "forms are fitted on the training documents; oracle and random test the metrics.",
         "",
         "| predictor | " + " | ".join(COLUMNS.values()) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",
@@ -120,7 +125,8 @@ def _use(loaded: Loaded) -> str:
     if not loaded.model.config.dim:
         return """## Use
 
-Give it the corpus that the chunks come from: `lvm eval NAME --corpus FILE`, `lvm predict NAME --corpus FILE`, or in Python
+Give it the corpus that the chunks come from: `lvm eval NAME --corpus FILE`, `lvm predict NAME --corpus FILE`,
+or in Python
 
 ```python
 from mlx_lvm.data.corpus import load_corpus

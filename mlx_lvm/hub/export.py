@@ -26,13 +26,15 @@ from mlx_lvm.predictors.baselines import FILTERS, LagFilter, fit_baselines
 
 
 def fit_filter(name: str, corpus: str = "sotu", context: int = 5, split_seed: int = 0) -> Loaded:
-    """The closed form of that name (one of `FILTERS`), fitted on the training documents of a corpus, as a model.
+    """The closed form of that name (one of `FILTERS`), fitted on the training documents of a corpus, as a
+    model.
 
     Raises UsageError for a closed form that is no filter.
     """
     if name not in FILTERS:
         raise UsageError(
-            f"'{name}' is a closed form, but no filter that a file could hold; expected one of {', '.join(FILTERS)}"
+            f"'{name}' is a closed form, but no filter that a file could hold; expected one of "
+            f"{', '.join(FILTERS)}"
         )
     vectors = load_or_sample(corpus, context, split_seed)
     parts = split_corpus(vectors, split_seed)
@@ -64,8 +66,8 @@ def write_model(
     """Write model.safetensors, config.json and README.md; the same arguments give the same bytes.
 
     figures: what the card tells of the model as stored (`mlx_lvm.evaluation.export` measures it)
-    corpus:  whose first test windows are the golden pair; without one the pair the model came with, or a drawn one
-    parity:  the card's section about it
+    corpus:  whose first test windows are the golden pair; without one the pair the model came with, or a
+    drawn one parity:  the card's section about it
 
     Raises UsageError for an unknown dtype.
     """
@@ -104,7 +106,9 @@ def require_dtype(dtype: str) -> None:
 
 
 def round_weights(model: VectorModel, dtype: str) -> tuple[VectorModel, dict[str, mx.array]]:
-    """(the model as a reader of the file will have it, the tensors as stored: weights and torch's buffers)."""
+    """(the model as a reader of the file will have it, the tensors as stored: weights and torch's
+    buffers).
+    """
     stored = {
         name: value.astype(DTYPES[dtype]) for name, value in {**model.weights(), **model.buffers()}.items()
     }

@@ -1,4 +1,6 @@
-"""Somebody's folder of weights in the Hub's layout: its files, shards by their index, and what its config says."""
+"""Somebody's folder of weights in the Hub's layout: its files, shards by their index, and what its config
+says.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights. Raises InvalidFile where there is none, or more than one and no index of them."""
+    """The files that hold the weights. Raises InvalidFile where there is none, or more than one and no index
+    of them.
+    """
     index = next((folder / name for name in INDEXES if (folder / name).is_file()), None)
     if index is not None:
         values = read_json(index)

@@ -17,8 +17,8 @@ FIGURES = {"cosine": "cosine", "centred_cosine": "centred cosine", "recall_at_5"
 def front_matter(loaded: Loaded, evaluation: dict[str, Any] | None) -> str:
     """YAML between lines of dashes; values are written as JSON, which is YAML too.
 
-    base_model is the encoder, where its card names one of the Hub's. model-index has what was measured on test
-    documents: `evaluation`, else what a model for every encoder came with.
+    base_model is the encoder, where its card names one of the Hub's. model-index has what was measured on
+    test documents: `evaluation`, else what a model for every encoder came with.
     """
     values: dict[str, Any] = {
         "library_name": "mlx-lvm",

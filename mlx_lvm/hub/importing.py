@@ -18,7 +18,8 @@ from mlx_lvm.models.weights import set_weights
 def infer(
     tensors: Mapping[str, mx.array], model: str | None = None, said: Mapping[str, Any] | None = None
 ) -> ModelConfig:
-    """The config whose names and shapes these are. `model` chooses where several fit, `said` holds what no shape tells.
+    """The config whose names and shapes these are. `model` chooses where several fit, `said` holds what no
+    shape tells.
 
     Raises InvalidFile where none fits, UsageError where something must be asked.
     """
@@ -83,10 +84,12 @@ def to_model(
 
 
 def unwrap(tensors: dict[str, mx.array], model: str | None = None) -> tuple[dict[str, mx.array], list[str]]:
-    """(the tensors under the wrapper's prefix that an architecture fits under, names without it; the names left out).
+    """(the tensors under the wrapper's prefix that an architecture fits under, names without it; the names
+    left out).
 
-    Any prefix is taken, as `module.` of torch's DistributedDataParallel or `net.` of a module that holds the model. Raises
-    UsageError where models lie under several. Where none fits, all tensors come back as they are.
+    Any prefix is taken, as `module.` of torch's DistributedDataParallel or `net.` of a module that holds the
+    model. Raises UsageError where models lie under several. Where none fits, all tensors come back as they
+    are.
     """
     kinds = [architecture(model)] if model else list(architectures().values())
     fitting: dict[str, dict[str, mx.array]] = {}

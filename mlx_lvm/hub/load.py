@@ -1,11 +1,12 @@
 """Models from files: the Hub layout that `mlx_lvm.hub.export` writes, and every way a model may be named.
 
-    model.safetensors   weights under torch's names; metadata: model type, config, provenance, a golden input and output
+    model.safetensors   weights under torch's names; metadata: model type, config, provenance,
+                        a golden input and output
     config.json         the model's config and what it was trained with
     README.md           the model card, with measured numbers
 
-The golden pair is checked at every load: a file with the same names and shapes but another architecture's weights
-would load without complaint and answer noise.
+The golden pair is checked at every load: a file with the same names and shapes but another architecture's
+weights would load without complaint and answer noise.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ PRECISIONS = ("float32", "tf32", "bfloat16")  # that a forward pass runs in
 WEIGHTS = "model.safetensors"
 GOLDEN_WINDOWS = 2
 GOLDEN_DIM = 32  # width of the golden pair of a model that serves any
-# Largest distance of a unit output from its golden: rounding of the backend (TF32 at worst) and of the stored dtype.
+# Largest distance of a unit output from its golden: rounding of the backend (TF32 at worst) and of the stored
+# dtype.
 GOLDEN_TOLERANCE = 5e-3
 
 
@@ -65,7 +67,8 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
 
     def compute_in(self, precision: str) -> Loaded:
-        """This model with its weights, and so every prediction, in float32 or bfloat16, or with float32 products rounded to TF32.
+        """This model with its weights, and so every prediction, in float32 or bfloat16, or with float32
+        products rounded to TF32.
 
         Raises UsageError for another precision, SetupInvalid where the device does not multiply so.
         """
@@ -88,8 +91,8 @@ def load_model(reference: str | Path, which: str = "BEST", revision: str | None 
     """A model by architecture (released weights), run folder, exported folder, .safetensors file or its name
     on the Hub, `user/repo`, at `revision`.
 
-    Raises UsageError where nothing has that name, InvalidFile where what has it does not fit or fails its golden pair,
-    and as `remote.fetch` for a name of the Hub.
+    Raises UsageError where nothing has that name, InvalidFile where what has it does not fit or fails its
+    golden pair, and as `remote.fetch` for a name of the Hub.
     """
     path = locate(reference, revision)
     if path.is_dir() and (path / "checkpoints").is_dir():
@@ -122,7 +125,9 @@ def corpus_of(loaded: Loaded) -> str:
 
 
 def for_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
-    """The model as it serves a corpus: itself, or a model for every encoder with that corpus's statistics (seconds)."""
+    """The model as it serves a corpus: itself, or a model for every encoder with that corpus's statistics
+    (seconds).
+    """
     if loaded.model.config.dim:
         return loaded
     from mlx_lvm.training.emn.statistics import bind
@@ -130,8 +135,8 @@ def for_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
     assert isinstance(loaded.model, EMN)
     documents = split_corpus(corpus, loaded.split_seed).train
     note = (
-        f"{loaded.name} serves any encoder: of {corpus.name} it was given the statistics of {len(documents)} training documents. "
-        + trained_on(loaded)
+        f"{loaded.name} serves any encoder: of {corpus.name} it was given the statistics of {len(documents)} "
+        "training documents. " + trained_on(loaded)
     )
     # Of short documents the statistics are of what they have: one chunk that follows another.
     longest = int(corpus.lengths[documents].max(initial=0))
@@ -149,7 +154,9 @@ def trained_on(loaded: Loaded) -> str:
 
 
 def locate(reference: str | Path, revision: str | None = None) -> Path:
-    """The folder or file that a model's name stands for. A released architecture's name comes before a file's."""
+    """The folder or file that a model's name stands for. A released architecture's name comes before a
+    file's.
+    """
     text, released = str(reference), weights.released()
     if text not in released and is_remote(reference):
         return fetch(text, revision)
@@ -172,7 +179,8 @@ def locate(reference: str | Path, revision: str | None = None) -> Path:
         )
     if path.name == text and path.suffix == "":
         raise UsageError(
-            f"unknown model '{text}'.{nearest(text, sorted({*architectures(), *released}))} Or give a run folder or a .safetensors file."
+            f"unknown model '{text}'.{nearest(text, sorted({*architectures(), *released}))} Or give a run "
+            "folder or a .safetensors file."
         )
     raise InvalidFile(f"{path}: no such file or folder")
 
@@ -192,9 +200,17 @@ def _load_run(folder: Path, which: str) -> Loaded:
         raise InvalidFile(f"{folder / 'config.json'}: {error}") from None
     set_weights(model, loaded.weights, f"{folder / 'checkpoints' / name}")
     return Loaded(
-        model, folder.name, context, split_seed, str(config["corpus"].get("name", "")), str(config["corpus"].get("sha256", "")),
-        card, folder=folder, train=train, notes=damaged,
-    )  # fmt: skip
+        model,
+        folder.name,
+        context,
+        split_seed,
+        str(config["corpus"].get("name", "")),
+        str(config["corpus"].get("sha256", "")),
+        card,
+        folder=folder,
+        train=train,
+        notes=damaged,
+    )
 
 
 def load_weights_file(path: Path) -> Loaded:
@@ -204,7 +220,8 @@ def load_weights_file(path: Path) -> Loaded:
     config = metadata.get("model") or _config_beside(path)
     if config is None:
         raise InvalidFile(
-            f"{path}: says nothing of its architecture (no metadata 'mlx_lvm', no config.json beside it). `lvm import` can infer it."
+            f"{path}: says nothing of its architecture (no metadata 'mlx_lvm', no config.json beside it). "
+            "`lvm import` can infer it."
         )
     try:
         corpus = dict(metadata.get("corpus") or {})
@@ -241,7 +258,9 @@ def load_weights_file(path: Path) -> Loaded:
 
 
 def take_buffers(model: VectorModel, tensors: dict[str, mx.array], what: str) -> None:
-    """Remove torch's tables from `tensors`. Raises InvalidFile where one is not what the model computes for itself."""
+    """Remove torch's tables from `tensors`. Raises InvalidFile where one is not what the model computes for
+    itself.
+    """
     for name, wanted in model.buffers().items():
         found = tensors.pop(name, None)
         if found is None:
@@ -261,8 +280,9 @@ def check_golden(model: VectorModel, golden: tuple[np.ndarray, np.ndarray], what
     distance = float(np.linalg.norm(output - wanted, axis=-1).max())
     if not distance <= GOLDEN_TOLERANCE:  # NaN fails too
         raise InvalidFile(
-            f"{what}: the golden input gives an output {distance:.3g} away from the recorded one (at most {GOLDEN_TOLERANCE}). "
-            f"These are not the weights of this {model.config.model_type}, or the file is damaged."
+            f"{what}: the golden input gives an output {distance:.3g} away from the recorded one (at most "
+            f"{GOLDEN_TOLERANCE}). These are not the weights of this {model.config.model_type}, or the file "
+            "is damaged."
         )
 
 

@@ -27,8 +27,8 @@ def is_remote(reference: str | Path) -> bool:
 def fetch(repo: str, revision: str | None = None) -> Path:
     """The folder of a model of the Hub, in its cache on this machine: see `FILES`.
 
-    revision: a branch, a tag or a commit; default: the newest. Without a network, or with HF_HUB_OFFLINE=1, what
-    the cache holds serves.
+    revision: a branch, a tag or a commit; default: the newest. Without a network, or with HF_HUB_OFFLINE=1,
+    what the cache holds serves.
 
     Raises UsageError where the Hub has no such model or revision, SetupInvalid where it cannot be reached or
     the extra `hub` is missing, InvalidFile where the repository holds no model of ours.
@@ -51,8 +51,8 @@ def push(folder: str | Path, repo: str, *, private: bool = False, message: str =
 
     private: of a new repository; one that is there stays as it is
 
-    Raises InvalidFile where a file is missing, UsageError for a name that is not `user/repo`, SetupInvalid where
-    nobody is logged in, who is may not write, or the Hub cannot be reached.
+    Raises InvalidFile where a file is missing, UsageError for a name that is not `user/repo`, SetupInvalid
+    where nobody is logged in, who is may not write, or the Hub cannot be reached.
     """
     if not NAME.fullmatch(repo):
         raise UsageError(f"--push {repo}: expected user/repo")
@@ -100,7 +100,8 @@ def _in_words(error: Exception, repo: str, revision: str | None) -> LvmError:
         return UsageError(f"{repo} on the Hub has no revision '{revision}'")
     if isinstance(error, errors.RepositoryNotFoundError):
         return UsageError(
-            f"no local file or folder and no model of the Hub is named '{repo}'. If it is private: hf auth login"
+            f"no local file or folder and no model of the Hub is named '{repo}'. If it is private: hf auth "
+            "login"
         )
     if status in (401, 403):
         return SetupInvalid(
@@ -117,5 +118,6 @@ def _in_words(error: Exception, repo: str, revision: str | None) -> LvmError:
             f"{repo} is not in the cache, and HF_HUB_OFFLINE is set: unset it to fetch the model"
         )
     return SetupInvalid(
-        f"{repo} is not in the cache, and the Hub cannot be reached ({why}). Check the network, or give a folder"
+        f"{repo} is not in the cache, and the Hub cannot be reached ({why}). Check the network, or give a "
+        "folder"
     )

@@ -1,4 +1,6 @@
-"""What the card of a model that serves any encoder says: which corpora trained it, and how it does where it saw nothing."""
+"""What the card of a model that serves any encoder says: which corpora trained it, and how it does where it
+saw nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,10 @@ def universal_results(imported: dict[str, Any]) -> str:
     lines = [
         "## Results",
         "",
-        "Zero-shot: the network was trained on nothing of the corpus, in any encoder. Of the corpus the model has",
-        "statistics alone, in closed form from its training documents. One network a row: this file, or its recipe",
+        "Zero-shot: the network was trained on nothing of the corpus, in any encoder. Of the corpus the "
+        "model has",
+        "statistics alone, in closed form from its training documents. One network a row: this file, or its "
+        "recipe",
         "on some of the texts.",
     ]
     lines += [
@@ -23,15 +27,17 @@ def universal_results(imported: dict[str, Any]) -> str:
         "",
     ]
     lines += [
-        "| corpus (width) | network trained on | documents, windows | figure | value | to the best baseline |",
+        "| corpus (width) | network trained on | documents, windows | figure | value | to the best baseline "
+        "|",
         "|---|---|---|---|---|---|",
     ]
     for row in imported["held_out"]:
         for key in (name for name in WORDS if name in row):
             found, (low, high) = row[key], row[key]["ci"]
             lines.append(
-                f"| {row['corpus']} ({row['dim']}) | {row['network']} | {row['documents']}, {row['windows']:,} {row['split']} "
-                f"| {WORDS[key]} | {found['value']:.4f} | {found['difference']:+.4f} [{low:+.4f}, {high:+.4f}] on {found['closed_form']} |"
+                f"| {row['corpus']} ({row['dim']}) | {row['network']} | {row['documents']}, "
+                f"{row['windows']:,} {row['split']} | {WORDS[key]} | {found['value']:.4f} | "
+                f"{found['difference']:+.4f} [{low:+.4f}, {high:+.4f}] on {found['closed_form']} |"
             )
     lines += ["", "Measured with `python benchmarks/universal.py`.", "", "## Trained on", ""]
     for corpus, about in imported["trained_on"].items():

@@ -1,21 +1,23 @@
 """Equivariant mixture network (EMN): weighs what was read by its geometry, never by its coordinates.
 
 z_i = x_i - m                                        every chunk read, less the mean of the corpus
-rows r_a: z of the last 16 chunks, 3 averages that forget (decays 0.5, 0.8, 0.93), the mean c of all, m, and an expert's
-          prediction less m where there is one
+rows r_a: z of the last 16 chunks, 3 averages that forget (decays 0.5, 0.8, 0.93), the mean c of all, m,
+          and an expert's prediction less m where there is one
 features: the cosines among the rows, their lengths beside that of the chunks, how much was read
 
-head predict:  raw = sum_a (f_a + b_a + d_a) r_a     the next chunk; f the lag filter that fits the corpus, d from the features
-head rank:     raw = (e^t / s) (sum_a (b_a + d_a) r_a + W sum_a (b'_a + d'_a) r_a)     a direction that ranks the next chunk first;
-               s the length of the chunks, W = C^-1/2 the corpus's own covariance at unit scale
+head predict:  raw = sum_a (f_a + b_a + d_a) r_a     the next chunk; f the lag filter that fits the corpus,
+               d from the features
+head rank:     raw = (e^t / s) (sum_a (b_a + d_a) r_a + W sum_a (b'_a + d'_a) r_a)
+               a direction that ranks the next chunk first; s the length of the chunks, W = C^-1/2 the
+               corpus's own covariance at unit scale
 
-So f(Q x; Q m) = Q f(x; m) for every orthogonal Q, and f(s x; s m) = s f(x; m) for head predict: no parameter of the network
-depends on the width, the encoder or the unit of length, and one file serves them all. What it needs of a corpus (m, f, W) is no
-weight but a statistic, computed in one pass; with `dim` 0 a file holds none, and `training.emn.statistics.bind` adds those of the
-corpus at hand.
+So f(Q x; Q m) = Q f(x; m) for every orthogonal Q, and f(s x; s m) = s f(x; m) for head predict: no parameter
+of the network depends on the width, the encoder or the unit of length, and one file serves them all. What it
+needs of a corpus (m, f, W) is no weight but a statistic, computed in one pass; with `dim` 0 a file holds
+none, and `training.emn.statistics.bind` adds those of the corpus at hand.
 
-The expert is linear and fitted in closed form, see `training.emn.experts`: a filter for every principal direction and a ridge map of
-the last chunk, the slow average and c.
+The expert is linear and fitted in closed form, see `training.emn.experts`: a filter for every principal
+direction and a ridge map of the last chunk, the slow average and c.
 
 A row of zeros is no chunk: contexts of several lengths share a batch when zeros fill them up on the left.
 """
@@ -55,7 +57,9 @@ MAPPED = (0, 10, 11)  # of these: the last chunk, the slow average, the mean of 
 KIND = 6  # numbers that tell the network which row it looks at
 STEP = 0.1  # size of a correction beside what the network's last layer says
 STEEP = 0.3  # an untrained direction: the last chunks, each 0.3 of the one after it
-SHARPNESS = 2.7  # log of an untrained direction's length beside that of the chunks: the softmax over candidates is a probability
+# log of an untrained direction's length beside that of the chunks: the softmax over candidates is a
+# probability
+SHARPNESS = 2.7
 TINY = 1e-6  # length, as a share of the largest number, below which a row is none
 SMALLEST = 1e-30
 
@@ -69,13 +73,18 @@ class EMNConfig(ModelConfig):
         768, "width of the embeddings; 0: any, with no corpus's statistics", low=0, high=65536, group="Model"
     )
     head: str = option(
-        "predict", "what it gives: the next chunk itself (predict) or a direction to rank chunks by (rank)",
-        choices=("predict", "rank"), group="Model",
-    )  # fmt: skip
+        "predict",
+        "what it gives: the next chunk itself (predict) or a direction to rank chunks by (rank)",
+        choices=("predict", "rank"),
+        group="Model",
+    )
     expert: str = option(
-        "auto", "whether a baseline fitted on the corpus is one more row; auto: where it predicts validation documents better",
-        choices=("auto", "yes", "no"), group="Model",
-    )  # fmt: skip
+        "auto",
+        "whether a baseline fitted on the corpus is one more row; auto: where it predicts "
+        "validation documents better",
+        choices=("auto", "yes", "no"),
+        group="Model",
+    )
     rank: int = option(
         192, "principal directions that the expert's map reads", low=1, high=65536, group="Model"
     )
@@ -109,7 +118,9 @@ class EMNConfig(ModelConfig):
 
 @cache
 def kernels() -> np.ndarray:
-    """Weight of a chunk of age 1 .. 100 in each of the first 20 rows, float32 [20, 100], before they are made to sum to 1."""
+    """Weight of a chunk of age 1 .. 100 in each of the first 20 rows, float32 [20, 100], before they are made
+    to sum to 1.
+    """
     age = np.arange(1, MAX_CONTEXT + 1)
     rows = [age == token for token in range(1, TOKENS + 1)] + [decay ** (age - 1.0) for decay in DECAYS]
     return np.stack([*rows, np.ones(MAX_CONTEXT)]).astype(np.float32)
@@ -125,7 +136,8 @@ def _pairs() -> np.ndarray:
 def invariants(gram: mx.array, tokens: mx.array, count: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """(features of each row [..., 22, 12], of all together [..., 108], length of the chunks [..., 1]).
 
-    gram [..., 22, 22]: inner products of the rows. tokens [...]: how many of the last 16 chunks are there; count [...]: of all.
+    gram [..., 22, 22]: inner products of the rows. tokens [...]: how many of the last 16 chunks are there;
+    count [...]: of all.
     """
     square = mx.maximum((gram * mx.eye(ROWS)).sum(axis=-1), TINY * TINY)
     size = mx.sqrt(square)
@@ -149,7 +161,8 @@ def widened(x: mx.array) -> mx.array:
 
 
 def products_of(rows: mx.array) -> tuple[mx.array, mx.array]:
-    """(inner products [..., 22, 22] of rows [..., 22, dim] beside the largest number among them, that number [..., 1]).
+    """(inner products [..., 22, 22] of rows [..., 22, dim] beside the largest number among them, that number
+    [..., 1]).
 
     No square overflows or vanishes so, whatever unit the chunks are in.
     """
@@ -159,7 +172,9 @@ def products_of(rows: mx.array) -> tuple[mx.array, mx.array]:
 
 
 class Expert(nn.Module):
-    """A linear prediction from the rows, less m: in the corpus's principal directions, a filter for each and a map of three rows."""
+    """A linear prediction from the rows, less m: in the corpus's principal directions, a filter for each and
+    a map of three rows.
+    """
 
     def __init__(self, config: EMNConfig) -> None:
         super().__init__()
@@ -177,10 +192,11 @@ class Expert(nn.Module):
 
 
 class EMN(VectorModel):
-    """Context [batch, length, dim] -> Prediction; head predict with baseline (what the lag filter says) and residual.
+    """Context [batch, length, dim] -> Prediction; head predict with baseline (what the lag filter says) and
+    residual.
 
-    14,389 parameters (predict) or 15,594 (rank) at the default sizes, and the statistics of a corpus. Torch twin:
-    `mlx_lvm.parity.twins.emn.EMN`.
+    14,389 parameters (predict) or 15,594 (rank) at the default sizes, and the statistics of a corpus. Torch
+    twin: `mlx_lvm.parity.twins.emn.EMN`.
     """
 
     config_class = EMNConfig
@@ -188,17 +204,35 @@ class EMN(VectorModel):
     task = "geometry"
     recipes: ClassVar = {
         "emn": {
-            "epochs": 6, "batch_size": 128, "lr": 6e-3, "weight_decay": 0.01, "clip": 5.0, "early_stop": 0,
+            "epochs": 6,
+            "batch_size": 128,
+            "lr": 6e-3,
+            "weight_decay": 0.01,
+            "clip": 5.0,
+            "early_stop": 0,
         },
         "emn-rank": {
-            "epochs": 8, "batch_size": 16, "lr": 5e-3, "weight_decay": 0.01, "clip": 5.0, "early_stop": 0,
+            "epochs": 8,
+            "batch_size": 16,
+            "lr": 5e-3,
+            "weight_decay": 0.01,
+            "clip": 5.0,
+            "early_stop": 0,
         },
-    }  # fmt: skip
+    }
     # Its losses follow from its head; its start and schedule are its own.
     unused_options = (
-        "loss_mse", "loss_cosine", "loss_infonce", "loss_moment", "loss_variance", "temperature",
-        "residual_init", "precision", "plateau_factor", "plateau_patience",
-    )  # fmt: skip
+        "loss_mse",
+        "loss_cosine",
+        "loss_infonce",
+        "loss_moment",
+        "loss_variance",
+        "temperature",
+        "residual_init",
+        "precision",
+        "plateau_factor",
+        "plateau_patience",
+    )
     search: ClassVar = {"dropout": Range(0.0, 0.5), "hidden_dim": Range(choices=(24, 48, 96))}
     small: ClassVar = {"dim": 48, "expert": "yes", "rank": 20, "hidden_dim": 16}
 
@@ -253,11 +287,14 @@ class EMN(VectorModel):
         return Prediction(raw, normalize(raw), None, baseline, residual)
 
     def check_context(self, context: mx.array) -> None:
-        """Raises UsageError for a model with no corpus's statistics, and where `context` is not [batch, 1..100, dim]."""
+        """Raises UsageError for a model with no corpus's statistics, and where `context` is not [batch,
+        1..100, dim].
+        """
         if not self.config.dim:
             raise UsageError(
-                f"{self.config.variant}: serves any encoder, so it holds no corpus's mean. Give it the corpus that the chunks come "
-                "from: --corpus FILE, or `mlx_lvm.training.emn.statistics.bind(model, corpus)` in Python"
+                f"{self.config.variant}: serves any encoder, so it holds no corpus's mean. Give it the "
+                "corpus that the chunks come from: --corpus FILE, or "
+                "`mlx_lvm.training.emn.statistics.bind(model, corpus)` in Python"
             )
         super().check_context(context)
 
@@ -277,7 +314,9 @@ class EMN(VectorModel):
         self.load_weights(list({**mine, **{name: given[name] + 0 for name in network}}.items()))
 
     def serving(self, contexts: mx.array) -> EMN:
-        """Itself, or with no corpus's statistics a copy whose corpus is these contexts alone: their mean, nothing fitted."""
+        """Itself, or with no corpus's statistics a copy whose corpus is these contexts alone: their mean,
+        nothing fitted.
+        """
         if self.config.dim:
             return self
         out = EMN(self.config.replace(dim=contexts.shape[-1]))
@@ -287,7 +326,9 @@ class EMN(VectorModel):
         return out
 
     def rows(self, z: mx.array, present: mx.array, mean: mx.array) -> mx.array:
-        """r [batch, 22, dim] of centred chunks z [batch, length, dim], which of them are there, and m [batch, 1, dim]."""
+        """r [batch, 22, dim] of centred chunks z [batch, length, dim], which of them are there, and m [batch,
+        1, dim].
+        """
         weights = self._kernels[:, -z.shape[1] :].astype(z.dtype)
         read = (weights @ z) / mx.maximum(present @ weights.T, 1e-6)[..., None]
         return self.complete(read, mean)
@@ -310,14 +351,16 @@ class EMN(VectorModel):
         return STEP * (self.each_out(one).swapaxes(-1, -2) + of_all), scale
 
     def direction(self, rows: mx.array, corrections: mx.array, scale: mx.array, whiten: mx.array) -> mx.array:
-        """Head rank: rows [..., 22, dim], corrections [..., 2, 22], scale [..., 1], whiten [dim, dim] -> [..., dim]."""
+        """Head rank: rows [..., 22, dim], corrections [..., 2, 22], scale [..., 1], whiten [dim, dim] ->
+        [..., dim].
+        """
         plain, white = mx.split((self.base + corrections) @ rows, 2, axis=-2)
         length = mx.exp(self.log_scale) / mx.maximum(scale, SMALLEST)
         return (plain.squeeze(-2) + white.squeeze(-2) @ whiten.T) * length
 
     def start_at_baseline(self) -> None:
-        """The last layers become zero: head predict begins as the lag filter. So do the weights that read an expert, so that a
-        network trained without one can be given one.
+        """The last layers become zero: head predict begins as the lag filter. So do the weights that read an
+        expert, so that a network trained without one can be given one.
         """
         for last in (self.every_out, self.each_out):
             last.weight, last.bias = mx.zeros_like(last.weight), mx.zeros_like(last.bias)

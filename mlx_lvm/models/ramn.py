@@ -1,29 +1,34 @@
-"""Recency-anchored mixture network (RAMN): a closed form of the document so far, and what a network adds to it.
+"""Recency-anchored mixture network (RAMN): the document so far in closed form, and what a network adds.
 
-z_i = x_i - m                                       every chunk read, less the mean of the training targets
-f_k = B (sum_i k(age_i) z_i / sum_i k(age_i))       12 mixtures by age, in the basis B of the targets' principal directions:
-                                                    the last 8 chunks, 3 exponential averages, the mean of all
-a   = sum_k w_k * f_k                               the anchor: a filter of its own for every direction
-r   = net([f_1, f_2, f_fast, f_slow, f_all])        the correction, in the first `rank` directions
+z_i = x_i - m                                   every chunk read, less the mean of the training targets
+f_k = B (sum_i k(age_i) z_i / sum_i k(age_i))   12 mixtures by age, in the basis B of the targets' principal
+                                                directions: the last 8 chunks, 3 exponential averages, mean
+a   = sum_k w_k * f_k                           the anchor: a filter of its own for every direction
+r   = net([f_1, f_2, f_fast, f_slow, f_all])    the correction, in the first `rank` directions
 
-t   = sigmoid(slope (limit - log sum_i v_i f_all,i^2))  trust: near 1 where the document's mean lies as the training
-                                                    documents' do, v their inverse variances; near 0 in another domain
+t   = sigmoid(slope (limit - log sum_i v_i f_all,i^2))
+      trust: near 1 where the document's mean lies as the training documents' do, v their inverse variances;
+      near 0 in another domain
 
-head regress:   raw = m + B^T (t (a + W [f_1, f_slow, f_all] + r) + (1 - t) a'): the next chunk itself, W a linear map, a' an
-                anchor whose filters sum to 1, so that it needs no m. Before training it is what `training.anchor` fits
-head retrieve:  q = s (a + r),  h = q - v * B sum_i b softplus(<q, B z_i> - c) z_i over chunks more than 5 back,
-                raw = B^T (d (t h/|h| + (1 - t) a'/|a'|)) + e x_last: a direction that ranks the next chunk first. Not a likely
-                chunk: rare directions count for more in h, and what was read long ago is pushed out of the ranking. a' is a
-                steep mixture less 0.3 f_all. The blend d, e is fitted on documents that trained nothing, where the network
-                proves less right than it is where it was trained; |raw| is what makes the softmax over candidates a probability.
-                Both are mixed as unit vectors: far from home h is long, and a trust of 0.05 would let it decide
+head regress:   raw = m + B^T (t (a + W [f_1, f_slow, f_all] + r) + (1 - t) a')
+                the next chunk itself. W is a linear map, a' an anchor whose filters sum to 1, so that it
+                needs no m. Before training it is what `training.anchor` fits
+head retrieve:  q = s (a + r),  h = q - v * B sum_i b softplus(<q, B z_i> - c) z_i  over all but the last 5
+                raw = B^T (d (t h/|h| + (1 - t) a'/|a'|)) + e x_last
+                a direction that ranks the next chunk first. Not a likely chunk: rare directions count for
+                more in h, and what was read long ago is pushed out of the ranking. a' is a steep mixture
+                less 0.3 f_all. The blend d, e is fitted on documents that trained nothing, where the
+                network proves less right than it is where it was trained; |raw| is what makes the softmax
+                over candidates a probability. Both are mixed as unit vectors: far from home h is long,
+                and a trust of 0.05 would let it decide
 
-horizons H:     head regress once more for each of the H - 1 chunks after the next, with w, W, w' and the network's last layer
-                of its own
-queries:        where a query vector is given, w and w' are others, over 13 mixtures: the last is B (query - m); the network
-                reads it too. A query of zeros is none
+horizons H:     head regress once more for each of the H - 1 chunks after the next, with w, W, w' and the
+                network's last layer of its own
+queries:        where a query vector is given, w and w' are others, over 13 mixtures: the last is B (query -
+                m); the network reads it too. A query of zeros is none
 
-A row of zeros (`is_chunk`) is no chunk: contexts of several lengths share a batch when zeros fill them up on the left.
+A row of zeros (`is_chunk`) is no chunk: contexts of several lengths share a batch when zeros fill them up on
+the left.
 """
 
 from __future__ import annotations
@@ -69,9 +74,11 @@ class RAMNConfig(ModelConfig):
     title: ClassVar[str] = "ramn"
 
     head: str = option(
-        "regress", "what it predicts: the chunk itself (regress) or a direction to rank chunks by (retrieve)",
-        choices=("regress", "retrieve"), group="Model",
-    )  # fmt: skip
+        "regress",
+        "what it predicts: the chunk itself (regress) or a direction to rank chunks by (retrieve)",
+        choices=("regress", "retrieve"),
+        group="Model",
+    )
     rank: int = option(
         192,
         "principal directions that the map reads and the network reads and moves",
@@ -90,9 +97,13 @@ class RAMNConfig(ModelConfig):
         1, "chunks ahead that it predicts, each directly (regress)", low=1, high=16, group="Model"
     )
     queries: float = option(
-        0.0, "share of training windows given a query, one of the 5 chunks after the target; 0: it takes none (regress)",
-        low=0, high=1, group="Model",
-    )  # fmt: skip
+        0.0,
+        "share of training windows given a query, one of the 5 chunks after the target; 0: it takes "
+        "none (regress)",
+        low=0,
+        high=1,
+        group="Model",
+    )
 
     def check(self, problems: Problems) -> None:
         for name in ("horizons", "queries"):
@@ -101,7 +112,8 @@ class RAMNConfig(ModelConfig):
                 and getattr(self, name) != type(self).__dataclass_fields__[name].default
             ):
                 problems.add(
-                    f"{name} = {getattr(self, name)}: head {self.head} has none; leave it away, or choose head regress"
+                    f"{name} = {getattr(self, name)}: head {self.head} has none; leave it away, or choose "
+                    "head regress"
                 )
 
     @property
@@ -158,7 +170,9 @@ def add_filters(module: nn.Module, config: RAMNConfig) -> None:
 
 
 def mixed(here: mx.array, elsewhere: mx.array, trust: mx.array) -> mx.array:
-    """t here + (1 - t) elsewhere; as a difference, so that the gradient of t is not one of two long sums that cancel."""
+    """t here + (1 - t) elsewhere; as a difference, so that the gradient of t is not one of two long sums that
+    cancel.
+    """
     return elsewhere + trust * (here - elsewhere)
 
 
@@ -172,10 +186,11 @@ class Further(nn.Module):
 
 
 class RAMN(VectorModel):
-    """Context [batch, length, dim] and, with `queries`, a query [batch, dim] -> Prediction with baseline (the anchor's part)
-    and residual [batch, dim], and with `horizons` above 1 `ahead` [batch, horizons, dim].
+    """Context [batch, length, dim] and, with `queries`, a query [batch, dim] -> Prediction with baseline (the
+    anchor's part) and residual [batch, dim], and with `horizons` above 1 `ahead` [batch, horizons, dim].
 
-    2,531,138 (regress) or 2,089,543 (retrieve) parameters at the default sizes. Torch twin: `mlx_lvm.parity.twins.ramn.RAMN`.
+    2,531,138 (regress) or 2,089,543 (retrieve) parameters at the default sizes. Torch twin:
+    `mlx_lvm.parity.twins.ramn.RAMN`.
     """
 
     config_class = RAMNConfig
@@ -185,14 +200,27 @@ class RAMN(VectorModel):
     recipes: ClassVar = {
         "ramn": {"epochs": 3, "lr": 2e-4, "weight_decay": 0.1, "clip": 5.0, "early_stop": 0},
         "ramn-retrieve": {
-            "epochs": 12, "batch_size": 24, "lr": 5e-4, "weight_decay": 0.1, "clip": 5.0, "early_stop": 0,
+            "epochs": 12,
+            "batch_size": 24,
+            "lr": 5e-4,
+            "weight_decay": 0.1,
+            "clip": 5.0,
+            "early_stop": 0,
         },
-    }  # fmt: skip
+    }
     # Its losses follow from its head; its start and schedule are its own.
     unused_options = (
-        "loss_mse", "loss_cosine", "loss_infonce", "loss_moment", "loss_variance", "temperature",
-        "residual_init", "precision", "plateau_factor", "plateau_patience",
-    )  # fmt: skip
+        "loss_mse",
+        "loss_cosine",
+        "loss_infonce",
+        "loss_moment",
+        "loss_variance",
+        "temperature",
+        "residual_init",
+        "precision",
+        "plateau_factor",
+        "plateau_patience",
+    )
     search: ClassVar = {"dropout": Range(0.0, 0.5), "hidden_dim": WIDTHS}
     small: ClassVar = {"dim": 48, "head": "retrieve", "rank": 20, "hidden_dim": 32}
 
@@ -231,15 +259,17 @@ class RAMN(VectorModel):
 
     @property
     def horizon_heads(self) -> list[Any]:
-        """What has the parameters of each horizon: the model itself for the next chunk, then a `Further` each."""
+        """What has the parameters of each horizon: the model itself for the next chunk, then a `Further`
+        each.
+        """
         return [self, *(self.ahead if self.config.horizons > 1 else [])]
 
     def __call__(self, context: mx.array, query: mx.array | None = None) -> Prediction:
         self.check_context(context)
         length = context.shape[1]
         present = is_chunk(context).astype(context.dtype)
-        # A mean for each window, so that its gradient adds up a window's chunks before windows: MLX adds in order, and many
-        # small numbers after a large one all round the same way.
+        # A mean for each window, so that its gradient adds up a window's chunks before windows: MLX adds in
+        # order, and many small numbers after a large one all round the same way.
         z = (context - mx.broadcast_to(self.mean, (context.shape[0], 1, context.shape[2]))) * present[
             ..., None
         ]
@@ -275,16 +305,20 @@ class RAMN(VectorModel):
         return Prediction(raw, normalize(raw), None, baseline, residual, ahead)
 
     def blended(self, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
-        """d (t h/|h| + (1 - t) a'/|a'|) + e x_last: h and a' [batch, dim] in the basis, t [batch, 1], x_last [batch, dim]."""
+        """d (t h/|h| + (1 - t) a'/|a'|) + e x_last: h and a' [batch, dim] in the basis, t [batch, 1], x_last
+        [batch, dim].
+        """
         found = mixed(normalize(here), normalize(elsewhere), trust) @ self.basis.weight
         return self.blend @ mx.stack(
             [found, last], axis=-2
         )  # a product, whose gradient adds up in many sums what MLX would in one
 
     def asked(self, query: mx.array | None, like: mx.array) -> tuple[mx.array, mx.array] | None:
-        """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None for a model that takes none.
+        """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None for a model that
+        takes none.
 
-        like [batch, dim]: shape and dtype. Raises UsageError where a query is given that the model cannot take.
+        like [batch, dim]: shape and dtype. Raises UsageError where a query is given that the model cannot
+        take.
         """
         if not self.config.queries:
             if query is not None:
@@ -302,8 +336,8 @@ class RAMN(VectorModel):
     def parts(
         self, mixtures: mx.array, count: mx.array, asked: tuple[mx.array, mx.array] | None = None
     ) -> tuple[list[tuple[mx.array, mx.array, mx.array]], mx.array]:
-        """([(a, a', r) for each horizon], t) of mixtures [..., 12, dim], the number of chunks read [...] and what `asked`
-        gives; all in the basis.
+        """([(a, a', r) for each horizon], t) of mixtures [..., 12, dim], the number of chunks read [...] and
+        what `asked` gives; all in the basis.
         """
         trust, hidden = self.trust(mixtures), self.hidden(mixtures, count, asked)
         beyond = [(0, 0)] * (hidden.ndim - 1) + [(0, self.config.dim - self.config.width)]
@@ -342,7 +376,9 @@ class RAMN(VectorModel):
     def hidden(
         self, mixtures: mx.array, count: mx.array, asked: tuple[mx.array, mx.array] | None = None
     ) -> mx.array:
-        """The network before its last layer: mixtures [..., 12, dim] and the number of chunks read [...] -> [..., hidden]."""
+        """The network before its last layer: mixtures [..., 12, dim] and the number of chunks read [...] ->
+        [..., hidden].
+        """
         parts = [mixtures[..., k, : self.config.width] for k in SEEN] + (
             [asked[1][..., : self.config.width]] if asked else []
         )
@@ -353,7 +389,9 @@ class RAMN(VectorModel):
         return x
 
     def push_weights(self, z: mx.array, query: mx.array, old: mx.array) -> mx.array:
-        """How far each chunk is pushed out: z [batch, length, dim], query [batch, dim], old [batch, length] 0 or 1 -> like `old`."""
+        """How far each chunk is pushed out: z [batch, length, dim], query [batch, dim], old [batch, length] 0
+        or 1 -> like `old`.
+        """
         scores = (z @ query[:, :, None]).squeeze(-1)
         return mx.exp(self.push_strength) * nn.softplus(scores - self.push_threshold) * old
 

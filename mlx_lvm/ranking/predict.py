@@ -153,7 +153,8 @@ def look_ahead(
 ) -> list[Step]:
     """A step for each of `truths`, the row of the corpus that it comes to, None where nobody knows.
 
-    window: the one window to go on from, which may be of another corpus. left_out: rows that are no candidates.
+    window: the one window to go on from, which may be of another corpus. left_out: rows that are no
+    candidates.
     """
     query = ranker.query if ranker else None
     scorer = CandidateScorer(corpus, left_out, exact=not (ranker and ranker.approximate))

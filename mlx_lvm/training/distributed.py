@@ -129,7 +129,8 @@ class Group:
 
     @contextmanager
     def waiting(self, patience: float | None = None) -> Iterator[None]:
-        """Around everything that needs the peers. The first step waits longer: a peer may compile its kernels.
+        """Around everything that needs the peers. The first step waits longer: a peer may compile its
+        kernels.
 
         Raises IOFailed where one is lost; a silent one ends this process.
         """

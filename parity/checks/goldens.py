@@ -1,9 +1,9 @@
-"""Goldens: inputs, outputs and taps of a float64 run in one safetensors file, to verify MLX where there is no torch.
+"""Goldens: inputs, outputs and taps of a float64 run in one file, to verify MLX where there is no torch.
 
     weights/<name>              the weights under test, in the precision under test
     <case>/context              [batch, length, dim] F32
     <case>/<kind>/<tap>/truth   F64; kind is forward, own or inherited
-    <case>/<kind>/<tap>/torch   torch's own value in the precision under test, the measure of what the arithmetic can do
+    <case>/<kind>/<tap>/torch   torch's own value in that precision, the measure of what the arithmetic can do
     <case>/forced/<tap>         what the submodules are fed for their own error
 
 Metadata: format, model config, name, precision, versions. Verifying imports nothing of torch.
@@ -35,7 +35,9 @@ DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
 def write_goldens(path: Path, subject: Any, cases: Iterable[Case], dtype: str = "float32") -> int:
-    """Record a subject on some cases; returns how many values. Needs torch. The same subject gives the same bytes."""
+    """Record a subject on some cases; returns how many values. Needs torch. The same subject gives the same
+    bytes.
+    """
     from importlib.metadata import version
 
     from mlx_lvm.parity.sides.sides import Sides, twin_outputs
@@ -82,12 +84,15 @@ def write_goldens(path: Path, subject: Any, cases: Iterable[Case], dtype: str = 
 
 
 def verify_goldens(path: Path) -> tuple[list[Check], dict[str, str]]:
-    """Every recorded value against MLX here; and the file's metadata. Raises InvalidFile for a file that is no golden."""
+    """Every recorded value against MLX here; and the file's metadata. Raises InvalidFile for a file that is
+    no golden.
+    """
     file = open_safetensors(path)
     about = file.metadata
     if about.get("format") != FORMAT or about.get("format_version") != VERSION:
         raise InvalidFile(
-            f"{path}: not a file of goldens (format {about.get('format')!r}, version {about.get('format_version')!r})"
+            f"{path}: not a file of goldens (format {about.get('format')!r}, version "
+            f"{about.get('format_version')!r})"
         )
     dtype = about.get("dtype", "")
     if dtype not in LIMIT:

@@ -1,4 +1,6 @@
-"""The checks of one subject: weights, forward and gradients. Each yields `Check`s, named model/check/parameters/execution/case/value."""
+"""The checks of one subject: weights, forward and gradients. Each yields `Check`s, named
+model/check/parameters/execution/case/value.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "in_proj": ("q", 
 
 
 def weights_checks(sides: Sides) -> Iterator[Check]:
-    """Names, shapes, dtype and every bit, on both sides after loading; bits survive the way there and back."""
+    """Names, shapes, dtype and every bit, on both sides after loading; bits survive the way there and
+    back.
+    """
     subject, dtype = sides.subject, sides.dtype
     head = f"{subject.name}/weights/{subject.parameters}/loaded"
     model, twin = sides.mlx, sides.torch
@@ -73,7 +77,9 @@ def weights_checks(sides: Sides) -> Iterator[Check]:
 
 
 def same_bits(name: str, parameter: str, mlx: mx.array, tensor: torch.Tensor, source: mx.array) -> Check:
-    """One parameter: MLX, torch and the file hold the same shape, dtype and bits, and a round trip changes none."""
+    """One parameter: MLX, torch and the file hold the same shape, dtype and bits, and a round trip changes
+    none.
+    """
     if (
         tuple(mlx.shape) != tuple(tensor.shape)
         or bridge.TORCH[str(mlx.dtype).removeprefix("mlx.core.")] != tensor.dtype
@@ -94,7 +100,8 @@ def _bits(value: mx.array) -> np.ndarray:
 
 
 def buffer_checks(head: str, name: str, value: mx.array, subject: Subject) -> Iterator[Check]:
-    """A table that both sides compute: MLX's against the twin's own, which is made in float64 and rounded once.
+    """A table that both sides compute: MLX's against the twin's own, which is made in float64 and rounded
+    once.
 
     A float32 angle of up to 100 is off by 100 u or so, and so is its sine.
     """
@@ -216,7 +223,8 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
         return split_gates(sides.mlx_gradients(x, cotangents))
 
     if any(np.abs(g).max(initial=0) > LARGEST[sides.dtype] / HEADROOM for g in truth.values()):
-        # The gradient of normalising a vector of zeros is 1 / eps: float16 cannot hold it, nor sums of what follows from it.
+        # The gradient of normalising a vector of zeros is 1 / eps: float16 cannot hold it, nor sums of what
+        # follows from it.
         head = f"{sides.subject.name}/gradients/{sides.subject.parameters}"
         yield Check(
             f"{head}/eager/{case.name}/all",
@@ -272,7 +280,8 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
             if flipped:
                 checks = verdicts(
                     other,
-                    f"{flipped} relu units lie within rounding of their kink; the truth takes MLX's side there",
+                    f"{flipped} relu units lie within rounding of their kink; the truth takes MLX's side "
+                    "there",
                 )
         order = list(truth)
         checks.sort(key=lambda check: order.index(check.name.rpartition("/")[2]))
@@ -318,8 +327,9 @@ def gates_of(name: str) -> tuple[str, ...]:
 def null_gradients(sides: Sides, case: Case, truth: Outputs, run: Callable) -> set[str]:
     """Parameters whose gradient is zero by mathematics and rounding noise in float64.
 
-    Noise is told from a small gradient by moving the inputs by 1e-15: noise changes altogether, a gradient does not.
-    What is smaller than float64's rounding of the others is noise in any case: a saturated softmax leaves such rests.
+    Noise is told from a small gradient by moving the inputs by 1e-15: noise changes altogether, a gradient
+    does not. What is smaller than float64's rounding of the others is noise in any case: a saturated softmax
+    leaves such rests.
     """
     sizes = {name: rms(value) for name, value in truth.items()}
     largest = max((size for size in sizes.values() if np.isfinite(size)), default=0.0)

@@ -1,4 +1,6 @@
-"""What training is made of, each alone, replayed over recorded numbers: AdamW, clipping, the schedule and the losses."""
+"""What training is made of, each alone, replayed over recorded numbers: AdamW, clipping, the schedule and the
+losses.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ LR, DECAY, CLIP = 5e-4, 0.01, 1.0
 
 
 def recorded_gradients(steps: int, seed: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Gradients over the whole range: ordinary, exactly zero, far above the clip, and far below Adam's epsilon."""
+    """Gradients over the whole range: ordinary, exactly zero, far above the clip, and far below Adam's
+    epsilon.
+    """
     draw = np.random.default_rng([seed, steps])
     for step in range(steps):
         scale = np.float32(10.0 ** draw.uniform(-3, 1))
@@ -43,7 +47,9 @@ def replay_checks(steps: int = STEPS) -> Iterator[Check]:
 
 
 def optimizer_checks(steps: int = STEPS) -> Iterator[Check]:
-    """Clip and AdamW with a changing learning rate: weights and moments after `steps` steps, and every norm on the way."""
+    """Clip and AdamW with a changing learning rate: weights and moments after `steps` steps, and every norm
+    on the way.
+    """
     start = {
         name: np.random.default_rng(3).standard_normal(shape).astype(np.float32)
         for name, shape in SHAPES.items()
@@ -113,7 +119,9 @@ def _torch_optimizer(start: dict[str, np.ndarray], steps: int, dtype: torch.dtyp
 
 
 def schedule_check(steps: int = STEPS) -> Check:
-    """Reduce-on-plateau over recorded losses: the same learning rate, to the bit, after each; cuts that stop at the smallest."""
+    """Reduce-on-plateau over recorded losses: the same learning rate, to the bit, after each; cuts that stop
+    at the smallest.
+    """
     draw = np.random.default_rng(11)
     rounds, differ, cuts = 10, 0, 0
     for seed in range(rounds):

@@ -1,8 +1,9 @@
 """K full training steps on both sides: loss, clipping, AdamW, and the schedule replayed on recorded metrics.
 
-The float64 run goes first and chooses the batches: one on which a relu input is zero to within rounding would send two
-correct runs different ways. Weights are compared without the hundredth of their elements that lies farthest off: AdamW
-divides by |g|, so an element whose gradient is rounding noise moves by lr in a direction that nothing determines.
+The float64 run goes first and chooses the batches: one on which a relu input is zero to within rounding would
+send two correct runs different ways. Weights are compared without the hundredth of their elements that lies
+farthest off: AdamW divides by |g|, so an element whose gradient is rounding noise moves by lr in a direction
+that nothing determines.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ ALL_LOSSES = {
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run of K steps leaves: weights, both moments, losses and the trained function on the probe windows."""
+    """What a run of K steps leaves: weights, both moments, losses and the trained function on the probe
+    windows.
+    """
 
     weights: Outputs
     first: Outputs
@@ -124,7 +127,8 @@ def train_both(subject: Subject, corpus: Corpus, steps: int, seed: int, **option
 
 
 class Neighbours:
-    """What torch errs on runs that begin a few roundings away from the one compared; computed once, when first asked.
+    """What torch errs on runs that begin a few roundings away from the one compared; computed once, when
+    first asked.
 
     pair(number): the float32 and the float64 run of draw 0, 1, ...
     """
@@ -212,7 +216,9 @@ class Torch:
         self.losses.append(float(loss.detach()))
 
     def _first_step(self) -> None:
-        """Set the clip to half of the first norm, so that it acts; note which gradients are rounding noise."""
+        """Set the clip to half of the first norm, so that it acts; note which gradients are rounding
+        noise.
+        """
         gradients = {
             name: bridge.to_float64(p.grad) for name, p in self.model.named_parameters() if p.grad is not None
         }
@@ -355,7 +361,9 @@ def compare_runs(
 def trimmed(
     mlx: np.ndarray, torch: np.ndarray, truth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Without the elements farthest off: each side loses its own hundredth, which is then put back as true."""
+    """Without the elements farthest off: each side loses its own hundredth, which is then put back as
+    true.
+    """
     out = []
     for side in (mlx, torch):
         error = np.abs(side - truth).ravel()

@@ -127,7 +127,9 @@ def _examine(report: EncoderReport, examination: Examination, faults: bool, say:
 
 
 def plant(fault: Fault, examination: Examination) -> Outcome:
-    """The checks with the fault in our side alone, as far as the first place that parts from torch by itself."""
+    """The checks with the fault in our side alone, as far as the first place that parts from torch by
+    itself.
+    """
     failures: list[Check] = []
     encoder = TextEncoder.load(examination.folder, examination.dtype)
     with fault.plant(encoder):

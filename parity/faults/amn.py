@@ -65,9 +65,14 @@ def faults() -> Iterator[Fault]:
         ("attention",),
         attend(1 / math.sqrt(width), lambda self, b: b @ self.context_encoder.weight.T),
     )
-    yield Fault("amn: query from the last chunk", "amn", ("query_encoder <-",), method(
-        "", "attend", lambda self, original, context, baseline: original(self, context, context[:, -1])
-    ))  # fmt: skip
+    yield Fault(
+        "amn: query from the last chunk",
+        "amn",
+        ("query_encoder <-",),
+        method(
+            "", "attend", lambda self, original, context, baseline: original(self, context, context[:, -1])
+        ),
+    )
     yield Fault("amn: context read in reverse", "amn", glue, forward(lambda a, x: mix(a[:, ::-1], x), pair))
     yield Fault(
         "amn: the mean in place of the mixture", "amn", glue, forward(lambda a, x: x.mean(axis=1), pair)
@@ -93,7 +98,12 @@ def faults() -> Iterator[Fault]:
         scores = (self.context_encoder(context) @ query[:, :, None]).squeeze(-1)
         return mx.softmax(scores / math.sqrt(self.config.attention_dim), axis=-1)
 
-    yield Fault("amn: every chunk projected, key bias included", "amn", (), method("", "attend", shifted),
-                equivalent="softmax ignores a number added to all scores, so the bias of the keys has no influence")  # fmt: skip
+    yield Fault(
+        "amn: every chunk projected, key bias included",
+        "amn",
+        (),
+        method("", "attend", shifted),
+        equivalent="softmax ignores a number added to all scores, so the bias of the keys has no influence",
+    )
     for name, expect, planted in TRAINING_FAULTS:
         yield Fault(f"training: {name}", "amn", expect, anyhow(planted), "training")

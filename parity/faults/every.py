@@ -1,7 +1,9 @@
-"""Every fault that is planted to prove that the checks can fail: what a port gets wrong, each with the place to blame.
+"""Every fault that is planted to prove that the checks can fail: what a port gets wrong, each with the place
+to blame.
 
-An architecture `name` brings its own in `faults/<name>.py`: a function `faults() -> Iterator[Fault]`, END, its last layer
-("output_proj" where it says nothing, "" where it has none), and UNIT, the places to blame for a wrong unit vector.
+An architecture `name` brings its own in `faults/<name>.py`: a function `faults() -> Iterator[Fault]`, END,
+its last layer ("output_proj" where it says nothing, "" where it has none), and UNIT, the places to blame for
+a wrong unit vector.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ def all_faults() -> list[Fault]:
 
 
 def faults_of(model: str) -> list[Fault]:
-    """Of one architecture: in what every network has, and its own. Raises SetupInvalid where its file does not import."""
+    """Of one architecture: in what every network has, and its own. Raises SetupInvalid where its file does
+    not import.
+    """
     place = modules(__name__.rpartition(".")[0], "faults").get(model)
     own = load_module(place) if place else None
     last, unit = getattr(own, "END", "output_proj"), getattr(own, "UNIT", ("unit",))

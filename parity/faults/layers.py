@@ -95,7 +95,9 @@ def epsilon(name: str, eps: float) -> Plant:
 
 
 def output_faults(model: str, last: str, end: tuple[str, ...]) -> Iterator[Fault]:
-    """The end that all models share: the layer `last`, if there is one, and the places `end` of the unit vector."""
+    """The end that all models share: the layer `last`, if there is one, and the places `end` of the unit
+    vector.
+    """
     module = import_module(architecture(model).__module__)
 
     def normalised(name: str, function: Callable[[mx.array], mx.array]) -> Fault:

@@ -64,9 +64,11 @@ def faults() -> Iterator[Fault]:
         with_cell(lambda c, i, f, g, o: (tanh(o) * tanh(n := standard(c, i, f, g)), n)),
     )
     yield Fault(
-        "lstm: coupled gates, f = 1 - i", "lstm", ("lstm.l0.t1.c",),
+        "lstm: coupled gates, f = 1 - i",
+        "lstm",
+        ("lstm.l0.t1.c",),
         with_cell(lambda c, i, f, g, o: (sigmoid(o) * tanh(n := standard(c, i, -i, g)), n)),
-    )  # fmt: skip
+    )
     yield Fault("lstm: the first step in place of the last", "lstm", ("lstm",), last_step("lstm", 0))
     yield Fault("lstm: the step before the last", "lstm", ("lstm",), last_step("lstm", -2))
     yield Fault(
@@ -81,5 +83,10 @@ def faults() -> Iterator[Fault]:
         ("lstm.l0", "lstm"),
         method("lstm", "run", lambda self, original, x, *w: original(self, x, *w)[::-1]),
     )
-    yield Fault("lstm: another dropout rate", "lstm", (), lambda model: patch(model.lstm.dropout, "_p_1", 0.5),
-                equivalent="dropout does nothing in evaluation")  # fmt: skip
+    yield Fault(
+        "lstm: another dropout rate",
+        "lstm",
+        (),
+        lambda model: patch(model.lstm.dropout, "_p_1", 0.5),
+        equivalent="dropout does nothing in evaluation",
+    )

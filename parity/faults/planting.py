@@ -1,4 +1,5 @@
-"""How a fault is planted in the MLX side: a changed model, or other functions in the place of those that it calls.
+"""How a fault is planted in the MLX side: a changed model, or other functions in the place of those that it
+calls.
 
 A fault lasts as long as its context manager is open, and names the place that the checks must blame.
 """
@@ -49,7 +50,9 @@ def anyhow(patches: Callable[[], AbstractContextManager[None]]) -> Plant:
 
 
 def method(module: str, name: str, function: Callable) -> Plant:
-    """`function(self, original, *args)` in place of a submodule's method; `module` empty is the model itself."""
+    """`function(self, original, *args)` in place of a submodule's method; `module` empty is the model
+    itself.
+    """
 
     @contextmanager
     def plant(model: VectorModel) -> Iterator[None]:

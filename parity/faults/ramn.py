@@ -69,29 +69,42 @@ def faults() -> Iterator[Fault]:
         method("", "trust", lambda self, original, m: original(self, m) ** 0.5),
     )
     for name, run in {
-        "nothing made a unit vector before it is blended": lambda self, original, h, e, t, last: plain(self, h, e, t, last),
+        "nothing made a unit vector before it is blended": lambda self, original, h, e, t, last: plain(
+            self, h, e, t, last
+        ),
         "only what is for here made a unit vector": lambda self, original, h, e, t, last: plain(
             self, ramn_module.normalize(h), e, t, last
         ),
         "made a unit vector after it is mixed": lambda self, original, h, e, t, last: plain(
             self, ramn_module.normalize(e + t * (h - e)), 0 * e, mx.ones_like(t), last
         ),
-        "the last chunk left out of the blend": lambda self, original, h, e, t, last: original(self, h, e, t, 0 * last),
-        "the last chunk blended where trusted alone": lambda self, original, h, e, t, last: original(self, h, e, t, t * last),
-        "the last chunk less the mean": lambda self, original, h, e, t, last: original(self, h, e, t, last - self.mean),
-        "the blend's weights swapped": lambda self, original, h, e, t, last: self.blend[1] / self.blend[0]
-        * (original(self, h, e, t, 0 * last)) + self.blend[0] * last,
+        "the last chunk left out of the blend": lambda self, original, h, e, t, last: original(
+            self, h, e, t, 0 * last
+        ),
+        "the last chunk blended where trusted alone": lambda self, original, h, e, t, last: original(
+            self, h, e, t, t * last
+        ),
+        "the last chunk less the mean": lambda self, original, h, e, t, last: original(
+            self, h, e, t, last - self.mean
+        ),
+        "the blend's weights swapped": lambda self, original, h, e, t, last: (
+            self.blend[1] / self.blend[0] * (original(self, h, e, t, 0 * last)) + self.blend[0] * last
+        ),
         "here and elsewhere swapped": lambda self, original, h, e, t, last: original(self, e, h, t, last),
-    }.items():  # fmt: skip
+    }.items():
         yield fault(name, "baseline", blended(run))
     for name, run in {
         "nothing pushed out": lambda self, original, z, q, old: 0 * old,
-        "the last five pushed out as well": lambda self, original, z, q, old: original(self, z, q, mx.ones_like(old)),
-        "pushed without a threshold": lambda self, original, z, q, old: mx.exp(self.push_strength)
-        * nn.softplus((z @ q[:, :, None]).squeeze(-1)) * old,
-        "pushed by relu": lambda self, original, z, q, old: mx.exp(self.push_strength)
-        * nn.relu((z @ q[:, :, None]).squeeze(-1) - self.push_threshold) * old,
-    }.items():  # fmt: skip
+        "the last five pushed out as well": lambda self, original, z, q, old: original(
+            self, z, q, mx.ones_like(old)
+        ),
+        "pushed without a threshold": lambda self, original, z, q, old: (
+            mx.exp(self.push_strength) * nn.softplus((z @ q[:, :, None]).squeeze(-1)) * old
+        ),
+        "pushed by relu": lambda self, original, z, q, old: (
+            mx.exp(self.push_strength) * nn.relu((z @ q[:, :, None]).squeeze(-1) - self.push_threshold) * old
+        ),
+    }.items():
         yield fault(name, "residual", method("", "push_weights", run))
     for one in DOCUMENT_FAULTS:
         if one.head == "retrieve":

@@ -1,4 +1,6 @@
-"""What faults of the recurrent models change: the weights of a layer, and the step that is read as the last."""
+"""What faults of the recurrent models change: the weights of a layer, and the step that is read as the
+last.
+"""
 
 from __future__ import annotations
 

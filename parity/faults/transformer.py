@@ -57,22 +57,51 @@ def faults() -> Iterator[Fault]:
         lambda s, q, x, m, mask: parts(s, q, x, x, mask, mask),
         last,
     )
-    yield layer("cross-attention before self-attention", "self_attn <-", lambda s, q, x, m, mask: s.norm3(
-        (p := s.norm1((c := s.norm2(q + s.multihead_attn(q, m, mask))) + s.self_attn(c, c, mask))) + s.linear2(nn.relu(s.linear1(p)))
-    ))  # fmt: skip
-    yield layer("norm before attention", "self_attn <-", lambda s, q, x, m, mask: (
-        (p := (c := q + s.self_attn(n := s.norm1(q), n, mask)) + s.multihead_attn(s.norm2(c), m, mask))
-        + s.linear2(nn.relu(s.linear1(s.norm3(p))))
-    ))  # fmt: skip
-    yield layer("gelu in the feed-forward network", "linear2 <-", lambda s, q, x, m, mask: s.norm3(
-        (p := s.norm2((c := s.norm1(q + s.self_attn(q, x, mask))) + s.multihead_attn(c, m, mask))) + s.linear2(nn.gelu(s.linear1(p)))
-    ))  # fmt: skip
-    yield layer("no residual around the feed-forward network", "norm3 <-", lambda s, q, x, m, mask: s.norm3(
-        s.linear2(nn.relu(s.linear1(s.norm2((c := s.norm1(q + s.self_attn(q, x, mask))) + s.multihead_attn(c, m, mask)))))
-    ))  # fmt: skip
-    yield layer("no residual around self-attention", "norm1 <-", lambda s, q, x, m, mask: s.norm3(
-        (p := s.norm2((c := s.norm1(s.self_attn(q, x, mask))) + s.multihead_attn(c, m, mask))) + s.linear2(nn.relu(s.linear1(p)))
-    ))  # fmt: skip
+    yield layer(
+        "cross-attention before self-attention",
+        "self_attn <-",
+        lambda s, q, x, m, mask: s.norm3(
+            (p := s.norm1((c := s.norm2(q + s.multihead_attn(q, m, mask))) + s.self_attn(c, c, mask)))
+            + s.linear2(nn.relu(s.linear1(p)))
+        ),
+    )
+    yield layer(
+        "norm before attention",
+        "self_attn <-",
+        lambda s, q, x, m, mask: (
+            (p := (c := q + s.self_attn(n := s.norm1(q), n, mask)) + s.multihead_attn(s.norm2(c), m, mask))
+            + s.linear2(nn.relu(s.linear1(s.norm3(p))))
+        ),
+    )
+    yield layer(
+        "gelu in the feed-forward network",
+        "linear2 <-",
+        lambda s, q, x, m, mask: s.norm3(
+            (p := s.norm2((c := s.norm1(q + s.self_attn(q, x, mask))) + s.multihead_attn(c, m, mask)))
+            + s.linear2(nn.gelu(s.linear1(p)))
+        ),
+    )
+    yield layer(
+        "no residual around the feed-forward network",
+        "norm3 <-",
+        lambda s, q, x, m, mask: s.norm3(
+            s.linear2(
+                nn.relu(
+                    s.linear1(
+                        s.norm2((c := s.norm1(q + s.self_attn(q, x, mask))) + s.multihead_attn(c, m, mask))
+                    )
+                )
+            )
+        ),
+    )
+    yield layer(
+        "no residual around self-attention",
+        "norm1 <-",
+        lambda s, q, x, m, mask: s.norm3(
+            (p := s.norm2((c := s.norm1(s.self_attn(q, x, mask))) + s.multihead_attn(c, m, mask)))
+            + s.linear2(nn.relu(s.linear1(p)))
+        ),
+    )
 
     def attention(name: str, change: Callable) -> Fault:
         def run(self: Any, original: Callable, query: mx.array, memory: mx.array) -> Any:
@@ -122,18 +151,33 @@ def faults() -> Iterator[Fault]:
         positions(lambda x, pe: x + pe[:, : x.shape[1]][:, ::-1]),
     )
     yield Fault("transformer: no positions", "transformer", ("pos_encoder",), positions(lambda x, pe: x))
-    yield Fault("transformer: input scaled by the root of the width", "transformer", ("pos_encoder",), positions(
-        lambda x, pe: x * math.sqrt(x.shape[-1]) + pe[:, : x.shape[1]]
-    ))  # fmt: skip
-    yield Fault("transformer: sines and cosines in halves", "transformer", ("pos_encoder",), positions(
-        lambda x, pe: x + mx.concatenate([pe[..., 0::2], pe[..., 1::2]], axis=-1)[:, : x.shape[1]]
-    ))  # fmt: skip
-    yield Fault("transformer: a norm after the last layer", "transformer", ("head.0 <-",), call(
-        "transformer_decoder", lambda self, original, memory: mx.fast.layer_norm(original(self, memory), None, None, 1e-5)
-    ))  # fmt: skip
-    yield Fault("transformer: the last layer skipped", "transformer", ("head.0 <-", f"{last}"), call(
-        last, lambda self, original, query, x, memory, mask: query
-    ))  # fmt: skip
+    yield Fault(
+        "transformer: input scaled by the root of the width",
+        "transformer",
+        ("pos_encoder",),
+        positions(lambda x, pe: x * math.sqrt(x.shape[-1]) + pe[:, : x.shape[1]]),
+    )
+    yield Fault(
+        "transformer: sines and cosines in halves",
+        "transformer",
+        ("pos_encoder",),
+        positions(lambda x, pe: x + mx.concatenate([pe[..., 0::2], pe[..., 1::2]], axis=-1)[:, : x.shape[1]]),
+    )
+    yield Fault(
+        "transformer: a norm after the last layer",
+        "transformer",
+        ("head.0 <-",),
+        call(
+            "transformer_decoder",
+            lambda self, original, memory: mx.fast.layer_norm(original(self, memory), None, None, 1e-5),
+        ),
+    )
+    yield Fault(
+        "transformer: the last layer skipped",
+        "transformer",
+        ("head.0 <-", f"{last}"),
+        call(last, lambda self, original, query, x, memory, mask: query),
+    )
     yield Fault(
         "transformer: chunks in reverse",
         "transformer",
@@ -141,14 +185,26 @@ def faults() -> Iterator[Fault]:
         call("", lambda self, original, x: original(self, x[:, ::-1])),
     )
     keyless = method(
-        "transformer_decoder.layers.0.self_attn", "project",
-        lambda self, original, q, m: (lambda a, k, v: (a, k - mx.split(self.in_proj_bias, 3)[1], v))(*original(self, q, m)),
-    )  # fmt: skip
-    yield Fault("transformer: keys without bias", "transformer", (), keyless,
-                equivalent="q . b_k is the same for all keys of a query, and softmax ignores it")  # fmt: skip
-    yield Fault("transformer: the last layer on all positions", "transformer", (), call(
-        "transformer_decoder", _all_positions
-    ), equivalent="a position never reads what other positions became in the same layer")  # fmt: skip
+        "transformer_decoder.layers.0.self_attn",
+        "project",
+        lambda self, original, q, m: (lambda a, k, v: (a, k - mx.split(self.in_proj_bias, 3)[1], v))(
+            *original(self, q, m)
+        ),
+    )
+    yield Fault(
+        "transformer: keys without bias",
+        "transformer",
+        (),
+        keyless,
+        equivalent="q . b_k is the same for all keys of a query, and softmax ignores it",
+    )
+    yield Fault(
+        "transformer: the last layer on all positions",
+        "transformer",
+        (),
+        call("transformer_decoder", _all_positions),
+        equivalent="a position never reads what other positions became in the same layer",
+    )
 
 
 def _all_positions(self: Any, original: Callable, memory: mx.array) -> mx.array:

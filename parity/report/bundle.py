@@ -1,4 +1,6 @@
-"""What a failure leaves behind: the one input that shows it, with the weights and the truth, to be run again alone."""
+"""What a failure leaves behind: the one input that shows it, with the weights and the truth, to be run again
+alone.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ GOLDENS = "failure.safetensors"
 
 
 def write_bundle(report: Report, folder: Path) -> Path:
-    """`failure.json`: the first failure and the set-up; `failure.safetensors`: goldens of the smallest input that shows it."""
+    """`failure.json`: the first failure and the set-up; `failure.safetensors`: goldens of the smallest input
+    that shows it.
+    """
     check = next((c for c in report.failures if c.source is not None), report.failures[0])
     about = {"failure": describe(check), "check": check.to_dict(), "setting": setting(report)}
     if check.source is not None:

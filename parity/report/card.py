@@ -8,7 +8,8 @@ from mlx_lvm.parity.run import Plan, run, subject_of
 
 
 def parity_section(loaded: Loaded) -> str:
-    """Markdown of the quick checks on a model's float32 weights. Holds no timing, so that a card has the same bytes again.
+    """Markdown of the quick checks on a model's float32 weights. Holds no timing, so that a card has the same
+    bytes again.
 
     `mlx_lvm.parity.sides.setup.prepare` must have been called before the model was loaded.
     """
@@ -19,8 +20,9 @@ def parity_section(loaded: Loaded) -> str:
         [
             "## Parity with PyTorch",
             "",
-            f"{'Passed' if report.passed else '**FAILED**'}: {len(report.checks):,} comparisons of MLX and PyTorch on these weights, "
-            f"both against PyTorch in float64, {len(report.failures)} failed ({versions}; {about['machine']}, {about['device']}).",
+            f"{'Passed' if report.passed else '**FAILED**'}: {len(report.checks):,} comparisons of MLX and "
+            f"PyTorch on these weights, both against PyTorch in float64, {len(report.failures)} failed "
+            f"({versions}; {about['machine']}, {about['device']}).",
             "",
             "| " + " | ".join(COLUMNS) + " |",
             "|---|" + "---:|" * (len(COLUMNS) - 1),

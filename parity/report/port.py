@@ -48,7 +48,9 @@ class PortReport:
 
 
 def first_place(checks: list[Check]) -> str:
-    """Of the first stage that fails: its first failure, of gradients the last, which the backward pass meets first."""
+    """Of the first stage that fails: its first failure, of gradients the last, which the backward pass meets
+    first.
+    """
     for stage in STAGES:
         failures = [c.name for c in checks if not c.passed and c.name.startswith(f"{stage}/")]
         if failures:

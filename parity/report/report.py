@@ -1,4 +1,6 @@
-"""What a parity run says: rows for a table, JSON for machines, a page of markdown, and the set-up it holds for."""
+"""What a parity run says: rows for a table, JSON for machines, a page of markdown, and the set-up it holds
+for.
+"""
 
 from __future__ import annotations
 
@@ -62,12 +64,15 @@ def markdown(report: Report) -> str:
     lines = [
         "# Parity with PyTorch",
         "",
-        f"**{verdict}**: {len(report.checks):,} comparisons in {report.seconds:.0f} s, {len(report.failures)} failed.",
+        f"**{verdict}**: {len(report.checks):,} comparisons in {report.seconds:.0f} s, "
+        f"{len(report.failures)} failed.",
         "",
         f"{versions}; {about['machine']}, {about['device']}, BLAS {about['blas']}; {about['dtype']}.",
         "",
-        "The truth is a float64 run of the PyTorch twin with the same weights and inputs, rounded to the precision under test.",
-        f"A comparison passes where MLX's rms error is at most {limit:g} times the larger of PyTorch's own error and u rms(truth),",
+        "The truth is a float64 run of the PyTorch twin with the same weights and inputs, rounded to the "
+        "precision under test.",
+        f"A comparison passes where MLX's rms error is at most {limit:g} times the larger of PyTorch's own "
+        "error and u rms(truth),",
         f"u = {about['unit_roundoff']:.1e}. Weights must agree to the bit.",
         "",
         "| " + " | ".join(COLUMNS) + " |",

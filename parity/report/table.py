@@ -81,4 +81,7 @@ def describe(check: Check) -> str:
     """A failed check in one line."""
     where = f"; first parts at {check.first_divergence}" if check.first_divergence else ""
     note = f"; {check.note}" if check.note else ""
-    return f"{check.name}: {check.verdict}, ratio {check.ratio:.3g} (MLX {check.mlx_error:.2e}, torch {check.torch_error:.2e}){where}{note}"
+    return (
+        f"{check.name}: {check.verdict}, ratio {check.ratio:.3g} (MLX {check.mlx_error:.2e}, torch "
+        f"{check.torch_error:.2e}){where}{note}"
+    )

@@ -1,4 +1,6 @@
-"""Arrays and weights across the two frameworks, bit for bit: nothing is rounded twice, bfloat16 travels as its bits."""
+"""Arrays and weights across the two frameworks, bit for bit: nothing is rounded twice, bfloat16 travels as
+its bits.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ LARGEST = {
 
 @dataclass(frozen=True)
 class Case:
-    """One input: context [batch, length, dim] float32. `finite`: every number that comes out must be finite."""
+    """One input: context [batch, length, dim] float32. `finite`: every number that comes out must be
+    finite.
+    """
 
     name: str
     context: np.ndarray
@@ -59,7 +61,9 @@ def random_cases(dim: int, seeds: int = 3, lengths: tuple[int, ...] = (1, 5, 32)
 
 
 def adversarial_cases(dim: int, dtype: str = "float32") -> Iterator[Case]:
-    """Inputs on which implementations part: empty, equal, cancelling, tiny, huge, not finite, and extreme shapes."""
+    """Inputs on which implementations part: empty, equal, cancelling, tiny, huge, not finite, and extreme
+    shapes.
+    """
     base = random_case(dim, 3, 5, 99).context
     signs = np.array([1, -1] * 3, dtype=np.float32)
 

@@ -1,4 +1,6 @@
-"""Where a relu's input is zero to within rounding: there the gradient jumps, and two correct sides may differ."""
+"""Where a relu's input is zero to within rounding: there the gradient jumps, and two correct sides may
+differ.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ def settle_kinks(
 ) -> tuple[Outputs, int]:
     """The truth with the sign of some relu inputs flipped that are zero to within rounding, and how many.
 
-    There the gradient jumps and both sides are right. Only units within 16 roundings of zero qualify, and a flip is kept
-    only where it at least halves the distance to MLX: a fault elsewhere cannot hide behind it.
+    There the gradient jumps and both sides are right. Only units within 16 roundings of zero qualify, and a
+    flip is kept only where it at least halves the distance to MLX: a fault elsewhere cannot hide behind it.
     """
     x = sides.context(case.context)[2]
     candidates = near_kinks(sides.truth, x, 16 * UNIT[sides.dtype])
@@ -45,7 +47,9 @@ def _distance(out: Outputs, truth: Outputs) -> float:
 
 
 def near_kinks(model: Twin, x: torch.Tensor, margin: float) -> list[tuple[str, int]]:
-    """(layer, flat index) of relu inputs smaller than `margin` times the layer's rms, nearest to zero first."""
+    """(layer, flat index) of relu inputs smaller than `margin` times the layer's rms, nearest to zero
+    first.
+    """
     found: list[tuple[float, str, int]] = []
 
     def look(name: str) -> Callable:

@@ -1,4 +1,6 @@
-"""The recurrences of `torch.nn.LSTM` and `GRU` step by step, in torch's documented equations, to see their gates."""
+"""The recurrences of `torch.nn.LSTM` and `GRU` step by step, in torch's documented equations, to see their
+gates.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ Tap = Callable[[str, Tensor], Tensor]
 
 
 def steps_of(module: nn.LSTM | nn.GRU, x: Tensor, tap: Tap) -> Tensor:
-    """Run a batch-first module over x [batch, length, dim], passing every gate before its function through `tap`.
+    """Run a batch-first module over x [batch, length, dim], passing every gate before its function through
+    `tap`.
 
-    Taps: l<layer>.t<step>.<gate>; what `tap` returns goes on. The result is the module's output where tap returns its argument.
+    Taps: l<layer>.t<step>.<gate>; what `tap` returns goes on. The result is the module's output where tap
+    returns its argument.
     """
     for layer in range(module.num_layers):
         weights: list[Any] = [

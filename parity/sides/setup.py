@@ -1,4 +1,6 @@
-"""A set-up in which the verdict means something: full float32 products, evaluation mode, torch's plain code paths."""
+"""A set-up in which the verdict means something: full float32 products, evaluation mode, torch's plain code
+paths.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def prepare() -> None:
 
 
 def require_valid() -> None:
-    """Raises SetupInvalid where products of MLX or torch are not full float32. Matrices, because a vector hides TF32."""
+    """Raises SetupInvalid where products of MLX or torch are not full float32. Matrices, because a vector
+    hides TF32.
+    """
     import torch
 
     from mlx_lvm.core.mlx import mx
@@ -40,14 +44,16 @@ def require_valid() -> None:
     for side, product in products.items():
         if not np.array_equal(product, ones * np.float32(PROBE)):
             raise SetupInvalid(
-                f"{side} does not multiply in full float32 here: 1 + 2^-12 times 1 gave {float(product[0, 0])!r}. "
-                f"TF32 is on; start again with {TF32}=0 in the environment."
+                f"{side} does not multiply in full float32 here: 1 + 2^-12 times 1 gave "
+                f"{float(product[0, 0])!r}. TF32 is on; start again with {TF32}=0 in the environment."
             )
 
 
 @lru_cache
 def flushes_subnormals(device: Any) -> bool:
-    """Whether `device`, the default one, takes numbers below 2^-126 for zero, as Metal does: a subnormal, doubled, is a zero."""
+    """Whether `device`, the default one, takes numbers below 2^-126 for zero, as Metal does: a subnormal,
+    doubled, is a zero.
+    """
     from mlx_lvm.core.mlx import mx
 
     subnormal = mx.array(1 << 10, mx.uint32).view(mx.float32)
@@ -58,5 +64,6 @@ def require_evaluation(training: bool, side: str) -> None:
     """Raises SetupInvalid for a model in training mode: dropout would differ on the two sides."""
     if training:
         raise SetupInvalid(
-            f"the {side} model is in training mode, where dropout makes every comparison worthless; call .eval() first"
+            f"the {side} model is in training mode, where dropout makes every comparison worthless; call "
+            ".eval() first"
         )

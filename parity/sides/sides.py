@@ -1,6 +1,8 @@
-"""The three sides of a comparison: MLX and torch in the precision under test, and torch in float64, the truth.
+"""The three sides of a comparison: MLX and torch in the precision under test, and torch in float64, the
+truth.
 
-All three hold the same numbers: weights and inputs are rounded to the precision under test once, then widened exactly.
+All three hold the same numbers: weights and inputs are rounded to the precision under test once, then widened
+exactly.
 """
 
 from __future__ import annotations
@@ -108,7 +110,9 @@ class Sides:
         require_evaluation(self.torch.training, "torch")
 
     def context(self, values: np.ndarray) -> tuple[mx.array, torch.Tensor, torch.Tensor]:
-        """The same input on the three sides, rounded once, as the device holds it: one that flushes subnormal numbers has zeros."""
+        """The same input on the three sides, rounded once, as the device holds it: one that flushes subnormal
+        numbers has zeros.
+        """
         if flushes_subnormals(mx.default_device()):
             values = np.where(np.abs(values) < SMALLEST_NORMAL, np.float32(0), values)
         rounded = mx.array(values).astype(bridge.MLX[self.dtype])
@@ -133,7 +137,9 @@ class Sides:
         return twin_outputs(self.truth, self.context(context)[2])
 
     def mlx_gradients(self, context: np.ndarray, cotangents: Cotangents, compiled: bool = False) -> Outputs:
-        """d(sum raw A + sum unit B), with every horizon's raw times A where there are several, by parameter name, and `input`."""
+        """d(sum raw A + sum unit B), with every horizon's raw times A where there are several, by parameter
+        name, and `input`.
+        """
         x, _, _ = self.context(context)
         a, b = (mx.array(c).astype(x.dtype) for c in cotangents)
         model, weights = self.mlx, dict(tree_flatten(self.mlx.trainable_parameters()))
@@ -166,8 +172,8 @@ class Sides:
     ) -> dict[str, Around]:
         """What happens near a case to each output of `run`, in several draws.
 
-        moved: every weight and input of the float64 twin off by up to sqrt(dim) u, the backward error of one product of
-        `dim` terms. The errors: weights and inputs off by a few roundings, on all sides alike.
+        moved: every weight and input of the float64 twin off by up to sqrt(dim) u, the backward error of one
+        product of `dim` terms. The errors: weights and inputs off by a few roundings, on all sides alike.
         Where an ordinary input has shown a fault already, nothing excuses another failure.
         """
         if self.parts_at:
@@ -190,7 +196,8 @@ class Sides:
 
     @contextmanager
     def beside(self, unit: float, generator: torch.Generator) -> Iterator[tuple[Twin, Twin]]:
-        """The torch and the float64 twin with every weight off by up to `unit` of itself; so are MLX's while it lasts.
+        """The torch and the float64 twin with every weight off by up to `unit` of itself; so are MLX's while
+        it lasts.
 
         MLX's own weights are moved, not replaced, so that a fault in them stays.
         """
@@ -251,7 +258,9 @@ Cotangents = tuple[np.ndarray, np.ndarray]
 
 
 def draw_cotangents(shape: tuple[int, ...], seed: int = 0) -> Cotangents:
-    """Weights A, B of a scalar sum(raw A) + sum(unit B): a general direction, not the one that a loss happens to take."""
+    """Weights A, B of a scalar sum(raw A) + sum(unit B): a general direction, not the one that a loss happens
+    to take.
+    """
     draw = np.random.default_rng([seed, *shape])
     return draw.standard_normal(shape).astype(np.float32), draw.standard_normal(shape).astype(np.float32)
 
@@ -267,7 +276,9 @@ def twin_outputs(model: Twin, context: torch.Tensor) -> Outputs:
 
 
 def twin_gradients(model: Twin, context: torch.Tensor, cotangents: list[torch.Tensor]) -> Outputs:
-    """Gradients by parameter name, and `input`. A parameter that the output does not depend on has a gradient of zero."""
+    """Gradients by parameter name, and `input`. A parameter that the output does not depend on has a gradient
+    of zero.
+    """
     x = context.clone().requires_grad_()
     names, parameters = zip(*model.named_parameters(), strict=True)
     prediction = ask(model, x)

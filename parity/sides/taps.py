@@ -1,9 +1,9 @@
 """Taps: every named submodule's input and output in order, down to the gates of each recurrent step.
 
 inherited error: the model runs freely, so a tap shows what arrived from everything before it;
-own error:       every submodule is fed the float64 truth, rounded to the precision under test, whatever came before it
-                 really gave. A tap then shows only what happened since the tap before it: `x <-` what was done between
-                 submodules to make x's input, `x` what x did.
+own error:       every submodule is fed the float64 truth, rounded to the precision under test, whatever came
+                 before it really gave. A tap then shows only what happened since the tap before it: `x <-`
+                 what was done between submodules to make x's input, `x` what x did.
 
 The first tap in order whose own error fails is the first place that creates error.
 """
@@ -94,7 +94,9 @@ def tapped(model: torch_nn.Module, trace: Trace) -> Iterator[None]:
 
 
 def _in_order(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A prediction's parts come before their sum; AMN's baseline and attention before the network that reads them."""
+    """A prediction's parts come before their sum; AMN's baseline and attention before the network that reads
+    them.
+    """
     order = [name for name in values if name not in FIELDS]
     if "attention" in values:
         order.insert(next(k for k, name in enumerate(order) if name.startswith("residual_net")), "attention")
@@ -119,7 +121,9 @@ def taps_checks(sides: Sides, cases: Iterable[Case]) -> Iterator[Check]:
 
 @dataclass(frozen=True)
 class Reference:
-    """What torch says of a case: what submodules are fed, and by kind of error the truth and torch's own values."""
+    """What torch says of a case: what submodules are fed, and by kind of error the truth and torch's own
+    values.
+    """
 
     forced: dict[str, np.ndarray]
     truth: dict[str, dict[str, np.ndarray]]
@@ -180,7 +184,9 @@ def rounded(value: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def alone(sides: Sides, trace: Trace, forced: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Submodules that MLX's forward folds into another product, called on the truth by themselves (AMN's context_encoder)."""
+    """Submodules that MLX's forward folds into another product, called on the truth by themselves (AMN's
+    context_encoder).
+    """
     out = {}
     for name, module in sides.mlx.named_modules():
         given = forced.get(f"{name}{INPUT}")
@@ -191,10 +197,12 @@ def alone(sides: Sides, trace: Trace, forced: dict[str, np.ndarray]) -> dict[str
 
 
 def slack_of_terms(sides: Sides, tap: str, given: dict[str, np.ndarray], truth: np.ndarray) -> float:
-    """Of a linear layer: the random walk of its sum's roundings, or where its terms nearly cancel one rounding of every term.
+    """Of a linear layer: the random walk of its sum's roundings, or where its terms nearly cancel one
+    rounding of every term.
 
-    How a BLAS adds decides what it errs: one accumulator for a whole row is off by 6 u over 768 inputs (OpenBLAS), sixteen by 1 u
-    (MKL), and both are right. A bug shows in gamma_n, see `within_bound`, and in what the layer gives on.
+    How a BLAS adds decides what it errs: one accumulator for a whole row is off by 6 u over 768 inputs
+    (OpenBLAS), sixteen by 1 u (MKL), and both are right. A bug shows in gamma_n, see `within_bound`, and in
+    what the layer gives on.
     """
     layer, x = dict(sides.truth.named_modules()).get(tap), given.get(f"{tap}{INPUT}")
     if not isinstance(layer, torch_nn.Linear) or x is None or not np.isfinite(x).all():
@@ -210,7 +218,9 @@ def slack_of_terms(sides: Sides, tap: str, given: dict[str, np.ndarray], truth: 
 def within_bound(
     check: Check, sides: Sides, tap: str, mlx: np.ndarray, truth: np.ndarray, forced: dict[str, np.ndarray]
 ) -> Check:
-    """A linear layer's error is at most gamma_(n+1) (|W| |x| + |b|), element by element, in whatever order it sums. More is a bug."""
+    """A linear layer's error is at most gamma_(n+1) (|W| |x| + |b|), element by element, in whatever order it
+    sums. More is a bug.
+    """
     layer = dict(sides.truth.named_modules()).get(tap)
     if not isinstance(layer, torch_nn.Linear):
         return check
@@ -235,7 +245,9 @@ def within_bound(
 
 
 def first_divergence(checks: list[Check]) -> str:
-    """The first failing tap by own error; by inherited error where no own error fails; empty where nothing does."""
+    """The first failing tap by own error; by inherited error where no own error fails; empty where nothing
+    does.
+    """
     for kind in ("own", "inherited"):
         for check in checks:
             if not check.passed and check.name.split("/")[3] == kind:

@@ -28,8 +28,8 @@ def float64(value: mx.array) -> np.ndarray:
 
 
 def ask(model: Any, context: Any) -> Any:
-    """The prediction of either side's model. One that takes queries gets the oldest chunk as its query in every other window,
-    the first included: a query brings terms in and leaves others out.
+    """The prediction of either side's model. One that takes queries gets the oldest chunk as its query in
+    every other window, the first included: a query brings terms in and leaves others out.
     """
     if not model.takes_queries:
         return model(context)
@@ -43,20 +43,26 @@ def ask(model: Any, context: Any) -> Any:
 
 
 def slack_of(model: Any, tap: str, dtype: str) -> float:
-    """What is allowed for beside torch's error at a tap: more than one rounding where MLX's CPU sums a row in order."""
+    """What is allowed for beside torch's error at a tap: more than one rounding where MLX's CPU sums a row in
+    order.
+    """
     module = dict(model.named_modules()).get(tap)
     return slack_of_norm(module.weight.size, dtype) if isinstance(module, nn.LayerNorm) else 1.0
 
 
 def again(calls: dict[str, int], name: str) -> bool:
-    """Count a call; True for all but the first, which alone is tapped: the two sides need not call a submodule equally often."""
+    """Count a call; True for all but the first, which alone is tapped: the two sides need not call a
+    submodule equally often.
+    """
     calls[name] = calls.get(name, 0) + 1
     return calls[name] > 1
 
 
 @dataclass
 class Trace:
-    """Values by tap in the order they arose. With `forced`, each is replaced by the given one after it was recorded."""
+    """Values by tap in the order they arose. With `forced`, each is replaced by the given one after it was
+    recorded.
+    """
 
     forced: dict[str, np.ndarray] | None = None
     values: dict[str, np.ndarray] = field(default_factory=dict)
@@ -188,14 +194,18 @@ def _by_name(cell: Callable, args: tuple[mx.array, ...]) -> dict[str, mx.array]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How an MLX array lies against torch's [batch, length, ...]: as it is, steps first, or the last position alone."""
+    """How an MLX array lies against torch's [batch, length, ...]: as it is, steps first, or the last position
+    alone.
+    """
 
     there: Callable[[np.ndarray], np.ndarray]
     back: Callable[[np.ndarray], np.ndarray]
 
 
 def layout_of(mlx: tuple[int, ...], torch_shape: tuple[int, ...]) -> Layout | None:
-    """None where neither fits. A case for taps has a batch that is not its length, so that steps first shows."""
+    """None where neither fits. A case for taps has a batch that is not its length, so that steps first
+    shows.
+    """
     if mlx == torch_shape:
         return Layout(lambda x: x, lambda x: x)
     if len(mlx) == len(torch_shape) == 3:

@@ -1,9 +1,10 @@
 """Torch twin of the equivariant mixture network, window by window and row by row as the formulas read.
 
-z_i = x_i - m;  rows: the last 16 z, three decaying averages of z, the mean c of z, m, and an expert's prediction less m (or zero)
-d = 0.1 (each_net(cosines with ten rows, length, mean cosine with the 16, kind; every_net's hidden) + every_net(all pairs, lengths, n))
-predict: sum_a (filter_a + base_a + d_a) r_a
-rank: e^t / s (sum_a (base_a + d_a) r_a + W sum_a (base'_a + d'_a) r_a),  s the root mean square length of the 16
+z_i = x_i - m;  rows: the last 16 z, three decaying averages of z, the mean c of z, m, and an expert's
+prediction less m (or zero) d = 0.1 (each_net(cosines with ten rows, length, mean cosine with the 16, kind;
+every_net's hidden) + every_net(all pairs, lengths, n)) predict: sum_a (filter_a + base_a + d_a) r_a
+rank: e^t / s (sum_a (base_a + d_a) r_a + W sum_a (base'_a + d'_a) r_a),  s the root mean square length of the
+16
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ class EMN(Twin):
         return torch.cat([read, self.mean.expand(len(z), 1, -1), expert[:, None]], dim=1)
 
     def features(self, rows: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(of each row [batch, 22, 12], of all [batch, 108], largest number among the rows [batch, 1], length of
-        the chunks beside it [batch, 1]).
+        """(of each row [batch, 22, 12], of all [batch, 108], largest number among the rows [batch, 1], length
+        of the chunks beside it [batch, 1]).
         """
         dtype = rows.dtype
         if dtype in (torch.float16, torch.bfloat16):  # where squares have room
@@ -137,7 +138,8 @@ class EMN(Twin):
         )
         if self.config.head == "rank":
             plain, white = (((self.base[k] + moved[:, k])[..., None] * rows).sum(dim=1) for k in (0, 1))
-            # By the largest number first: the gradient of 1 / (scale largest) would overflow where chunks are small.
+            # By the largest number first: the gradient of 1 / (scale largest) would overflow where chunks are
+            # small.
             beside = (plain + white @ self.whiten.T).to(scale.dtype) / largest
             raw = (beside * (self.log_scale.exp() / scale.clamp(min=1e-30 / largest))).to(rows.dtype)
             return Prediction(raw, normalize(raw, dim=-1))

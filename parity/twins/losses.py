@@ -20,7 +20,9 @@ def cosine(prediction: Prediction, target: Tensor, temperature: float) -> Tensor
 
 
 def infonce(prediction: Prediction, target: Tensor, temperature: float) -> Tensor:
-    """Symmetric: each prediction against all targets of the batch, and each target against all predictions."""
+    """Symmetric: each prediction against all targets of the batch, and each target against all
+    predictions.
+    """
     logits = prediction.unit @ functional.normalize(target, dim=-1).T / temperature
     labels = torch.arange(len(logits), device=logits.device)
     return (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 2

@@ -1,9 +1,10 @@
-"""Torch twin of the recency-anchored mixture network, window by window and chunk by chunk as the formulas read.
+"""Torch twin of the recency-anchored mixture network, window by window and chunk by chunk as the formulas
+read.
 
 mixture_k = B sum_i k(age_i) z_i / sum_i k(age_i);  t = sigmoid(slope (limit - log sum v mixture_all^2))
 anchor = t (sum_k w_k * mixture_k + W [...]) + (1 - t) sum_k w'_k * mixture_k;  correction = t net([...])
-where there is a query: w and w' are u and u', and mixture_13 = B (query - m);  further horizons: another w, w', u, u', W, last layer
-regress: m + B^T (anchor + correction)
+where there is a query: w and w' are u and u', and mixture_13 = B (query - m);  further horizons: another w,
+w', u, u', W, last layer regress: m + B^T (anchor + correction)
 retrieve: q = s (sum_k w_k * mixture_k + net([...]))
           h = q - v * B sum_i b softplus(<q, B z_i> - c) z_i
           d B^T (t h/|h| + (1 - t) a'/|a'|) + e x_last, a' = sum_k w'_k * mixture_k
@@ -26,9 +27,11 @@ MAPPED, SEEN = (
 
 
 class Read(NamedTuple):
-    """z [batch, length, dim], present [batch, length], mixtures [batch, 12, dim], trust [batch, 1], hidden [batch, hidden].
+    """z [batch, length, dim], present [batch, length], mixtures [batch, 12, dim], trust [batch, 1], hidden
+    [batch, hidden].
 
-    asked: (whether there is a query [batch, 1], the mixtures and it [batch, 13, dim]), None for a model without.
+    asked: (whether there is a query [batch, 1], the mixtures and it [batch, 13, dim]), None for a model
+    without.
     """
 
     z: Tensor
@@ -58,8 +61,15 @@ class RAMN(Twin):
 
     model_type: ClassVar[str] = "ramn"
     defaults: ClassVar = {
-        "dim": 768, "head": "regress", "rank": 192, "hidden_dim": 768, "input_dropout": 0.4, "dropout": 0.6, "horizons": 1, "queries": 0.0
-    }  # fmt: skip
+        "dim": 768,
+        "head": "regress",
+        "rank": 192,
+        "hidden_dim": 768,
+        "input_dropout": 0.4,
+        "dropout": 0.6,
+        "horizons": 1,
+        "queries": 0.0,
+    }
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
@@ -150,7 +160,9 @@ class RAMN(Twin):
         return anchor, self.correction(last(read.hidden), read.trust)
 
     def ranking_query(self, read: Read) -> tuple[Tensor, Tensor, Tensor]:
-        """Head retrieve, in the basis: (a, a', h) of the formulas above, as for a document that is trusted."""
+        """Head retrieve, in the basis: (a, a', h) of the formulas above, as for a document that is
+        trusted.
+        """
         one = torch.ones_like(read.trust)
         here = self.anchor(self, read.mixtures, None, one)
         elsewhere = self.anchor(self, read.mixtures, None, 0 * one)

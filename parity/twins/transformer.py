@@ -14,7 +14,9 @@ POSITIONS = 100
 
 
 class PositionalEncoding(nn.Module):
-    """x + pe[:, :length]; pe[p, 2i] = sin(p / 10000^(2i/d)), pe[p, 2i + 1] = cos of the same (Vaswani 2017)."""
+    """x + pe[:, :length]; pe[p, 2i] = sin(p / 10000^(2i/d)), pe[p, 2i + 1] = cos of the same (Vaswani
+    2017).
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -31,7 +33,9 @@ class PositionalEncoding(nn.Module):
 
 
 class Transformer(Twin):
-    """raw = head(TransformerDecoder(e, memory=e)[:, -1]) with e = input_proj(x) + positions, one causal mask for both attentions."""
+    """raw = head(TransformerDecoder(e, memory=e)[:, -1]) with e = input_proj(x) + positions, one causal mask
+    for both attentions.
+    """
 
     model_type: ClassVar[str] = "transformer"
     defaults: ClassVar = {

@@ -1,4 +1,6 @@
-"""Completion in a shell: commands by name, their options once a command is named, and no word on a mistake."""
+"""Completion in a shell: commands by name, their options once a command is named, and no word on a
+mistake.
+"""
 
 import os
 import shutil

@@ -133,8 +133,8 @@ SETTINGS = {
 
 
 def two_forms(folder: Path, data: st.DataObject) -> tuple[Path, Path, str]:
-    """A random corpus as it is, and scaled by a constant or by row, its documents in another order, in another
-    type, in shards; and that type.
+    """A random corpus as it is, and scaled by a constant or by row, its documents in another order, in
+    another type, in shards; and that type.
     """
     rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
     documents = some_documents(rng)
@@ -149,8 +149,16 @@ def two_forms(folder: Path, data: st.DataObject) -> tuple[Path, Path, str]:
         rows = np.concatenate(kept)
         rows = rows * (rng.uniform(0.5, 2, (len(rows), 1)) if which == "by row" else which)
         offsets, path = np.cumsum([0, *map(len, kept)]), folder / f"{len(paths)}"
-        with CorpusWriter(path, offsets, [names[k] for k in chosen], EncoderCard(dim=12), {}, kind, shard_bytes=size,
-                          overwrite=True) as writer:  # fmt: skip
+        with CorpusWriter(
+            path,
+            offsets,
+            [names[k] for k in chosen],
+            EncoderCard(dim=12),
+            {},
+            kind,
+            shard_bytes=size,
+            overwrite=True,
+        ) as writer:
             writer.put(0, rows)
             writer.finish()
         paths.append(path)
@@ -201,7 +209,8 @@ def same_verdict(tmp_path: Path, data: st.DataObject) -> None:
         pair = [one["metrics"][found["closed_form"]]["cosine"] for found in (mine, theirs)]
         np.testing.assert_allclose(*pair, atol=2 * allowed)
     np.testing.assert_allclose(theirs["difference"], mine["difference"], atol=2 * allowed)
-    # Resamples follow the order of documents, so an interval that ends near zero may fall on either side of it.
+    # Resamples follow the order of documents, so an interval that ends near zero may fall on either side of
+    # it.
     if min(abs(end) for found in (mine, theirs) for end in found["ci"]) > 0.02:
         assert mine["outcome"] == theirs["outcome"]
 

@@ -1,4 +1,6 @@
-"""An encoder by its name: out of the Hub's cache without a network, at the revision asked for, never half of one."""
+"""An encoder by its name: out of the Hub's cache without a network, at the revision asked for, never half of
+one.
+"""
 
 import shutil
 from collections.abc import Callable

@@ -122,7 +122,8 @@ def test_a_claim_says_better_worse_or_neither(low: float, high: float, outcome: 
             COSINE,
             "worse",
             "val",
-            "On 23 validation documents, m predicts the next chunk worse than the best baseline, ridge, does.",
+            "On 23 validation documents, m predicts the next chunk worse than the best baseline, ridge, "
+            "does.",
         ),
         (
             CENTRED_MRR,

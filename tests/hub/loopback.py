@@ -1,4 +1,6 @@
-"""A Hub on the loopback: the few calls of `huggingface_hub` that fetch and push a model, with commits kept in memory."""
+"""A Hub on the loopback: the few calls of `huggingface_hub` that fetch and push a model, with commits kept in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ TOKEN = "hf_loopback"
 
 
 class Hub(ThreadingHTTPServer):
-    """`repos`: name -> commit -> path -> bytes; commits in order, the last is `main`. `seen`: every request."""
+    """`repos`: name -> commit -> path -> bytes; commits in order, the last is `main`. `seen`: every
+    request.
+    """
 
     daemon_threads = True
 

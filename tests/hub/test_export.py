@@ -1,4 +1,6 @@
-"""Export: a folder that torch loads strictly, the same bytes every time, and a golden pair that noise does not pass."""
+"""Export: a folder that torch loads strictly, the same bytes every time, and a golden pair that noise does
+not pass.
+"""
 
 import base64
 import json
@@ -65,7 +67,9 @@ def test_the_same_bytes_again_also_from_the_export(exported: Path, run: Path, tm
 
 
 def test_it_carries_its_ranking(exported: Path, run: Path, small: Corpus, tmp_path: Path) -> None:
-    """The one that an evaluation fits on the validation documents; kept where nothing is measured, checked where it is used."""
+    """The one that an evaluation fits on the validation documents; kept where nothing is measured, checked
+    where it is used.
+    """
     loaded = load_model(exported)
     found = Ranking.from_dict(loaded.ranking)
     assert found == examine(loaded, small).ranking and found.corpus_sha256 == small.sha256
@@ -243,7 +247,9 @@ def test_no_path_of_this_machine_leaves_it(exported: Path) -> None:
 def test_a_model_of_the_document_so_far(
     small_file: Path, tmp_path: Path, small: Corpus, sizes: dict, name: str
 ) -> None:
-    """Its card says what it reads, gives and takes; torch loads it strictly; a summary names what it was judged by."""
+    """Its card says what it reads, gives and takes; torch loads it strictly; a summary names what it was
+    judged by.
+    """
     torch = pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
     from safetensors.torch import load_file
 

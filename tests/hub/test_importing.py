@@ -54,12 +54,17 @@ def test_a_torch_file_becomes_a_model(lvm: Callable, tmp_path: Path, name: str, 
     elif kind == "checkpoint":
         torch.save(
             {
-                "epoch": 7, "model_type": name, "model_state_dict": state, "optimizer_state_dict": {"state": {}, "param_groups": []},
-                "val_loss": np.float64(0.25), "val_cosine": 0.6, "model_config": {**SIZES[name], "num_heads": 4},
+                "epoch": 7,
+                "model_type": name,
+                "model_state_dict": state,
+                "optimizer_state_dict": {"state": {}, "param_groups": []},
+                "val_loss": np.float64(0.25),
+                "val_cosine": 0.6,
+                "model_config": {**SIZES[name], "num_heads": 4},
                 "args": argparse.Namespace(lr=1e-3, out="x"),
             },
             path,
-        )  # fmt: skip
+        )
     else:
         torch.save(
             state if kind == "bare" else {f"module.{key}": value for key, value in state.items()}, path

@@ -1,4 +1,6 @@
-"""The Hub by its own client over the loopback: push, fetch, revisions, the cache, and every refusal in words."""
+"""The Hub by its own client over the loopback: push, fetch, revisions, the cache, and every refusal in
+words.
+"""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
-"""The released weights that serve any encoder: their size, their card, and how a corpus's own file is made of them."""
+"""The released weights that serve any encoder: their size, their card, and how a corpus's own file is made of
+them.
+"""
 
 import json
 from pathlib import Path

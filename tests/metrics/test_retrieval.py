@@ -189,9 +189,15 @@ def test_copies_are_one_draw(uneven: Corpus) -> None:
         first = next(iter(ties(pool)))
         assert first == (1, ((1, 3), (5, 1)))  # b again, e, f, and d five times
         # All windows alike: what is enumerated for the first holds for the pool cut to it.
-        alone = replace(pool, windows=replace(found, targets=found.targets[:1], starts=found.starts[:1],
-                        documents=found.documents[:1]), hits=pool.hits.where(pool.hits.window == 0),
-                        context=pool.context.where(pool.context.window == 0), sizes=pool.sizes[:1])  # fmt: skip
+        alone = replace(
+            pool,
+            windows=replace(
+                found, targets=found.targets[:1], starts=found.starts[:1], documents=found.documents[:1]
+            ),
+            hits=pool.hits.where(pool.hits.window == 0),
+            context=pool.context.where(pool.context.window == 0),
+            sizes=pool.sizes[:1],
+        )
         sizes = {"t": 0, "b": 1, "e": 1, "f": 1, "d": 5}
         ranks_ = [
             1 + sum(sizes[letter] for letter in order[: order.index("t")]) for order in permutations("tbefd")

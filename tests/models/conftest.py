@@ -26,7 +26,9 @@ class Reference:
 
     @staticmethod
     def pair(config: ModelConfig, seed: int = 0) -> tuple[VectorModel, Any]:
-        """The model and its twin with the same weights, every one of them drawn anew: nothing is zero or one."""
+        """The model and its twin with the same weights, every one of them drawn anew: nothing is zero or
+        one.
+        """
         subject = Subject.drawn(config, seed).randomised(seed)
         return subject.model(), subject.twin()
 

@@ -1,4 +1,6 @@
-"""EMN: the torch twin in float64, rotations and scales, zero rows as no chunks, and what a file for every encoder says of itself."""
+"""EMN: the torch twin in float64, rotations and scales, zero rows as no chunks, and what a file for every
+encoder says of itself.
+"""
 
 import numpy as np
 import pytest
@@ -34,7 +36,9 @@ def rotation(dim: int, seed: int) -> np.ndarray:
 
 
 def rotated(weights: dict[str, mx.array], q: np.ndarray) -> dict[str, mx.array]:
-    """The statistics of the corpus as they are where every chunk x is Q x; the network's weights as they were."""
+    """The statistics of the corpus as they are where every chunk x is Q x; the network's weights as they
+    were.
+    """
     out = {name: np.array(value).astype(np.float64) for name, value in weights.items()}
     out["mean"] = q @ out["mean"]
     if "whiten" in out:
@@ -126,7 +130,9 @@ def test_it_starts_as_the_lag_filter() -> None:
 
 
 def test_a_network_that_knew_no_expert_is_the_same_with_an_expert_of_no_say() -> None:
-    """`start_at_baseline` silences what reads an expert; so trained weights can be given one and lose nothing."""
+    """`start_at_baseline` silences what reads an expert; so trained weights can be given one and lose
+    nothing.
+    """
     without, with_one = drawn("predict", False), drawn("predict", True)
     without.start_at_baseline()
     without.each_out.weight = mx.ones_like(without.each_out.weight)

@@ -131,7 +131,9 @@ def test_an_unfitted_model_is_a_steep_mixture_of_what_was_read():
 
 
 def test_a_little_trust_gives_little_say_however_long_the_query():
-    """Far from home what is pushed out is long, along rare directions; t = 0.01 moves the direction by about 0.01."""
+    """Far from home what is pushed out is long, along rare directions; t = 0.01 moves the direction by about
+    0.01.
+    """
     model, x = drawn("retrieve"), mx.array(contexts(3, 20))
     model.basis.weight, model.blend, model.push_metric = mx.eye(24), mx.array([2.0, 0.0]), mx.full((24,), 5.0)
     model.trust_slope, model.trust_limit = mx.ones((1,)), mx.full((1,), -100.0)

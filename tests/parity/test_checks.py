@@ -85,7 +85,9 @@ def test_taps_and_weights(name: str) -> None:
 
 
 def test_gradients_at_a_zero_output() -> None:
-    """A filter of zeros is zero: float32 holds the gradient 1 / eps of its normalisation, float16 does not, and says so once."""
+    """A filter of zeros is zero: float32 holds the gradient 1 / eps of its normalisation, float16 does not,
+    and says so once.
+    """
     one = Subject.drawn(small(architecture("filter").config_class()), 0)
     zeros = [case for case in adversarial_cases(64) if case.name == "adversarial-zeros"]
     checks = list(gradient_checks(Sides(one), zeros))
@@ -95,7 +97,9 @@ def test_gradients_at_a_zero_output() -> None:
 
 
 def test_training_leaves_the_statistics_of_a_ramn_alone() -> None:
-    """Its own step trains the network's layers and nothing that the anchor was fitted from, filters for queries among it."""
+    """Its own step trains the network's layers and nothing that the anchor was fitted from, filters for
+    queries among it.
+    """
     one = Subject.drawn(small(architecture("ramn").config_class(horizons=2, queries=0.5)), 0).randomised(0)
     checks = list(training_checks(one, synthetic_corpus(64), 2))
     assert checks and not failures(checks)
@@ -107,7 +111,9 @@ def test_training_leaves_the_statistics_of_a_ramn_alone() -> None:
 
 
 def test_ramn_with_horizons_and_queries(corpora: list) -> None:
-    """Forward, taps and gradients of every parameter that only horizons or a query bring in; none is left unobserved."""
+    """Forward, taps and gradients of every parameter that only horizons or a query bring in; none is left
+    unobserved.
+    """
     config = small(architecture("ramn").config_class(horizons=3, queries=0.5))
     for one in (Subject.drawn(config, 0), Subject.drawn(config, 0).randomised(1)):
         sides, cases = Sides(one), [random_case(64, 3, 7, 0), random_case(64, 1, 1, 1)]
@@ -217,7 +223,9 @@ def test_training_steps(name: str) -> None:
 
 
 def test_a_relu_kink_is_no_fault() -> None:
-    """A relu input of exactly zero in float64, a rounding away in float32: the gradient may take either side."""
+    """A relu input of exactly zero in float64, a rounding away in float32: the gradient may take either
+    side.
+    """
     one = subject("transformer")
     sides = Sides(one)
     case = random_case(64, 2, 3, 4)

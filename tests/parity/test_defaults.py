@@ -1,7 +1,7 @@
 """Where MLX's defaults differ from torch's and a port that trusts them goes wrong.
 
-Each test states the difference as it is in the MLX we build on. One that fails says that a release changed a default:
-look at what the project does about it, then at this list.
+Each test states the difference as it is in the MLX we build on. One that fails says that a release changed a
+default: look at what the project does about it, then at this list.
 """
 
 import inspect

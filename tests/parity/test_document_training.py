@@ -1,4 +1,6 @@
-"""RAMN's own training step against torch, window by window in float64; and each planted fault is caught and blamed."""
+"""RAMN's own training step against torch, window by window in float64; and each planted fault is caught and
+blamed.
+"""
 
 from typing import Any
 

@@ -30,7 +30,9 @@ def test_what_is_planted() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", architectures())
 def test_faults_are_caught_and_blamed(model: str) -> None:
-    """Every fault that is no nudge of a bit (the weights check has its own tests): all caught, 95 in 100 blamed rightly."""
+    """Every fault that is no nudge of a bit (the weights check has its own tests): all caught, 95 in 100
+    blamed rightly.
+    """
     outcomes = self_test(
         f for f in FAULTS if f.model == model and f.stage == "model" and "one bit of" not in f.name
     )
@@ -59,7 +61,9 @@ def test_planted_faults_leave_nothing_behind() -> None:
 
 
 def test_no_false_alarm_on_honest_comparisons() -> None:
-    """Seeds, sizes and inputs at random. LVM_HONEST sets how many (1,000 in the benchmark that README shows)."""
+    """Seeds, sizes and inputs at random. LVM_HONEST sets how many (1,000 in the benchmark that README
+    shows).
+    """
     wanted, done, alarms = int(os.environ.get("LVM_HONEST", "120")), 0, []
     seed = 0
     while done < wanted:

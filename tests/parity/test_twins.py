@@ -1,4 +1,6 @@
-"""The twins against an independent statement of each architecture, and the way of weights between the frameworks."""
+"""The twins against an independent statement of each architecture, and the way of weights between the
+frameworks.
+"""
 
 import math
 
@@ -31,7 +33,9 @@ def test_parameter_count_at_the_default_sizes(name: str) -> None:
     + [{"model_type": "ramn", "head": "retrieve"}],
 )
 def test_twins_and_losses_stay_on_one_device(config: dict) -> None:
-    """torch's meta device refuses tensors of another, as a GPU would. (The transformer's torch layers ask their mask for values.)"""
+    """torch's meta device refuses tensors of another, as a GPU would. (The transformer's torch layers ask
+    their mask for values.)
+    """
     with torch.device("meta"):
         twin = twin_class(config["model_type"])(config)
     context, target = torch.randn(3, 9, 768, device="meta"), torch.randn(3, 768, device="meta")
@@ -108,7 +112,8 @@ def test_mlx_weights_load_strictly_and_return_bit_for_bit(name: str, dtype: str)
 
 
 def test_bfloat16_rounds_once() -> None:
-    # 1 + 2^-8 + 2^-20 lies above the tie between two bfloat16; through a float16 it would fall on the tie and round down.
+    # 1 + 2^-8 + 2^-20 lies above the tie between two bfloat16; through a float16 it would fall on the tie and
+    # round down.
     value = mx.array([1 + 2.0**-8 + 2.0**-20], dtype=mx.float32)
     assert bridge.to_float64(value.astype(mx.bfloat16))[0] == 1 + 2.0**-7
     assert float(bridge.to_torch(value.astype(mx.bfloat16))[0]) == 1 + 2.0**-7

@@ -1,15 +1,20 @@
-"""What Metal and macOS do otherwise, done on Linux: a process after `install()` meets the refusals and roundings of a Mac.
+"""What Metal and macOS do otherwise, done on Linux: a process after `install()` meets the refusals and
+roundings of a Mac.
 
-numbers   subnormal numbers are zero in MLX's threads (and in no other: NumPy and torch stay as they are on a Mac's CPU)
-device    the default device is a GPU for all who ask, and the branches a GPU takes are taken; arrays of float64 and mx.linalg
+numbers   subnormal numbers are zero in MLX's threads (and in no other: NumPy and torch stay as they are on a
+          Mac's CPU)
+device    the default device is a GPU for all who ask, and the branches a GPU takes are taken; arrays of
+          float64 and mx.linalg
           without a CPU stream are refused
 products  rounded to TF32's ten bits, as on an M5, where MLX_ENABLE_TF32 is not 0 at the first product
-files     F_FULLFSYNC is refused, as on SMB, NTFS and FUSE; a read or write of more than LARGEST bytes in one call is refused;
+files     F_FULLFSYNC is refused, as on SMB, NTFS and FUSE; a read or write of more than LARGEST bytes in one
+          call is refused;
           256 files may be open
 process   os.fork is forbidden once MLX is loaded
 names     `test_strict` gives files decomposed names (NFD), as Finder and HFS+ do; nothing is patched for that
 
-`python tests/strict/lvm.py train amn` runs a command so. For the tests: PYTHONPATH=tests/strict python -m pytest -p mac ...
+`python tests/strict/lvm.py train amn` runs a command so. For the tests: PYTHONPATH=tests/strict python -m
+pytest -p mac ...
 """
 
 from __future__ import annotations
@@ -28,7 +33,8 @@ from typing import Any
 LARGEST = 2**31 - 1  # bytes of one read or write
 OPEN_FILES = 256
 FULL, BARRIER = 51, 85  # F_FULLFSYNC and F_BARRIERFSYNC in Darwin's <sys/fcntl.h>
-FLUSH = {  # of fenv_t: where the control word of the vector unit lies, and its bits for flushing results and inputs
+# of fenv_t: where the control word of the vector unit lies, and its bits for flushing results and inputs
+FLUSH = {
     "x86_64": (28, 1 << 15 | 1 << 6),
     "aarch64": (0, 1 << 24),
 }
@@ -37,7 +43,9 @@ MEMORY, BUFFER = 16 << 30, 9 << 30  # of a GPU
 
 
 def install(largest: int = LARGEST) -> None:
-    """Before mlx.core is imported by anything. largest: bytes of one transfer of a buffer, smaller where data are small."""
+    """Before mlx.core is imported by anything. largest: bytes of one transfer of a buffer, smaller where data
+    are small.
+    """
     assert "mlx.core" not in sys.modules, "the emulation must come before MLX"
     refuse_files(largest)
     forbid_fork()
@@ -74,7 +82,9 @@ def flushing() -> Iterator[None]:
 
 
 def round_products(mx: Any) -> None:
-    """Both inputs of a float32 product keep ten bits, where TF32 was on at the first product; gradients pass unrounded."""
+    """Both inputs of a float32 product keep ten bits, where TF32 was on at the first product; gradients pass
+    unrounded.
+    """
     on: list[bool] = []
 
     def rounded(x: Any) -> Any:
@@ -118,7 +128,8 @@ def be_a_gpu(mx: Any) -> None:
         def call(*arguments: Any, **named: Any) -> Any:
             if named.get("stream") is None and chosen[0] == gpu:
                 raise ValueError(
-                    f"[{name}] This op is not yet supported on the GPU. Explicitly pass a CPU stream to run it."
+                    f"[{name}] This op is not yet supported on the GPU. Explicitly pass a CPU stream to run "
+                    "it."
                 )
             return function(*arguments, **named)
 

@@ -1,4 +1,5 @@
-"""What a user does in the first hour, on an emulated Mac: python tests/strict/work.py FOLDER [--without MEND] [--steps a,b]
+"""What a user does in the first hour, on an emulated Mac: python tests/strict/work.py FOLDER [--without MEND]
+[--steps a,b]
 
 Prints one JSON object: the step that failed and why, or null.
 """
@@ -81,8 +82,12 @@ class Work:
         write_corpus(self.corpus, vectors, offsets, self.names_given, EncoderCard("cut", dim=32), {}, "F32")
         assert vectors.nbytes > LARGEST
         assert np.array_equal(load_corpus(self.corpus).numpy(), vectors)
-        np.savez(self.folder / "plain.npz", vectors=vectors, article_indices=np.repeat(np.arange(len(rows)), [len(r) for r in rows]),
-                 chunk_indices=np.concatenate([np.arange(len(r)) for r in rows]))  # fmt: skip
+        np.savez(
+            self.folder / "plain.npz",
+            vectors=vectors,
+            article_indices=np.repeat(np.arange(len(rows)), [len(r) for r in rows]),
+            chunk_indices=np.concatenate([np.arange(len(r)) for r in rows]),
+        )
         self.lvm(
             "data",
             "convert",

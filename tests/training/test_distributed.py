@@ -107,8 +107,8 @@ def test_two_ranks_equal_one(tmp_path: Path, small_file: Path, name: str, losses
 
 @pytest.mark.slow
 def test_two_ranks_learn_to_rank_together(tmp_path: Path, small_file: Path) -> None:
-    """Each takes its share of the segments, with the rivals among them, so that the figures are not one process's; the weights of
-    both are the same to the bit, and they learn.
+    """Each takes its share of the segments, with the rivals among them, so that the figures are not one
+    process's; the weights of both are the same to the bit, and they learn.
     """
     alone("train", "emn-rank", "cosine", small_file, tmp_path / "one")
     ended = finish(launch(tmp_path, "train", "emn-rank", "cosine", small_file, tmp_path / "two"))
@@ -124,7 +124,8 @@ def test_two_ranks_learn_to_rank_together(tmp_path: Path, small_file: Path) -> N
 @pytest.mark.system
 @pytest.mark.skipif(
     MPIRUN is None,
-    reason="no Open MPI here (Debian: apt-get install openmpi-bin libopenmpi-dev; macOS: brew install open-mpi)",
+    reason="no Open MPI here (Debian: apt-get install openmpi-bin libopenmpi-dev; macOS: brew install "
+    "open-mpi)",
 )
 def test_two_ranks_under_mpi(tmp_path: Path, small_file: Path) -> None:
     """The same over MPI; mpirun fails where a process leaves without finalising it."""

@@ -133,7 +133,9 @@ def test_every_target_has_the_expert_that_did_not_see_its_document(small: Corpus
 
 
 def test_an_expert_of_the_others_knows_nothing_of_a_fold(small: Corpus) -> None:
-    """Not its principal directions either: with other chunks in the fold's documents, the rest says the same."""
+    """Not its principal directions either: with other chunks in the fold's documents, the rest says the
+    same.
+    """
     read, documents = read_of(small)
     mean = np.array(read.mean)
     folds = folds_apart(small, documents, 5, mean)

@@ -2,8 +2,8 @@
 whole.
 
 Everything but the vectors is known when writing begins, so the file is laid out first and rows go where they
-belong. Under a hidden name next to the target it is filled, hashed, flushed to the disk and then renamed. What
-a killed writer leaves under that name is replaced by the next one. The same corpus gives the same bytes,
+belong. Under a hidden name next to the target it is filled, hashed, flushed to the disk and then renamed.
+What a killed writer leaves under that name is replaced by the next one. The same corpus gives the same bytes,
 however it was written.
 """
 

@@ -133,6 +133,6 @@ def explain(found: Direction, name: str) -> str:
         f"cos(next, last) averages r1 = {found.r1:.4f}; a conditional mean with cosine c = {one.cosine:.4f} "
         f"has cos(prediction, last) = r1/c = {one.r1_over_c:.4f} and so a margin of "
         f"{one.margin_of_conditional_mean:+.4f}; it would be positive only above c = sqrt(r1) = "
-        f"{found.threshold:.4f}. Measured: cos(prediction, last) {one.to_last:.4f}, margin {one.margin:+.4f}; "
-        f"{name} leans on the last chunk {leaning} such a mean would."
+        f"{found.threshold:.4f}. Measured: cos(prediction, last) {one.to_last:.4f}, margin "
+        f"{one.margin:+.4f}; {name} leans on the last chunk {leaning} such a mean would."
     )

@@ -1,1 +1,1 @@
-"""Training of EMN: the statistics of a corpus, its expert, the geometry of windows, and what learns from it."""
+"""Training of EMN: statistics of a corpus, its expert, the geometry of windows, and what learns from it."""

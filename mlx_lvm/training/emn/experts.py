@@ -1,7 +1,8 @@
 """EMN's expert: the closed form that RAMN begins as, for training targets fitted without their own document.
 
-By folds, because a closed form is less wrong about what it was fitted on, and the network would trust it more than it may. Bands
-and map have penalties chosen by the same folds (`training.ramn.folds`), down to one filter for all directions and no map.
+By folds, because a closed form is less wrong about what it was fitted on, and the network would trust it more
+than it may. Bands and map have penalties chosen by the same folds (`training.ramn.folds`), down to one filter
+for all directions and no map.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class LinearExpert:
 
 @dataclass(frozen=True)
 class FittedExpert:
-    """whole: of all documents; apart: (documents, expert of all others) of each fold. penalty, towards_one: what the folds chose."""
+    """whole: of all documents; apart: (documents, expert of all others) of each fold. penalty, towards_one:
+    what the folds chose.
+    """
 
     whole: LinearExpert
     apart: list[tuple[np.ndarray, LinearExpert]]

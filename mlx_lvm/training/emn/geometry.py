@@ -1,6 +1,8 @@
-"""Windows as the inner products of their rows: all that head predict learns from, 2 KB each whatever the width.
+"""Windows as the inner products of their rows: all that head predict learns from, 2 KB each whatever the
+width.
 
-So one array holds windows of any encoders, an epoch over them takes a second, and batches mix documents freely.
+So one array holds windows of any encoders, an epoch over them takes a second, and batches mix documents
+freely.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ MAX_WINDOWS = 200_000  # of all corpora, evenly spaced where there are more: 450
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """gram [n, 22, 22]: products of the rows; cross [n, 22]: of the rows with the target less the mean; square [n]: of that with
-    itself; tokens, count [n]: chunks of the last 16 and of all; source [n]: which corpus; filters [sources, 22]: see `Statistics`.
+    """gram [n, 22, 22]: products of the rows; cross [n, 22]: of the rows with the target less the mean;
+    square [n]: of that with itself; tokens, count [n]: chunks of the last 16 and of all; source [n]: which
+    corpus; filters [sources, 22]: see `Statistics`.
     """
 
     gram: np.ndarray

@@ -1,8 +1,9 @@
 """What EMN learns from: windows as the inner products of their rows (predict), segments of documents (rank).
 
 predict    1 - cosine, plus a share of the same on centred vectors
-rank       generalised cross entropy (1 - p^0.3) / 0.3 (Zhang & Sabuncu 2018), p the softmax probability of the true chunk among
-           the batch's targets, what its document read before the 5 chunks that no ranking holds, and chunks of all documents.
+rank       generalised cross entropy (1 - p^0.3) / 0.3 (Zhang & Sabuncu 2018), p the softmax probability of
+           the true chunk among the batch's targets, what its document read before the 5 chunks that no
+           ranking holds, and chunks of all documents.
            Between cross entropy (power 0) and 1 - p (power 1): windows that no query could solve weigh less
 """
 
@@ -25,17 +26,19 @@ NEVER_RANKED = 5  # chunks before the target that no ranking holds
 def predict_loss(
     model: EMN, index: mx.array, arrays: dict[str, mx.array], weight: float = CENTRED
 ) -> tuple[mx.array, mx.array]:
-    """(sum of the loss over the windows of `index` [n], sum of cosines); arrays as `geometry.Geometry.arrays`; weight: of the centred
-    cosine.
+    """(sum of the loss over the windows of `index` [n], sum of cosines); arrays as
+    `geometry.Geometry.arrays`; weight: of the centred cosine.
     """
     cosine, centred = cosines(model, index, arrays)
     return (1 - cosine + weight * (1 - centred)).sum(), cosine.sum()
 
 
 def cosines(model: EMN | None, index: mx.array, arrays: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
-    """Cosine and centred cosine [n] of each window's prediction with its target; without a model, of the lag filter's.
+    """Cosine and centred cosine [n] of each window's prediction with its target; without a model, of the lag
+    filter's.
 
-    The prediction itself is never made: with p = sum_a w_a r_a, every product of p that a cosine needs is one of the rows'.
+    The prediction itself is never made: with p = sum_a w_a r_a, every product of p that a cosine needs is one
+    of the rows'.
     """
     chosen = {name: mx.take(values, index, axis=0) for name, values in arrays.items() if name != "filter"}
     gram, cross = chosen["gram"], chosen["cross"]
@@ -60,9 +63,11 @@ def cosines(model: EMN | None, index: mx.array, arrays: dict[str, mx.array]) -> 
 
 
 def rank_loss(model: EMN, table: mx.array, corpus: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
-    """(sum of the loss over the targets of the segments `table` [batch, 3], sum of cosines of the direction with its target).
+    """(sum of the loss over the targets of the segments `table` [batch, 3], sum of cosines of the direction
+    with its target).
 
-    corpus: arrays as `step.Source.arrays`: `whiten` [dim, dim], `centred` [rows, dim], `mean` [dim], `expert`.
+    corpus: arrays as `step.Source.arrays`: `whiten` [dim, dim], `centred` [rows, dim], `mean` [dim],
+    `expert`.
     """
     batch = take_batch(corpus, table)
     rows = batch.rows

@@ -1,4 +1,6 @@
-"""Everything that is fitted before EMN's first step: statistics, and an expert where that predicts validation documents better."""
+"""Everything that is fitted before EMN's first step: statistics, and an expert where that predicts validation
+documents better.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ COSINE_BLOCK = 4096  # windows at once
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """config: with `expert` settled and the corpus's width. train, val: documents as they are read, with the expert's row."""
+    """config: with `expert` settled and the corpus's width. train, val: documents as they are read, with the
+    expert's row.
+    """
 
     config: EMNConfig
     statistics: Statistics
@@ -67,7 +71,9 @@ def applied(read: Reading, expert: Expert) -> Reading:
 
 
 def better(plain: Prepared, found: Prepared) -> bool:
-    """Whether the lag filter with the expert's row predicts validation documents better, by more than its standard error."""
+    """Whether the lag filter with the expert's row predicts validation documents better, by more than its
+    standard error.
+    """
     if plain.config.head == "rank":  # which has no filter: judged by what predicts
         plain, found = (replace(one, statistics=statistics_of(one.train, False)) for one in (plain, found))
     scores = [scores_of(None, geometry_of(one.val, one.statistics)) for one in (plain, found)]
@@ -100,7 +106,9 @@ def figures_of(model: EMN | None, geometry: Geometry) -> tuple[np.ndarray, np.nd
 
 
 def model_of(prepared: Prepared, network: EMN | None = None) -> EMN:
-    """A model of the corpus that begins as its lag filter, or with the network of another EMN of the same head and size."""
+    """A model of the corpus that begins as its lag filter, or with the network of another EMN of the same
+    head and size.
+    """
     model = EMN(prepared.config)
     model.start_at_baseline()
     if network is not None:

@@ -1,4 +1,6 @@
-"""What EMN reads before every target of a document, for 32 targets in one go; see `training.ramn.documents` for segments."""
+"""What EMN reads before every target of a document, for 32 targets in one go; see `training.ramn.documents`
+for segments.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ BLOCK = 8  # segments read together
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Documents made ready: their segments, every chunk less the mean [rows, dim], the mean [dim], and what an expert that was
-    fitted without the chunk's document says of it, less the mean [rows, dim]; zeros where there is no expert.
+    """Documents made ready: their segments, every chunk less the mean [rows, dim], the mean [dim], and what
+    an expert that was fitted without the chunk's document says of it, less the mean [rows, dim]; zeros where
+    there is no expert.
     """
 
     parts: Segments
@@ -48,9 +51,10 @@ def reading(corpus: Corpus, documents: np.ndarray, context: int, mean: np.ndarra
 
 @dataclass(frozen=True)
 class Batch:
-    """Of segments [batch, 32 targets]: the 20 rows read before each target [..., 20, dim], the mean [..., 1, dim], the expert's row
-    [..., 1, dim], how many of the last 16 chunks and of all there are [...], the target less the mean [..., dim], whether it is
-    there [...]; z [batch, 132, dim], present [batch, 132] and number [batch, 132] of the chunks themselves.
+    """Of segments [batch, 32 targets]: the 20 rows read before each target [..., 20, dim], the mean [..., 1,
+    dim], the expert's row [..., 1, dim], how many of the last 16 chunks and of all there are [...], the
+    target less the mean [..., dim], whether it is there [...]; z [batch, 132, dim], present [batch, 132] and
+    number [batch, 132] of the chunks themselves.
     """
 
     read: mx.array
@@ -83,14 +87,24 @@ def take_batch(arrays: dict[str, mx.array], table: mx.array) -> Batch:
     else:
         expert = mx.zeros_like(batch.truth)
     return Batch(
-        read.swapaxes(1, 2), mean, expert[..., None, :], there[..., :TOKENS].sum(axis=-1), there[..., CENTRE], batch.truth,
-        batch.valid, batch.z, batch.present, batch.rows,
-    )  # fmt: skip
+        read.swapaxes(1, 2),
+        mean,
+        expert[..., None, :],
+        there[..., :TOKENS].sum(axis=-1),
+        there[..., CENTRE],
+        batch.truth,
+        batch.valid,
+        batch.z,
+        batch.present,
+        batch.rows,
+    )
 
 
 @cache
 def _causal() -> np.ndarray:
-    """The kernels as seen from each of 32 targets, [20 * 32, 132]: zero for the target itself and what follows."""
+    """The kernels as seen from each of 32 targets, [20 * 32, 132]: zero for the target itself and what
+    follows.
+    """
     own = kernels()
     out = np.zeros((len(own), TARGETS, ROWS), np.float32)
     for place in range(TARGETS):

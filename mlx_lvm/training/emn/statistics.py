@@ -1,6 +1,8 @@
-"""What EMN needs of a corpus: its mean, the lag filter that fits it, the power of its covariance. No label, no gradient.
+"""What EMN needs of a corpus: its mean, the lag filter that fits it, the power of its covariance. No label,
+no gradient.
 
-Passes over the training documents in blocks. Of a corpus that does not fit in memory, over the documents that do.
+Passes over the training documents in blocks. Of a corpus that does not fit in memory, over the documents that
+do.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from mlx_lvm.training.emn.reading import BLOCK, Reading, reading, take_batch
 
 POWER = 0.5  # of the covariance that a ranking direction is divided by
 FLOOR = 1e-3  # smallest variance of a direction, as a share of the mean one
-RIDGE = 1e-3  # share of the rows' mean square that holds the filter to the mean alone: the rows are nearly collinear
+# share of the rows' mean square that holds the filter to the mean alone: the rows are nearly collinear
+RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """mean [dim]; filter [22]: weights of the rows that fit the targets best; whiten [dim, dim], None for head predict."""
+    """mean [dim]; filter [22]: weights of the rows that fit the targets best; whiten [dim, dim], None for
+    head predict.
+    """
 
     mean: np.ndarray
     filter: np.ndarray
@@ -56,7 +61,9 @@ def statistics_of(read: Reading, whiten: bool) -> Statistics:
 
 
 def covariance_power(covariance: np.ndarray, power: float = POWER) -> np.ndarray:
-    """C^-power [dim, dim], symmetric, of a covariance of any scale; it keeps the mean square length of what it whitens."""
+    """C^-power [dim, dim], symmetric, of a covariance of any scale; it keeps the mean square length of what
+    it whitens.
+    """
     variance, directions = np.linalg.eigh(covariance)
     mean = max(float(variance.mean()), 1e-300)
     relative = np.maximum(variance / mean, FLOOR)
@@ -68,8 +75,9 @@ def covariance_power(covariance: np.ndarray, power: float = POWER) -> np.ndarray
 def read_with_expert(
     corpus: Corpus, documents: np.ndarray, context: int, config: EMNConfig
 ) -> tuple[Reading, FittedExpert | None]:
-    """The documents as they are read and, for head predict, with what an expert fitted without each document says of it, and that
-    of all. Only head predict weighs one that serves any corpus, and only two documents or more can be left out in turn.
+    """The documents as they are read and, for head predict, with what an expert fitted without each document
+    says of it, and that of all. Only head predict weighs one that serves any corpus, and only two documents
+    or more can be left out in turn.
 
     Raises InvalidFile where none has `context` + 1 chunks.
     """
@@ -82,13 +90,15 @@ def read_with_expert(
 
 
 def bind(model: EMN, corpus: Corpus, documents: np.ndarray | None = None, context: int = 5) -> EMN:
-    """The model with the statistics of a corpus: those of `documents`, by default its training documents under split seed 0.
+    """The model with the statistics of a corpus: those of `documents`, by default its training documents
+    under split seed 0.
 
     Raises UsageError for a model that has an expert, which is of one corpus alone.
     """
     if model.config.has_expert:
         raise UsageError(
-            f"{model.config.variant}: has the expert of one corpus and serves no other; train one for {corpus.name}"
+            f"{model.config.variant}: has the expert of one corpus and serves no other; train one for "
+            f"{corpus.name}"
         )
     chosen = split_corpus(corpus).train if documents is None else documents
     read, fitted = read_with_expert(corpus, chosen, context, model.config)

@@ -1,6 +1,8 @@
-"""EMN's compiled step: windows of a corpus to an update, with a running average of the weights that is what gets validated.
+"""EMN's compiled step: windows of a corpus to an update, with a running average of the weights that is what
+gets validated.
 
-The corpus is an input of the step, so that one network learns from several of any width: each shape is compiled once.
+The corpus is an input of the step, so that one network learns from several of any width: each shape is
+compiled once.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ AVERAGE = 0.98  # of the running average of the weights
 
 
 class Material(Protocol):
-    """What a step learns from: its arrays on the device, and what it says of the targets that a batch names."""
+    """What a step learns from: its arrays on the device, and what it says of the targets that a batch
+    names.
+    """
 
     @property
     def arrays(self) -> dict[str, mx.array]: ...
@@ -62,9 +66,11 @@ class Ranked:
 
 
 class EmnStep(StepState):
-    """Calls train `live` on the targets of the material `chosen`; `model` is the running average of its weights.
+    """Calls train `live` on the targets of the material `chosen`; `model` is the running average of its
+    weights.
 
-    Of a group of processes each takes its share of a batch; losses are sums over targets, so the gradients add up.
+    Of a group of processes each takes its share of a batch; losses are sums over targets, so the gradients
+    add up.
     """
 
     def __init__(

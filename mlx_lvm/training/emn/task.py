@@ -38,8 +38,8 @@ LEAST_STEPS = 25  # of an epoch of head predict: a small corpus is gone through 
 class EmnTask(Task):
     """The network of the model given, with the statistics and the expert of the corpus.
 
-    The best epoch is that of the best validation cosine plus 0.3 of the centred one (predict: what its loss weighs), or of
-    the best mean reciprocal rank (rank).
+    The best epoch is that of the best validation cosine plus 0.3 of the centred one (predict: what its loss
+    weighs), or of the best mean reciprocal rank (rank).
     """
 
     model: EMN
@@ -121,7 +121,9 @@ class EmnTask(Task):
 
 
 def sampled_task(model: EMN, corpus: MappedCorpus, config: TrainConfig, group: Group = SINGLE) -> EmnTask:
-    """On as many documents as the memory holds: 14,000 weights learn no more from all of a corpus that is larger."""
+    """On as many documents as the memory holds: 14,000 weights learn no more from all of a corpus that is
+    larger.
+    """
     memory = config.memory_bytes()
     assert memory is not None
     held = sample_documents(corpus, config.context, config.split_seed, memory // READING)

@@ -1,11 +1,13 @@
-"""One network for every encoder: trained on several corpora at once, each with its own statistics, of any width.
+"""One network for every encoder: trained on several corpora at once, each with its own statistics, of any
+width.
 
-Every step is of one corpus (rank) or of all mixed (predict), corpora chosen by the square root of their size: a small one would drown,
-a large one hold more than its share of what there is to learn. Head predict sees every window twice: with the expert of its corpus,
-fitted without its document, and with none.
+Every step is of one corpus (rank) or of all mixed (predict), corpora chosen by the square root of their size:
+a small one would drown, a large one hold more than its share of what there is to learn. Head predict sees
+every window twice: with the expert of its corpus, fitted without its document, and with none.
 
-Its loss weighs the centred cosine 0.6, that of a network for one corpus 0.3: the best baseline in cosine is another one than in centred
-cosine, which is harder to pass, and a network that is trained on no window of a corpus has cosine to spare there.
+Its loss weighs the centred cosine 0.6, that of a network for one corpus 0.3: the best baseline in cosine is
+another one than in centred cosine, which is harder to pass, and a network that is trained on no window of a
+corpus has cosine to spare there.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ REPORT_EVERY = 100  # steps
 
 @dataclass(frozen=True)
 class Recipe:
-    """steps of `batch` windows (predict) or segments of 32 targets (rank); centred: weight of the centred cosine (predict)."""
+    """steps of `batch` windows (predict) or segments of 32 targets (rank); centred: weight of the centred
+    cosine (predict).
+    """
 
     steps: int
     batch: int
@@ -47,7 +51,9 @@ RECIPES = {"predict": Recipe(2000, 256, 6e-3), "rank": Recipe(600, 16, 5e-3)}
 def materials_of(
     head: str, corpus: Corpus, documents: np.ndarray, context: int = 5
 ) -> list[Ranked | Geometry]:
-    """Segments to rank for, or windows with and without an expert. Raises InvalidFile where the documents have no window."""
+    """Segments to rank for, or windows with and without an expert. Raises InvalidFile where the documents
+    have no window.
+    """
     read, fitted = read_with_expert(corpus, documents, context, _config(head))
     if head == "rank":
         return [Ranked(read, statistics_of(read, whiten=True))]
@@ -63,7 +69,9 @@ def train_network(
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> EMN:
-    """An EMN with no corpus's statistics, trained on some documents of each corpus. Raises InvalidFile where they have no window."""
+    """An EMN with no corpus's statistics, trained on some documents of each corpus. Raises InvalidFile where
+    they have no window.
+    """
     materials = [
         one for corpus, documents in corpora for one in materials_of(head, corpus, documents, context)
     ]

@@ -1,14 +1,16 @@
 """The closed form that a RAMN begins as, fitted on the training documents in a few passes.
 
 1. mean of the targets and their principal directions
-2. for every band of directions (1, 1, 2, 4, 8, ... of falling variance) the least-squares filter over the 12 mixtures
+2. for every band of directions (1, 1, 2, 4, 8, ... of falling variance) the least-squares filter over the 12
+mixtures
    once free, and once with scalars that sum to 1, for documents whose mean is not the training documents'
-3. a ridge map from the last chunk, the slow average and the mean of everything read to what the filters leave over
-4. how far from the training mean a document of these may lie
+3. a ridge map from the last chunk, the slow average and the mean of everything read to what the filters leave
+over 4. how far from the training mean a document of these may lie
 
 2 and 3 for every horizon; 2 once more beside a query where the model takes queries.
 
-A band filter is a lag filter that may keep slow directions (what a text is about, its author) for long and fast ones hardly.
+A band filter is a lag filter that may keep slow directions (what a text is about, its author) for long and
+fast ones hardly.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ FAMILIAR, MARGIN, SLOPE = (
     1.3,
     8.0,
 )  # trust is 1/2 at 1.3 times the novelty that 999 in 1000 training targets stay below
-SET_APART = 0.3  # share of the document's mean that a query leaves out in another domain: what all its chunks have in common
+# share of the document's mean that a query leaves out in another domain: what all its chunks have in common
+SET_APART = 0.3
 INPUT_SIZE = 0.25  # root mean square of the network's inputs
 WHITENING = {
     "input": 0.2,
@@ -58,8 +61,9 @@ WHITENING = {
 
 @dataclass(frozen=True)
 class Horizon:
-    """What is fitted for one horizon: filter and shift_filter [mixtures, directions], the same beside a query [mixtures + 1,
-    directions] where the model takes queries, map [directions, 3 * width]; towards_one and penalty, which the folds chose.
+    """What is fitted for one horizon: filter and shift_filter [mixtures, directions], the same beside a query
+    [mixtures + 1, directions] where the model takes queries, map [directions, 3 * width]; towards_one and
+    penalty, which the folds chose.
     """
 
     filter: np.ndarray
@@ -73,8 +77,9 @@ class Horizon:
 
 @dataclass(frozen=True)
 class Anchor:
-    """mean [dim], basis [directions, dim], variance [directions] of the targets, sizes [mixtures]: mean variance of a
-    direction of each mixture, limit: the novelty that hardly any training document has, horizons: from the next chunk on.
+    """mean [dim], basis [directions, dim], variance [directions] of the targets, sizes [mixtures]: mean
+    variance of a direction of each mixture, limit: the novelty that hardly any training document has,
+    horizons: from the next chunk on.
     """
 
     mean: np.ndarray
@@ -99,8 +104,12 @@ def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, config: RAMN
         if not ahead:
             sizes = own.sizes / (parts.windows * len(mean))
         fitted = Horizon(
-            own.filter, solve_bands(own.gram, len(mean), own.towards_one, sums_to_one=True), own.map, own.towards_one, own.penalty
-        )  # fmt: skip
+            own.filter,
+            solve_bands(own.gram, len(mean), own.towards_one, sums_to_one=True),
+            own.map,
+            own.towards_one,
+            own.penalty,
+        )
         if config.queries:
             asked = band_gram(parts, rotated, ahead, asked=True)
             fitted = replace(
@@ -118,7 +127,9 @@ Rotated = tuple[Segments, mx.array]  # documents, and their chunks less the mean
 
 @dataclass(frozen=True)
 class Fold:
-    """held and others: a part of the documents and the rest; basis [dim, dim]: principal directions of the others' targets."""
+    """held and others: a part of the documents and the rest; basis [dim, dim]: principal directions of the
+    others' targets.
+    """
 
     held: Segments
     others: Segments
@@ -136,9 +147,9 @@ class Fold:
 
 @dataclass(frozen=True)
 class LinearFit:
-    """filter [mixtures, dim] and map [dim, 3 * width] of all documents, the Gram matrices of each band that the filter is of,
-    sizes [mixtures]: squared lengths of the mixtures; towards_one, penalty: what the folds chose; apart: (basis, filter, map) that
-    the documents outside each fold give.
+    """filter [mixtures, dim] and map [dim, 3 * width] of all documents, the Gram matrices of each band that
+    the filter is of, sizes [mixtures]: squared lengths of the mixtures; towards_one, penalty: what the folds
+    chose; apart: (basis, filter, map) that the documents outside each fold give.
     """
 
     filter: np.ndarray
@@ -163,7 +174,9 @@ def folds_apart(corpus: Corpus, documents: np.ndarray, context: int, mean: np.nd
 
 
 def fit_linear(whole: Rotated, folds: list[Fold], mean: np.ndarray, width: int, ahead: int = 0) -> LinearFit:
-    """Band filters and a map of what they leave over of the targets `ahead` chunks on, penalties by the folds."""
+    """Band filters and a map of what they leave over of the targets `ahead` chunks on, penalties by the
+    folds.
+    """
     grams = [tuple(band_gram(*one, ahead) for one in fold.rotated(mean)) for fold in folds]
     towards_one = choose_towards_one([(others, held) for others, held in grams], len(mean))
     pairs, filters = [], []
@@ -210,7 +223,8 @@ def _targets(parts: Segments, centred: mx.array, index: np.ndarray) -> tuple[np.
 
 
 def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: bool = False) -> np.ndarray:
-    """Sums over the targets `ahead` chunks on of <f_a, f_b> in every band of directions, [bands, 13, 13] float64; f_0 is the target.
+    """Sums over the targets `ahead` chunks on of <f_a, f_b> in every band of directions, [bands, 13, 13]
+    float64; f_0 is the target.
 
     asked: f_13 is a query, and only targets count that have one which they are not themselves.
     """

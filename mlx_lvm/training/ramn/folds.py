@@ -1,8 +1,9 @@
-"""Penalties of a closed form, chosen by folds of the training documents: no constant of one corpus, no unit of length.
+"""Penalties of a closed form, chosen by folds of the training documents: no constant of one corpus, no unit
+of length.
 
-A fold is judged by what the other documents alone say, their principal directions among it: directions that had seen the fold too
-would hold its targets in the first of them, and every fit would look better than it is. A penalty is a share of the mean square of
-what it holds down, so that it scales with the vectors.
+A fold is judged by what the other documents alone say, their principal directions among it: directions that
+had seen the fold too would hold its targets in the first of them, and every fit would look better than it is.
+A penalty is a share of the mean square of what it holds down, so that it scales with the vectors.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the map; where none of them
 
 
 def folds_of(documents: np.ndarray) -> list[np.ndarray]:
-    """The documents dealt into at most `FOLDS` parts, always the same way; a single document is its own only fold."""
+    """The documents dealt into at most `FOLDS` parts, always the same way; a single document is its own only
+    fold.
+    """
     order = np.random.RandomState(0).permutation(len(documents))
     return [np.sort(documents[order[k::FOLDS]]) for k in range(min(FOLDS, len(documents)))]
 
 
 def bands(dim: int) -> list[slice]:
-    """0, 1, 2-3, 4-7, ... until every direction is in one; from 256 on they are 128 wide at least, else as wide as all before."""
+    """0, 1, 2-3, 4-7, ... until every direction is in one; from 256 on they are 128 wide at least, else as
+    wide as all before.
+    """
     edges = [0, 1]
     while edges[-1] < dim:
         edges.append(min(edges[-1] + min(edges[-1], 128), dim))
@@ -44,8 +49,8 @@ def bands(dim: int) -> list[slice]:
 def solve_bands(gram: np.ndarray, dim: int, towards_one: float, sums_to_one: bool = False) -> np.ndarray:
     """[mixtures, dim] float32: in every band of directions the scalars that fit them best together.
 
-    gram [bands, 1 + mixtures, 1 + mixtures]: sums of products of the target and the mixtures. `towards_one` holds every band's
-    filter to the filter of all directions. `sums_to_one`: of those whose scalars sum to 1.
+    gram [bands, 1 + mixtures, 1 + mixtures]: sums of products of the target and the mixtures. `towards_one`
+    holds every band's filter to the filter of all directions. `sums_to_one`: of those whose scalars sum to 1.
     """
     one = _solve(gram.sum(axis=0), 0.0, np.zeros(gram.shape[1] - 1), sums_to_one)
     found = np.stack([_solve(own, towards_one, one, sums_to_one) for own in gram], axis=1)
@@ -53,7 +58,9 @@ def solve_bands(gram: np.ndarray, dim: int, towards_one: float, sums_to_one: boo
 
 
 def _solve(total: np.ndarray, towards: float, prior: np.ndarray, sums_to_one: bool) -> np.ndarray:
-    """Least squares from the Gram matrix of (target, mixtures), held to `prior` by `towards` of the mixtures' mean square."""
+    """Least squares from the Gram matrix of (target, mixtures), held to `prior` by `towards` of the mixtures'
+    mean square.
+    """
     count = len(total) - 1
     mean_square = max(np.trace(total[1:, 1:]) / count, 1e-300)
     features = total[1:, 1:] + (RIDGE + towards) * mean_square * np.eye(count)
@@ -63,7 +70,9 @@ def _solve(total: np.ndarray, towards: float, prior: np.ndarray, sums_to_one: bo
 
 
 def filter_error(gram: np.ndarray, filters: np.ndarray) -> float:
-    """Summed squared error of filters [mixtures, dim], alike in each band, on the windows of a Gram [bands, ...]."""
+    """Summed squared error of filters [mixtures, dim], alike in each band, on the windows of a Gram [bands,
+    ...].
+    """
     w = filters[:, [band.start for band in bands(filters.shape[1])]].T.astype(np.float64)
     explained = (w * gram[:, 1:, 0]).sum()
     return float(gram[:, 0, 0].sum() - 2 * explained + (w * (gram[:, 1:, 1:] @ w[:, :, None])[..., 0]).sum())
@@ -72,7 +81,8 @@ def filter_error(gram: np.ndarray, filters: np.ndarray) -> float:
 def choose_towards_one(pairs: Sequence[tuple[np.ndarray, np.ndarray]], dim: int) -> float:
     """How far bands are held to one filter: the share with the least error on what was left out.
 
-    pairs: Gram matrices [bands, 1 + mixtures, 1 + mixtures] of the other documents, and of each fold; none for a single document.
+    pairs: Gram matrices [bands, 1 + mixtures, 1 + mixtures] of the other documents, and of each fold; none
+    for a single document.
     """
     if not pairs:
         return TOWARDS_ONE[-1]
@@ -84,8 +94,8 @@ def choose_towards_one(pairs: Sequence[tuple[np.ndarray, np.ndarray]], dim: int)
 
 @dataclass(frozen=True)
 class MapSums:
-    """Of some documents: gram [n, n] of the inputs, cross [n, dim] with what they are to explain, left: its squared length.
-    scale [n] has been multiplied into the inputs.
+    """Of some documents: gram [n, n] of the inputs, cross [n, dim] with what they are to explain, left: its
+    squared length. scale [n] has been multiplied into the inputs.
     """
 
     gram: np.ndarray
@@ -111,8 +121,8 @@ class MapSums:
 
 
 def choose_penalty(pairs: Sequence[tuple[MapSums, MapSums]]) -> tuple[float, list[np.ndarray]]:
-    """(penalty with the least error on what was left out, the maps [n, dim] that the others give): the smallest error of
-    PENALTIES, or infinity where none beats no map.
+    """(penalty with the least error on what was left out, the maps [n, dim] that the others give): the
+    smallest error of PENALTIES, or infinity where none beats no map.
 
     pairs: sums of the other documents, and of each fold; none for a single document.
     """

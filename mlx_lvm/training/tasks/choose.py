@@ -43,8 +43,8 @@ def make_task(
 
     A mapped corpus is read into memory, or streamed where `config.memory` says so (`settle` comes first).
     start: whose weights the model begins with, of the same architecture.
-    Raises UsageError where they do not fit, SetupInvalid where an architecture cannot be trained on what does not fit
-    in memory.
+    Raises UsageError where they do not fit, SetupInvalid where an architecture cannot be trained on what does
+    not fit in memory.
     """
     products.choose(config.precision)
     model = initial_model(model_config, config, start)
@@ -67,7 +67,9 @@ def make_task(
 def initial_model(
     model_config: ModelConfig, config: TrainConfig, start: VectorModel | None = None
 ) -> VectorModel:
-    """The model before its first step: a function of its sizes and `config.seed`, or with the weights of `start`."""
+    """The model before its first step: a function of its sizes and `config.seed`, or with the weights of
+    `start`.
+    """
     mx.random.seed(config.seed)
     model = build(model_config)
     if config.residual_init == "zero":
