@@ -27,7 +27,8 @@ from mlx_lvm.data.splits import Split, split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.hub.load import load_model
 from mlx_lvm.metrics.figures import window_figures
-from mlx_lvm.models.emn import EMN, EMNConfig
+from mlx_lvm.models.emn import EMN
+from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.models.weights import set_weights
 from mlx_lvm.predictors.base import Predictor, predict_all, sample
 from mlx_lvm.predictors.baselines import fit_baselines, target_mean

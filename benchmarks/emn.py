@@ -31,7 +31,8 @@ from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.evaluation.setup import Bench, set_up
 from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, COSINE, Figures, Metric
-from mlx_lvm.models.emn import EMN, EMNConfig
+from mlx_lvm.models.emn import EMN
+from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.models.weights import set_weights
 from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.training.config import TrainConfig, preset

@@ -33,11 +33,12 @@ from mlx_lvm.data.splits import Split, split_corpus
 from mlx_lvm.evaluation.setup import Bench, set_up
 from mlx_lvm.hub.load import load_model
 from mlx_lvm.metrics.names import JUDGED, Figures
-from mlx_lvm.models.ramn import RAMN, RAMNConfig
+from mlx_lvm.models.ramn import RAMN
+from mlx_lvm.models.ramn_config import RAMNConfig
 from mlx_lvm.models.weights import set_weights
 from mlx_lvm.predictors.history import HistoryPredictor
 from mlx_lvm.training.config import TrainConfig, preset
-from mlx_lvm.training.ramn import anchor, losses, step
+from mlx_lvm.training.ramn import anchor, linear, losses, step
 from mlx_lvm.training.store import BestInMemory
 from mlx_lvm.training.tasks.choose import make_task
 from mlx_lvm.training.trainer import Trainer
@@ -46,7 +47,7 @@ SHOWN = JUDGED
 # Left out of the training: {head: {what: (module, constant, value)}}.
 UNTRAINED: dict[str, dict[str, tuple[Any, str, Any]]] = {
     "regress": {
-        "bands: one filter for all directions": (anchor, "bands", lambda dim: [slice(0, dim)]),
+        "bands: one filter for all directions": (linear, "bands", lambda dim: [slice(0, dim)]),
         "average of the weights": (step, "AVERAGE", 0.0),
         "centred cosine in the loss": (losses, "CENTRED", 0.0),
     },

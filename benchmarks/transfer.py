@@ -36,7 +36,8 @@ from mlx_lvm.evaluation.setup import FRACTIONS, best_fraction
 from mlx_lvm.hub.load import load_model
 from mlx_lvm.metrics.retrieval import build_pool, rank_figures, ranks
 from mlx_lvm.models.base import normalize
-from mlx_lvm.models.ramn import ALL, RAMN, mixed, steep_mixture
+from mlx_lvm.models.ramn import RAMN
+from mlx_lvm.models.ramn_filters import ALL, mixed, steep_mixture
 from mlx_lvm.predictors.base import document_rows, predict_all
 from mlx_lvm.predictors.baselines import Last, target_mean
 from mlx_lvm.predictors.history import HistoryPredictor

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from mlx_lvm.core.mlx import mx, nn, tree_flatten, tree_unflatten
-from mlx_lvm.parity.arbiter import Around, Check, exact, failed, judge, rms
+from mlx_lvm.parity.arbiter import Around, judge, rms
+from mlx_lvm.parity.check import Check, exact, failed
 from mlx_lvm.parity.report.port import PortReport, first_place
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.setup import require_valid

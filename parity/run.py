@@ -17,10 +17,12 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import UsageError, nearest
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import MAX_CONTEXT, ModelConfig, architecture, architectures
-from mlx_lvm.parity.arbiter import LIMIT, Check, verdict_of
-from mlx_lvm.parity.checks.model import forward_checks, gradient_checks, weights_checks
+from mlx_lvm.parity.arbiter import LIMIT
+from mlx_lvm.parity.check import Check, verdict_of
+from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
 from mlx_lvm.parity.checks.replay import replay_checks
 from mlx_lvm.parity.checks.training import ALL_LOSSES, training_checks
+from mlx_lvm.parity.checks.weights import weights_checks
 from mlx_lvm.parity.sides.inputs import (
     Case,
     adversarial_cases,

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from mlx_lvm.parity.arbiter import Check
-from mlx_lvm.parity.checks.model import forward_checks, gradient_checks, weights_checks
+from mlx_lvm.parity.check import Check
+from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
 from mlx_lvm.parity.checks.training import ALL_LOSSES, synthetic_corpus, training_checks
+from mlx_lvm.parity.checks.weights import weights_checks
 from mlx_lvm.parity.faults.every import all_faults
 from mlx_lvm.parity.faults.planting import Fault, config_of
 from mlx_lvm.parity.sides.inputs import Case, random_case

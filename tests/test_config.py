@@ -6,7 +6,7 @@ from mlx_lvm.config import field_types
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import architecture, config_from_dict, trained
 from mlx_lvm.models.amn import AMNConfig
-from mlx_lvm.models.ramn import RAMNConfig
+from mlx_lvm.models.ramn_config import RAMNConfig
 from mlx_lvm.models.transformer import TransformerConfig
 from mlx_lvm.training.config import PRESETS, TrainConfig, preset
 

@@ -149,7 +149,8 @@ def _show(report: Any, view: Output, out: str) -> None:
 
 
 def _verify_goldens(path: Path, view: Output) -> None:
-    from mlx_lvm.parity.arbiter import LIMIT, verdict_of
+    from mlx_lvm.parity.arbiter import LIMIT
+    from mlx_lvm.parity.check import verdict_of
     from mlx_lvm.parity.checks.goldens import verify_goldens
     from mlx_lvm.parity.report.table import COLUMNS, describe, rows
 

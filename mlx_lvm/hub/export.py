@@ -19,7 +19,8 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import IOFailed, UsageError
 from mlx_lvm.hub.card import CardFigures, model_card
-from mlx_lvm.hub.load import GOLDEN_DIM, GOLDEN_WINDOWS, WEIGHTS, Loaded
+from mlx_lvm.hub.golden import GOLDEN_DIM, GOLDEN_WINDOWS
+from mlx_lvm.hub.load import WEIGHTS, Loaded
 from mlx_lvm.models import VectorModel, as_dict, build
 from mlx_lvm.models.weights import DTYPES, set_weights
 from mlx_lvm.predictors.baselines import FILTERS, LagFilter, fit_baselines

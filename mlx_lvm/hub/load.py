@@ -11,7 +11,6 @@ weights would load without complaint and answer noise.
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import InvalidFile, LvmError, UsageError, nearest
+from mlx_lvm.hub.golden import check_golden, read_golden
 from mlx_lvm.hub.remote import fetch, is_remote
 from mlx_lvm.models import VectorModel, architectures, build, config_from_dict
 from mlx_lvm.models.emn import EMN
@@ -35,11 +35,6 @@ from mlx_lvm.models.weights import DTYPES, set_weights
 
 PRECISIONS = ("float32", "tf32", "bfloat16")  # that a forward pass runs in
 WEIGHTS = "model.safetensors"
-GOLDEN_WINDOWS = 2
-GOLDEN_DIM = 32  # width of the golden pair of a model that serves any
-# Largest distance of a unit output from its golden: rounding of the backend (TF32 at worst) and of the stored
-# dtype.
-GOLDEN_TOLERANCE = 5e-3
 
 
 @dataclass
@@ -248,7 +243,7 @@ def load_weights_file(path: Path) -> Loaded:
     take_buffers(model, tensors, str(path))
     set_weights(model, tensors, str(path))
     if "golden_input" in file.metadata:
-        loaded.golden = _golden(file, model)
+        loaded.golden = read_golden(file, model)
         check_golden(model, loaded.golden, str(path))
     else:
         loaded.notes.append(
@@ -270,35 +265,6 @@ def take_buffers(model: VectorModel, tensors: dict[str, mx.array], what: str) ->
             or not mx.allclose(found.astype(mx.float32), wanted, rtol=0, atol=5e-3).item()
         ):
             raise InvalidFile(f"{what}: table '{name}' is not the one this architecture computes")
-
-
-def check_golden(model: VectorModel, golden: tuple[np.ndarray, np.ndarray], what: str) -> None:
-    """Raises InvalidFile where the model does not give its recorded output."""
-    given, wanted = golden
-    read = mx.array(given).astype(mx.float32)
-    output = np.array(model.serving(read)(read).unit)
-    distance = float(np.linalg.norm(output - wanted, axis=-1).max())
-    if not distance <= GOLDEN_TOLERANCE:  # NaN fails too
-        raise InvalidFile(
-            f"{what}: the golden input gives an output {distance:.3g} away from the recorded one (at most "
-            f"{GOLDEN_TOLERANCE}). These are not the weights of this {model.config.model_type}, or the file "
-            "is damaged."
-        )
-
-
-def _golden(file: SafeFile, model: VectorModel) -> tuple[np.ndarray, np.ndarray]:
-    dim = model.config.dim or GOLDEN_DIM
-    try:
-        given = np.frombuffer(base64.b64decode(file.metadata["golden_input"], validate=True), "<f2").reshape(
-            GOLDEN_WINDOWS, -1, dim
-        )
-        wanted = np.frombuffer(
-            base64.b64decode(file.metadata["golden_output"], validate=True), "<f4"
-        ).reshape(GOLDEN_WINDOWS, dim)
-        model.serving(mx.array(given)).check_context(mx.array(given))
-    except (ValueError, KeyError, UsageError) as error:
-        raise InvalidFile(f"{file.path}: its golden pair does not parse ({error})") from None
-    return given, wanted
 
 
 def _metadata(file: SafeFile) -> dict[str, Any]:

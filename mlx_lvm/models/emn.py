@@ -24,34 +24,33 @@ A row of zeros is no chunk: contexts of several lengths share a batch when zeros
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 
-from mlx_lvm.config import Range, option
+from mlx_lvm.config import Range
 from mlx_lvm.core.activations import gelu
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models.base import (
-    MAX_CONTEXT,
-    ModelConfig,
-    Objective,
-    Prediction,
-    Products,
-    VectorModel,
-    is_chunk,
-    normalize,
+from mlx_lvm.models.base import Prediction, Products, VectorModel, is_chunk, normalize
+from mlx_lvm.models.emn_config import EMNConfig
+from mlx_lvm.models.emn_geometry import (
+    CENTRE,
+    EXPERT,
+    MEAN,
+    PAIRED,
+    REFERENCES,
+    ROWS,
+    SMALLEST,
+    TOKENS,
+    invariants,
+    kernels,
+    pair_places,
+    products_of,
+    widened,
 )
 from mlx_lvm.models.layers import Linear
 
-TOKENS = 16  # last chunks with a weight of their own
-DECAYS = (0.5, 0.8, 0.93)
-CENTRE, MEAN, EXPERT = TOKENS + len(DECAYS), TOKENS + len(DECAYS) + 1, TOKENS + len(DECAYS) + 2
-ROWS = EXPERT + 1
-REFERENCES = (0, 1, 2, 3, *range(TOKENS, ROWS))  # rows that every row is compared with
-PAIRED = (*range(8), *range(TOKENS, ROWS))  # rows whose every pair is a feature
 MIXED = (*range(8), *range(TOKENS, CENTRE + 1))  # rows that the expert filters
 MAPPED = (0, 10, 11)  # of these: the last chunk, the slow average, the mean of all, which its map reads
 KIND = 6  # numbers that tell the network which row it looks at
@@ -60,115 +59,6 @@ STEEP = 0.3  # an untrained direction: the last chunks, each 0.3 of the one afte
 # log of an untrained direction's length beside that of the chunks: the softmax over candidates is a
 # probability
 SHARPNESS = 2.7
-TINY = 1e-6  # length, as a share of the largest number, below which a row is none
-SMALLEST = 1e-30
-
-
-@dataclass(frozen=True)
-class EMNConfig(ModelConfig):
-    model_type: ClassVar[str] = "emn"
-    title: ClassVar[str] = "emn"
-
-    dim: int = option(
-        768, "width of the embeddings; 0: any, with no corpus's statistics", low=0, high=65536, group="Model"
-    )
-    head: str = option(
-        "predict",
-        "what it gives: the next chunk itself (predict) or a direction to rank chunks by (rank)",
-        choices=("predict", "rank"),
-        group="Model",
-    )
-    expert: str = option(
-        "auto",
-        "whether a baseline fitted on the corpus is one more row; auto: where it predicts "
-        "validation documents better",
-        choices=("auto", "yes", "no"),
-        group="Model",
-    )
-    rank: int = option(
-        192, "principal directions that the expert's map reads", low=1, high=65536, group="Model"
-    )
-    hidden_dim: int = option(48, "width of the network", low=1, high=4096, group="Model")
-    dropout: float = option(
-        0.1, "share of its hidden units zeroed while training", low=0, below=1, group="Model"
-    )
-
-    @property
-    def variant(self) -> str:
-        return self.model_type if self.head == "predict" else f"{self.model_type}-{self.head}"
-
-    @property
-    def objective(self) -> Objective:
-        return "predict" if self.head == "predict" else "rank"
-
-    @property
-    def history(self) -> int:
-        return MAX_CONTEXT
-
-    @property
-    def has_expert(self) -> bool:
-        """Training settles `auto`; until then there is none."""
-        return self.expert == "yes"
-
-    @property
-    def width(self) -> int:
-        """`rank`, or all directions where there are fewer."""
-        return min(self.rank, self.dim)
-
-
-@cache
-def kernels() -> np.ndarray:
-    """Weight of a chunk of age 1 .. 100 in each of the first 20 rows, float32 [20, 100], before they are made
-    to sum to 1.
-    """
-    age = np.arange(1, MAX_CONTEXT + 1)
-    rows = [age == token for token in range(1, TOKENS + 1)] + [decay ** (age - 1.0) for decay in DECAYS]
-    return np.stack([*rows, np.ones(MAX_CONTEXT)]).astype(np.float32)
-
-
-@cache
-def _pairs() -> np.ndarray:
-    """Places of the pairs of PAIRED rows in a flat [ROWS * ROWS] matrix."""
-    places = [a * ROWS + b for k, a in enumerate(PAIRED) for b in PAIRED[k + 1 :]]
-    return np.array(places, dtype=np.int32)
-
-
-def invariants(gram: mx.array, tokens: mx.array, count: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-    """(features of each row [..., 22, 12], of all together [..., 108], length of the chunks [..., 1]).
-
-    gram [..., 22, 22]: inner products of the rows. tokens [...]: how many of the last 16 chunks are there;
-    count [...]: of all.
-    """
-    square = mx.maximum((gram * mx.eye(ROWS)).sum(axis=-1), TINY * TINY)
-    size = mx.sqrt(square)
-    cosine = gram / (size[..., :, None] * size[..., None, :])
-    there = mx.maximum(tokens, 1)[..., None]
-    scale = mx.sqrt(square[..., :TOKENS].sum(axis=-1, keepdims=True) / there)
-    length = (size / (size + scale) - 0.5) * (square > TINY * TINY)
-    heard = cosine[..., :TOKENS].sum(axis=-1) / there
-    references = mx.take(cosine, mx.array(np.array(REFERENCES)), axis=-1)
-    each = mx.concatenate([references, length[..., None], heard[..., None]], axis=-1)
-    pairs = mx.take(mx.flatten(cosine, -2), mx.array(_pairs()), axis=-1)
-    n = mx.maximum(count, 1)[..., None]
-    read = [mx.log(n) / 4, mx.exp(-n / 6), mx.exp(-n / 30)]
-    every = mx.concatenate([pairs, mx.take(length, mx.array(np.array(PAIRED)), axis=-1), *read], axis=-1)
-    return each, every, scale
-
-
-def widened(x: mx.array) -> mx.array:
-    """Half precision as float32, where sums of many chunks and squares have room; anything else as it is."""
-    return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
-
-
-def products_of(rows: mx.array) -> tuple[mx.array, mx.array]:
-    """(inner products [..., 22, 22] of rows [..., 22, dim] beside the largest number among them, that number
-    [..., 1]).
-
-    No square overflows or vanishes so, whatever unit the chunks are in.
-    """
-    largest = mx.stop_gradient(mx.maximum(mx.abs(rows).max(axis=(-2, -1), keepdims=True), SMALLEST))
-    beside = rows / largest
-    return beside @ beside.swapaxes(-1, -2), largest.squeeze(-1)
 
 
 class Expert(nn.Module):
@@ -368,7 +258,7 @@ class EMN(VectorModel):
             np.ones(self.every_in.weight.shape[1], np.float32),
             np.ones(self.each_in.weight.shape[1], np.float32),
         )
-        pairs = _pairs()
+        pairs = pair_places()
         every[: len(pairs)] = pairs % ROWS != EXPERT
         every[len(pairs) + len(PAIRED) - 1] = each[len(REFERENCES) - 1] = 0
         self.every_in.weight = self.every_in.weight * mx.array(every)

@@ -12,7 +12,7 @@ t   = sigmoid(slope (limit - log sum_i v_i f_all,i^2))
 
 head regress:   raw = m + B^T (t (a + W [f_1, f_slow, f_all] + r) + (1 - t) a')
                 the next chunk itself. W is a linear map, a' an anchor whose filters sum to 1, so that it
-                needs no m. Before training it is what `training.anchor` fits
+                needs no m. Before training it is what `training.ramn.anchor` fits
 head retrieve:  q = s (a + r),  h = q - v * B sum_i b softplus(<q, B z_i> - c) z_i  over all but the last 5
                 raw = B^T (d (t h/|h| + (1 - t) a'/|a'|)) + e x_last
                 a direction that ranks the next chunk first. Not a likely chunk: rare directions count for
@@ -34,155 +34,19 @@ the left.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
-from mlx_lvm.config import Range, option
+from mlx_lvm.config import Range
 from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
-from mlx_lvm.errors import Problems, UsageError
-from mlx_lvm.models.base import (
-    MAX_CONTEXT,
-    WIDTHS,
-    ModelConfig,
-    Objective,
-    Prediction,
-    Products,
-    VectorModel,
-    is_chunk,
-    normalize,
-    row_sum,
-)
+from mlx_lvm.errors import UsageError
+from mlx_lvm.models.base import WIDTHS, Prediction, Products, VectorModel, is_chunk, normalize, row_sum
 from mlx_lvm.models.layers import Linear
+from mlx_lvm.models.ramn_config import RAMNConfig
+from mlx_lvm.models.ramn_filters import ALL, MAPPED, MIXTURES, SEEN, Further, add_filters, age_kernels, mixed
 
-LAGS = 8
-DECAYS = (0.5, 0.8, 0.93)
-MIXTURES = LAGS + len(DECAYS) + 1
-LAST, BEFORE_LAST, FAST, SLOW, ALL = 0, 1, LAGS, LAGS + 2, LAGS + 3
-MAPPED = (LAST, SLOW, ALL)  # mixtures that the linear map reads
-SEEN = (LAST, BEFORE_LAST, FAST, SLOW, ALL)  # and those that the network reads
 LENGTH_SCALES = (6.0, 30.0)  # chunks; the network knows the number read as exp(-n / scale)
 SPARED = 5  # last chunks that are never pushed out
-STEEP = 0.3  # decay of the mixture that an unfitted model is
-
-
-@dataclass(frozen=True)
-class RAMNConfig(ModelConfig):
-    model_type: ClassVar[str] = "ramn"
-    title: ClassVar[str] = "ramn"
-
-    head: str = option(
-        "regress",
-        "what it predicts: the chunk itself (regress) or a direction to rank chunks by (retrieve)",
-        choices=("regress", "retrieve"),
-        group="Model",
-    )
-    rank: int = option(
-        192,
-        "principal directions that the map reads and the network reads and moves",
-        low=1,
-        high=65536,
-        group="Model",
-    )
-    hidden_dim: int = option(768, "width of the network", low=1, high=65536, group="Model")
-    input_dropout: float = option(
-        0.4, "share of the network's input zeroed while training", low=0, below=1, group="Model"
-    )
-    dropout: float = option(
-        0.6, "share of its hidden units zeroed while training", low=0, below=1, group="Model"
-    )
-    horizons: int = option(
-        1, "chunks ahead that it predicts, each directly (regress)", low=1, high=16, group="Model"
-    )
-    queries: float = option(
-        0.0,
-        "share of training windows given a query, one of the 5 chunks after the target; 0: it takes "
-        "none (regress)",
-        low=0,
-        high=1,
-        group="Model",
-    )
-
-    def check(self, problems: Problems) -> None:
-        for name in ("horizons", "queries"):
-            if (
-                self.head != "regress"
-                and getattr(self, name) != type(self).__dataclass_fields__[name].default
-            ):
-                problems.add(
-                    f"{name} = {getattr(self, name)}: head {self.head} has none; leave it away, or choose "
-                    "head regress"
-                )
-
-    @property
-    def variant(self) -> str:
-        return self.model_type if self.head == "regress" else f"{self.model_type}-{self.head}"
-
-    @property
-    def objective(self) -> Objective:
-        return "predict" if self.head == "regress" else "rank"
-
-    @property
-    def history(self) -> int:
-        return MAX_CONTEXT
-
-    @property
-    def takes_queries(self) -> bool:
-        return self.queries > 0
-
-    @property
-    def width(self) -> int:
-        """`rank`, or all directions where there are fewer."""
-        return min(self.rank, self.dim)
-
-
-def age_kernels(length: int = MAX_CONTEXT) -> np.ndarray:
-    """k(age) of every mixture for ages 1 .. length, float32 [mixtures, length]."""
-    age = np.arange(1, length + 1)
-    rows = (
-        [age == lag for lag in range(1, LAGS + 1)]
-        + [decay ** (age - 1.0) for decay in DECAYS]
-        + [np.ones(length)]
-    )
-    return np.stack(rows).astype(np.float32)
-
-
-def steep_mixture(dim: int) -> np.ndarray:
-    """Filter of an unfitted model, float32 [mixtures, dim]: the last chunks, each 0.3 of the one after it."""
-    out = np.zeros((MIXTURES, dim), np.float32)
-    out[:LAGS] = (STEEP ** np.arange(LAGS))[:, None]
-    return out
-
-
-def add_filters(module: nn.Module, config: RAMNConfig) -> None:
-    """What each horizon has of its own: filters for here and elsewhere, those beside a query, and the map."""
-    module.filter, module.shift_filter = (
-        mx.array(steep_mixture(config.dim)),
-        mx.array(steep_mixture(config.dim)),
-    )
-    if config.queries:
-        beside = np.concatenate([steep_mixture(config.dim), np.zeros((1, config.dim), np.float32)])
-        module.query_filter, module.query_shift_filter = mx.array(beside), mx.array(beside)
-    if config.head == "regress":
-        module.map = Linear(len(MAPPED) * config.width, config.dim, bias=False)
-
-
-def mixed(here: mx.array, elsewhere: mx.array, trust: mx.array) -> mx.array:
-    """t here + (1 - t) elsewhere; as a difference, so that the gradient of t is not one of two long sums that
-    cancel.
-    """
-    return elsewhere + trust * (here - elsewhere)
-
-
-class Further(nn.Module):
-    """The parameters of a horizon after the first."""
-
-    def __init__(self, config: RAMNConfig) -> None:
-        super().__init__()
-        add_filters(self, config)
-        self.output = Linear(config.hidden_dim, config.width)
 
 
 class RAMN(VectorModel):

@@ -1,8 +1,8 @@
 """The architectures by name: every module of this package, and of `models/` of packages that were added.
 
-An architecture `name` is three files: `models/<name>.py` with its config and its model,
-`parity/twins/<name>.py` with its torch twin, `parity/faults/<name>.py` with the faults that parity must find.
-Everything else asks the classes.
+An architecture `name` is three files: `models/<name>.py` with its model, `parity/twins/<name>.py` with its
+torch twin, `parity/faults/<name>.py` with the faults that parity must find. What a long one keeps in files
+alongside (`<name>_config.py`) defines no model, so it is none. Everything else asks the classes.
 """
 
 from __future__ import annotations

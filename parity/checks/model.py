@@ -1,4 +1,4 @@
-"""The checks of one subject: weights, forward and gradients. Each yields `Check`s, named
+"""The checks of one subject's forward pass and gradients. Each yields `Check`s, named
 model/check/parameters/execution/case/value.
 """
 
@@ -11,119 +11,16 @@ from functools import partial
 import numpy as np
 import torch
 
-from mlx_lvm.core.mlx import mx
-from mlx_lvm.parity.arbiter import (
-    GRADIENT_LIMIT,
-    LARGEST,
-    UNIT,
-    UNOBSERVABLE,
-    Around,
-    Check,
-    exact,
-    failed,
-    judge,
-    rms,
-    slack_of_sum,
-)
-from mlx_lvm.parity.sides import bridge
+from mlx_lvm.parity.arbiter import GRADIENT_LIMIT, LARGEST, Around, judge, rms, slack_of_sum
+from mlx_lvm.parity.check import UNOBSERVABLE, Check, failed
+from mlx_lvm.parity.sides.gates import split_gates
 from mlx_lvm.parity.sides.inputs import Case, random_case
 from mlx_lvm.parity.sides.kinks import NULL, settle_kinks
-from mlx_lvm.parity.sides.sides import Outputs, Sides, Subject, draw_cotangents, twin_gradients, twin_outputs
+from mlx_lvm.parity.sides.sides import Outputs, Sides, draw_cotangents, twin_gradients, twin_outputs
 from mlx_lvm.parity.sides.taps import first_divergence, tap_case
-from mlx_lvm.parity.twins import twin_class
 from mlx_lvm.parity.twins.base import Twin
 
 HEADROOM = 16  # gradients this far below the largest number of a format may be summed over a batch in it
-GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "in_proj": ("q", "k", "v")}
-
-
-def weights_checks(sides: Sides) -> Iterator[Check]:
-    """Names, shapes, dtype and every bit, on both sides after loading; bits survive the way there and
-    back.
-    """
-    subject, dtype = sides.subject, sides.dtype
-    head = f"{subject.name}/weights/{subject.parameters}/loaded"
-    model, twin = sides.mlx, sides.torch
-    held = dict(twin.named_parameters())
-    mine = model.weights()
-    buffers = model.buffers()
-    missing, extra = sorted(set(held) - set(mine)), sorted(set(mine) - set(held))
-    yield exact(
-        f"{head}/names",
-        not missing and not extra,
-        f"MLX lacks {missing}, torch lacks {extra}" if missing or extra else "",
-        compared=len(held),
-    )
-    expected = set(held) | set(buffers)
-    state = set(twin.state_dict())
-    yield exact(
-        f"{head}/state-dict",
-        state == expected,
-        f"differ: {sorted(state ^ expected)}" if state != expected else "",
-        compared=len(state),
-    )
-    count = sum(p.numel() for p in held.values())
-    yield exact(
-        f"{head}/count",
-        count == model.parameter_count(),
-        f"{count:,} parameters in torch, {model.parameter_count():,} in MLX",
-    )
-    for name in sorted(set(held) & set(mine)):
-        yield same_bits(
-            f"{head}/{name}", name, mine[name], held[name], subject.weights[name].astype(bridge.MLX[dtype])
-        )
-    for name, value in buffers.items():
-        yield from buffer_checks(f"{head}/{name}", name, value, subject)
-
-
-def same_bits(name: str, parameter: str, mlx: mx.array, tensor: torch.Tensor, source: mx.array) -> Check:
-    """One parameter: MLX, torch and the file hold the same shape, dtype and bits, and a round trip changes
-    none.
-    """
-    if (
-        tuple(mlx.shape) != tuple(tensor.shape)
-        or bridge.TORCH[str(mlx.dtype).removeprefix("mlx.core.")] != tensor.dtype
-    ):
-        return failed(
-            name, f"MLX {mlx.shape} {mlx.dtype}, torch {tuple(tensor.shape)} {tensor.dtype}", parameter
-        )
-    bits = [
-        _bits(value) for value in (mlx, bridge.to_mlx(tensor), source, bridge.to_mlx(bridge.to_torch(mlx)))
-    ]
-    differ = [int((other != bits[0]).sum()) for other in bits[1:]]
-    note = f"{max(differ)} of {bits[0].size} elements differ in their bits" if any(differ) else ""
-    return exact(name, not any(differ), note, "" if not any(differ) else parameter, compared=bits[0].size)
-
-
-def _bits(value: mx.array) -> np.ndarray:
-    return np.array(value.view({2: mx.uint16, 4: mx.uint32}[value.dtype.size]))
-
-
-def buffer_checks(head: str, name: str, value: mx.array, subject: Subject) -> Iterator[Check]:
-    """A table that both sides compute: MLX's against the twin's own, which is made in float64 and rounded
-    once.
-
-    A float32 angle of up to 100 is off by 100 u or so, and so is its sine.
-    """
-    own = dict(twin_class(subject.config.model_type)(subject.config).named_buffers())
-    if name not in own or tuple(own[name].shape) != tuple(value.shape):
-        yield failed(head, f"torch has no table '{name}' of shape {tuple(value.shape)}", name)
-        return
-    error = float(np.abs(bridge.to_float64(value) - bridge.to_float64(own[name])).max())
-    bound = 4 * value.shape[1] * UNIT["float32"]
-    passed = error <= bound
-    yield Check(
-        head,
-        "equivalent" if passed else "MLX inaccurate",
-        passed,
-        error / bound,
-        error,
-        0.0,
-        error,
-        bound,
-        value.size,
-        first_divergence="" if passed else name,
-    )
 
 
 def forward_checks(
@@ -295,33 +192,6 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
                 for c in checks
             ]
         yield from checks
-
-
-def split_gates(values: Outputs) -> Outputs:
-    """Stacked parameters by their parts: `weight_ih_l0[f]`, `in_proj_bias[k]`."""
-    out: Outputs = {}
-    for name, value in values.items():
-        parts = gates_of(name)
-        if parts:
-            out.update(
-                {
-                    f"{name}[{part}]": piece
-                    for part, piece in zip(parts, np.split(value, len(parts)), strict=True)
-                }
-            )
-        else:
-            out[name] = value
-    return out
-
-
-def gates_of(name: str) -> tuple[str, ...]:
-    """The gates stacked in a parameter, in torch's order; none for any other parameter."""
-    layer, _, last = name.rpartition(".")
-    if last.startswith("in_proj"):
-        return GATES["in_proj"]
-    if last.startswith(("weight_ih", "weight_hh", "bias_ih", "bias_hh")):
-        return GATES["gru" if layer.endswith("gru") else "lstm"]
-    return ()
 
 
 def null_gradients(sides: Sides, case: Case, truth: Outputs, run: Callable) -> set[str]:

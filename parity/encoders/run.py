@@ -14,7 +14,8 @@ from typing import Any
 from mlx_lvm.encoders import ARCHITECTURES
 from mlx_lvm.encoders.encoder import TextEncoder
 from mlx_lvm.errors import UsageError
-from mlx_lvm.parity.arbiter import LIMIT, Check, verdict_of
+from mlx_lvm.parity.arbiter import LIMIT
+from mlx_lvm.parity.check import Check, verdict_of
 from mlx_lvm.parity.encoders.cases import cases, shipped_chunks
 from mlx_lvm.parity.encoders.examine import Examination, first_divergence
 from mlx_lvm.parity.encoders.faults import FAULTS, Fault

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import emn
+from mlx_lvm.models.emn_geometry import invariants
 from mlx_lvm.parity.faults.planting import Fault, Plant, method, patch
 
 END = "each_out"
@@ -23,9 +24,8 @@ def faults() -> Iterator[Fault]:
 
     def features(change: Callable[..., Any]) -> Plant:
         def changed(*given: mx.array) -> Any:
-            return change(*original(*given))
+            return change(*invariants(*given))
 
-        original = emn.invariants
         return lambda model: patch(emn, "invariants", changed)
 
     first = "expert.basis <-"

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_lvm.core.mlx import mx, tree_map
 from mlx_lvm.models import normalize
-from mlx_lvm.parity.checks import training as parity_training
+from mlx_lvm.parity.sides import training as training_sides
 from mlx_lvm.training import losses, optimizer
 from mlx_lvm.training import step as step_module
 from mlx_lvm.training.optimizer import BETA1, BETA2, EPS
@@ -216,7 +216,7 @@ TRAINING_FAULTS: list[tuple[str, tuple[str, ...], Callable[[], AbstractContextMa
         _step("coefficients", lambda lr, decay, step: optimizer.coefficients(2 * lr, decay, step)),
     ),
     ("second moment not kept", SCHEDULE, _step("adamw", _forgetful)),
-    ("learning rate never cut", SCHEDULE, lambda: _set(parity_training, "Plateau", _Constant)),
-    ("learning rate cut late", SCHEDULE, lambda: _set(parity_training, "Plateau", _Patient)),
-    ("learning rate cut tenfold", SCHEDULE, lambda: _set(parity_training, "Plateau", _Tenfold)),
+    ("learning rate never cut", SCHEDULE, lambda: _set(training_sides, "Plateau", _Constant)),
+    ("learning rate cut late", SCHEDULE, lambda: _set(training_sides, "Plateau", _Patient)),
+    ("learning rate cut tenfold", SCHEDULE, lambda: _set(training_sides, "Plateau", _Tenfold)),
 ]

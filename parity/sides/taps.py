@@ -20,7 +20,8 @@ import torch
 from torch import nn as torch_nn
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.parity.arbiter import UNIT, Check, failed, gamma, judge, rms, slack_of_sum
+from mlx_lvm.parity.arbiter import UNIT, gamma, judge, rms, slack_of_sum
+from mlx_lvm.parity.check import Check, failed
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.recurrence import steps_of

@@ -8,7 +8,8 @@ import torch
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models.emn import EMN, EMNConfig
+from mlx_lvm.models.emn import EMN
+from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.parity.sides import bridge
 
 FORMS = [("predict", False), ("predict", True), ("rank", False), ("rank", True)]

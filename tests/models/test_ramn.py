@@ -7,7 +7,9 @@ import torch
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import as_dict, build, config_from_dict
-from mlx_lvm.models.ramn import RAMN, RAMNConfig, age_kernels
+from mlx_lvm.models.ramn import RAMN
+from mlx_lvm.models.ramn_config import RAMNConfig
+from mlx_lvm.models.ramn_filters import age_kernels
 
 SIZES = {"dim": 24, "rank": 10, "hidden_dim": 16}
 

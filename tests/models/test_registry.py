@@ -137,7 +137,8 @@ def test_its_shapes_are_recognised_and_its_work_counted(package: str) -> None:
 
 def test_parity_finds_its_twin(package: str) -> None:
     pytest.importorskip("torch", reason="parity is with torch")
-    from mlx_lvm.parity.checks.model import forward_checks, gradient_checks, weights_checks
+    from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
+    from mlx_lvm.parity.checks.weights import weights_checks
     from mlx_lvm.parity.sides.inputs import random_case
     from mlx_lvm.parity.sides.sides import Sides, Subject
 

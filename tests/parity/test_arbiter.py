@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mlx_lvm.parity import arbiter
-from mlx_lvm.parity.arbiter import Around, Check, exact, gamma, judge, rms, verdict_of
+from mlx_lvm.parity.arbiter import Around, gamma, judge, rms
+from mlx_lvm.parity.check import Check, exact, verdict_of
 
 U = arbiter.UNIT["float32"]
 TRUTH = np.linspace(1, 2, 1000)

@@ -9,9 +9,10 @@ import pytest
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import architecture, architectures
-from mlx_lvm.parity.arbiter import verdict_of
-from mlx_lvm.parity.checks.model import forward_checks, gradient_checks, weights_checks
+from mlx_lvm.parity.check import verdict_of
+from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
 from mlx_lvm.parity.checks.training import ALL_LOSSES, synthetic_corpus, training_checks
+from mlx_lvm.parity.checks.weights import weights_checks
 from mlx_lvm.parity.run import Plan, find_subjects, parse_checks, run, small
 from mlx_lvm.parity.sides import setup
 from mlx_lvm.parity.sides.inputs import adversarial_cases, random_case, real_cases

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is the reference: pip install 'mlx-lvm[parity]'")
 
-from mlx_lvm.models.ramn import RAMNConfig
+from mlx_lvm.models.ramn_config import RAMNConfig
 from mlx_lvm.parity.checks.training import synthetic_corpus, training_checks
 from mlx_lvm.parity.faults.documents import DOCUMENT_FAULTS, DocumentFault
 from mlx_lvm.parity.sides.sides import Subject

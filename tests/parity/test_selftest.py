@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mlx_lvm.models import architectures
-from mlx_lvm.parity.arbiter import verdict_of
+from mlx_lvm.parity.check import verdict_of
 from mlx_lvm.parity.checks.model import forward_checks
 from mlx_lvm.parity.faults.every import all_faults
 from mlx_lvm.parity.faults.planting import config_of

@@ -14,7 +14,8 @@ from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models.emn import EMN, EMNConfig
+from mlx_lvm.models.emn import EMN
+from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.training.config import TrainConfig, preset
@@ -25,7 +26,7 @@ from mlx_lvm.training.emn.prepare import directions, document_of, figures_of, mo
 from mlx_lvm.training.emn.reading import reading, take_batch
 from mlx_lvm.training.emn.statistics import RIDGE, bind, covariance_power, statistics_of, universal
 from mlx_lvm.training.emn.universal import Recipe, train_network
-from mlx_lvm.training.ramn.anchor import band_gram, folds_apart
+from mlx_lvm.training.ramn.linear import band_gram, folds_apart
 from mlx_lvm.training.session import start_run
 
 SIZES = {"hidden_dim": 12, "rank": 8}

@@ -17,7 +17,9 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.metrics.retrieval import Pairs, Pool, build_pool
 from mlx_lvm.models import build
-from mlx_lvm.models.ramn import MAPPED, RAMN, RAMNConfig, mixed
+from mlx_lvm.models.ramn import RAMN
+from mlx_lvm.models.ramn_config import RAMNConfig
+from mlx_lvm.models.ramn_filters import MAPPED, mixed
 from mlx_lvm.predictors.base import document_rows
 from mlx_lvm.predictors.history import HistoryPredictor
 from mlx_lvm.ranking.logit import RIDGE as BLEND_RIDGE

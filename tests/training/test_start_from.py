@@ -11,7 +11,8 @@ from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import build, config_from_dict
-from mlx_lvm.models.emn import EMN, EMNConfig
+from mlx_lvm.models.emn import EMN
+from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.emn.universal import Recipe, train_network
 from mlx_lvm.training.session import start_run

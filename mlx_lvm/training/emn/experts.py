@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.models.emn import MAPPED, EMNConfig, Expert
+from mlx_lvm.models.emn import MAPPED, Expert
+from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.training.emn.reading import BLOCK, Reading, take_batch
-from mlx_lvm.training.ramn.anchor import fit_linear, folds_apart, principal_directions
 from mlx_lvm.training.ramn.documents import centred_rows
+from mlx_lvm.training.ramn.linear import fit_linear, folds_apart, principal_directions
 
 
 @dataclass(frozen=True)

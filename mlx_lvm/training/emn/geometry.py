@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.models.emn import MEAN
+from mlx_lvm.models.emn_geometry import MEAN
 from mlx_lvm.training.emn.reading import BLOCK, Reading, take_batch
 from mlx_lvm.training.emn.statistics import Statistics
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models.base import normalize
-from mlx_lvm.models.emn import EMN, MEAN
+from mlx_lvm.models.emn import EMN
+from mlx_lvm.models.emn_geometry import MEAN
 from mlx_lvm.training.emn.reading import take_batch
 from mlx_lvm.training.ramn.documents import MAX_CONTEXT, TARGETS, old_mask
 

@@ -11,7 +11,8 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import Split
-from mlx_lvm.models.emn import EMN, EMNConfig, Expert
+from mlx_lvm.models.emn import EMN, Expert
+from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.training.emn.experts import FittedExpert, expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.geometry import Geometry, geometry_of

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.models.emn import CENTRE, TOKENS, kernels
+from mlx_lvm.models.emn_geometry import CENTRE, TOKENS, kernels
 from mlx_lvm.training.ramn.documents import (
     MAX_CONTEXT,
     ROWS,

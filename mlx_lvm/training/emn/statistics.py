@@ -15,7 +15,9 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models.emn import EMN, MEAN, ROWS, EMNConfig
+from mlx_lvm.models.emn import EMN
+from mlx_lvm.models.emn_config import EMNConfig
+from mlx_lvm.models.emn_geometry import MEAN, ROWS
 from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.training.emn.experts import FittedExpert, expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.reading import BLOCK, Reading, reading, take_batch

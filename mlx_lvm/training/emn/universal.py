@@ -20,7 +20,8 @@ import numpy as np
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.models.emn import EMN, EMNConfig
+from mlx_lvm.models.emn import EMN
+from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.emn.geometry import Geometry, geometry_of, joined
 from mlx_lvm.training.emn.statistics import read_with_expert, statistics_of

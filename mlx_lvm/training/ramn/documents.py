@@ -15,7 +15,9 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
-from mlx_lvm.models.ramn import MAX_CONTEXT, SPARED, age_kernels
+from mlx_lvm.models.base import MAX_CONTEXT
+from mlx_lvm.models.ramn import SPARED
+from mlx_lvm.models.ramn_filters import age_kernels
 
 TARGETS = 32
 ROWS = MAX_CONTEXT + TARGETS

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import normalize
-from mlx_lvm.models.base import SUM_WIDTH, row_sum
-from mlx_lvm.models.ramn import MAX_CONTEXT, RAMN, SPARED, mixed
+from mlx_lvm.models.base import MAX_CONTEXT, SUM_WIDTH, row_sum
+from mlx_lvm.models.ramn import RAMN, SPARED
+from mlx_lvm.models.ramn_filters import mixed
 from mlx_lvm.training.ramn.documents import Batch, counts_of, mixtures_of, take_queries, take_targets
 
 CENTRED, SQUARED = 0.3, 0.5  # weights of the regress loss, compared with the cosine's
