@@ -26,7 +26,7 @@ from mlx_lvm.core.safetensors import SafeFile, open_safetensors
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
-from mlx_lvm.errors import InvalidFile, LvmError, UsageError, nearest
+from mlx_lvm.errors import InvalidFile, LvmError, SetupInvalid, UsageError, nearest
 from mlx_lvm.hub.golden import check_golden, read_golden
 from mlx_lvm.hub.remote import fetch, is_remote
 from mlx_lvm.models import VectorModel, architectures, build, config_from_dict
@@ -154,7 +154,10 @@ def locate(reference: str | Path, revision: str | None = None) -> Path:
     """
     text, released = str(reference), weights.released()
     if text not in released and is_remote(reference):
-        return fetch(text, revision)
+        try:
+            return fetch(text, revision)
+        except SetupInvalid as error:
+            raise SetupInvalid(f"{text}: no such file or folder; of the Hub: {error}") from None
     if revision is not None:
         raise UsageError(f"revision '{revision}': only a model of the Hub has one, and '{text}' is none")
     if text in released:
