@@ -80,7 +80,9 @@ def draw(figures: dict[str, Any], title: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--measure", action="store_true", help="measure the figures anew, minutes")
     if parser.parse_args().measure:
         FIGURES.write_text(json.dumps(measure(), indent=1) + "\n", "utf-8")
