@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlx_lvm.parity.check import (
+from mlx_lvm.parity.verdict import (
     BITWISE,
     BOTH,
     EQUIVALENT,

@@ -18,13 +18,13 @@ import torch
 
 from mlx_lvm.core.mlx import mx, nn, tree_flatten, tree_unflatten
 from mlx_lvm.parity.arbiter import Around, judge, rms
-from mlx_lvm.parity.check import Check, exact, failed
 from mlx_lvm.parity.report.port import PortReport, first_place
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.setup import require_valid
 from mlx_lvm.parity.sides.sides import shake
 from mlx_lvm.parity.sides.taps import tapped
 from mlx_lvm.parity.sides.trace import INPUT, Trace, again, float64, layout_of, watched
+from mlx_lvm.parity.verdict import Check, exact, failed
 
 Arrays = dict[str, np.ndarray]
 Names = Callable[[str], str]

@@ -18,7 +18,6 @@ from mlx_lvm.errors import UsageError, nearest
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import MAX_CONTEXT, ModelConfig, architecture, architectures
 from mlx_lvm.parity.arbiter import LIMIT
-from mlx_lvm.parity.check import Check, verdict_of
 from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
 from mlx_lvm.parity.checks.replay import replay_checks
 from mlx_lvm.parity.checks.training import ALL_LOSSES, training_checks
@@ -34,6 +33,7 @@ from mlx_lvm.parity.sides.inputs import (
 from mlx_lvm.parity.sides.setup import require_valid
 from mlx_lvm.parity.sides.sides import Sides, Subject
 from mlx_lvm.parity.sides.taps import taps_checks
+from mlx_lvm.parity.verdict import Check, verdict_of
 
 CHECKS = ("weights", "forward", "taps", "gradients", "training")
 QUICK = ("weights", "forward", "gradients")

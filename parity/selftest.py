@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from mlx_lvm.parity.check import Check
 from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
 from mlx_lvm.parity.checks.training import ALL_LOSSES, synthetic_corpus, training_checks
 from mlx_lvm.parity.checks.weights import weights_checks
@@ -17,6 +16,7 @@ from mlx_lvm.parity.sides.inputs import Case, random_case
 from mlx_lvm.parity.sides.setup import require_valid
 from mlx_lvm.parity.sides.sides import Sides, Subject
 from mlx_lvm.parity.sides.taps import taps_checks
+from mlx_lvm.parity.verdict import Check
 
 STEPS = 4  # training steps with a planted fault: the recorded metrics make the schedule cut within them
 # Ten times the recipe's: what an optimiser errs moves a weight by more than the weight itself is rounded.

@@ -150,9 +150,9 @@ def _show(report: Any, view: Output, out: str) -> None:
 
 def _verify_goldens(path: Path, view: Output) -> None:
     from mlx_lvm.parity.arbiter import LIMIT
-    from mlx_lvm.parity.check import verdict_of
     from mlx_lvm.parity.checks.goldens import verify_goldens
     from mlx_lvm.parity.report.table import COLUMNS, describe, rows
+    from mlx_lvm.parity.verdict import verdict_of
 
     checks, about = verify_goldens(path)
     passed, failures = verdict_of(checks), [check for check in checks if not check.passed]

@@ -20,12 +20,12 @@ from torch.nn import functional
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.parity.check import Check
 from mlx_lvm.parity.checks.training import Neighbours, compare_runs, shaken, synthetic_corpus
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.sides import Subject, twin_outputs
 from mlx_lvm.parity.sides.trace import ask
 from mlx_lvm.parity.sides.training import Trained
+from mlx_lvm.parity.verdict import Check
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.ramn.documents import MAX_CONTEXT, TARGETS, Segments, segments
 from mlx_lvm.training.ramn.step import DocumentStep, learning_rate

@@ -25,10 +25,10 @@ from mlx_lvm.errors import InvalidFile
 from mlx_lvm.models import as_dict, build, config_from_dict
 from mlx_lvm.models.weights import set_weights
 from mlx_lvm.parity.arbiter import LIMIT, judge
-from mlx_lvm.parity.check import Check, failed
 from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.setup import require_evaluation
 from mlx_lvm.parity.sides.trace import FIELDS, ask, float64, mlx_trace, slack_of
+from mlx_lvm.parity.verdict import Check, failed
 
 FORMAT = "mlx-lvm-goldens"
 VERSION = "1"

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from mlx_lvm.parity.arbiter import GRADIENT_LIMIT, LARGEST, Around, judge, rms, slack_of_sum
-from mlx_lvm.parity.check import UNOBSERVABLE, Check, failed
 from mlx_lvm.parity.sides.gates import split_gates
 from mlx_lvm.parity.sides.inputs import Case, random_case
 from mlx_lvm.parity.sides.kinks import NULL, settle_kinks
 from mlx_lvm.parity.sides.sides import Outputs, Sides, draw_cotangents, twin_gradients, twin_outputs
 from mlx_lvm.parity.sides.taps import first_divergence, tap_case
 from mlx_lvm.parity.twins.base import Twin
+from mlx_lvm.parity.verdict import UNOBSERVABLE, Check, failed
 
 HEADROOM = 16  # gradients this far below the largest number of a format may be summed over a batch in it
 

@@ -13,10 +13,10 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import normalize
 from mlx_lvm.models.base import Prediction as MlxPrediction
 from mlx_lvm.parity.arbiter import UNIT, Around, judge, rms, slack_of_sum
-from mlx_lvm.parity.check import Check, exact
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.twins import losses as torch_losses
 from mlx_lvm.parity.twins.base import Prediction
+from mlx_lvm.parity.verdict import Check, exact
 from mlx_lvm.training import losses as mlx_losses
 from mlx_lvm.training import optimizer
 from mlx_lvm.training.schedule import Plateau

@@ -21,11 +21,11 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.models import build
 from mlx_lvm.parity.arbiter import UNIT, Around, judge, rms, slack_of_sum
-from mlx_lvm.parity.check import UNOBSERVABLE, Check, failed
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.inputs import random_case
 from mlx_lvm.parity.sides.sides import Subject, shake
 from mlx_lvm.parity.sides.training import BATCH, Torch, Trained, mlx_run, run_of
+from mlx_lvm.parity.verdict import UNOBSERVABLE, Check, failed
 from mlx_lvm.training.config import TrainConfig
 
 TRIM = 0.01  # share of the elements of a tensor whose steps may be undetermined

@@ -9,10 +9,10 @@ import torch
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.parity.arbiter import UNIT
-from mlx_lvm.parity.check import Check, exact, failed
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.sides import Sides, Subject
 from mlx_lvm.parity.twins import twin_class
+from mlx_lvm.parity.verdict import Check, exact, failed
 
 
 def weights_checks(sides: Sides) -> Iterator[Check]:

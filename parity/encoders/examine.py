@@ -20,11 +20,11 @@ from mlx_lvm.encoders.encoder import DTYPES, TextEncoder
 from mlx_lvm.encoders.folder import read_folder
 from mlx_lvm.errors import NonFiniteError
 from mlx_lvm.parity.arbiter import judge
-from mlx_lvm.parity.check import Check, exact, failed
 from mlx_lvm.parity.encoders.cases import Texts
 from mlx_lvm.parity.encoders.reference import BLOCKS, EMBEDDINGS, FINAL, Reference, Seen
 from mlx_lvm.parity.sides.bridge import TORCH
 from mlx_lvm.parity.sides.trace import float64
+from mlx_lvm.parity.verdict import Check, exact, failed
 
 PADDING = 1
 

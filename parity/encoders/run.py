@@ -15,12 +15,12 @@ from mlx_lvm.encoders import ARCHITECTURES
 from mlx_lvm.encoders.encoder import TextEncoder
 from mlx_lvm.errors import UsageError
 from mlx_lvm.parity.arbiter import LIMIT
-from mlx_lvm.parity.check import Check, verdict_of
 from mlx_lvm.parity.encoders.cases import cases, shipped_chunks
 from mlx_lvm.parity.encoders.examine import Examination, first_divergence
 from mlx_lvm.parity.encoders.faults import FAULTS, Fault
 from mlx_lvm.parity.encoders.small import write_small
 from mlx_lvm.parity.sides.setup import require_valid
+from mlx_lvm.parity.verdict import Check, verdict_of
 
 CHUNKS = 8  # of the shipped corpus, in the batch of real texts
 SEEDS = 4  # small encoders of every architecture

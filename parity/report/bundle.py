@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm.core.files import write_json
-from mlx_lvm.parity.check import Check
 from mlx_lvm.parity.checks.goldens import write_goldens
 from mlx_lvm.parity.checks.model import forward_checks
 from mlx_lvm.parity.report.report import describe, setting
 from mlx_lvm.parity.run import Report
 from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.sides import Sides, Subject
+from mlx_lvm.parity.verdict import Check
 
 GOLDENS = "failure.safetensors"
 

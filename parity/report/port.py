@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_lvm.parity.check import Check, verdict_of
+from mlx_lvm.parity.verdict import Check, verdict_of
 
 STAGES = ("weights", "own", "inherited", "outputs", "gradients")
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from mlx_lvm.parity.check import Check
+from mlx_lvm.parity.verdict import Check
 
 COLUMNS = (
     "model / check / parameters / run",

@@ -7,7 +7,7 @@ import pytest
 
 from mlx_lvm.parity import arbiter
 from mlx_lvm.parity.arbiter import Around, gamma, judge, rms
-from mlx_lvm.parity.check import Check, exact, verdict_of
+from mlx_lvm.parity.verdict import Check, exact, verdict_of
 
 U = arbiter.UNIT["float32"]
 TRUTH = np.linspace(1, 2, 1000)

@@ -9,7 +9,6 @@ import pytest
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import architecture, architectures
-from mlx_lvm.parity.check import verdict_of
 from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
 from mlx_lvm.parity.checks.training import ALL_LOSSES, synthetic_corpus, training_checks
 from mlx_lvm.parity.checks.weights import weights_checks
@@ -19,6 +18,7 @@ from mlx_lvm.parity.sides.inputs import adversarial_cases, random_case, real_cas
 from mlx_lvm.parity.sides.kinks import near_kinks
 from mlx_lvm.parity.sides.sides import Sides, Subject
 from mlx_lvm.parity.sides.taps import first_divergence, tap_case, taps_checks
+from mlx_lvm.parity.verdict import verdict_of
 
 
 def subject(name: str, seed: int = 0) -> Subject:

@@ -5,13 +5,13 @@ import os
 import pytest
 
 from mlx_lvm.models import architectures
-from mlx_lvm.parity.check import verdict_of
 from mlx_lvm.parity.checks.model import forward_checks
 from mlx_lvm.parity.faults.every import all_faults
 from mlx_lvm.parity.faults.planting import config_of
 from mlx_lvm.parity.selftest import self_test, summary
 from mlx_lvm.parity.sides.inputs import random_case
 from mlx_lvm.parity.sides.sides import Sides, Subject
+from mlx_lvm.parity.verdict import verdict_of
 
 FAULTS = all_faults()
 
