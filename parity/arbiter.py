@@ -37,6 +37,7 @@ from mlx_lvm.parity.verdict import (
     TORCH_INACCURATE,
     UNOBSERVABLE,
     Check,
+    Compared,
     failed,
 )
 
@@ -81,7 +82,7 @@ class Around(NamedTuple):
 
 
 def judge(
-    name: str,
+    what: Compared,
     mlx: np.ndarray,
     torch: np.ndarray,
     truth: np.ndarray,
@@ -104,14 +105,14 @@ def judge(
     limit:        largest ratio that passes, where it is not LIMIT[dtype]
     """
     if mlx.shape != truth.shape or torch.shape != truth.shape:
-        return failed(name, f"shapes differ: MLX {mlx.shape}, torch {torch.shape}, truth {truth.shape}")
+        return failed(what, f"shapes differ: MLX {mlx.shape}, torch {torch.shape}, truth {truth.shape}")
     if truth.size == 0:
-        return failed(name, "nothing was compared", verdict=SETUP_INVALID)
+        return failed(what, "nothing was compared", verdict=SETUP_INVALID)
     unit, limit = UNIT[dtype], limit or LIMIT[dtype]
     known, there = np.isfinite(truth), np.isfinite(torch)
     if not must_observe and _lost(torch, truth):
         return Check(
-            name, UNOBSERVABLE, True, note=f"beyond the range of {dtype}: torch itself loses the value"
+            what, UNOBSERVABLE, True, note=f"beyond the range of {dtype}: torch itself loses the value"
         )
     kept = (
         known & ~there & np.isfinite(mlx)
@@ -125,7 +126,7 @@ def judge(
         verdict = TORCH_INACCURATE if error <= limit * floor else MLX_INACCURATE
         ratio = error / floor if floor else (0.0 if error == 0 else math.inf)
         return Check(
-            name,
+            what,
             verdict,
             verdict in PASSING,
             ratio,
@@ -139,13 +140,13 @@ def judge(
     wrong = int(((np.isfinite(mlx) != there) | (there & ~known) | (must_observe & known & ~there)).sum())
     if wrong:
         return failed(
-            name, f"{wrong} of {truth.size} values are not finite on every side", compared=truth.size
+            what, f"{wrong} of {truth.size} values are not finite on every side", compared=truth.size
         )
     both = there & known
     if not both.any():
         if must_observe:
-            return failed(name, "no finite value to compare", verdict=SETUP_INVALID)
-        return Check(name, UNOBSERVABLE, True, note="not finite, on all sides alike")
+            return failed(what, "no finite value to compare", verdict=SETUP_INVALID)
+        return Check(what, UNOBSERVABLE, True, note="not finite, on all sides alike")
     m, t, true = mlx[both], torch[both], truth[both]
     error, torch_error, size = rms(m - true), rms(t - true), max(rms(true), scale)
     floor = max(torch_error, unit * size * slack, SMALLEST_NORMAL)
@@ -161,7 +162,7 @@ def judge(
     def check(verdict: str, floor: float = floor, note: str = luck) -> Check:
         ratio = error / floor
         return Check(
-            name,
+            what,
             verdict,
             verdict in PASSING,
             ratio,

@@ -24,7 +24,7 @@ from mlx_lvm.parity.sides.setup import require_valid
 from mlx_lvm.parity.sides.sides import shake
 from mlx_lvm.parity.sides.taps import tapped
 from mlx_lvm.parity.sides.trace import INPUT, Trace, again, float64, layout_of, watched
-from mlx_lvm.parity.verdict import Check, exact, failed
+from mlx_lvm.parity.verdict import Check, Compared, exact, failed
 
 Arrays = dict[str, np.ndarray]
 Names = Callable[[str], str]
@@ -102,12 +102,12 @@ class Port:
         only = sorted(set(mine) - set(theirs)), sorted(set(theirs) - set(mine))
         if any(only):
             note = f"only MLX has {only[0]}, only torch {only[1]}: say which is which with names="
-            yield failed("weights/names", note, compared=len(theirs))
+            yield failed(Compared(stage="weights", value="names"), note, compared=len(theirs))
         for name in theirs.keys() & mine.keys():
             like = as_laid(theirs[name], mine[name].shape)
             same = like is not None and np.array_equal(mine[name], like)
             note = "" if same else f"MLX {mine[name].shape}, torch {theirs[name].shape}: other numbers"
-            yield exact(f"weights/{name}", same, note, name, mine[name].size)
+            yield exact(Compared(stage="weights", value=name), same, note, name, mine[name].size)
 
     def taps(self) -> Iterator[Check]:
         """Every submodule that both sides have: given the truth (own), and with what it inherits."""
@@ -118,9 +118,11 @@ class Port:
             other, mine = self.torch_taps(self.torch, force), self.mlx_taps(free, force)
             for tap, value in truth.items():
                 if tap in mine.shapes:
-                    yield failed(f"{stage}/{tap}", f"shapes differ: {mine.shapes[tap]}")
+                    yield failed(Compared(stage=stage, value=tap), f"shapes differ: {mine.shapes[tap]}")
                 elif tap in mine.values:
-                    yield judge(f"{stage}/{tap}", mine.values[tap], other[tap], value, "float32")
+                    yield judge(
+                        Compared(stage=stage, value=tap), mine.values[tap], other[tap], value, "float32"
+                    )
 
     def torch_taps(self, model: torch.nn.Module, forced: Arrays | None = None) -> Arrays:
         trace = Trace(forced)
@@ -166,10 +168,20 @@ class Port:
         mine = {name: float64(value) for name, value in self.mlx_outputs.items()}
         torch_out, truth = (forward(model, self.tensors(model)) for model in (self.torch, self.truth))
         if set(mine) != set(truth):
-            yield failed("outputs/names", f"only one side has {sorted(set(mine) ^ set(truth))}")
+            yield failed(
+                Compared(stage="outputs", value="names"),
+                f"only one side has {sorted(set(mine) ^ set(truth))}",
+            )
         for name in truth.keys() & mine.keys():
             near = partial(self.around, forward, name)
-            yield judge(f"outputs/{name}", mine[name], torch_out[name], truth[name], "float32", around=near)
+            yield judge(
+                Compared(stage="outputs", value=name),
+                mine[name],
+                torch_out[name],
+                truth[name],
+                "float32",
+                around=near,
+            )
 
     @cached_property
     def mlx_outputs(self) -> dict[str, mx.array]:
@@ -186,12 +198,15 @@ class Port:
         for name in [name for name in truth if name in mine]:
             true, value = as_laid(truth[name], mine[name].shape), as_laid(other[name], mine[name].shape)
             if true is None or value is None:
-                yield failed(f"gradients/{name}", f"MLX {mine[name].shape}, torch {truth[name].shape}")
+                yield failed(
+                    Compared(stage="gradients", value=name),
+                    f"MLX {mine[name].shape}, torch {truth[name].shape}",
+                )
                 continue
             null = rms(true) <= 2.0**-43 * largest  # zero by mathematics: a bias that softmax ignores
             near = partial(self.around, run, name)
             yield judge(
-                f"gradients/{name}", mine[name], value, true, "float32",
+                Compared(stage="gradients", value=name), mine[name], value, true, "float32",
                 around=near, scale=largest if null else 0.0,
             )  # fmt: skip
 

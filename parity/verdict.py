@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 BITWISE = "bitwise"
 EQUIVALENT = "equivalent"
@@ -18,6 +18,23 @@ SETUP_INVALID = "setup invalid"
 PASSING = (BITWISE, EQUIVALENT, TORCH_INACCURATE, BOTH, ILL_CONDITIONED, UNOBSERVABLE)
 
 
+class Compared(NamedTuple):
+    """What a check compared, from the model to the value; empty where there is nothing to tell apart.
+
+    `str` gives `model/stage/parameters/run/case/value`, as reports and files hold it.
+    """
+
+    model: str = ""
+    stage: str = ""  # weights, taps, forward, gradients, training
+    parameters: str = ""  # where they come from
+    run: str = ""  # eager or compiled, own or inherited error, the number of steps
+    case: str = ""  # the input, or the part of a training
+    value: str = ""  # a tensor, a tap, a field of the prediction
+
+    def __str__(self) -> str:
+        return "/".join(part for part in self if part)
+
+
 @dataclass(frozen=True)
 class Check:
     """One comparison and its verdict. Errors are rms over the elements compared, `max_abs_error` is MLX's
@@ -26,7 +43,7 @@ class Check:
     `bound` is the error that was allowed, `ratio` = mlx_error / max(torch_error, u rms(truth)).
     """
 
-    name: str
+    what: Compared
     verdict: str
     passed: bool
     ratio: float = 0.0
@@ -43,22 +60,31 @@ class Check:
     )  # (subject, case) of a failure, from which a bundle is made
 
     @property
+    def name(self) -> str:
+        """`what` as text."""
+        return str(self.what)
+
+    @property
     def group(self) -> str:
-        """`model/check/parameters/execution`: what a table shows in one row; seeds of the small models count
-        as one.
+        """`model/stage/parameters/run`: what a table shows in one row; seeds of the small models count as
+        one.
         """
-        return re.sub(r"-small\d+/", "-small/", "/".join(self.name.split("/")[:4]))
+        model = re.sub(r"-small\d+$", "-small", self.what.model)
+        return str(self.what._replace(model=model, case="", value=""))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which knows no infinity: a number that is not finite is None."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "source"}
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("what", "source")}
+        values = {"name": self.name, **found}
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
-def failed(name: str, note: str, where: str = "", verdict: str = MLX_INACCURATE, compared: int = 0) -> Check:
+def failed(
+    what: Compared, note: str, where: str = "", verdict: str = MLX_INACCURATE, compared: int = 0
+) -> Check:
     """A check that fails for a reason that is no number."""
     return Check(
-        name,
+        what,
         verdict,
         False,
         math.inf,
@@ -72,12 +98,12 @@ def failed(name: str, note: str, where: str = "", verdict: str = MLX_INACCURATE,
     )
 
 
-def exact(name: str, same: bool, note: str = "", where: str = "", compared: int = 1) -> Check:
+def exact(what: Compared, same: bool, note: str = "", where: str = "", compared: int = 1) -> Check:
     """A check that allows no difference at all."""
     return (
-        Check(name, BITWISE, True, compared=compared, note=note)
+        Check(what, BITWISE, True, compared=compared, note=note)
         if same
-        else failed(name, note, where, compared=compared)
+        else failed(what, note, where, compared=compared)
     )
 
 

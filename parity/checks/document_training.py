@@ -25,7 +25,7 @@ from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.sides import Subject, twin_outputs
 from mlx_lvm.parity.sides.trace import ask
 from mlx_lvm.parity.sides.training import Trained
-from mlx_lvm.parity.verdict import Check
+from mlx_lvm.parity.verdict import Check, Compared
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.ramn.documents import MAX_CONTEXT, TARGETS, Segments, segments
 from mlx_lvm.training.ramn.step import DocumentStep, learning_rate
@@ -42,7 +42,7 @@ Q, NEGATIVES, QUERY_REACH, CLOSE = 0.3, 1024, 5, 5
 
 
 def document_checks(
-    head: str, subject: Subject, corpus: Corpus, steps: int, seed: int, **options: Any
+    head: Compared, subject: Subject, corpus: Corpus, steps: int, seed: int, **options: Any
 ) -> Iterator[Check]:
     """Every quantity of K steps. `options` are fields of TrainConfig; clipping is set so that it acts."""
     corpus = corpus if corpus.dim == subject.config.dim else synthetic_corpus(subject.config.dim)

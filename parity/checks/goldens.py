@@ -28,7 +28,7 @@ from mlx_lvm.parity.arbiter import LIMIT, judge
 from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.setup import require_evaluation
 from mlx_lvm.parity.sides.trace import FIELDS, ask, float64, mlx_trace, slack_of
-from mlx_lvm.parity.verdict import Check, failed
+from mlx_lvm.parity.verdict import Check, Compared, failed
 
 FORMAT = "mlx-lvm-goldens"
 VERSION = "1"
@@ -111,7 +111,7 @@ def verify_goldens(path: Path) -> tuple[list[Check], dict[str, str]]:
         values = {
             n.removeprefix(f"{case}/"): _float64(file, n) for n in file.tensors if n.startswith(f"{case}/")
         }
-        found += _verify_case(model, f"{about.get('name')}/goldens", case, values, dtype)
+        found += _verify_case(model, str(about.get("name")), case, values, dtype)
     return found, about
 
 
@@ -120,7 +120,9 @@ def _float64(file: Any, name: str) -> np.ndarray:
     return np.array(file.numpy(name)) if file.tensors[name].dtype == "F64" else float64(file.array(name))
 
 
-def _verify_case(model: Any, head: str, case: str, values: dict[str, np.ndarray], dtype: str) -> list[Check]:
+def _verify_case(
+    model: Any, subject: str, case: str, values: dict[str, np.ndarray], dtype: str
+) -> list[Check]:
     context = mx.array(values["context"].astype(np.float32)).astype(DTYPES[dtype])
     forced = {n.removeprefix("forced/"): v for n, v in values.items() if n.startswith("forced/")}
     found = []
@@ -135,13 +137,13 @@ def _verify_case(model: Any, head: str, case: str, values: dict[str, np.ndarray]
         else:
             mine = mlx_trace(model, context, truth, force).values
         for tap, true in truth.items():
-            name = f"{head}/{kind}/{case}/{tap}"
+            what = Compared(subject, "goldens", run=kind, case=case, value=tap)
             if tap in mine:
                 last = slice(-mine[tap].shape[1], None) if mine[tap].ndim == 3 else slice(None)
                 other, target = [
                     v[:, last] if mine[tap].ndim == 3 else v for v in (values[f"{kind}/{tap}/torch"], true)
                 ]
-                found.append(judge(name, mine[tap], other, target, dtype, slack=slack_of(model, tap, dtype)))
+                found.append(judge(what, mine[tap], other, target, dtype, slack=slack_of(model, tap, dtype)))
             elif kind == "forward":
-                found.append(failed(name, "MLX gives no such field"))
+                found.append(failed(what, "MLX gives no such field"))
     return found

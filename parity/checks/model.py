@@ -1,6 +1,4 @@
-"""The checks of one subject's forward pass and gradients. Each yields `Check`s, named
-model/check/parameters/execution/case/value.
-"""
+"""The checks of one subject's forward pass and gradients. Each yields `Check`s."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from mlx_lvm.parity.sides.kinks import NULL, settle_kinks
 from mlx_lvm.parity.sides.sides import Outputs, Sides, draw_cotangents, twin_gradients, twin_outputs
 from mlx_lvm.parity.sides.taps import first_divergence, tap_case
 from mlx_lvm.parity.twins.base import Twin
-from mlx_lvm.parity.verdict import UNOBSERVABLE, Check, failed
+from mlx_lvm.parity.verdict import UNOBSERVABLE, Check, Compared, failed
 
 HEADROOM = 16  # gradients this far below the largest number of a format may be summed over a batch in it
 
@@ -35,7 +33,7 @@ def forward_checks(
             around = _once(partial(sides.around, twin_outputs, sides.mlx_forward, case.context, truth))
             for mode in modes:
                 out = sides.mlx_forward(case.context, compiled=mode == "compiled")
-                head = f"{subject.name}/forward/{subject.parameters}/{mode}/{case.name}"
+                head = Compared(subject.name, "forward", subject.parameters, mode, case.name)
                 found = list(compare(head, out, torch_out, truth, sides.dtype, around, case.finite))
                 if not all(check.passed for check in found):
                     where = blame(sides, case)
@@ -56,7 +54,7 @@ def blame(sides: Sides, case: Case) -> str:
 
 
 def compare(
-    head: str,
+    head: Compared,
     mlx: Outputs,
     torch: Outputs,
     truth: Outputs,
@@ -65,11 +63,13 @@ def compare(
     must_observe: bool,
 ) -> Iterator[Check]:
     if set(mlx) != set(truth):
-        yield failed(f"{head}/fields", f"only one side has: {', '.join(sorted(set(mlx) ^ set(truth)))}")
+        yield failed(
+            head._replace(value="fields"), f"only one side has: {', '.join(sorted(set(mlx) ^ set(truth)))}"
+        )
     for name in truth:
         if name in mlx:
             yield judge(
-                f"{head}/{name}",
+                head._replace(value=name),
                 mlx[name],
                 torch[name],
                 truth[name],
@@ -109,6 +109,7 @@ def gradient_checks(
 
 
 def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator[Check]:
+    head = Compared(sides.subject.name, "gradients", sides.subject.parameters, case=case.name)
     cotangents = draw_cotangents((case.context.shape[0], case.context.shape[2]))
     torch_out = split_gates(sides.torch_gradients(case.context, cotangents))
     truth = split_gates(sides.truth_gradients(case.context, cotangents))
@@ -122,9 +123,8 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
     if any(np.abs(g).max(initial=0) > LARGEST[sides.dtype] / HEADROOM for g in truth.values()):
         # The gradient of normalising a vector of zeros is 1 / eps: float16 cannot hold it, nor sums of what
         # follows from it.
-        head = f"{sides.subject.name}/gradients/{sides.subject.parameters}"
         yield Check(
-            f"{head}/eager/{case.name}/all",
+            head._replace(run="eager", value="all"),
             UNOBSERVABLE,
             True,
             note=f"a gradient beyond the range of {sides.dtype}",
@@ -135,11 +135,15 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
     denormal = bool(0 < np.abs(case.context).max() < np.finfo(np.float32).tiny)
     for mode in modes:
         out = split_gates(sides.mlx_gradients(case.context, cotangents, compiled=mode == "compiled"))
-        head = f"{sides.subject.name}/gradients/{sides.subject.parameters}/{mode}/{case.name}"
+        head = head._replace(run=mode)
         if set(out) != set(truth):
-            yield failed(f"{head}/names", f"only one side has: {', '.join(sorted(set(out) ^ set(truth)))}")
+            yield failed(
+                head._replace(value="names"), f"only one side has: {', '.join(sorted(set(out) ^ set(truth)))}"
+            )
 
-        def verdicts(truth: Outputs, note: str = "", out: Outputs = out, head: str = head) -> list[Check]:
+        def verdicts(
+            truth: Outputs, note: str = "", out: Outputs = out, head: Compared = head
+        ) -> list[Check]:
             around = _once(lambda: sides.around(run, mlx_run, case.context, truth))
             found = []
             for name in truth.keys() & out.keys():
@@ -148,7 +152,7 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
                 ):  # a BLAS may flush such inputs to zero, and nothing else is left of these
                     found.append(
                         Check(
-                            f"{head}/{name}",
+                            head._replace(value=name),
                             UNOBSERVABLE,
                             True,
                             note="zero by mathematics, of denormal inputs",
@@ -166,9 +170,8 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
                     "slack": slack_of_sum(terms, sides.dtype) if scale and truth[name].size == 1 else 1.0,
                     "limit": GRADIENT_LIMIT[sides.dtype],
                 }
-                found.append(
-                    judge(f"{head}/{name}", out[name], torch_out[name], truth[name], sides.dtype, **options)  # type: ignore[arg-type]
-                )
+                what, values = head._replace(value=name), (out[name], torch_out[name], truth[name])
+                found.append(judge(what, *values, sides.dtype, **options))  # type: ignore[arg-type]
             return [replace(check, note=check.note or note) for check in found]
 
         checks = verdicts(truth)
@@ -181,12 +184,12 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
                     "there",
                 )
         order = list(truth)
-        checks.sort(key=lambda check: order.index(check.name.rpartition("/")[2]))
+        checks.sort(key=lambda check: order.index(check.what.value))
         failures = [check for check in checks if not check.passed]
         if (
             failures
         ):  # in the forward pass, or else in the backward pass, which meets the last parameter first
-            where = blame(sides, case) or f"gradient of {failures[-1].name.rpartition('/')[2]}"
+            where = blame(sides, case) or f"gradient of {failures[-1].what.value}"
             checks = [
                 c if c.passed else replace(c, first_divergence=where, source=(sides.subject, case))
                 for c in checks

@@ -16,7 +16,7 @@ from mlx_lvm.parity.arbiter import UNIT, Around, judge, rms, slack_of_sum
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.twins import losses as torch_losses
 from mlx_lvm.parity.twins.base import Prediction
-from mlx_lvm.parity.verdict import Check, exact
+from mlx_lvm.parity.verdict import Check, Compared, exact
 from mlx_lvm.training import losses as mlx_losses
 from mlx_lvm.training import optimizer
 from mlx_lvm.training.schedule import Plateau
@@ -59,7 +59,7 @@ def optimizer_checks(steps: int = STEPS) -> Iterator[Check]:
     float32, float64 = (_torch_optimizer(start, steps, dtype) for dtype in (torch.float32, torch.float64))
     for name in float64:
         yield judge(
-            f"optimiser/replay/alone/{steps:,} steps/{name}",
+            Compared("optimiser", "replay", "alone", f"{steps:,} steps", value=name),
             mine[name],
             float32[name],
             float64[name],
@@ -138,7 +138,7 @@ def schedule_check(steps: int = STEPS) -> Check:
             cuts += schedule.lr != before
             differ += schedule.lr != adamw.param_groups[0]["lr"]
     return exact(
-        f"schedule/replay/alone/{steps:,} epochs/lr",
+        Compared("schedule", "replay", "alone", f"{steps:,} epochs", value="lr"),
         not differ and cuts > 0,
         f"{differ} rates differ" if differ else f"{cuts} cuts",
         compared=steps,
@@ -162,14 +162,14 @@ def loss_checks(seeds: int = 3) -> Iterator[Check]:
         for case, (raw, target) in pairs.items():
             for name in mlx_losses.LOSS_FUNCTIONS:
                 yield from _loss_case(
-                    f"losses/replay/alone/each/{case}-{seed}",
+                    Compared("losses", "replay", "alone", "each", f"{case}-{seed}"),
                     name,
                     raw.astype(np.float32),
                     target.astype(np.float32),
                 )
 
 
-def _loss_case(head: str, name: str, raw: np.ndarray, target: np.ndarray) -> Iterator[Check]:
+def _loss_case(head: Compared, name: str, raw: np.ndarray, target: np.ndarray) -> Iterator[Check]:
     def mine(raw: mx.array) -> mx.array:
         return mlx_losses.total_loss({name: 0.5}, 0.07)(MlxPrediction(raw, normalize(raw)), mx.array(target))
 
@@ -181,7 +181,7 @@ def _loss_case(head: str, name: str, raw: np.ndarray, target: np.ndarray) -> Ite
     for k, part in enumerate(("value", "gradient")):
         flat = float(np.abs(truth[k]).max()) < 1e-13  # one window has no spread, and no other to tell it from
         yield judge(
-            f"{head}/{name} {part}",
+            head._replace(value=f"{name} {part}"),
             found[k],
             other[k],
             truth[k],

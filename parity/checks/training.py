@@ -25,7 +25,7 @@ from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.inputs import random_case
 from mlx_lvm.parity.sides.sides import Subject, shake
 from mlx_lvm.parity.sides.training import BATCH, Torch, Trained, mlx_run, run_of
-from mlx_lvm.parity.verdict import UNOBSERVABLE, Check, failed
+from mlx_lvm.parity.verdict import UNOBSERVABLE, Check, Compared, failed
 from mlx_lvm.training.config import TrainConfig
 
 TRIM = 0.01  # share of the elements of a tensor whose steps may be undetermined
@@ -44,7 +44,7 @@ def training_checks(
     """Every quantity of K steps. `options` are fields of TrainConfig; clipping is set so that it acts."""
     if dtype != "float32":
         yield Check(
-            f"{subject.name}/training/{subject.parameters}/{steps} steps/all",
+            Compared(subject.name, "training", subject.parameters, f"{steps} steps", "all"),
             UNOBSERVABLE,
             True,
             note="models train in float32 only",
@@ -60,7 +60,7 @@ def training_checks(
 
 def part_to_blame(first_step: list[Check]) -> str:
     """Which part of a training step parts first, from what one step leaves behind."""
-    failures = [check.name.split("/")[4] for check in first_step if not check.passed]
+    failures = [check.what.case for check in first_step if not check.passed]
     for part, name in (
         ("losses", "loss"),
         ("first", "gradient or clipping"),
@@ -75,7 +75,8 @@ def part_to_blame(first_step: list[Check]) -> str:
 
 
 def train_both(subject: Subject, corpus: Corpus, steps: int, seed: int, **options: Any) -> Iterator[Check]:
-    head = f"{subject.name}/training/{subject.parameters}/{steps} step{'s' if steps > 1 else ''}"
+    run = f"{steps} step{'s' if steps > 1 else ''}"
+    head = Compared(subject.name, "training", subject.parameters, run)
     if type(build(subject.config)).task == "documents":
         from mlx_lvm.parity.checks.document_training import document_checks
 
@@ -144,7 +145,7 @@ def shaken(weights: Mapping[str, mx.array], draw: int) -> dict[str, mx.array]:
 
 
 def compare_runs(
-    head: str,
+    head: Compared,
     mlx: Trained,
     torch: Trained,
     truth: Trained,
@@ -156,7 +157,7 @@ def compare_runs(
     # Numbers that are added to the loss, and shared out to the elements of a small parameter's gradient.
     terms = mlx.probe["raw"].shape[1] * BATCH
     yield judge(
-        f"{head}/losses",
+        head._replace(case="losses"),
         mlx.losses,
         torch.losses,
         truth.losses,
@@ -168,7 +169,9 @@ def compare_runs(
     for part in ("first", "second", "weights"):
         sides = [getattr(side, part) for side in (mlx, torch, truth)]
         if set(sides[0]) != set(sides[2]):
-            yield failed(f"{head}/{part}", f"only one side has: {sorted(set(sides[0]) ^ set(sides[2]))}")
+            yield failed(
+                head._replace(case=part), f"only one side has: {sorted(set(sides[0]) ^ set(sides[2]))}"
+            )
             continue
         for name in sides[2]:
             mine, other, true = (side[name] for side in sides)
@@ -176,7 +179,7 @@ def compare_runs(
                 passed = part != "weights" or float(np.abs(mine - true).max()) <= 2.5 * reach
                 note = "gradient zero by mathematics: AdamW turns its rounding noise into steps"
                 yield replace(
-                    failed(f"{head}/{part}/{name}", note, name),
+                    failed(head._replace(case=part, value=name), note, name),
                     verdict=UNOBSERVABLE,
                     passed=passed,
                     ratio=0.0,
@@ -188,7 +191,7 @@ def compare_runs(
                 # A square errs twice as much.
                 slack = slack_of_sum(terms // true.size) * (2 if part == "second" else 1)
                 check = judge(
-                    f"{head}/{part}/{name}",
+                    head._replace(case=part, value=name),
                     mine,
                     other,
                     true,
@@ -200,10 +203,10 @@ def compare_runs(
                 yield check if check.passed else replace(check, first_divergence=f"{part}/{name}")
     names = [name for name in truth.weights if name not in null]
     whole = [np.concatenate([side.weights[name].ravel() for name in names]) for side in (mlx, torch, truth)]
-    yield judge(f"{head}/trajectory", *trimmed(*whole), "float32", must_observe=True)
+    yield judge(head._replace(case="trajectory"), *trimmed(*whole), "float32", must_observe=True)
     for name, value in truth.probe.items():
         yield judge(
-            f"{head}/probe/{name}",
+            head._replace(case="probe", value=name),
             mlx.probe[name],
             torch.probe[name],
             value,

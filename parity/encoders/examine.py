@@ -24,7 +24,7 @@ from mlx_lvm.parity.encoders.cases import Texts
 from mlx_lvm.parity.encoders.reference import BLOCKS, EMBEDDINGS, FINAL, Reference, Seen
 from mlx_lvm.parity.sides.bridge import TORCH
 from mlx_lvm.parity.sides.trace import float64
-from mlx_lvm.parity.verdict import Check, exact, failed
+from mlx_lvm.parity.verdict import Check, Compared, exact, failed
 
 PADDING = 1
 
@@ -63,7 +63,7 @@ class Examination:
                 if differ
                 else ""
             )
-            yield exact(f"{self.name}/tokens/given/exact/{case.name}", not differ, note, "tokens", len(found))
+            yield exact(self._what("tokens", "exact", case.name), not differ, note, "tokens", len(found))
 
     def weight_checks(self, encoder: TextEncoder) -> Iterator[Check]:
         """Bit for bit, from the one file that both read."""
@@ -74,7 +74,7 @@ class Examination:
         for name, value in ours.items():
             other = theirs.get(name)
             same = other is not None and np.array_equal(value, other)
-            yield exact(f"{self.name}/weights/given/exact/-/{name}", same, "not torch's", name, value.size)
+            yield exact(self._what("weights", "exact", "-", name), same, "not torch's", name, value.size)
 
     def position_checks(self, encoder: TextEncoder) -> Iterator[Check]:
         length = min(self.longest, 512)
@@ -82,8 +82,8 @@ class Examination:
         if expected is not None:
             found = float64(encoder.model.bias(mx.ones((1, length), mx.int32)))
             same = found.shape == expected.shape and np.array_equal(found, expected)
-            name = f"{self.name}/positions/given/exact/{length}"
-            yield exact(name, same, "relative positions in other buckets", "positions", expected.size)
+            what = self._what("positions", "exact", str(length))
+            yield exact(what, same, "relative positions in other buckets", "positions", expected.size)
 
     def layer_checks(self, encoder: TextEncoder, case: str) -> Iterator[Check]:
         ids, mask = self.batches[case]
@@ -96,7 +96,7 @@ class Examination:
         before = truth.values[tap]
         for tap, step in ours:
             if tap not in truth.values:
-                yield failed(f"{self.name}/layers/given/own/{case}/{tap}", "torch has no such step", tap)
+                yield failed(self._what("layers", "own", case, tap), "torch has no such step", tap)
                 continue
             place = here if truth.values[tap].ndim == 3 else None
             given = self._rounded(before)
@@ -122,16 +122,16 @@ class Examination:
     def _left_out(self, case: str, taps: list[str], truth: Seen) -> Iterator[Check]:
         """A step of torch's that ours has not."""
         for tap in set(truth.values) - {*taps, EMBEDDINGS[self.kind], "unit"}:
-            yield failed(f"{self.name}/layers/given/own/{case}/{tap}", "left out", tap)
+            yield failed(self._what("layers", "own", case, tap), "left out", tap)
 
     def vector_check(self, encoder: TextEncoder, case: Texts) -> Check:
         torch, truth = (side.values["unit"] for side in self.seen[case.name])
-        name = f"{self.name}/vectors/given/compiled/{case.name}/unit"
+        what = self._what("vectors", "compiled", case.name, "unit")
         try:
             found = encoder.encode(list(case.texts)).astype(np.float64)
         except NonFiniteError as error:
-            return failed(name, str(error), "unit")
-        return judge(name, found, torch, truth, self.dtype, must_observe=True)
+            return failed(what, str(error), "unit")
+        return judge(what, found, torch, truth, self.dtype, must_observe=True)
 
     def _judge(
         self,
@@ -144,12 +144,15 @@ class Examination:
         here: np.ndarray | None,
     ) -> Check:
         """Where there is a text; what stands in the padding is nobody's business."""
-        name, found = f"{self.name}/layers/given/{how}/{case}/{tap}", float64(ours)
+        what, found = self._what("layers", how, case, tap), float64(ours)
         if found.shape != truth.shape:
-            return failed(name, f"shapes differ: MLX {found.shape}, torch {truth.shape}", tap)
+            return failed(what, f"shapes differ: MLX {found.shape}, torch {truth.shape}", tap)
         if here is not None:
             found, torch, truth = found[here], torch[here], truth[here]
-        return judge(name, found, torch, truth, self.dtype, must_observe=True)
+        return judge(what, found, torch, truth, self.dtype, must_observe=True)
+
+    def _what(self, stage: str, run: str, case: str, value: str = "") -> Compared:
+        return Compared(self.name, stage, "given", run, case, value)
 
     def _rounded(self, values: np.ndarray) -> np.ndarray:
         import torch
@@ -171,6 +174,6 @@ def first_divergence(checks: list[Check]) -> str:
     """The first failing place by what it does alone; by what it inherits where nothing alone fails."""
     for how in ("exact", "own", "inherited", "compiled"):
         for check in checks:
-            if not check.passed and check.name.split("/")[3] == how:
-                return check.first_divergence or check.name.rpartition("/")[2]
+            if not check.passed and check.what.run == how:
+                return check.first_divergence or check.what.value
     return ""

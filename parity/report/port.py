@@ -24,7 +24,7 @@ class PortReport:
 
     def of(self, stage: str) -> list[Check]:
         """The comparisons of one of STAGES."""
-        return [check for check in self.checks if check.name.startswith(f"{stage}/")]
+        return [check for check in self.checks if check.what.stage == stage]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -42,7 +42,7 @@ class PortReport:
             if found:
                 worst = max(found, key=lambda check: (not check.passed, check.ratio))
                 passed = f"{sum(check.passed for check in found)}/{len(found)}"
-                where = worst.name.partition("/")[2] + (f": {worst.note}" if worst.note else "")
+                where = worst.what.value + (f": {worst.note}" if worst.note else "")
                 lines.append(f"{stage:<12}{passed:>12}  {worst.ratio:>11.3g}  {where}")
         return "\n".join([*lines, f"first parts at: {self.first}" if self.first else "equivalent"])
 
@@ -52,7 +52,7 @@ def first_place(checks: list[Check]) -> str:
     first.
     """
     for stage in STAGES:
-        failures = [c.name for c in checks if not c.passed and c.name.startswith(f"{stage}/")]
+        failures = [c.what.value for c in checks if not c.passed and c.what.stage == stage]
         if failures:
-            return failures[-1 if stage == "gradients" else 0].partition("/")[2]
+            return failures[-1 if stage == "gradients" else 0]
     return ""

@@ -56,7 +56,7 @@ class Row:
         usual = [
             c.max_abs_error
             for c in self.checks
-            if "/adversarial-" not in c.name and math.isfinite(c.max_abs_error)
+            if not c.what.case.startswith("adversarial-") and math.isfinite(c.max_abs_error)
         ]
         largest = max(usual, default=0.0)
         numbers = [

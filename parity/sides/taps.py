@@ -26,7 +26,7 @@ from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.recurrence import steps_of
 from mlx_lvm.parity.sides.sides import Sides
 from mlx_lvm.parity.sides.trace import FIELDS, INPUT, Trace, again, ask, mlx_trace, slack_of
-from mlx_lvm.parity.verdict import Check, failed
+from mlx_lvm.parity.verdict import Check, Compared, failed
 
 
 def torch_trace(
@@ -153,7 +153,7 @@ def reference(sides: Sides, case: Case) -> Reference:
 
 def tap_case(sides: Sides, case: Case) -> list[Check]:
     mlx_x, known = sides.context(case.context)[0], reference(sides, case)
-    head = f"{sides.subject.name}/taps/{sides.subject.parameters}"
+    head = Compared(sides.subject.name, "taps", sides.subject.parameters, case=case.name)
     found: list[Check] = []
     for kind, force in (("own", known.forced), ("inherited", None)):
         truth, other = known.truth[kind], known.torch[kind]
@@ -161,9 +161,9 @@ def tap_case(sides: Sides, case: Case) -> list[Check]:
         if force:
             trace.values.update(alone(sides, trace, force))
         for tap in truth:
-            name = f"{head}/{kind}/{case.name}/{tap}"
+            what = head._replace(run=kind, value=tap)
             if tap in trace.shapes:
-                found.append(failed(name, f"shapes differ: {trace.shapes[tap]}"))
+                found.append(failed(what, f"shapes differ: {trace.shapes[tap]}"))
             elif tap in trace.values:
                 mine = trace.values[tap]
                 cut = (
@@ -174,7 +174,7 @@ def tap_case(sides: Sides, case: Case) -> list[Check]:
                 ]
                 given = force or known.truth["inherited"]
                 slack = max(slack_of(sides.mlx, tap, sides.dtype), slack_of_terms(sides, tap, given, target))
-                check = judge(name, mine, theirs, target, sides.dtype, slack=slack)
+                check = judge(what, mine, theirs, target, sides.dtype, slack=slack)
                 found.append(within_bound(check, sides, tap, mine, target, force) if force else check)
     return found
 
@@ -251,6 +251,6 @@ def first_divergence(checks: list[Check]) -> str:
     """
     for kind in ("own", "inherited"):
         for check in checks:
-            if not check.passed and check.name.split("/")[3] == kind:
-                return check.name.rpartition("/")[2]
+            if not check.passed and check.what.run == kind:
+                return check.what.value
     return ""

@@ -48,17 +48,15 @@ def test_gradients_of_every_parameter(name: str) -> None:
         gradient_checks(sides, [random_case(64, 2, 5, 0), random_case(64, 3, 1, 1)], ("eager", "compiled"))
     )
     assert not failures(checks)
-    seen = {check.name.rpartition("/")[2].partition("[")[0] for check in checks}
+    seen = {check.what.value.partition("[")[0] for check in checks}
     assert seen == {*sides.mlx.weights(), "input"}
 
 
 def test_null_gradients_are_labelled() -> None:
     checks = list(gradient_checks(Sides(subject("amn")), [random_case(64, 3, 5, 0)]))
-    assert [c.name.rpartition("/")[2] for c in checks if c.verdict == "unobservable"] == [
-        "context_encoder.bias"
-    ]
+    assert [c.what.value for c in checks if c.verdict == "unobservable"] == ["context_encoder.bias"]
     checks = list(gradient_checks(Sides(subject("transformer")), [random_case(64, 3, 5, 0)]))
-    null = {c.name.rpartition("/")[2] for c in checks if c.verdict == "unobservable"}
+    null = {c.what.value for c in checks if c.verdict == "unobservable"}
     assert len(null) == 8 and all(name.endswith("in_proj_bias[k]") for name in null)
 
 
@@ -68,7 +66,7 @@ def test_taps_and_weights(name: str) -> None:
     assert not failures(weights_checks(sides))
     checks = list(taps_checks(sides, [random_case(64, 2, 5, 0)]))
     assert not failures(checks)
-    taps = {check.name.rpartition("/")[2] for check in checks}
+    taps = {check.what.value for check in checks}
     expected = {
         "amn": {"context_encoder", "attention", "residual_net.0 <-", "residual_net.6"},
         "lstm": {"lstm.l1.t4.f", "lstm.l0.t0.c", "output_proj <-"},
@@ -104,7 +102,7 @@ def test_training_leaves_the_statistics_of_a_ramn_alone() -> None:
     one = Subject.drawn(small(architecture("ramn").config_class(horizons=2, queries=0.5)), 0).randomised(0)
     checks = list(training_checks(one, synthetic_corpus(64), 2))
     assert checks and not failures(checks)
-    trained = {check.name.rpartition("/")[2] for check in checks if check.name.split("/")[4] == "weights"}
+    trained = {check.what.value for check in checks if check.what.case == "weights"}
     assert trained == {f"net.{k}.{what}" for k in (1, 4, 7) for what in ("weight", "bias")} | {
         "ahead.0.output.weight",
         "ahead.0.output.bias",
@@ -128,7 +126,7 @@ def test_ramn_with_horizons_and_queries(corpora: list) -> None:
             check.name for check in checks
         }
     gradients = {
-        c.name.rpartition("/")[2]: c for c in checks if "/gradients/" in c.name and cases[0].name in c.name
+        c.what.value: c for c in checks if c.what.stage == "gradients" and c.what.case == cases[0].name
     }
     for name in (
         "ahead.1.filter",
@@ -140,9 +138,7 @@ def test_ramn_with_horizons_and_queries(corpora: list) -> None:
         assert gradients[name].verdict in ("bitwise", "equivalent"), gradients[name]
     first, second = sides.mlx.ahead
     first.filter, second.filter = second.filter, first.filter
-    assert {check.name.rpartition("/")[2] for check in failures(forward_checks(sides, cases[:1]))} == {
-        "ahead"
-    }
+    assert {check.what.value for check in failures(forward_checks(sides, cases[:1]))} == {"ahead"}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -156,7 +152,7 @@ def test_released_sizes_on_real_windows(corpora: list) -> None:
     sides = Sides(Subject.drawn(architecture("amn").config_class(), 0))
     checks = list(forward_checks(sides, real_cases(corpora, 768)))
     assert len(checks) == 8 * 5 and not failures(checks)
-    assert max(check.max_abs_error for check in checks if check.name.endswith("/unit")) < 1e-6
+    assert max(check.max_abs_error for check in checks if check.what.value == "unit") < 1e-6
 
 
 BROKEN: dict[str, tuple[Callable, str]] = {
@@ -174,7 +170,7 @@ def test_a_broken_amn_fails_and_is_blamed(fault: str) -> None:
     case = random_case(64, 3, 5, 0)
     assert first_divergence(tap_case(sides, case)) == place
     broken = failures(forward_checks(sides, [case]))
-    assert {check.name.rpartition("/")[2] for check in broken} >= {"raw", "unit"}
+    assert {check.what.value for check in broken} >= {"raw", "unit"}
     assert {check.first_divergence for check in broken} == {place}
     assert broken[0].source == (sides.subject, case)
 
@@ -219,7 +215,7 @@ def test_tf32_makes_the_verdict_worthless(monkeypatch: pytest.MonkeyPatch) -> No
 def test_training_steps(name: str) -> None:
     checks = list(training_checks(subject(name), synthetic_corpus(64), 5, **ALL_LOSSES))
     assert not failures(checks)
-    parts = {check.name.split("/")[4] for check in checks}
+    parts = {check.what.case for check in checks}
     assert parts == {"losses", "first", "second", "weights", "trajectory", "probe"}
 
 

@@ -26,7 +26,7 @@ def test_the_steps_are_torch_s(options: dict[str, Any], randomised: bool) -> Non
     subject = subject.randomised(1) if randomised else subject
     checks = list(training_checks(subject, synthetic_corpus(48), STEPS))
     assert [check.name for check in checks if not check.passed] == []
-    compared = {check.name.split("/")[4] for check in checks}
+    compared = {check.what.case for check in checks}
     assert compared == {"losses", "first", "second", "weights", "trajectory", "probe"}
 
 
