@@ -54,7 +54,7 @@ def convert(
     else:
         lost = [one for one in file.arrays.values() if one.kind == "text" and one.name in KNOWN["vectors"]]
         hint = f"'{lost[0].name}' is text: parse it into lists of numbers first. " if lost else ""
-        raise InvalidFile(f"{file.path}: {hint}Holds {_shown(file)}. {EXPECTED}")
+        raise InvalidFile(f"{file.path}: holds {_shown(file)}. {hint}{EXPECTED}")
     used = {*report.columns.values(), "scales"}
     report.unused = [] if report.kind == "windows" else sorted(set(file.arrays) - used)
     return report
