@@ -1,5 +1,4 @@
-"""Compare a port to MLX with its original in PyTorch, and find where it went wrong: python
-examples/check_a_port.py
+"""Compare a port to MLX with its original in PyTorch, and find where it went wrong.
 
 The port is a gated feed-forward block whose layers have other names in MLX, with one fault: GELU where torch
 has SiLU.
