@@ -1,7 +1,5 @@
-"""Compare a port to MLX with its original in PyTorch, and find where it went wrong.
-
-The port is a gated feed-forward block whose layers have other names in MLX, with one fault: GELU where torch
-has SiLU.
+"""Compare a port to MLX with its original in PyTorch, and find where it went wrong: a gated feed-forward
+block whose layers have other names in MLX, with one fault, GELU where torch has SiLU.
 """
 
 import mlx.core as mx
@@ -29,8 +27,7 @@ class Port(nn.Module):
         super().__init__()
         self.activation = activation
         self.norm = nn.LayerNorm(dim)
-        self.w1, self.w3 = nn.Linear(dim, hidden), nn.Linear(dim, hidden)
-        self.w2 = nn.Linear(hidden, dim)
+        self.w1, self.w2, self.w3 = nn.Linear(dim, hidden), nn.Linear(hidden, dim), nn.Linear(dim, hidden)
 
     def __call__(self, x: mx.array) -> mx.array:
         y = self.norm(x)
@@ -41,12 +38,10 @@ NAMES = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}  # MLX's name: t
 
 
 def ported(original: torch.nn.Module, port: nn.Module) -> nn.Module:
-    """The port with the original's weights."""
-    back = {new: old for old, new in NAMES.items()}
-    for name, value in original.state_dict().items():
-        layer, _, last = name.partition(".")
-        port.update({back.get(layer, layer): {last: mx.array(value.numpy())}})
-    return port
+    weights = {name: mx.array(value.numpy()) for name, value in original.state_dict().items()}
+    for ours, theirs in NAMES.items():
+        weights = {name.replace(theirs, ours): value for name, value in weights.items()}
+    return port.load_weights(list(weights.items()))
 
 
 if __name__ == "__main__":
