@@ -25,7 +25,10 @@ SPACE = re.compile(r"\s+")
 SIMPLE_END = re.compile(r"""(?<=[.!?])["')\]]*\s+(?=[A-Z"'(\[])""")
 SIMPLE_ABBREVIATION = re.compile(r"\b(Mr|Mrs|Ms|Dr|St|Gen|Col|Hon|Gov|Sen|Rep|No|U\.S|vs|etc|Jr|Sr)\.$")
 
-CAREFUL_END = re.compile(r"""[.!?…]["'”’»)\]]*\s+(?=["'“‘„«(\[¿¡—–-]*\w)|""" r"""[。！？]["'”’」』）]*\s*""")
+CAREFUL_END = re.compile(
+    r"""[.!?…]["'”’»)\]]*\s+(?=["'“‘„«(\[¿¡—–-]*\w)|"""
+    r"""[。！？]["'”’」』）]*\s*"""
+)
 OPENING = "\"'“‘„«([¿¡—–-"
 PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
 # A name or a number follows these, so no sentence ends there; after the second kind only before a word that

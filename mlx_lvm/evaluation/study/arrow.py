@@ -115,7 +115,10 @@ def arrow_of_time(
     documents = np.zeros(0)
     for direction, vectors in (("forward", corpus), ("backward", reversed_corpus(corpus))):
         task = make_task(sizes, vectors, config)
-        train_best(task, lambda line, direction=direction: progress(f"{direction}: {line}"))  # type: ignore[misc]
+        train_best(
+            task,
+            lambda line, direction=direction: progress(f"{direction}: {line}"),  # type: ignore[misc]
+        )
         scored = sample(windows(vectors, task.split.test, config.context, "test documents"), max_windows)
         documents = scored.documents
         lag_filter = fit_lag_filter(vectors, task.split.train, config.context)
