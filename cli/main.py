@@ -19,18 +19,22 @@ from mlx_lvm.errors import LvmError, nearest
 
 # command -> (file, help line, panel)
 COMMANDS = {
-    "train": ("work.train", "Train a model on a corpus of document vectors.", "Work"),
-    "eval": ("work.evaluate", "Compare a model with baselines, on documents it never saw.", "Work"),
+    "train": ("models.train", "Train a model on a corpus of document vectors.", "Work"),
+    "eval": ("models.evaluate", "Compare a model with baselines, on documents it never saw.", "Work"),
     "bench": (
         "trust.bench",
         "Time MLX and torch in turn on one device, compared with the roofline.",
         "Trust",
     ),
-    "compare": ("work.compare", "Rank models on the same held-out documents.", "Work"),
-    "predict": ("work.predict", "Predict a document's next chunk and show the chunks nearest to it.", "Work"),
-    "attention": ("work.attention", "Show what a model looks at in its context.", "Work"),
+    "compare": ("models.compare", "Rank models on the same held-out documents.", "Work"),
+    "predict": (
+        "models.predict",
+        "Predict a document's next chunk and show the chunks nearest to it.",
+        "Work",
+    ),
+    "attention": ("models.attention", "Show what a model looks at in its context.", "Work"),
     "tune": (
-        "work.tune",
+        "models.tune",
         "Search over the options of a training; ends with the command that trains the best.",
         "Work",
     ),

@@ -217,7 +217,7 @@ def main() -> None:
     assert files.SLICE <= mac.LARGEST, "reads and writes are not sliced below 2^31 - 1 bytes"
     files.SLICE = LARGEST
     if given.without:
-        import mlx_lvm.cli.work.train
+        import mlx_lvm.cli.models.train
         import mlx_lvm.data.convert.convert
         import mlx_lvm.data.ingest.documents  # noqa: F401 (what takes names in by then)
 

@@ -401,7 +401,7 @@ def test_all_that_can_be_streamed(
 ) -> None:
     planned: list[list[str]] = []
     monkeypatch.setattr(
-        "mlx_lvm.cli.work.train.train_many", lambda recipes, *_: planned.append(list(recipes)) or {}
+        "mlx_lvm.cli.models.train.train_many", lambda recipes, *_: planned.append(list(recipes)) or {}
     )
     ran = lvm("train", "all", "--corpus", small_file, "--memory", "100K")
     assert ran.code == 0 and "ramn: left out" in ran.out

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mlx_lvm.cli.models.train import choose_device, model_options, recipe
 from mlx_lvm.cli.shared.common import Json, Output, output_option, search_option
 from mlx_lvm.cli.shared.progress import StopOnSignal
-from mlx_lvm.cli.work.train import choose_device, model_options, recipe
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import trained
 from mlx_lvm.training.run import Lock

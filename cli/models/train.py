@@ -15,10 +15,10 @@ import typer
 
 from mlx_lvm.api.training import Recipe, begin_from
 from mlx_lvm.api.training import recipe as new_recipe
+from mlx_lvm.cli.models.train_many import PLAN, resume_many, train_many
+from mlx_lvm.cli.models.train_one import resume_locked, run
 from mlx_lvm.cli.shared.common import Output, output_option, recipe_option
 from mlx_lvm.cli.shared.progress import Silent
-from mlx_lvm.cli.work.train_many import PLAN, resume_many, train_many
-from mlx_lvm.cli.work.train_one import resume_locked, run
 from mlx_lvm.config import Config, field_types
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError, nearest

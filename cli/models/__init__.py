@@ -1,0 +1,1 @@
+"""Commands that work with models (panel Work): train, tune, eval, predict, compare, attention."""

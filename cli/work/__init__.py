@@ -1,1 +1,0 @@
-"""Commands of the panel Work: train, tune, eval, predict, compare, attention."""
