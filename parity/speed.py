@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,11 @@ class Torch:
         flops = bytes_ = 0.0
         for side in (1024, 2048, *([] if self.device.type == "cpu" else [4096, 8192])):
             a, b = torch.randn(side, side, device=self.device), torch.randn(side, side, device=self.device)
-            flops = max(flops, 2 * side**3 / self.fastest(lambda a=a, b=b: a @ b))  # type: ignore[misc]
+            flops = max(flops, 2 * side**3 / self.fastest(partial(torch.matmul, a, b)))
         for megabytes in (1, 4, 16, 256):
             x = torch.zeros(megabytes * 2**18, device=self.device)
             out = torch.empty_like(x)
-            bytes_ = max(
-                bytes_,
-                2 * 4 * x.numel() / self.fastest(lambda x=x, out=out: torch.add(x, 1, out=out)),  # type: ignore[misc]
-            )
+            bytes_ = max(bytes_, 2 * 4 * x.numel() / self.fastest(partial(torch.add, x, 1, out=out)))
         return {"flops": flops, "bytes": bytes_}
 
     def fastest(self, call: Callable[[], object]) -> float:

@@ -118,7 +118,9 @@ class Inverter:
             )
 
     def _load(self) -> Any:
-        from transformers.utils import logging as transformers_logging  # type: ignore[import-not-found,unused-ignore]
+        from transformers.utils import (  # type: ignore[import-not-found,unused-ignore]
+            logging as transformers_logging,
+        )
         from vec2text.models import InversionModel
 
         transformers_logging.disable_progress_bar()

@@ -93,7 +93,8 @@ def train_both(subject: Subject, corpus: Corpus, steps: int, seed: int, **option
 
     def pair(draw: int) -> tuple[Trained, Trained]:
         near = replace(subject, weights=shaken(subject.weights, draw))
-        return tuple(run_of(near, corpus, config, batches, kind) for kind in ("float32", "float64"))  # type: ignore[return-value]
+        one, truth = (run_of(near, corpus, config, batches, kind) for kind in ("float32", "float64"))
+        return one, truth
 
     yield from compare_runs(
         head,

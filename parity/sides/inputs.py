@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from mlx_lvm.data.corpus import Corpus
+
 REAL_SHAPES = ((33, 5), (1, 5), (2, 1), (3, 32))  # batch, context
-LARGEST = {
-    "float32": 1e30,
-    "bfloat16": 1e30,
-    "float16": 100.0,
-}  # norm up to which no product of two vectors overflows on purpose
+# Norm up to which no product of two vectors overflows on purpose.
+LARGEST = {"float32": 1e30, "bfloat16": 1e30, "float16": 100.0}
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,18 @@ class Case:
 
 
 def real_cases(
-    corpora: list[object], dim: int, shapes: tuple[tuple[int, int], ...] = REAL_SHAPES
+    corpora: list[Corpus], dim: int, shapes: tuple[tuple[int, int], ...] = REAL_SHAPES
 ) -> Iterator[Case]:
     """Windows of corpora whose vectors have `dim` dimensions, evenly spaced over all their documents."""
     from mlx_lvm.data.windows import windows
 
     for corpus in corpora:
-        if corpus.dim != dim:  # type: ignore[attr-defined]
+        if corpus.dim != dim:
             continue
         for batch, length in shapes:
-            found = windows(corpus, np.arange(len(corpus.names)), length)  # type: ignore[attr-defined,arg-type]
+            found = windows(corpus, np.arange(len(corpus.names)), length)
             at = np.linspace(0, len(found) - 1, batch + 2).astype(int)[1:-1]
-            yield Case(f"real-{corpus.name}-{batch}x{length}", np.array(found.contexts(at)))  # type: ignore[attr-defined]
+            yield Case(f"real-{corpus.name}-{batch}x{length}", np.array(found.contexts(at)))
 
 
 def random_case(dim: int, batch: int, length: int, seed: int) -> Case:
