@@ -16,7 +16,7 @@ def work(folder: Path, *options: str) -> dict[str, str | None]:
     """What `work.py` tells in a process of its own: the step that failed, and why."""
     environment = {k: v for k, v in os.environ.items() if k != "MLX_ENABLE_TF32"}
     ran = subprocess.run(
-        [sys.executable, str(HERE / "models.py"), str(folder), *options],
+        [sys.executable, str(HERE / "work.py"), str(folder), *options],
         env=environment,
         capture_output=True,
         text=True,
