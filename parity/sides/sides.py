@@ -168,12 +168,13 @@ class Sides:
         return [bridge.to_torch(mx.array(c).astype(bridge.MLX[self.dtype])) for c in cotangents]
 
     def around(
-        self, run: Run, mlx_run: MlxRun, context: np.ndarray, truth: Outputs, draws: int = 4
+        self, run: Run, mlx_run: MlxRun, context: np.ndarray, truth: Outputs, draws: int = 12
     ) -> dict[str, Around]:
         """What happens near a case to each output of `run`, in several draws.
 
         moved: every weight and input of the float64 twin off by up to sqrt(dim) u, the backward error of one
-        product of `dim` terms. The errors: weights and inputs off by a few roundings, on all sides alike.
+        product of `dim` terms. The errors: weights and inputs off by a few roundings, on all sides alike. A
+        gradient that is one number cancels differently in each; the largest of twelve is not luck any more.
         Where an ordinary input has shown a fault already, nothing excuses another failure.
         """
         if self.parts_at:
