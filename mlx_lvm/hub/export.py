@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,18 @@ def fit_filter(name: str, corpus: str = "sotu", context: int = 5, split_seed: in
 
 
 def require_free(folder: Path, overwrite: bool) -> None:
-    """Raises IOFailed where something is there that nobody asked to overwrite."""
+    """Raises IOFailed where something is there that nobody asked to overwrite, or where nothing can be
+    written: before minutes are spent on what goes there.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
         raise IOFailed(
             f"{folder}: already there. Pass --overwrite to replace its model, or name another --out."
         )
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise IOFailed(f"{folder}: {nearest} is a file, not a folder. Name another --out.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise IOFailed(f"{folder}: {nearest} cannot be written by this user. Name another --out.")
 
 
 def write_model(

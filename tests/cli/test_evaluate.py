@@ -148,6 +148,7 @@ def test_mistakes(lvm: Callable, small_file: Path, tmp_path: Path) -> None:
     for expected, words, arguments in (
         (2, "unknown model 'anm'", ["anm"]),
         (2, "unknown corpus 'sotuu'. Did you mean 'sotu'", ["last", "--corpus", "sotuu"]),
+        (2, "is an address: download the corpus", ["last", "--corpus", "https://hub/a.safetensors"]),
         (2, "unknown split 'best'", ["last", "--corpus", small_file, "--split", "best"]),
         (3, "no such file", ["last", "--corpus", tmp_path / "none.safetensors"]),
         (2, "--arrow-of-time trains a model", ["last", "--arrow-of-time"]),

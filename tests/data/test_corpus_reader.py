@@ -20,7 +20,7 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import load_corpus, write_corpus
 from mlx_lvm.data.ingest.transform import resplit, subset
 from mlx_lvm.data.splits import split_corpus
-from mlx_lvm.data.storage.reader import INDEX, open_corpus
+from mlx_lvm.data.storage.reader import INDEX, find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, UsageError
 
 DIM, LENGTHS, NAMES = 4, [3, 5, 2], ["a", "b/c", "d"]
@@ -371,3 +371,8 @@ def test_no_bytes_crash_the_reader(good: Path, data: st.DataObject) -> None:
     path.write_bytes(whole)
     with contextlib.suppress(LvmError):
         load_corpus(path)
+
+
+def test_the_user_s_folder_is_found(small_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(small_file.parent))
+    assert find_corpus(f"~/{small_file.name}") == small_file

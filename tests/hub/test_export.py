@@ -146,6 +146,18 @@ def test_overwriting_is_asked_for(exported: Path, run: Path, tmp_path: Path) -> 
     assert (tmp_path / "out/mine.txt").read_text() == "keep" and (tmp_path / "out/model.safetensors").exists()
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(IOFailed, match="file is a file, not a folder"):
+        export(run, tmp_path / "file" / "exported")
+    # Root may write anywhere, and tests may run as root.
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(IOFailed, match="cannot be written by this user"):
+        export(run, tmp_path / "some" / "exported")
+
+
 def test_unknown_dtype_and_model(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="float8"):
         export(run, tmp_path / "x", dtype="float8")

@@ -273,8 +273,8 @@ def _assigned(shards: list[Shard]) -> np.ndarray | None:
 
 
 def find_corpus(reference: str | Path) -> Path:
-    """The path of a shipped corpus by name, or the path itself. Raises UsageError naming the nearest where it
-    is neither.
+    """The path of a shipped corpus by name, or the path itself; `~` is the user's folder. Raises UsageError
+    naming the nearest where it is neither, or where it is an address.
     """
     from mlx_lvm import weights
 
@@ -282,10 +282,12 @@ def find_corpus(reference: str | Path) -> Path:
     text = str(reference)
     if text in shipped:
         return shipped[text]
-    path = Path(reference)
+    if "://" in text:
+        raise UsageError(f"'{text[:200]}' is an address: download the corpus, then give the path of its file")
     try:
+        path = Path(reference).expanduser()
         there = path.exists()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"'{text[:200]}' is no path ({getattr(error, 'strerror', None) or error})") from None
     if not there and path.suffix == "" and path.name == text:
         raise UsageError(
