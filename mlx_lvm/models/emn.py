@@ -41,7 +41,6 @@ from mlx_lvm.models.emn_geometry import (
     PAIRED,
     REFERENCES,
     ROWS,
-    SMALLEST,
     TOKENS,
     invariants,
     kernels,
@@ -165,12 +164,12 @@ class EMN(VectorModel):
         mean = mx.broadcast_to(self.mean, (context.shape[0], 1, context.shape[2]))
         rows = self.rows((context - mean) * present[..., None], present, mean)
         tokens, count = present[:, -TOKENS:].sum(axis=-1), present.sum(axis=-1)
-        gram, largest = products_of(rows)
+        gram, beside = products_of(rows)
         corrections, scale = self.corrections(gram, tokens, count)
         if self.config.head == "rank":
-            raw = self.direction(rows, corrections, scale * largest, self.whiten)
-            raw = raw.astype(dtype)
-            return Prediction(raw, normalize(raw))
+            towards = self.towards(beside, corrections, self.whiten)
+            raw = towards * self.length(scale)
+            return Prediction(raw.astype(dtype), normalize(towards).astype(dtype))
         baseline = ((self.filter + self.base[0]) @ rows).astype(dtype)
         residual = (corrections @ rows).squeeze(1).astype(dtype)
         raw = baseline + residual
@@ -243,10 +242,20 @@ class EMN(VectorModel):
     def direction(self, rows: mx.array, corrections: mx.array, scale: mx.array, whiten: mx.array) -> mx.array:
         """Head rank: rows [..., 22, dim], corrections [..., 2, 22], scale [..., 1], whiten [dim, dim] ->
         [..., dim].
+
+        The unit of rows and scale cancels. In the chunks' own, the gradient of 1 / scale would overflow where
+        they are small.
         """
+        return self.towards(rows, corrections, whiten) * self.length(scale)
+
+    def towards(self, rows: mx.array, corrections: mx.array, whiten: mx.array) -> mx.array:
+        """The direction before it has its length, [..., dim]."""
         plain, white = mx.split((self.base + corrections) @ rows, 2, axis=-2)
-        length = mx.exp(self.log_scale) / mx.maximum(scale, SMALLEST)
-        return (plain.squeeze(-2) + white.squeeze(-2) @ whiten.T) * length
+        return plain.squeeze(-2) + white.squeeze(-2) @ whiten.T
+
+    def length(self, scale: mx.array) -> mx.array:
+        """What a direction is multiplied by, [..., 1]; no unit vector depends on it, nor does its gradient."""
+        return mx.exp(self.log_scale) / scale
 
     def start_at_baseline(self) -> None:
         """The last layers become zero: head predict begins as the lag filter. So do the weights that read an

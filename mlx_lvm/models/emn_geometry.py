@@ -64,11 +64,11 @@ def widened(x: mx.array) -> mx.array:
 
 
 def products_of(rows: mx.array) -> tuple[mx.array, mx.array]:
-    """(inner products [..., 22, 22] of rows [..., 22, dim] beside the largest number among them, that number
-    [..., 1]).
+    """(inner products [..., 22, 22] of rows [..., 22, dim] divided by the largest number among them, the rows
+    so divided).
 
     No square overflows or vanishes so, whatever unit the chunks are in.
     """
     largest = mx.stop_gradient(mx.maximum(mx.abs(rows).max(axis=(-2, -1), keepdims=True), SMALLEST))
     beside = rows / largest
-    return beside @ beside.swapaxes(-1, -2), largest.squeeze(-1)
+    return beside @ beside.swapaxes(-1, -2), beside

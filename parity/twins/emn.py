@@ -141,7 +141,7 @@ class EMN(Twin):
             # By the largest number first: the gradient of 1 / (scale largest) would overflow where chunks are
             # small.
             beside = (plain + white @ self.whiten.T).to(scale.dtype) / largest
-            raw = (beside * (self.log_scale.exp() / scale.clamp(min=1e-30 / largest))).to(rows.dtype)
+            raw = (beside * (self.log_scale.exp() / scale)).to(rows.dtype)
             return Prediction(raw, normalize(raw, dim=-1))
         baseline = ((self.filter + self.base[0])[:, None] * rows).sum(dim=1)
         residual = (moved[:, 0][..., None] * rows).sum(dim=1)
