@@ -114,7 +114,7 @@ class Neighbours:
     pair(number): the float32 and the float64 run of draw 0, 1, ...
     """
 
-    def __init__(self, pair: Callable[[int], tuple[Trained, Trained]], draws: int = 3) -> None:
+    def __init__(self, pair: Callable[[int], tuple[Trained, Trained]], draws: int = 8) -> None:
         self.pair, self.draws = pair, draws
 
     def around(self, part: str, name: str = "") -> Callable[[], Around]:
