@@ -254,7 +254,7 @@ class EMN(VectorModel):
         return plain.squeeze(-2) + white.squeeze(-2) @ whiten.T
 
     def length(self, scale: mx.array) -> mx.array:
-        """What a direction is multiplied by, [..., 1]; no unit vector depends on it, nor does its gradient."""
+        """What a direction is multiplied by, [..., 1]. No unit vector depends on it."""
         return mx.exp(self.log_scale) / scale
 
     def start_at_baseline(self) -> None:
