@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_lvm.api.training import Recipe, begin_from
+from mlx_lvm.api.training import Recipe, beginning
 from mlx_lvm.api.training import recipe as new_recipe
 from mlx_lvm.cli.models.train_many import PLAN, resume_many, train_many
 from mlx_lvm.cli.models.train_one import resume_locked, run
@@ -41,6 +41,7 @@ Options win over the --config file, the file over the --preset, the preset over 
 Examples:  lvm train amn
            lvm train amn --preset seed --epochs 5
            lvm train amn --corpus my.safetensors --context 8 --loss-cosine 1
+           lvm train emn --corpus my.safetensors --from scratch
            lvm train all --epochs 10
            lvm train --resume runs/amn-sotu-1
            mlx.launch -n 2 -- lvm train amn
@@ -164,14 +165,15 @@ def train(
                 f"{name}: left out, for it is trained on a corpus in memory and this one is streamed; "
                 "--memory gives it more"
             )
+        settled = {name: beginning(one, given) for name, one in planned.items()}
+        for name, one in settled.items():
+            _ = one.note and out_.say(f"{name} {one.note}")
+        planned = {name: one.recipe for name, one in settled.items()}
         out_.result(train_many(planned, "all", out, group, out_, report_to))
         return
-    name, sizes, chosen = recipe(model, given, config, preset_name)
-    start = None
-    if chosen.start_from:
-        start, sizes = begin_from(chosen.start_from, name, {key: sizes[key] for key in sizes if key in given})
-        if seeds > 1:
-            raise UsageError("--seeds draws weights anew; omit --from, or --seeds")
+    (name, sizes, chosen), start, note = beginning(recipe(model, given, config, preset_name), given)
+    if note:
+        out_.say(note)
     if seeds == 1:
         out_.result(run(start_run(name, sizes, chosen, out, group, start), out_, report_to=report_to))
     else:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.api.training import Recipe
+from mlx_lvm.api.training import Recipe, start_named
 from mlx_lvm.cli.models.compare import show
 from mlx_lvm.cli.models.train_one import resume_locked, run
 from mlx_lvm.cli.shared.common import Output
@@ -110,7 +110,7 @@ def _train(
         trainer = (
             resume_locked(folder / key, {"corpus": recipe.train.corpus}, False, group)
             if begun
-            else start_run(*recipe, folder / key, group)
+            else start_run(*recipe, folder / key, group, start_named(recipe.train.start_from))
         )
         summaries[key] = run(trainer, out, report_to=report_to, again=folder)
     if group.rank:

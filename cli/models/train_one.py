@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from mlx_lvm.api.training import start_named
 from mlx_lvm.cli.shared.common import Output
 from mlx_lvm.cli.shared.progress import StopOnSignal, TrainingDisplay
 from mlx_lvm.evaluation.judge import judge_run
@@ -23,10 +24,10 @@ from mlx_lvm.training.trainer import Trainer
 def resume_locked(folder: Path, named: dict[str, Any], force: bool, group: Group) -> Trainer:
     """`resume_run` while nobody else trains into the folder."""
     if group.rank:
-        return resume_run(folder, named, force, group)
+        return resume_run(folder, named, force, group, start_named)
     read_config(folder)  # before the lock, which would make the folder
     with Lock(folder):
-        return resume_run(folder, named, force, group)
+        return resume_run(folder, named, force, group, start_named)
 
 
 def run(

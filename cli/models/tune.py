@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mlx_lvm.api.training import beginning
 from mlx_lvm.cli.models.train import choose_device, model_options, recipe
 from mlx_lvm.cli.shared.common import Json, Output, output_option, search_option
 from mlx_lvm.cli.shared.progress import StopOnSignal
@@ -56,8 +57,10 @@ def tune(
     require_optuna()
     seconds = duration(time)
     choose_device(device)
-    name, sizes, base = recipe(model, given, None, None)
-    search = Search(name, base, sizes, frozenset(given))
+    (name, sizes, base), start, note = beginning(recipe(model, given, None, None), given)
+    if note:
+        display.say(note)
+    search = Search(name, base, sizes, frozenset(given), start)
     words = WORDS[search.selection_metric]
     folder = out or Path("runs") / f"tune-{name}-{Path(base.corpus).stem}"
     with Lock(folder), StopOnSignal() as signals:

@@ -20,12 +20,14 @@ from mlx_lvm.cli.shared.scores import show
 from mlx_lvm.core.kernel_store import is_cold
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.training import state
+from mlx_lvm.training.config import SCRATCH
 from mlx_lvm.training.trainer import Trainer
 
 METRICS = {  # what may choose the best epoch, in words
     "val_cosine": "cosine",
     "val_mrr": "MRR",
     "val_score": "cosine + 0.3 centred cosine",
+    "val_lead": "lead over the start, less its standard error,",
 }
 
 
@@ -96,9 +98,8 @@ class TrainingDisplay:
             )
             self.out.say(f"{head} {'seconds':>7} {'MB':>6}", style="bold")
             self.headed = True
-        epoch = (
-            f"{r['epoch']:>3}/{self.trainer.task.config.epochs:<2} {r['lr']:>7.2g} {r['train_loss']:>9.6f}"
-        )
+        loss = "" if r["train_loss"] is None else f"{r['train_loss']:.6f}"  # none before the first step
+        epoch = f"{r['epoch']:>3}/{self.trainer.task.config.epochs:<2} {r['lr']:>7.2g} {loss:>9}"
         validation = f" {r['val_loss']:>9.6f} {r['val_cosine']:>8.4f} {r['val_centred_cosine']:>8.4f}"
         ranking = f" {r['val_mrr']:>7.4f}" if ranks else ""
         cost = f" {r['seconds']:>7.1f} {r['peak_memory'] / 1e6:>6.0f}"
@@ -107,11 +108,18 @@ class TrainingDisplay:
     def verdict(self, result: dict[str, Any]) -> None:
         """How the best checkpoint stands on the test documents, and what to do with it."""
         state, metric = self.trainer.state, self.trainer.task.selection_metric
+        at = f"at epoch {state.best_epoch}" if state.best_epoch else "before the first step"
         self.out.say(
-            f"best validation {METRICS.get(metric, metric)} {state.best_score:.4f} at epoch "
-            f"{state.best_epoch}; "
+            f"best validation {METRICS.get(metric, metric)} {state.best_score:.4f} {at}; "
             f"{state.seconds:.0f} s of training"
         )
+        if not state.best_epoch:
+            named = self.trainer.task.config.start_from
+            start = "the untrained network" if named in ("", SCRATCH) else named
+            self.out.say(
+                f"No epoch serves validation documents better than {start} with this corpus's statistics, as "
+                "it began: that is what was kept."
+            )
         self.out.say()
         show(self.out, result)
         self.out.say(f"next: lvm parity {self.folder}   lvm export {self.folder} --out exported")
@@ -131,6 +139,8 @@ def headings(trainer: Trainer, folder: Path) -> list[str]:
         f"validation cosine without training: {baselines}",
         f"checkpoints: {each / 1e6:,.1f} MB each, at most {most / 1e6:,.1f} MB of disk",
     ]
+    if task.config.start_from not in ("", SCRATCH):
+        lines.append(f"begins with {task.config.start_from}; --from scratch draws weights anew")
     if not task.group.single:
         shared = "share every batch" if task.shares_batches else "each compute every batch: one would do"
         lines.append(f"{task.group.size} processes {shared}")

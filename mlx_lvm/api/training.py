@@ -4,7 +4,7 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 from mlx_lvm.api.corpus import Corpus
 from mlx_lvm.api.model import Model, load
 from mlx_lvm.config import Config
-from mlx_lvm.errors import UsageError, nearest
-from mlx_lvm.hub.load import load_model
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
+from mlx_lvm.errors import LvmError, UsageError, nearest
+from mlx_lvm.hub.load import Loaded, load_model
 from mlx_lvm.models import VectorModel, architecture
 from mlx_lvm.training import run as runs
-from mlx_lvm.training.config import TrainConfig, preset
+from mlx_lvm.training.config import SCRATCH, TrainConfig, preset
 from mlx_lvm.training.run import Lock
 from mlx_lvm.training.session import start_run
 from mlx_lvm.training.store import RunCheckpoints
@@ -67,15 +68,68 @@ def recipe(
     return Recipe(name, {**preset_sizes, **sizes}, TrainConfig.from_dict(train))
 
 
-def begin_from(reference: str, name: str, given: dict[str, Any]) -> tuple[VectorModel, dict[str, Any]]:
-    """(the model to begin from, its sizes with those that are given). Raises UsageError for another
-    architecture.
+class Beginning(NamedTuple):
+    """A recipe with its start settled: `recipe.train.start_from` names what `start` is. note: why it is
+    not the released one, where a training of that architecture begins with one.
     """
-    found = load_model(reference).model
-    if found.config.model_type != name:
-        raise UsageError(f"--from {reference}: is a {found.config.model_type}, not a {name}")
-    sizes = {key: value for key, value in found.config.to_dict().items() if key not in ("dim", "expert")}
-    return found, {**sizes, **given}
+
+    recipe: Recipe
+    start: VectorModel | None
+    note: str = ""
+
+
+def beginning(chosen: Recipe, given: Collection[str]) -> Beginning:
+    """What a new run begins with: the model that `--from` names, weights drawn anew for `--from scratch`;
+    where none is named the architecture's released network, if there is one and it fits.
+
+    given: the options that the user named. Sizes that are neither named nor set by a file are those of the
+    model that it begins with. Raises UsageError where a named model is of another architecture.
+    """
+    kind, named = architecture(chosen.model), chosen.train.start_from
+    plain = kind.config_class.from_dict({})
+    own = {k: v for k, v in chosen.sizes.items() if k in given or v != getattr(plain, k)}
+    released = kind.released.get(kind.config_class.from_dict(chosen.sizes).variant, "")
+    note = ""
+    if named != SCRATCH and (named or released):
+        try:
+            found = load_model(named or released)
+            note = "" if named else _unfit(found, own, chosen.train)
+        except LvmError as error:
+            if named:
+                raise
+            note = f"the released {released} cannot be read ({error})"
+        if not note:
+            sizes, train = _sizes(found, chosen.model), chosen.train.replace(start_from=named or released)
+            return Beginning(Recipe(chosen.model, {**sizes, **own}, train), found.model)
+    train = chosen.train.replace(start_from=SCRATCH if released else "")
+    return Beginning(chosen._replace(train=train), None, note and f"begins from scratch: {note}")
+
+
+def start_named(reference: str) -> VectorModel | None:
+    """The model that a settled `start_from` names."""
+    return None if reference in ("", SCRATCH) else load_model(reference).model
+
+
+def _sizes(found: Loaded, name: str) -> dict[str, Any]:
+    """Those that a model has who begins with this one."""
+    config = found.model.config
+    if config.model_type != name:
+        raise UsageError(f"--from {found.name}: is a {config.model_type}, not a {name}")
+    return {key: value for key, value in config.to_dict().items() if key not in ("dim", "expert")}
+
+
+def _unfit(found: Loaded, own: dict[str, Any], train: TrainConfig) -> str:
+    """Why a released network is no start for a training with these options; empty where it is one."""
+    hidden = getattr(found.model.config, "hidden_dim", None)
+    if own.get("hidden_dim", hidden) != hidden:
+        return f"the released {found.name} has hidden_dim {hidden}"
+    corpus = open_corpus(find_corpus(train.corpus))
+    if train.split_seed != found.split_seed and corpus.name in (found.imported.get("trained_on") or {}):
+        return (
+            f"the released {found.name} was trained on documents of {corpus.name} that split seed "
+            f"{train.split_seed} tests"
+        )
+    return ""
 
 
 def train(
@@ -94,7 +148,8 @@ def train(
     corpus:     a Corpus, or the name or path of one
     out:        the run folder, which `load` takes; runs/<architecture>-<corpus>-<n> by default
     preset:     "best", the default, or "seed" where the architecture has it
-    start_from: a model of the architecture to begin with, by any name that `load` takes
+    start_from: a model of the architecture to begin with, by any name that `load` takes; "scratch" draws
+                weights anew, which all but `emn` do anyway
     progress:   called after each epoch with its figures, a dict; `print` will do
     options:    those of `lvm train --help`, by their names with underscores: seed=1, epochs=5, lr=1e-3
 
@@ -113,13 +168,10 @@ def train(
     given = {key: value for key, value in options.items() if value is not None}
     folder = Path(out) if out is not None else None
     chosen = recipe(architecture, {**given, "start_from": str(start_from)}, preset)
-    start, sizes = None, chosen.sizes
-    if chosen.train.start_from:
-        start, sizes = begin_from(
-            chosen.train.start_from, architecture, {key: sizes[key] for key in sizes if key in given}
-        )
     reference, folder = _reference(architecture, corpus, folder)
-    trainer = start_run(architecture, sizes, chosen.train.replace(corpus=reference), folder, start=start)
+    chosen = chosen._replace(train=chosen.train.replace(corpus=reference))
+    (name, sizes, options_), start, _ = beginning(chosen, given)
+    trainer = start_run(name, sizes, options_, folder, start=start)
     assert isinstance(trainer.checkpoints, RunCheckpoints)  # of a process alone
     with Lock(trainer.checkpoints.run):
         trainer.prepare()

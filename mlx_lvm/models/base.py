@@ -105,6 +105,7 @@ class VectorModel(nn.Module):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     presets: ClassVar[tuple[str, ...]] = ("best",)  # the presets that are a recipe of it
     unused_options: ClassVar[tuple[str, ...]] = ()  # training options that mean nothing to it
+    released: ClassVar[Mapping[str, str]] = {}  # by variant, the released model that a training begins with
     search: ClassVar[Mapping[str, Range]] = {}  # what `lvm tune` may choose of its own options
     # Sizes at which tests and the self-test are quick and lose nothing.
     small: ClassVar[Mapping[str, Any]] = {}

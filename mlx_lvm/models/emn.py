@@ -109,6 +109,8 @@ class EMN(VectorModel):
             "early_stop": 0,
         },
     }
+    # Networks for every encoder: what they learned elsewhere holds on the next corpus too.
+    released: ClassVar = {"emn": "emn", "emn-rank": "emn-rank"}
     # Its losses follow from its head; its start and schedule are its own.
     unused_options = (
         "loss_mse",

@@ -12,6 +12,7 @@ from mlx_lvm.config import Config, Range, option, parse_size
 from mlx_lvm.errors import Problems, UsageError, nearest
 from mlx_lvm.models import ModelConfig, architecture, architectures
 
+SCRATCH = "scratch"  # a value of --from: weights drawn anew
 LOSSES = ("mse", "cosine", "infonce", "moment", "variance")
 
 
@@ -62,8 +63,8 @@ class TrainConfig(Config):
     )
     start_from: str = option(
         "",
-        "weights to begin from: a released model, a run or a file of the same architecture; drawn anew where "
-        "none is named",
+        "weights to begin from: a released model, a run or a file of the same architecture; scratch draws "
+        "them anew. emn begins with its released network unless told otherwise, any other is drawn",
         group="Training",
     )
     residual_init: str = option(

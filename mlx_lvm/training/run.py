@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lvm import __version__
-from mlx_lvm.core.files import read_json, write_atomic, write_json
+from mlx_lvm.core.files import read_json, sha256, write_atomic, write_json
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.products import tf32_active
+from mlx_lvm.core.safetensors import to_bytes
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.errors import InvalidFile, IOFailed
-from mlx_lvm.models import ModelConfig, as_dict
+from mlx_lvm.models import ModelConfig, VectorModel, as_dict
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.own_corpus import record
 
 CONFIG = "config.json"
-TRAINING = 3  # raised when the same options and the same seed would no longer train the same weights
+TRAINING = 4  # raised when the same options and the same seed would no longer train the same weights
 
 
 def default_folder(model: str, corpus: str, root: Path = Path("runs")) -> Path:
@@ -52,8 +53,14 @@ def claim(model: str, corpus: str) -> Path:
         return folder
 
 
-def create(folder: Path, model: ModelConfig, train: TrainConfig, corpus: Corpus | MappedCorpus) -> None:
-    """Write the configuration of a new run.
+def create(
+    folder: Path,
+    model: ModelConfig,
+    train: TrainConfig,
+    corpus: Corpus | MappedCorpus,
+    start: VectorModel | None = None,
+) -> None:
+    """Write the configuration of a new run, and which weights it begins with.
 
     Raises IOFailed where the folder holds a run already or cannot be written.
     """
@@ -65,7 +72,13 @@ def create(folder: Path, model: ModelConfig, train: TrainConfig, corpus: Corpus 
                 f"{folder}: already holds a run. Resume it with `lvm train --resume {folder}`, or name "
                 "another --out."
             )
-        write_config(folder, describe(model, train, corpus, folder), model, train)
+        begun = {} if start is None else {"start": {"from": train.start_from, "sha256": digest(start)}}
+        write_config(folder, {**describe(model, train, corpus, folder), **begun}, model, train)
+
+
+def digest(model: VectorModel) -> str:
+    """sha256 of a model's weights, wherever they lie."""
+    return sha256(to_bytes(model.weights(), {}))
 
 
 def write_config(folder: Path, described: dict[str, Any], model: ModelConfig, train: TrainConfig) -> None:

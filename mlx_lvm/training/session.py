@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, LvmError, Problems, UsageError
 from mlx_lvm.models import ModelConfig, VectorModel, architecture, as_dict, config_from_dict
 from mlx_lvm.training import run as runs
-from mlx_lvm.training.config import CHANGEABLE, TrainConfig, preset
+from mlx_lvm.training.config import CHANGEABLE, SCRATCH, TrainConfig, preset
 from mlx_lvm.training.distributed import SINGLE, Group
 from mlx_lvm.training.own_corpus import own_corpus, record
 from mlx_lvm.training.store import Checkpoints, RunCheckpoints
@@ -39,7 +40,7 @@ def start_run(
     if group.rank:
         return Trainer(task, Checkpoints())
     folder = folder or runs.claim(name, task.corpus.name)
-    runs.create(folder, task.model.config, task.config, task.corpus)
+    runs.create(folder, task.model.config, task.config, task.corpus, start)
     return Trainer(task, RunCheckpoints(folder))
 
 
@@ -60,13 +61,18 @@ def new_task(
 
 
 def resume_run(
-    folder: Path, given: dict[str, Any] | None = None, force: bool = False, group: Group = SINGLE
+    folder: Path,
+    given: dict[str, Any] | None = None,
+    force: bool = False,
+    group: Group = SINGLE,
+    start_of: Callable[[str], VectorModel | None] = lambda reference: None,
 ) -> Trainer:
     """The run in `folder` at its newest intact checkpoint.
 
     given: options that the caller names, by field, or a preset. One with the value that the run has is fine;
     another one is refused, as is other code. `force` lets those through that leave every number as it is
-    (CHANGEABLE), and other code. Raises InvalidFile where the corpus has changed.
+    (CHANGEABLE), and other code. start_of: gives the model that the run began with, where it has no
+    checkpoint yet. Raises InvalidFile where the corpus has changed.
     """
     text = json.dumps(runs.read_config(folder)) if group.rank == 0 else ""
     described = json.loads(group.broadcast_text(text))
@@ -96,11 +102,14 @@ def resume_run(
     store = Checkpoints() if group.rank else RunCheckpoints(folder)
     trainer = Trainer(make_task(model_config, corpus, config, group), store)
     trainer.resume()
-    if config.start_from and not trainer.state.count:
-        raise UsageError(
-            f"{folder}: began with the weights of {config.start_from} and has no checkpoint yet; start it "
-            "again"
-        )
+    if config.start_from not in ("", SCRATCH) and not (trainer.state.count or trainer.state.history):
+        start = start_of(config.start_from)
+        if start is None or runs.digest(start) != described.get("start", {}).get("sha256"):
+            raise UsageError(
+                f"{folder}: began with the weights of {config.start_from}, which are not those of today, and "
+                "has no checkpoint yet; start it again"
+            )
+        trainer = Trainer(make_task(model_config, corpus, config, group, start=start), store)
     if (changes or elsewhere) and group.rank == 0:
         now = {"train": config.to_dict(), "corpus": {**described["corpus"], **place}}
         runs.write_config(folder, {**described, **now}, model_config, config)

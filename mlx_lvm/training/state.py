@@ -48,7 +48,7 @@ class LoopState:
         """
         self.plateau.observe(record["val_loss"])
         self.history.append(record)
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.step = record["epoch"], 0
         better = score > self.best_score
         if better:
             self.best_epoch, self.best_score = self.epoch, score

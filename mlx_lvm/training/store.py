@@ -79,9 +79,9 @@ class RunCheckpoints(Checkpoints):
             raise IOFailed(f"{self.run}: cannot be opened ({error.strerror})") from error
         swept = files.sweep(self.run) + files.sweep(self.folder)
         notes = [f"removed, left unfinished by a killed process: {name}" for name in swept]
-        if state.best_epoch:
+        if state.history:
             notes += self._repair_best(f"step-{state.best_epoch * steps_per_epoch:08d}")
-        if state.count:
+        if state.history:
             runs.write_history(self.run, state.history)
         return notes
 

@@ -65,6 +65,8 @@ class Trainer:
         mx.reset_peak_memory()
         self.prepare()
         try:
+            if self.task.scores_start and not (self.state.history or self.state.count):
+                on_epoch(self._end_epoch(start=True))
             while self.state.epoch < config.epochs and not self._stopped_early():
                 stopping = self.run_epoch(on_step, stop, every)
                 if stopping and self.state.step < self.task.steps_per_epoch:
@@ -192,18 +194,20 @@ class Trainer:
             return True
         return bool(every.seconds) and time.monotonic() - self._saved_at >= every.seconds
 
-    def _end_epoch(self) -> dict[str, Any]:
-        """Validate, record, let the schedule look, save the checkpoint."""
-        task, state, sums = self.task, self.state, self.task.step.read_sums()
+    def _end_epoch(self, start: bool = False) -> dict[str, Any]:
+        """Validate, record, let the schedule look, save the checkpoint. start: of the model before any step,
+        which is epoch 0.
+        """
+        task, state, sums = self.task, self.state, {} if start else self.task.step.read_sums()
         began = time.perf_counter()
         figures = self.validate()
         state.seconds += time.perf_counter() - began
         record = {
-            "epoch": state.epoch + 1,
+            "epoch": 0 if start else state.epoch + 1,
             "step": state.count,
-            "lr": task.learning_rate(state.count, state.plateau.lr),
-            "train_loss": sums["loss"],
-            "train_cosine": sums["cosine"],
+            "lr": 0.0 if start else task.learning_rate(state.count, state.plateau.lr),
+            "train_loss": sums.get("loss"),
+            "train_cosine": sums.get("cosine"),
             **figures,
         }
         better = state.end_epoch(record, figures[task.selection_metric])

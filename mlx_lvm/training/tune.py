@@ -18,7 +18,7 @@ from typing import Any
 
 from mlx_lvm.config import Range
 from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError
-from mlx_lvm.models import ModelConfig, architecture
+from mlx_lvm.models import ModelConfig, VectorModel, architecture
 from mlx_lvm.training.config import SEARCH, TrainConfig, preset
 from mlx_lvm.training.session import new_task
 from mlx_lvm.training.store import Checkpoints
@@ -37,6 +37,7 @@ class Search:
     base: TrainConfig
     sizes: dict[str, Any]
     fixed: frozenset[str] = frozenset()
+    start: VectorModel | None = None  # that every trial begins with, whose sizes are then no choice
 
     @property
     def config(self) -> ModelConfig:
@@ -53,7 +54,9 @@ class Search:
         return {
             name: value
             for name, value in {**SEARCH, **model.search}.items()
-            if name not in self.fixed and name not in model.unused_options
+            if name not in self.fixed
+            and name not in model.unused_options
+            and not (self.start is not None and name == "hidden_dim")
         }
 
     def described(self) -> str:
@@ -82,7 +85,7 @@ class Search:
 
 
 def _flag(key: str) -> str:
-    return f"--{key.replace('_', '-')}"
+    return "--from" if key == "start_from" else f"--{key.replace('_', '-')}"
 
 
 def require_optuna() -> Any:
@@ -195,7 +198,7 @@ def _train(
     options = {name: value for name, value in chosen.items() if name in known}
     sizes = search.sizes | {name: value for name, value in chosen.items() if name not in known}
     try:
-        task = new_task(search.model, sizes, search.base.replace(**options))
+        task = new_task(search.model, sizes, search.base.replace(**options), start=search.start)
     except UsageError as error:  # such as a width that the given number of heads does not divide
         trial.set_user_attr("broke", str(error)[:500])
         raise optuna.TrialPruned from None

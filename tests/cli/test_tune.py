@@ -143,7 +143,7 @@ def test_a_trial_that_lags_is_cut_and_a_killed_one_is_not_counted(
                 on_epoch({"epoch": epoch, "val_centred_cosine": value})
             return True
 
-    monkeypatch.setattr("mlx_lvm.training.tune.new_task", lambda *arguments: None)
+    monkeypatch.setattr("mlx_lvm.training.tune.new_task", lambda *arguments, **start: None)
     monkeypatch.setattr("mlx_lvm.training.tune.Trainer", Fake)
     study.ask()  # and never told: its process was killed
     study = open_study(tmp_path / "s.db", one)

@@ -22,7 +22,15 @@ from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.emn.experts import expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.geometry import geometry_of, joined
 from mlx_lvm.training.emn.losses import GCE_POWER, RANDOM_NEGATIVES, rank_loss
-from mlx_lvm.training.emn.prepare import directions, document_of, figures_of, model_of, prepare
+from mlx_lvm.training.emn.prepare import (
+    by_document,
+    directions,
+    document_of,
+    figures_of,
+    lead,
+    model_of,
+    prepare,
+)
 from mlx_lvm.training.emn.reading import reading, take_batch
 from mlx_lvm.training.emn.statistics import RIDGE, bind, covariance_power, statistics_of, universal
 from mlx_lvm.training.emn.universal import Recipe, train_network
@@ -270,3 +278,20 @@ def test_a_resumed_run_is_the_undisturbed_one(sizes: dict, small_file: Path, tmp
             assert sha256(files[0].read_bytes()) == sha256(files[1].read_bytes())
     ours, theirs = (sorted((tmp_path / run / "checkpoints" / last).iterdir()) for run in ("whole", "broken"))
     assert [one.name for one in ours] == [one.name for one in theirs] and len(ours) >= 2
+
+
+def test_a_lead_is_the_gain_less_its_standard_error_over_documents() -> None:
+    scores, document = np.array([1.0, 3, 5, 2, 4]), np.array([7, 7, 9, 3, 3])
+    means, counts = by_document(scores, document)
+    assert means.tolist() == [3, 2, 5] and counts.tolist() == [2, 2, 1]
+    start = means - [1.0, 3, 2]
+    gain = (2 * 1 + 2 * 3 + 1 * 2) / 5
+    squares = (2 / 5 * (1 - gain)) ** 2 + (2 / 5 * (3 - gain)) ** 2 + (1 / 5 * (2 - gain)) ** 2
+    assert lead(means, start, counts) == pytest.approx(gain - np.sqrt(1.5 * squares))
+    alike = np.ones(400)  # of many documents of one length it is the usual standard error of a mean
+    gains = np.random.default_rng(0).standard_normal(400)
+    assert lead(gains, 0 * gains, alike) == pytest.approx(gains.mean() - gains.std(ddof=1) / 20)
+
+
+def test_no_gain_of_a_single_document_counts() -> None:
+    assert lead(np.array([0.9]), np.array([0.5]), np.array([40])) < 0

@@ -160,15 +160,17 @@ def ablation_plot(found: dict[str, Any], subject: str, objective: str) -> Draw:
 def training_plot(history: list[dict[str, Any]], objective: str) -> Draw:
     """By epoch, what the best one was chosen by: a cosine of training too, where that is it."""
     ranks = objective == RANKS and "val_mrr" in history[0]
-    judged = "val_mrr" if ranks else "val_score" if "val_score" in history[0] else "val_cosine"
+    judged = next(key for key in ("val_lead", "val_mrr", "val_score", "val_cosine") if key in history[0])
     curves = {"validation": ("val_mrr" if ranks else "val_cosine", SUBJECT)}
     if not ranks:
         curves = {"train (dropout on)": ("train_cosine", MEAN), **curves}
+    learned = [one for one in history if one["train_cosine"] is not None]  # not so epoch 0
 
     def draw(axes: Any) -> None:
-        epochs = [one["epoch"] for one in history]
         for label, (key, colour) in curves.items():
-            axes.plot(epochs, [one[key] for one in history], "o-", color=colour, markersize=3, label=label)
+            shown = learned if key == "train_cosine" else history
+            epochs, values = [one["epoch"] for one in shown], [one[key] for one in shown]
+            axes.plot(epochs, values, "o-", color=colour, markersize=3, label=label)
         best = max(history, key=lambda one: one[judged])
         axes.axvline(best["epoch"], color=EDGE, linestyle=":", linewidth=1)
         axes.set_xlabel("epoch (dotted: the checkpoint that was kept)")

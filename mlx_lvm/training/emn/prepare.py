@@ -91,6 +91,25 @@ def document_of(read: Reading) -> np.ndarray:
     return np.repeat(parts.corpus.document_of(parts.rows[parts.starts]), counts)
 
 
+def lead(now: np.ndarray, start: np.ndarray, counts: np.ndarray) -> float:
+    """By how much documents of so many windows are scored higher on average than at the start, less the
+    standard error of that over documents: what a gain of few documents is worth. One document has no
+    standard error, and then no gain counts.
+    """
+    gains, share = now - start, counts / counts.sum()
+    gain = float((share * gains).sum())
+    if len(gains) < 2:
+        return -abs(gain)
+    spread = np.square(share * (gains - gain)).sum() * len(gains) / (len(gains) - 1)
+    return gain - float(np.sqrt(spread))
+
+
+def by_document(scores: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean score of each document, its windows); document: that of each score."""
+    _, place, counts = np.unique(document, return_inverse=True, return_counts=True)
+    return np.bincount(place, scores) / counts, counts
+
+
 def scores_of(model: EMN | None, geometry: Geometry) -> np.ndarray:
     """Cosine plus 0.3 of the centred one, of every window, float64."""
     cosine, centred = figures_of(model, geometry)

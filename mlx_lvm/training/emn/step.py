@@ -80,8 +80,12 @@ class EmnStep(StepState):
         config: TrainConfig,
         group: Group = SINGLE,
         centred: float = CENTRED,
+        documents: int = 0,
     ) -> None:
         self.centred = centred  # weight of the centred cosine in the loss of head predict
+        # What validation documents said before the first step. A checkpoint holds it, for epochs are measured
+        # from there.
+        self.at_start = mx.zeros((documents,))
         self.model, self.materials, self.config, self.group = model, materials, config, group
         self.chosen = 0
         self.live = EMN(model.config.replace(dim=0, expert="no"))
@@ -110,12 +114,13 @@ class EmnStep(StepState):
 
     def state_dict(self) -> dict[str, mx.array]:
         live = {f"live.{name}": value for name, value in self.live.weights().items()}
-        return {**super().state_dict(), **live}
+        return {**super().state_dict(), **live, "at_start": self.at_start}
 
     def load_state_dict(self, saved: dict[str, mx.array], count: int) -> None:
         super().load_state_dict(saved, count)
         live = [(k.removeprefix("live."), v) for k, v in saved.items() if k.startswith("live.")]
         self.live.load_weights(live)
+        self.at_start = saved["at_start"]
 
     def _compile(self) -> Callable[..., None]:
         live, average, config, group, state = self.live, self.model, self.config, self.group, self.state

@@ -25,6 +25,8 @@ class Task(ABC):
 
     selection_metric = "val_cosine"  # the figure of `validate` whose best epoch is kept
 
+    scores_start = False  # whether the model before its first step is a candidate too, as epoch 0
+
     shares_batches = True  # whether the processes of a group each compute a part of every batch
 
     model: VectorModel  # what is validated and saved
