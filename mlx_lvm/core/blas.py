@@ -10,6 +10,7 @@ import ctypes
 import ctypes.util
 import glob
 import os
+import platform
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -65,10 +66,11 @@ def candidates() -> list[tuple[str, str]]:
     with a compiler.
     """
     best = "openblas" if mkl_holds_back() else "mkl"
-    found = [
-        *_of_pip("mkl", "mkl", "libmkl_rt.so"),
-        *_of_pip("openblas", "cmeel-openblas", "libopenblas.so.0"),
-    ]
+    found = _of_pip("mkl", "mkl", "libmkl_rt.so")
+    # On x86-64 pip's is built for AVX-512 alone: on another processor its first product is an illegal
+    # instruction.
+    if platform.machine() != "x86_64" or has_avx512():
+        found += _of_pip("openblas", "cmeel-openblas", "libopenblas.so.0")
     conda = glob.glob(os.path.join(glob.escape(sys.prefix), "lib", "libmkl_rt.so*"))
     found += [("mkl", path) for path in sorted(conda) if ("mkl", path) not in found]
     if best not in dict(found):
@@ -98,15 +100,21 @@ def _of_system(name: str) -> str | None:
 
 
 def mkl_holds_back() -> bool:
-    """Whether this processor has AVX-512 and is not Intel's: MKL multiplies without it there, at half of
-    OpenBLAS's speed.
-    """
+    """Whether this processor has AVX-512 and is not Intel's: which MKL does not use there."""
+    return has_avx512() and "GenuineIntel" not in _processor()
+
+
+def has_avx512() -> bool:
+    """Whether this processor has it, as /proc says; without /proc nobody says so."""
+    return " avx512f " in _processor().replace("\n", " ")
+
+
+def _processor() -> str:
     try:
         with open("/proc/cpuinfo") as file:
-            text = file.read(20_000)
+            return file.read(20_000)
     except OSError:
-        return False
-    return "GenuineIntel" not in text and " avx512f " in text
+        return ""
 
 
 def _open(path: str) -> ctypes.CDLL:

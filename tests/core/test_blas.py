@@ -70,7 +70,10 @@ def test_the_first_candidate_that_opens_is_taken(tmp_path: Path) -> None:
 
 
 @linux
-@pytest.mark.skipif(not WHEEL, reason="no OpenBLAS from pip here: pip install cmeel-openblas")
+@pytest.mark.skipif(
+    not WHEEL,
+    reason="no OpenBLAS from pip here (pip install cmeel-openblas), or no AVX-512, for which it is built",
+)
 def test_openblas_of_pip_needs_nothing_of_the_system() -> None:
     """Also where the system has no Fortran library: MLX's own is lent to it. Where that fails too, another
     BLAS serves.
@@ -118,6 +121,21 @@ def test_openblas_comes_first_where_mkl_would_not_use_avx512(
     monkeypatch.setattr(blas.glob, "glob", lambda pattern: [])
     monkeypatch.setattr(blas.ctypes.util, "find_library", lambda name: f"lib{name}.so")
     assert blas.candidates()[0][0] == first  # of the system
+
+
+@linux
+@pytest.mark.parametrize(
+    ("machine", "flags", "taken"),
+    [("x86_64", "fpu avx2", False), ("x86_64", "fpu avx512f", True), ("aarch64", "asimd", True)],
+)
+def test_openblas_of_pip_is_left_alone_where_it_would_be_an_illegal_instruction(
+    monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, taken: bool
+) -> None:
+    """Its wheel for x86-64 is built for AVX-512 and for nothing else."""
+    monkeypatch.setattr(blas.platform, "machine", lambda: machine)
+    monkeypatch.setattr(blas, "_processor", lambda: f"vendor_id : AuthenticAMD\nflags : {flags}\n")
+    monkeypatch.setattr(blas, "_of_pip", lambda name, *rest: [(name, f"/there/{name}")])
+    assert (("openblas", "/there/openblas") in blas.candidates()) == taken
 
 
 @linux
@@ -173,6 +191,7 @@ def test_ctypes_is_as_it_was() -> None:
 def test_mkl_is_left_alone_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends the process at its first product there: "Cannot load <mkl-loader>"."""
     monkeypatch.setattr(blas, "_of_pip", lambda name, package, start: [(name, f"/{start}")])
+    monkeypatch.setattr(blas, "has_avx512", lambda: True)
     exists = os.path.exists
     monkeypatch.setattr(blas.os.path, "exists", lambda path: path != "/proc/self/maps" and exists(path))
     assert set(dict(blas.candidates())) <= {"openblas", "blis"} and "openblas" in dict(blas.candidates())

@@ -19,7 +19,9 @@ def test_gelu_errs_no_more_than_torch() -> None:
     truth = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
     ours = np.array(kernels.gelu(mx.array(x))) - truth
     theirs = torch.nn.functional.gelu(torch.from_numpy(x)).numpy() - truth
-    assert rms(ours) < 1.2 * rms(theirs) and np.abs(ours).max() < 1.5 * np.abs(theirs).max()
+    # torch's largest error depends on the processor: it is a third where there is no AVX-512. Ours is one
+    # unit in the last place.
+    assert rms(ours) < 1.2 * rms(theirs) and np.abs(ours).max() < np.spacing(np.float32(9))
 
 
 def test_gelu_of_extremes() -> None:
@@ -64,7 +66,9 @@ def test_norms_err_no_more_than_torch(offset: float) -> None:
     ).numpy()
     theirs = layer(torch.from_numpy(x), weight=torch.from_numpy(w), bias=torch.from_numpy(b)).numpy()
     ours = np.array(kernels.layer_norm(mx.array(x), mx.array(w), mx.array(b), 1e-12))
-    assert rms(ours - truth) < 2 * rms(theirs - truth) + 1e-7
+    # A mean is known to half a unit in its last place; with AVX-512 it comes nearer, by its longer sums.
+    limit = 2 * rms(theirs - truth) + 1e-7 + float(np.spacing(np.float32(offset))) / 2
+    assert rms(ours - truth) < limit
     wide = x.astype(np.float64)
     truth = wide / np.sqrt(np.square(wide).mean(-1, keepdims=True) + 1e-6) * w
     np.testing.assert_allclose(np.array(kernels.rms_norm(mx.array(x), mx.array(w), 1e-6)), truth, rtol=5e-7)
