@@ -1,6 +1,7 @@
 """Small corpora of real vectors, made once, and commands run in this process."""
 
 import importlib.util
+import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -12,6 +13,9 @@ import pytest
 
 from mlx_lvm.core.linux_cpu import tune
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: threads besides would wait for each other
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 tune()  # as a program does, before anything imports MLX
 
 from mlx_lvm.cli.main import main
