@@ -23,12 +23,13 @@ from mlx_lvm.api.serving import serve
 from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.evaluation.evaluate import examine
 from mlx_lvm.evaluation.report.drawing import BEST, SUBJECT, svg, variables
-from mlx_lvm.evaluation.report.scores import RANKS, score_of
 from mlx_lvm.hub.load import load_model
+from mlx_lvm.metrics.names import CENTRED_MRR, COSINE
 
 ROOT = Path(__file__).parent.parent
 FIGURES, PICTURE = ROOT / "benchmarks" / "front.json", ROOT / "docs" / "front.svg"
 CORPUS = "sotu"
+RANKS = CENTRED_MRR.key
 MADE_FOR = {"ramn": "cosine", "emn": "cosine", "amn": "cosine", "ramn-retrieve": RANKS, "emn-rank": RANKS}
 BASELINES = ("ridge", "lag-filter-centroid", "lag-filter", "recency", "mean", "last")
 NAMES = {"last": "last chunk repeated", "mean": "mean of the context", "recency": "recency-weighted mean"}
@@ -46,13 +47,14 @@ def measure() -> dict[str, Any]:
     corpus = load_corpus(CORPUS)
     first, *others = MADE_FOR
     alongside = [replace(serve(name, corpus).predictor, name=name) for name in others]  # type: ignore[type-var]
-    result = examine(load_model(first), corpus, alongside=alongside, progress=print).result
+    result = examine(load_model(first), corpus, alongside=alongside, progress=print)
     figures: dict[str, dict[str, Any]] = {"cosine": {}, RANKS: {}}
-    for key, found in figures.items():
-        for name in (*BASELINES, *(name for name, objective in MADE_FOR.items() if objective == key)):
-            score = score_of(result["metrics"][name], key)
-            found[name] = [score.value, *score.ci]
-    scored = {key: result[key] for key in ("corpus", "split", "documents", "windows")}
+    for metric in (COSINE, CENTRED_MRR):
+        for name in (*BASELINES, *(name for name, objective in MADE_FOR.items() if objective == metric.key)):
+            score = result.scores[name].values[metric]
+            figures[metric.key][name] = [score.value, *score.ends()]
+    about = result.scored.to_dict()
+    scored = {key: about[key] for key in ("corpus", "split", "documents", "windows")}
     return {"command": "python benchmarks/front.py --measure", **scored, "figures": figures}
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from mlx_lvm.errors import Problems, UsageError, nearest
 
 C = TypeVar("C", bound="Config")
+Options = dict[str, Any]  # values of options by field, as flags, files and presets give them
 
 
 def option(
@@ -59,7 +60,7 @@ class Config:
         """What single limits cannot say; subclasses add to `problems`."""
 
     @classmethod
-    def from_dict(cls: type[C], values: dict[str, Any]) -> C:
+    def from_dict(cls: type[C], values: Options) -> C:
         """Raises UsageError naming every unknown key and the nearest known one."""
         known = [field.name for field in fields(cls)]
         problems = Problems(cls.title)
@@ -69,7 +70,7 @@ class Config:
         problems.raise_if_any(UsageError)
         return cls(**values)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Options:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def replace(self: C, **changes: Any) -> C:
@@ -132,7 +133,7 @@ def _problem(value: Any, kind: Any, limits: Any) -> str:
 
 def parse_size(text: str) -> int:
     """Bytes of '512M', '4G' or a plain number. Raises UsageError for anything else."""
-    units: dict[str, Any] = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
     digits = text.strip().upper().removesuffix("B").removesuffix("I")
     unit = digits[-1:] if digits[-1:].isalpha() else ""
     try:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import InvalidFile, IOFailed
 from mlx_lvm.parity.sides.bridge import to_mlx
 
@@ -47,7 +48,7 @@ HARMLESS: list[Any] = [
 ]
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, mx.array], JsonObject]:
     """(state dict by name, the checkpoint's other entries). Takes a bare state dict too.
 
     Raises InvalidFile where the file is no checkpoint, holds other objects than plain data, or no weights.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
 from mlx_lvm.parity.checks.training import ALL_LOSSES, synthetic_corpus, training_checks
 from mlx_lvm.parity.checks.weights import weights_checks
@@ -47,7 +47,7 @@ class Outcome:
         """Caught, or silent where nothing can be noticed."""
         return self.caught != bool(self.fault.equivalent)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         out = {
             "fault": self.fault.name,
             "caught": self.caught,
@@ -77,7 +77,7 @@ def examine(fault: Fault) -> list[Check]:
     if fault.stage == "training":
         with fault.plant(sides.mlx):
             corpus = synthetic_corpus(subject.config.dim)
-            options: dict[str, Any] = {**ALL_LOSSES, "lr": LEARNING_RATE}
+            options: JsonObject = {**ALL_LOSSES, "lr": LEARNING_RATE}
             return [c for c in training_checks(subject, corpus, STEPS, **options) if not c.passed]
     with fault.plant(sides.mlx):
         for stage in (

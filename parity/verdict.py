@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from mlx_lvm.core.result import JsonObject
+
 BITWISE = "bitwise"
 EQUIVALENT = "equivalent"
 MLX_INACCURATE = "MLX inaccurate"
@@ -72,7 +74,7 @@ class Check:
         model = re.sub(r"-small\d+$", "-small", self.what.model)
         return str(self.what._replace(model=model, case="", value=""))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON, which knows no infinity: a number that is not finite is None."""
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("what", "source")}
         values = {"name": self.name, **found}

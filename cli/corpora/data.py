@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from mlx_lvm.cli.corpora.data_make import merge, split, subset
 from mlx_lvm.cli.corpora.synth import synth
 from mlx_lvm.cli.corpora.writing import CorpusArgument
 from mlx_lvm.cli.shared.common import Json, Output, data_option
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, find_duplicates
 from mlx_lvm.data.quality.contexts import lengths_told
 from mlx_lvm.data.quality.description import Description, describe
@@ -119,7 +120,7 @@ def check_(
     path = find_corpus(corpus)
     if not path.exists():
         raise InvalidFile(f"{path}: no such file or folder")
-    result: dict[str, Any] = {
+    result: JsonObject = {
         "path": str(path),
         "documents": None,
         "vectors": None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from mlx_lvm.cli.shared.common import (
     Output,
     process_option,
 )
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.ingest.synthetic import Process
 from mlx_lvm.data.ingest.transform import synthesise
 from mlx_lvm.data.storage.reader import VECTOR_DTYPES, open_corpus
@@ -64,7 +65,7 @@ def synth(
     display.result(result)
 
 
-def _optimum(path: Path, process: Process, context: int, most: int = 20_000) -> dict[str, Any]:
+def _optimum(path: Path, process: Process, context: int, most: int = 20_000) -> JsonObject:
     """The Bayes predictor and the mean of the window, measured on windows of the first documents."""
     corpus = open_corpus(path)
     kept = max(1, int(np.searchsorted(corpus.offsets, most, side="right")) - 1)

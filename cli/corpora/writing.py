@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -14,6 +14,7 @@ from mlx_lvm.cli.shared.common import (
     output_option,
 )
 from mlx_lvm.config import parse_size
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.reader import VECTOR_DTYPES, open_corpus
 
@@ -43,7 +44,7 @@ def windows_of(lengths: np.ndarray) -> int:
     return int(np.maximum(lengths - CONTEXT, 0).sum())
 
 
-def written(display: Output, path: Path) -> dict[str, Any]:
+def written(display: Output, path: Path) -> JsonObject:
     """Says what was written, by opening it."""
     corpus: MappedCorpus = open_corpus(path)
     windows = windows_of(corpus.lengths)

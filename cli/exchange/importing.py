@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mlx_lvm.cli.shared.common import Json, Output
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import SetupInvalid
 from mlx_lvm.models import architectures
 
@@ -58,7 +59,7 @@ def import_(
     if files[0].suffix == ".safetensors" and "mlx_lvm" in open_safetensors(files[0]).metadata:
         loaded = load_weights_file(files[0])  # one of ours: it says itself where it comes from
     else:
-        state: dict[str, Any] = {}
+        state: JsonObject = {}
         said = described(file) if file.is_dir() else {}
         for part in files:
             plain = part.suffix == ".safetensors"
@@ -69,7 +70,7 @@ def import_(
         loaded.imported.update(file=files[0].name, sha256=sha256(files[0].read_bytes()))
     written = write_model(loaded, out, dtype=loaded.dtype)
     kind = loaded.model.config.model_type
-    display.say(f"{out}: {kind}, {written['parameters']:,} parameters, {loaded.model.config.to_dict()}")
+    display.say(f"{out}: {kind}, {written.parameters:,} parameters, {loaded.model.config.to_dict()}")
     for note in loaded.notes:
         display.say(f"note: {note}", style="yellow")
     display.say(f"next: lvm parity {out}   lvm eval {out} --corpus NAME|FILE")
@@ -77,7 +78,7 @@ def import_(
         {
             "path": str(out),
             "model": kind,
-            "parameters": written["parameters"],
+            "parameters": written.parameters,
             "config": loaded.model.config.to_dict(),
         }
     )

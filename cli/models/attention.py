@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from mlx_lvm.cli.shared.common import Corpus, Json, Model, Output, data_option, output_option
 from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
+from mlx_lvm.core.result import JsonObject
+
+if TYPE_CHECKING:
+    from mlx_lvm.evaluation.study.attention import Attention
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -68,48 +72,46 @@ def attention(
         else np.array([data.document(document)])
     )
     found = windows(data, chosen, loaded.context, document or f"{split} documents")
-    result: dict[str, Any] = {
+    measured = measure(loaded.model, found, DocumentBootstrap(found.documents))
+    warnings = space_warnings(loaded, data)
+    result: JsonObject = {
         "model": name,
         "corpus": data.name,
         "split": None if document else split,
         "documents": len(np.unique(found.documents)),
-    }
-    result |= {
         "windows": len(found),
-        **measure(loaded.model, found, DocumentBootstrap(found.documents)).to_dict(),
-        "warnings": space_warnings(loaded, data),
+        **measured.to_dict(),
+        "warnings": warnings,
         "notes": notes,
     }
-    rows, labels = (
-        [one["by_position"] for one in result["by_shift"]],
-        [f"shift {one['from']:.2f} to {one['to']:.2f}" for one in result["by_shift"]],
-    )
+    rows = [one.by_position for one in measured.by_shift]
+    labels = [f"shift {one.low:.2f} to {one.high:.2f}" for one in measured.by_shift]
     if document is not None:
         result["document"] = document
         seen = look(loaded.model, found)
         result["weights"] = seen.weights.tolist()
         result["chunks"] = (found.targets - found.starts).tolist()
         rows, labels = result["weights"], [f"chunk {chunk}" for chunk in result["chunks"]]
-    show(display, result, rows, labels)
+    display.warn(warnings)
+    display.say(f"{name} on {data.name}: {len(found):,} windows in {result['documents']} documents")
+    show(display, measured, rows, labels)
+    for note in notes:
+        display.say(f"note: {note}", style="yellow")
     if out is not None:
         from mlx_lvm.evaluation.report.heat_map import save_heat_map
 
-        save_heat_map(out, rows, labels, result["positions"], f"{name}: attention, {document or data.name}")
+        save_heat_map(out, rows, labels, measured.positions, f"{name}: attention, {document or data.name}")
         display.say(f"written: {out}")
     display.result(result)
 
 
-def show(display: Output, result: dict[str, Any], rows: list[list[float]], labels: list[str]) -> None:
-    display.warn(result["warnings"])
+def show(display: Output, found: Attention, rows: list[list[float]], labels: list[str]) -> None:
+    """rows: the weights of each place of the context, a row for each of the labels."""
+    from mlx_lvm.cli.shared.study import say_attention
+
     width = max(map(len, labels), default=0)
-    display.say(
-        f"{result['model']} on {result['corpus']}: {result['windows']:,} windows in {result['documents']} "
-        "documents"
-    )
-    display.say(
-        f"{'':{width}}  " + "".join(f"{position:>7}" for position in result["positions"]), style="bold"
-    )
-    top = max(2 / len(result["positions"]), max(map(max, rows)))  # an even spread is the middle of the scale
+    display.say(f"{'':{width}}  " + "".join(f"{place:>7}" for place in found.positions), style="bold")
+    top = max(2 / len(found.positions), max(map(max, rows)))  # an even spread is the middle of the scale
     for label, row in zip(labels, rows, strict=True):
         line = Text(f"{label:{width}}  ")
         for value in row:
@@ -121,18 +123,7 @@ def show(display: Output, result: dict[str, Any], rows: list[list[float]], label
                 style=f"{ink} on rgb({40 + int(215 * share)},{44 + int(150 * share)},{82 - int(20 * share)})",
             )
         display.console.print(line)
-    positions = ", ".join(
-        f"{p}: {v:.3f}" for p, v in zip(result["positions"], result["by_position"], strict=True)
-    )
-    display.say(f"by position (-1 is the last chunk): {positions}; entropy {result['entropy']:.3f} of 1")
-    display.say(
-        f"residual share {result['residual_share']:.3f} (|r| / (|b| + |r|)); departure from the mean "
-        f"{result['departure']:.4f}, rank correlation with the shift of topic "
-        f"{result['departure_follows_shift']:+.3f}"
-    )
-    for one in result["departures"]:
-        display.say(
-            f"  {one['departure']:.4f}  {one['document']} chunk {one['chunk']}  {one.get('text', '')[:90]}"
-        )
-    for note in result["notes"]:
-        display.say(f"note: {note}", style="yellow")
+    say_attention(display, found)
+    for one in found.departures:
+        text = (one.label.text or "")[:90]
+        display.say(f"  {one.departure:.4f}  {one.label.document} chunk {one.label.chunk}  {text}")

@@ -115,11 +115,10 @@ def evaluate(
             precision=precision,
             progress=progress,
         )
-    result = report.to_dict()
-    show(display, result, every)
-    show_study(display, result)
+    show(display, report.evaluation, every)
+    show_study(display, report.findings)
     if out is not None:
         report.save(out, shlex.join(["lvm", *sys.argv[1:]]))
         for name in ("metrics.json", *(["report.html"] if with_report else [])):
             display.say(f"written: {out / name}")
-    display.result(result)
+    display.result(report.to_dict())

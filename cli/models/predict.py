@@ -4,7 +4,8 @@ the cosine to expect.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,11 @@ from mlx_lvm.cli.shared.common import (
 from mlx_lvm.cli.shared.subject import Subject
 from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
 from mlx_lvm.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlx_lvm.data.corpus import Corpus as Held
+    from mlx_lvm.ranking.predict import Decoded, Outlook
+    from mlx_lvm.ranking.scorer import NextSet, RankedChunk
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -146,24 +152,23 @@ def predict(
         context = int(held.lengths[chosen])
         notes.append(f"the text has {context} chunks; the model was made to read {subject.context}")
     outlook = measure(subject.predictor, held, chosen, at, context, steps, top, ranker, coverage, own)
-    result = outlook.to_dict()
     if inverter is not None:
         with display.status("loading the inverter"):
-            texts = inverter.decode([step["vector"] for step in result["steps"]])
-        for step, decoded in zip(result["steps"], texts, strict=True):
-            step["decoded"] = decoded
+            texts = inverter.decode([step.vector for step in outlook.steps])
+        decoded = zip(outlook.steps, texts, strict=True)
+        outlook = replace(outlook, steps=[replace(step, decoded=text) for step, text in decoded])
         notes += inverter.notes
-    show(display, result, subject.warnings, notes)
-    display.result({**result, "warnings": subject.warnings, "notes": notes})
+    show(display, outlook, subject.warnings, notes)
+    display.result({**outlook.to_dict(), "warnings": subject.warnings, "notes": notes})
 
 
-def _chosen(corpus: Any, document: str) -> int:
+def _chosen(corpus: Held, document: str) -> int:
     """A document by name, or by number where none has that name."""
     numbered = document.isdigit() and document not in corpus.names and int(document) < len(corpus.names)
     return int(document) if numbered else corpus.document(document)
 
 
-def _only(corpus: Any, held: Any, text: str | None) -> int:
+def _only(corpus: Held, held: Held, text: str | None) -> int:
     """The one document that a text is. Raises UsageError where it is several."""
     count = len(held.names) - len(corpus.names)
     if count > 1:
@@ -171,32 +176,37 @@ def _only(corpus: Any, held: Any, text: str | None) -> int:
     return len(corpus.names)
 
 
-def show(display: Output, result: dict[str, Any], warnings: list[str], notes: list[str]) -> None:
+def show(display: Output, found: Outlook, warnings: list[str], notes: list[str]) -> None:
     display.warn(warnings)
-    document, read = result["document"], len(result["context"])
     display.say(
-        f"{result['model']} on {result['corpus']}: {document}, chunk {result['at']} from the {read} before it"
+        f"{found.model} on {found.corpus}: {found.document}, chunk {found.at} from the {len(found.context)} "
+        "before it"
     )
-    if "text" in result["context"][-1]:
-        display.say(f"last read: {result['context'][-1]['text']}", style="dim")
-    if "query" in result:
-        display.say(f"asked for: {result['query']}", style="dim")
-    by = ranked_by(result["ranked_by"])
-    for step in result["steps"]:
-        known = "probability" in step["nearest"][0]
+    if found.context[-1].text is not None:
+        display.say(f"last read: {found.context[-1].text}", style="dim")
+    if found.query is not None:
+        display.say(f"asked for: {found.query}", style="dim")
+    by = ranked_by(found.ranked_by)
+    for step in found.steps:
+        ranked = step.ranked
+        known = ranked.nearest[0].probability is not None
         columns = ["", "chunk", "text", *(["probability"] if known else []), "cosine"]
-        rows = [_row(f"{place}", one, known) for place, one in enumerate(step["nearest"], 1)]
-        if "decoded" in step:
-            rows.append(_decoded(step["decoded"], known))
-        if "truth" in step:
-            rows.append(_row(f"truth, rank {step['truth']['rank']:,}", step["truth"], known))
+        rows = [_row(f"{place}", one, known) for place, one in enumerate(ranked.nearest, 1)]
+        if step.decoded is not None:
+            rows.append(_decoded(step.decoded, known))
+        if ranked.truth is not None:
+            rows.append(_row(f"truth, rank {ranked.truth.rank:,}", ranked.truth, known))
         display.say()
-        title = f"step {step['step']}: nearest of {result['candidates']:,} chunks, ranked by {by}"
-        display.table(title, columns, rows, bold=len(rows) - 1 if "truth" in step else None, left=3)
-        if "set" in step:
-            display.say(_set(step, result["candidates"]))
-        if "expected_cosine" in step:
-            display.say(_expected(step))
+        title = f"step {step.number}: nearest of {found.candidates:,} chunks, ranked by {by}"
+        display.table(title, columns, rows, bold=len(rows) - 1 if ranked.truth else None, left=3)
+        if ranked.set is not None:
+            display.say(_set(ranked.set, ranked.truth, found.candidates))
+        if step.expected_cosine is not None:
+            was = f"; it was {ranked.truth.cosine:.2f}" if ranked.truth else ""
+            display.say(
+                "cosine to be expected between the prediction and the next chunk: "
+                f"{step.expected_cosine:.2f}{was}"
+            )
     for note in notes:
         display.say(f"note: {note}", style="yellow")
 
@@ -208,37 +218,23 @@ def ranked_by(terms: list[str]) -> str:
     return "the prediction alone" if named == ["prediction"] else ", ".join(named)
 
 
-def _row(place: str, one: dict[str, Any], known: bool) -> list[str]:
-    likely = [f"{one['probability']:.2%}"] if known else []
-    return [
-        place,
-        f"{one['document']}, {one['chunk']}",
-        one.get("text", "")[:90],
-        *likely,
-        f"{one['cosine']:.4f}",
-    ]
+def _row(place: str, one: RankedChunk, known: bool) -> list[str]:
+    likely = [f"{one.probability:.2%}"] if known else []
+    where = f"{one.label.document}, {one.label.chunk}"
+    return [place, where, (one.label.text or "")[:90], *likely, f"{one.cosine:.4f}"]
 
 
-def _decoded(one: dict[str, Any], known: bool) -> list[str]:
-    cosine = "" if one["cosine"] is None else f"{one['cosine']:.4f}"
-    return ["decoded", "", one["text"][:90], *([""] if known else []), cosine]
+def _decoded(one: Decoded, known: bool) -> list[str]:
+    cosine = "" if one.cosine is None else f"{one.cosine:.4f}"
+    return ["decoded", "", one.text[:90], *([""] if known else []), cosine]
 
 
-def _set(step: dict[str, Any], candidates: int) -> str:
-    found = step["set"]
-    if not found["promised"]:
+def _set(found: NextSet, truth: RankedChunk | None, candidates: int) -> str:
+    if not found.promised:
         return (
-            f"no list is sure to hold the next chunk {found['coverage']:.0%} of the time: the validation "
+            f"no list is sure to hold the next chunk {found.coverage:.0%} of the time: the validation "
             "documents are too few for that"
         )
-    held = f"; the truth is {'' if step['truth']['in_set'] else 'not '}among them" if "truth" in step else ""
-    size = f"{'' if found['exact'] else 'about '}{found['size']:,} of {candidates:,}"
-    return f"{found['coverage']:.0%} of the time the next chunk is among the first N: N is {size} here{held}"
-
-
-def _expected(step: dict[str, Any]) -> str:
-    found = f"; it was {step['truth']['cosine']:.2f}" if "truth" in step else ""
-    return (
-        "cosine to be expected between the prediction and the next chunk: "
-        f"{step['expected_cosine']:.2f}{found}"
-    )
+    held = f"; the truth is {'' if truth.in_set else 'not '}among them" if truth else ""
+    size = f"{'' if found.exact else 'about '}{found.size:,} of {candidates:,}"
+    return f"{found.coverage:.0%} of the time the next chunk is among the first N: N is {size} here{held}"

@@ -19,7 +19,7 @@ from mlx_lvm.cli.models.train_many import PLAN, resume_many, train_many
 from mlx_lvm.cli.models.train_one import resume_locked, run
 from mlx_lvm.cli.shared.common import Output, output_option, recipe_option
 from mlx_lvm.cli.shared.progress import Silent
-from mlx_lvm.config import Config, field_types
+from mlx_lvm.config import Config, Options, field_types
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
 from mlx_lvm.models import architecture, architectures, trained
@@ -184,7 +184,7 @@ def train(
         out_.result(train_many(planned, "seeds", out, group, out_, report_to))
 
 
-def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | None) -> dict[str, Recipe]:
+def every_recipe(given: Options, config: Path | None, preset_name: str | None) -> dict[str, Recipe]:
     """Every architecture's recipe with the options given that it has; `--preset seed` is one of the four
     seeds alone.
     """
@@ -201,7 +201,7 @@ def every_recipe(given: dict[str, Any], config: Path | None, preset_name: str | 
     return out
 
 
-def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None) -> Recipe:
+def recipe(model: str | None, given: Options, config: Path | None, preset_name: str | None) -> Recipe:
     """A new run's: what is given over the --config file, that over the --preset, that over the defaults."""
     file_train, file_sizes, named = read_toml(config) if config is not None else ({}, {}, None)
     name = model or named
@@ -210,9 +210,7 @@ def recipe(model: str | None, given: dict[str, Any], config: Path | None, preset
     return new_recipe(name, given, preset_name, file_train, file_sizes)
 
 
-def given_options(
-    model: str | None, given: dict[str, Any], config: Path | None, preset_name: str | None
-) -> dict[str, Any]:
+def given_options(model: str | None, given: Options, config: Path | None, preset_name: str | None) -> Options:
     """Every option that the command line names, by field, for a run that has options already."""
     values, sizes, named = read_toml(config) if config is not None else ({}, {}, None)
     out = {**({"preset": preset_name} if preset_name else {}), **values, **sizes, **given}
@@ -220,7 +218,7 @@ def given_options(
     return out if name is None else {"model_type": name, **out}
 
 
-def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+def read_toml(path: Path) -> tuple[Options, Options, str | None]:
     """(training options, model sizes, model's name) of a TOML file. Raises InvalidFile where it does not
     parse.
     """

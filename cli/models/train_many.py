@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from mlx_lvm.cli.models.compare import show
 from mlx_lvm.cli.models.train_one import resume_locked, run
 from mlx_lvm.cli.shared.common import Output
 from mlx_lvm.core.files import read_json, write_json
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError
@@ -38,7 +38,7 @@ def train_many(
     group: Group,
     out: Output,
     report_to: str | None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """The runs in folders of their names, then what they say together. `kind`: "all" or "seeds".
 
     Raises IOFailed where the folder holds a plan or a run already.
@@ -68,7 +68,7 @@ def train_many(
 
 def resume_many(
     folder: Path, corpus: str | None, group: Group, out: Output, report_to: str | None
-) -> dict[str, Any]:
+) -> JsonObject:
     """What a plan has left over, on the plan's own corpus or where `corpus` says that it lies now.
 
     Raises InvalidFile where the plan does not parse or the corpus is another one.
@@ -98,7 +98,7 @@ def resume_many(
 
 def _train(
     recipes: dict[str, Recipe], kind: str, folder: Path, group: Group, out: Output, report_to: str | None
-) -> dict[str, Any]:
+) -> JsonObject:
     summaries = {}
     for key, recipe in recipes.items():
         done = (folder / key / SUMMARY).exists() if group.rank == 0 else False
@@ -119,7 +119,7 @@ def _train(
     return _leaderboard(folder, summaries, config, out) if kind == "all" else _spread(folder, summaries, out)
 
 
-def _leaderboard(folder: Path, summaries: dict[str, Any], config: TrainConfig, out: Output) -> dict[str, Any]:
+def _leaderboard(folder: Path, summaries: JsonObject, config: TrainConfig, out: Output) -> JsonObject:
     with out.status() as progress:
         data = load_or_sample(config.corpus, config.context, config.split_seed)
         result = compare([load_model(folder / name) for name in summaries], data, progress=progress)
@@ -128,7 +128,7 @@ def _leaderboard(folder: Path, summaries: dict[str, Any], config: TrainConfig, o
     return {"runs": list(summaries.values()), "comparison": result.to_dict()}
 
 
-def _spread(folder: Path, summaries: dict[str, Any], out: Output) -> dict[str, Any]:
+def _spread(folder: Path, summaries: JsonObject, out: Output) -> JsonObject:
     """Mean and standard deviation of what the seeds reach."""
     rows = {key.replace("-", " "): reached(summary) for key, summary in summaries.items()}
     name = next(iter(summaries.values()))["model"]
@@ -149,7 +149,7 @@ def _spread(folder: Path, summaries: dict[str, Any], out: Output) -> dict[str, A
     }
 
 
-def reached(summary: dict[str, Any]) -> dict[str, float]:
+def reached(summary: JsonObject) -> dict[str, float]:
     """What a run reached, in the figures that are compared across seeds."""
     test = summary["test"]["metrics"][summary["test"]["model"]]
     return {

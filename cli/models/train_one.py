@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from mlx_lvm.api.training import start_named
 from mlx_lvm.cli.shared.common import Output
 from mlx_lvm.cli.shared.progress import StopOnSignal, TrainingDisplay
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.evaluation.judge import judge_run
 from mlx_lvm.models import as_dict
 from mlx_lvm.training.distributed import Group
@@ -21,7 +21,7 @@ from mlx_lvm.training.store import RunCheckpoints
 from mlx_lvm.training.trainer import Trainer
 
 
-def resume_locked(folder: Path, named: dict[str, Any], force: bool, group: Group) -> Trainer:
+def resume_locked(folder: Path, named: JsonObject, force: bool, group: Group) -> Trainer:
     """`resume_run` while nobody else trains into the folder."""
     if group.rank:
         return resume_run(folder, named, force, group, start_named)
@@ -30,9 +30,7 @@ def resume_locked(folder: Path, named: dict[str, Any], force: bool, group: Group
         return resume_run(folder, named, force, group, start_named)
 
 
-def run(
-    trainer: Trainer, out: Output, report_to: str | None = None, again: Path | None = None
-) -> dict[str, Any]:
+def run(trainer: Trainer, out: Output, report_to: str | None = None, again: Path | None = None) -> JsonObject:
     """Train with a display, then judge the best checkpoint on the test documents; the run's summary.
 
     again: the folder to resume where a stop was asked for, the run's own by default. Of a group of processes,
@@ -47,13 +45,13 @@ def run(
     return {}
 
 
-def _run(trainer: Trainer, folder: Path, out: Output, report_to: str | None, again: Path) -> dict[str, Any]:
+def _run(trainer: Trainer, folder: Path, out: Output, report_to: str | None, again: Path) -> JsonObject:
     task, display = trainer.task, TrainingDisplay(out, trainer, folder)
     options = {**as_dict(task.model.config), **task.config.to_dict()}
     with Lock(folder), StopOnSignal() as signals, reporting(report_to, folder, options) as report:
         trainer.prepare()
 
-        def epoch(record: dict[str, Any]) -> None:
+        def epoch(record: JsonObject) -> None:
             display.epoch(record)
             report(record)
 
@@ -69,7 +67,7 @@ def _run(trainer: Trainer, folder: Path, out: Output, report_to: str | None, aga
         with out.status() as progress:
             verdict = judge_run(folder, lambda line: progress(f"test documents: {line}"))
         display.verdict(verdict)
-        return finish(trainer, folder, verdict)
+        return finish(trainer, folder, verdict.to_dict())
 
 
 def exit_code(signals: StopOnSignal) -> int:

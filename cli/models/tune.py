@@ -12,6 +12,7 @@ from mlx_lvm.api.training import beginning
 from mlx_lvm.cli.models.train import choose_device, model_options, recipe
 from mlx_lvm.cli.shared.common import Json, Output, output_option, search_option
 from mlx_lvm.cli.shared.progress import StopOnSignal
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import trained
 from mlx_lvm.training.run import Lock
@@ -102,7 +103,7 @@ def tune(
         raise typer.Exit(128 + signals.received)
 
 
-def trial_line(record: dict[str, Any]) -> str:
+def trial_line(record: JsonObject) -> str:
     reached = f"{record['value']:.4f}" if record["value"] is not None else record["state"]
     chosen = "  ".join(
         f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
@@ -112,7 +113,7 @@ def trial_line(record: dict[str, Any]) -> str:
     return f"trial {record['trial']:>3}  {reached:>8}  {chosen}"
 
 
-def show(display: Output, rows: list[dict[str, Any]], best: dict[str, Any], figure: str) -> None:
+def show(display: Output, rows: list[JsonObject], best: JsonObject, figure: str) -> None:
     """The ten trials that are best in the figure."""
     ranked = sorted(
         (row for row in rows if row[figure] is not None and row["state"] == "complete"),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich import box
@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_lvm.evaluation.report.table import plain_table
+from mlx_lvm.core.result import JsonObject
+from mlx_lvm.core.text import plain_table
 
 # Options by the panel of a command's help that they stand in.
 chunks_option = partial(typer.Option, rich_help_panel="Chunks")
@@ -125,7 +126,7 @@ class Output:
             self.console.print(table)
             title = ""
 
-    def result(self, value: dict[str, Any]) -> None:
+    def result(self, value: JsonObject) -> None:
         """The JSON object of the command; printed with `--json` only."""
         if self.as_json:
             print(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))

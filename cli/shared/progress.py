@@ -19,6 +19,8 @@ from mlx_lvm.cli.shared.common import Output
 from mlx_lvm.cli.shared.scores import show
 from mlx_lvm.core.kernel_store import is_cold
 from mlx_lvm.core.linux_cpu import tuning
+from mlx_lvm.core.result import JsonObject
+from mlx_lvm.evaluation.evaluate import Evaluation
 from mlx_lvm.training import state
 from mlx_lvm.training.config import SCRATCH
 from mlx_lvm.training.trainer import Trainer
@@ -67,7 +69,7 @@ class TrainingDisplay:
         if done:
             self.out.say(f"resumed at epoch {state.epoch + 1}, step {state.step} of {steps}")
         self.progress.start()
-        fields: dict[str, Any] = {
+        fields: JsonObject = {
             "epoch": state.epoch + 1,
             "loss": 0.0,
             "cosine": 0.0,
@@ -81,7 +83,7 @@ class TrainingDisplay:
         self.progress.stop()
 
     def step(self, p: state.Progress) -> None:
-        shown: dict[str, Any] = {
+        shown: JsonObject = {
             "loss": p.loss,
             "cosine": p.cosine,
             "rate": p.windows_per_second,
@@ -89,7 +91,7 @@ class TrainingDisplay:
         }
         self.progress.update(self.task, completed=(p.epoch - 1) * p.steps + p.step, epoch=p.epoch, **shown)
 
-    def epoch(self, r: dict[str, Any]) -> None:
+    def epoch(self, r: JsonObject) -> None:
         ranks = "val_mrr" in r
         if not self.headed:
             head = (
@@ -105,7 +107,7 @@ class TrainingDisplay:
         cost = f" {r['seconds']:>7.1f} {r['peak_memory'] / 1e6:>6.0f}"
         self.out.say(epoch + validation + ranking + cost + (" best" if r["best"] else ""))
 
-    def verdict(self, result: dict[str, Any]) -> None:
+    def verdict(self, found: Evaluation) -> None:
         """How the best checkpoint stands on the test documents, and what to do with it."""
         state, metric = self.trainer.state, self.trainer.task.selection_metric
         at = f"at epoch {state.best_epoch}" if state.best_epoch else "before the first step"
@@ -121,7 +123,7 @@ class TrainingDisplay:
                 "it began: that is what was kept."
             )
         self.out.say()
-        show(self.out, result)
+        show(self.out, found)
         self.out.say(f"next: lvm parity {self.folder}   lvm export {self.folder} --out exported")
 
 

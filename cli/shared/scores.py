@@ -4,24 +4,23 @@ know of it.
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlx_lvm.cli.shared.common import Output
+from mlx_lvm.evaluation.evaluate import Evaluation
 from mlx_lvm.evaluation.report.table import remarks, score_table
 
 STYLES = {"better": "bold green", "worse": "bold red"}
 
 
-def show(display: Output, result: dict[str, Any], every: bool = False) -> None:
-    """`result` as `lvm eval --json` prints it. `every`: all predictors and figures, however wide."""
-    verdict, table = result["verdict"], score_table(result, every)
-    display.warn(result["warnings"])
-    display.say(verdict["headline"], style=STYLES.get(verdict["outcome"], "bold yellow"))
-    for sentence in verdict["sentences"]:
+def show(display: Output, found: Evaluation, every: bool = False) -> None:
+    """`every`: all predictors and figures, however wide."""
+    verdict, table = found.verdict, score_table(found, every)
+    display.warn(found.warnings)
+    display.say(verdict.headline, style=STYLES.get(verdict.outcome, "bold yellow"))
+    for sentence in verdict.sentences:
         display.say(sentence)
     display.say()
     display.table(table.title, table.columns, table.rows, bold=table.bold)
-    for line in remarks(result, every):
+    for line in remarks(found, every):
         display.say(line)
-    for note in result["notes"]:
+    for note in found.notes:
         display.say(f"note: {note}", style="yellow")

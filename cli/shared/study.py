@@ -4,182 +4,172 @@ cases, other domains.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from mlx_lvm.cli.shared.common import Output
+from mlx_lvm.core.result import Interval
+from mlx_lvm.evaluation.evaluate import Evaluation
+from mlx_lvm.evaluation.findings import Findings
 from mlx_lvm.evaluation.report.figures import reliability_sentence
-from mlx_lvm.evaluation.report.scores import words_of
+from mlx_lvm.evaluation.study.attention import Attention
+from mlx_lvm.evaluation.study.curves import Curve
+from mlx_lvm.evaluation.study.difficulty import Difficulty
+from mlx_lvm.evaluation.study.queries import QueryTerms
+from mlx_lvm.evaluation.study.study import Study
+from mlx_lvm.evaluation.transfer import Transfer
+from mlx_lvm.metrics.names import COSINE, MRR
+from mlx_lvm.ranking.cases import Cases
+from mlx_lvm.ranking.judge import Judgement
 
 
-def show_study(display: Output, result: dict[str, Any]) -> None:
-    """Every part that `result` has."""
-    parts: dict[str, Callable[[Output, dict[str, Any], dict[str, Any]], None]] = {
-        "direction": _direction,
-        "rollout": _rollout,
-        "horizons": _horizons,
-        "queries": _queries,
-        "ablations": _ablations,
-        "difficulty": _difficulty,
-        "ranking": _ranking,
-        "reliability": lambda display, result, found: display.say(reliability_sentence(result)),
-        "attention": _attention,
-        "cases": _cases,
-        "ood": _ood,
-        "arrow_of_time": lambda display, result, found: display.say(found["sentence"]),
-    }
-    for key, part in parts.items():
-        if key in result:
-            display.say()
-            part(display, result, result[key])
+def show_study(display: Output, found: Findings) -> None:
+    """Every part that was asked for and found."""
+    if found.study is not None:
+        _study(display, found.evaluation, found.study)
+    if found.ood is not None:
+        display.say()
+        _ood(display, found.evaluation, found.ood)
+    if found.arrow_of_time is not None:
+        display.say()
+        display.say(found.arrow_of_time.sentence)
 
 
-def _direction(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
-    shown = dict.fromkeys([result["model"], "last", "mean", result["best_closed_form"]["cosine"], "oracle"])
-    rows = [
-        [key, *(f"{value:.3f}" for value in found["curves"][key]["cosine"])]
-        for key in shown
-        if key in found["curves"]
-    ]
-    display.table(
-        "direction: cosine with the chunk at each offset, 0 the target",
-        ["", *map(str, found["offsets"])],
-        rows,
-        bold=0,
-    )
-    display.say(found["sentence"])
+def _study(display: Output, of: Evaluation, study: Study) -> None:
+    words = of.objective.words
+    display.say()
+    named = dict.fromkeys([of.name, "last", "mean", of.summary.best[COSINE], "oracle"])
+    curves = {name: study.direction.curves[name] for name in named if name in study.direction.curves}
+    title = "direction: cosine with the chunk at each offset, 0 the target"
+    display.table(title, ["", *map(str, study.direction.offsets)], _curve_rows(curves, ".3f"), bold=0)
+    display.say(study.direction.sentence or "")
+    if (rollout := study.rollout) is not None:
+        title = f"rollout, {rollout.windows:,} windows"
+        _table(display, title, _steps(rollout.steps), _curve_rows(rollout.curves))
+    if (horizons := study.horizons) is not None:
+        gains = [[f"direct less {name}", *map(_gain, one.points)] for name, one in horizons.gains.items()]
+        title = f"horizons, each predicted directly, {horizons.windows:,} windows"
+        _table(display, title, _steps(horizons.horizons), [*_curve_rows(horizons.curves), *gains])
+    if study.queries is not None:
+        _queries(display, study.queries)
+    if (ablations := study.ablations) is not None:
+        names = next(iter(ablations.values()))
+        rows = [[name, *(_gain(changes[name].change) for changes in ablations.values())] for name in names]
+        _table(display, f"ablations: change of the {words} with its 95% interval", list(ablations), rows)
+    _difficulty(display, study.difficulty)
+    if study.ranking is not None:
+        _ranking(display, study.ranking)
+        display.say()
+        display.say(reliability_sentence(study.ranking.reliability))
+    if study.attention is not None:
+        display.say()
+        say_attention(display, study.attention)
+    _cases(display, study.cases, words)
 
 
-def _rollout(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
-    rows = [[key, *(f"{value:.4f}" for value in curve["cosine"])] for key, curve in found["curves"].items()]
-    display.table(
-        f"rollout, {found['windows']:,} windows",
-        ["", *(f"t+{k + 1}" for k in range(found["steps"]))],
-        rows,
-        bold=0,
-    )
+def _table(display: Output, title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table after an empty line, its first row in bold."""
+    display.say()
+    display.table(title, ["", *columns], rows, bold=0)
 
 
-def _horizons(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
-    steps = [f"t+{k + 1}" for k in range(found["horizons"])]
-    rows = [[key, *(f"{value:.4f}" for value in curve["cosine"])] for key, curve in found["curves"].items()]
-    for name, gain in found["gains"].items():
-        rows.append(
-            [
-                f"direct less {name}",
-                *(f"{d:+.4f} {_ends(ci)}" for d, ci in zip(gain["difference"], gain["ci"], strict=True)),
-            ]
-        )
-    display.table(
-        f"horizons, each predicted directly, {found['windows']:,} windows", ["", *steps], rows, bold=0
-    )
+def _steps(count: int) -> list[str]:
+    return [f"t+{k + 1}" for k in range(count)]
 
 
-def _queries(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+def _curve_rows(curves: Mapping[str, Curve], form: str = ".4f") -> list[list[str]]:
+    return [[name, *(f"{value:{form}}" for value in curve.values)] for name, curve in curves.items()]
+
+
+def _gain(found: Interval) -> str:
+    return found.text("+.4f")
+
+
+def _queries(display: Output, found: QueryTerms) -> None:
     rows = []
-    for name, row in found["rows"].items():
-        gains = found["gains"].get(name)
-        cells = [
-            f"{gains[key]['difference']:+.4f} {_ends(gains[key]['ci'])}" if gains else ""
-            for key in ("cosine", "mrr")
-        ]
-        rows.append([name, f"{row['cosine']:.4f}", cells[0], f"{row['mrr']:.4f}", cells[1]])
-    title = f"given a query, {found['windows']:,} windows: none, a later chunk of the document, a stranger's"
+    for name, row in found.rows.items():
+        gains = found.gains.get(name)
+        cosine, mrr = (_gain(gains.cosine), _gain(gains.mrr)) if gains else ("", "")
+        rows.append([name, f"{row.cosine.value:.4f}", cosine, f"{row.mrr.value:.4f}", mrr])
+    title = f"given a query, {found.windows:,} windows: none, a later chunk of the document, a stranger's"
+    display.say()
     display.table(title, ["", "cosine", "less none", "MRR", "less none"], rows)
 
 
-def _ablations(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
-    names = next(iter(found.values()))
+def _difficulty(display: Output, found: Difficulty) -> None:
     rows = [
-        [key, *(f"{one[key]['change']:+.4f} {_ends(one[key]['ci'])}" for one in found.values())]
-        for key in names
+        [
+            f"{one.low:.3f} to {one.high:.3f}",
+            str(one.windows),
+            *(f"{value:.4f}" for value in one.means.values()),
+            _gain(one.gain),
+        ]
+        for one in found.bins
     ]
-    words = words_of(result["verdict"]["purpose"])
-    display.table(f"ablations: change of the {words} with its 95% interval", ["", *found], rows, bold=0)
+    columns = [found.by, "windows", *found.bins[0].means, f"gain over {found.against}"]
+    display.say()
+    display.table(f"{found.metric.words} by difficulty", columns, rows)
 
 
-def _difficulty(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
+def _ranking(display: Output, found: Judgement) -> None:
     rows = []
-    for one in found["bins"]:
-        values = [f"{value:.4f}" for value in one[found["metric"]].values()]
-        rows.append(
-            [
-                f"{one['from']:.3f} to {one['to']:.3f}",
-                str(one["windows"]),
-                *values,
-                f"{one['gain']:+.4f} {_ends(one['gain_ci'])}",
-            ]
-        )
-    display.table(
-        f"{words_of(result['verdict']['purpose'])} by difficulty",
-        [found["by"], "windows", *found["bins"][0][found["metric"]], f"gain over {found['against']}"],
-        rows,
-    )
-
-
-def _ranking(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
-    rows = []
-    for name, one in found["ranked"].items():
-        gain = f"{one['mrr_gain']:+.4f} {_ends(one['mrr_gain_ci'])}" if "mrr_gain" in one else ""
-        rows.append([name, f"{one['mrr']:.4f}", gain, f"{one['recall_at_5']:.3f}"])
-    title = f"ranked among all {found['candidates']:,} chunks of the corpus"
+    for name, one in found.ranked.items():
+        gain = _gain(one.mrr_gain) if one.mrr_gain else ""
+        rows.append([name, f"{one.mrr.value:.4f}", gain, f"{one.recall_at_5.value:.3f}"])
+    title = f"ranked among all {found.candidates:,} chunks of the corpus"
+    display.say()
     display.table(title, ["by", "MRR", "gain over the line above", "R@5"], rows)
-    for one in found["sets"]:
-        if one["promised"]:
-            held = f"{one['coverage']:.1%} {_ends(one['coverage_ci'])}"
+    for held in found.sets:
+        if held.promised:
+            ends = held.coverage.span("+.4f", " ", "")
             display.say(
-                f"set asked to hold the next chunk {one['asked']:.0%} of the time: it does {held}, with "
-                f"{one['size']:,.0f} chunks"
+                f"set asked to hold the next chunk {held.asked:.0%} of the time: it does "
+                f"{held.coverage.value:.1%} {ends and f'[{ends}]'}, with {held.size:,.0f} chunks"
             )
 
 
-def _attention(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
-    positions = ", ".join(
-        f"{p}: {v:.3f}" for p, v in zip(found["positions"], found["by_position"], strict=True)
-    )
-    display.say(f"attention by position {positions}; entropy {found['entropy']:.3f} of 1")
+def say_attention(display: Output, found: Attention) -> None:
+    """The weight of each place of the context, and how far predictions leave its mean."""
+    places = zip(found.positions, found.by_position, strict=True)
+    weights = ", ".join(f"{place}: {weight.value:.3f}" for place, weight in places)
     display.say(
-        f"residual share {found['residual_share']:.3f}; departure from the mean {found['departure']:.4f}, "
-        f"rank correlation with the shift of topic {found['departure_follows_shift']:+.3f}"
+        f"attention by position (-1 is the last chunk) {weights}; entropy {found.entropy.value:.3f} of 1"
     )
-
-
-def _cases(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
     display.say(
-        f"against {found['against']} in {words_of(result['verdict']['purpose'])}: better in "
-        f"{found['documents_better']} of {found['documents']} documents"
+        f"residual share {found.residual_share.value:.3f} (|r| / (|b| + |r|)); departure from the mean "
+        f"{found.departure.value:.4f}, rank correlation with the shift of topic "
+        f"{found.departure_follows_shift:+.3f}"
     )
-    for key in ("gains", "losses"):
-        for one in found[key][:3]:
-            display.say(
-                f"  {one['gain']:+.4f}  {one['document']} chunk {one['chunk']}  {one.get('text', '')[:80]}"
-            )
 
 
-def _ood(display: Output, result: dict[str, Any], found: dict[str, Any]) -> None:
-    from mlx_lvm.evaluation.transfer import transferred_sentences, whole_sentences
-
-    display.warn(found["warnings"])
-    rows = []
-    for row in found["rows"]:
-        sides = [row[key] for key in ("home", "there", "transferred")]
-        rows.append(
-            [
-                row["predictor"],
-                *(f"{side[key]:.4f}" if side else "-" for key in ("cosine", "mrr") for side in sides),
-            ]
-        )
-    head = [found["home"], found["corpus"], "carried over"]
-    scored = f"{found['windows']:,} windows in {found['documents']} documents"
-    title = f"out of domain: {found['corpus']}, {scored}; carried over: fitted on {found['home']}"
-    columns = ["", *(f"cosine {h}" for h in head), *(f"MRR {h}" for h in head)]
-    display.table(title, columns, rows, bold=list(result["metrics"]).index(result["model"]))
-    display.say(found["verdict"]["sentence"])
-    for sentence in [*transferred_sentences(result["model"], found), *whole_sentences(found)]:
-        display.say(sentence)
-    for note in found["notes"]:
-        display.say(f"note: {note}")
+def _cases(display: Output, found: Cases, words: str) -> None:
+    display.say()
+    display.say(
+        f"against {found.against} in {words}: better in {found.documents_better} of {found.documents} "
+        "documents"
+    )
+    for one in [*found.gains[:3], *found.losses[:3]]:
+        text = (one.label.text or "")[:80]
+        display.say(f"  {one.gain:+.4f}  {one.label.document} chunk {one.label.chunk}  {text}")
 
 
-def _ends(ci: list[float | None]) -> str:
-    return "" if ci[0] is None else f"[{ci[0]:+.4f} {ci[1]:+.4f}]"
+def _ood(display: Output, home: Evaluation, found: Transfer) -> None:
+    display.warn(found.warnings)
+    rows = [
+        [row.predictor, *(f"{side[m]:.4f}" if side else "-" for m in (COSINE, MRR) for side in row.sides)]
+        for row in found.rows
+    ]
+    heads = [found.home, found.corpus, "carried over"]
+    what = found.there.scored
+    title = (
+        f"out of domain: {found.corpus}, {what.windows:,} windows in {what.documents} documents; carried "
+        f"over: fitted on {found.home}"
+    )
+    columns = ["", *(f"{metric.words} {head}" for metric in (COSINE, MRR) for head in heads)]
+    display.table(title, columns, rows, bold=list(home.scores).index(home.name))
+    _say_all(display, found.sentences)
+    _say_all(display, (f"note: {note}" for note in found.notes))
+
+
+def _say_all(display: Output, lines: Iterable[str]) -> None:
+    for line in lines:
+        display.say(line)

@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
 from mlx_lvm.bench.timing import Bench, Row, Times, rows
 from mlx_lvm.bench.workers import About, Options
 from mlx_lvm.cli.shared.common import Json, Output, how_option, output_option, timed_option
-from mlx_lvm.core.stats import Result
+from mlx_lvm.core.result import JsonObject, Result
 from mlx_lvm.errors import UsageError, nearest
 from mlx_lvm.models import architecture, build, trained
 
@@ -126,7 +126,7 @@ class Found(Result):
     notes: list[str] = field(default_factory=list)
     about: dict[str, About] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         memory = [{"model": model, **sides} for model, sides in self.memory.items()]
         return {**super().to_dict(), "memory": memory}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlx_lvm.api.corpus import Corpus
 from mlx_lvm.api.model import Model
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.export import export as write
 from mlx_lvm.hub.export import fit_filter, require_free
@@ -26,7 +27,7 @@ def export(
     context: int = 5,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write model.safetensors, config.json and a model card; PyTorch loads the file strictly, as it is.
 
     model:   a Model, a name that `load` takes, or a filter's (`lag-filter`, `shrunk-mean`), which is fitted
@@ -50,7 +51,7 @@ def export(
     else:
         loaded = model.loaded if isinstance(model, Model) else load_model(model)
     parity = section(loaded) if section else None
-    return write(
+    exported = write(
         loaded,
         Path(folder),
         dtype=dtype,
@@ -60,6 +61,7 @@ def export(
         parity=parity,
         progress=progress,
     )
+    return exported.to_dict()
 
 
 def _reference(corpus: Corpus | str | Path | None) -> str | None:

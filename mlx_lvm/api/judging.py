@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mlx_lvm.api.corpus import Corpus
 from mlx_lvm.api.model import Model, loaded_of
 from mlx_lvm.api.serving import default_corpus, is_baseline, reading
 from mlx_lvm.core.files import write_json
+from mlx_lvm.core.result import JsonObject
+from mlx_lvm.core.text import plain_table
 from mlx_lvm.data.corpus import Corpus as StoredCorpus
 from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation import leaderboard
-from mlx_lvm.evaluation.evaluate import Evaluation, examine
+from mlx_lvm.evaluation.evaluate import examine
+from mlx_lvm.evaluation.findings import Findings
 from mlx_lvm.evaluation.leaderboard import Leaderboard
 from mlx_lvm.evaluation.report import drawing
-from mlx_lvm.evaluation.report.table import plain_table, score_lines
+from mlx_lvm.evaluation.report.table import score_lines
 from mlx_lvm.evaluation.report.write import write_report
 from mlx_lvm.evaluation.setup import MAX_WINDOWS
 from mlx_lvm.evaluation.study.arrow import arrow_of_time
@@ -33,8 +35,8 @@ class Report:
     sentence.
     """
 
-    def __init__(self, evaluation: Evaluation, subject: Loaded | str) -> None:
-        self.evaluation, self.subject = evaluation, subject
+    def __init__(self, findings: Findings) -> None:
+        self.findings, self.evaluation = findings, findings.evaluation
 
     @property
     def verdict(self) -> str:
@@ -48,9 +50,9 @@ class Report:
         """
         return self.evaluation.verdict.outcome
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Every figure with its interval, as `lvm eval --json` prints it, ready for JSON."""
-        return self.evaluation.result
+        return self.findings.to_dict()
 
     def save(self, folder: str | Path, command: str = "") -> Path:
         """Write metrics.json, and report.html where matplotlib is installed (extra `report`).
@@ -60,12 +62,11 @@ class Report:
         target = Path(folder)
         write_json(target / "metrics.json", self.to_dict())
         if drawing.available():
-            loaded = self.subject if isinstance(self.subject, Loaded) else None
-            write_report(target / "report.html", self.to_dict(), loaded, command or "mlx_lvm.evaluate")
+            write_report(target / "report.html", self.findings, command or "mlx_lvm.evaluate")
         return target
 
     def __repr__(self) -> str:
-        return "\n".join(score_lines(self.to_dict()))
+        return "\n".join(score_lines(self.evaluation))
 
 
 def evaluate(
@@ -109,16 +110,26 @@ def evaluate(
     reads, seed = reading(subject, context, split_seed)
     data = in_memory(default_corpus(subject) if corpus is None else corpus, reads, seed)
     other = None if ood is None else in_memory(ood, reads, seed)
-    options: dict[str, Any] = {"context": context, "split_seed": split_seed, "max_windows": max_windows}
-    found = examine(subject, data, split, **options, progress=progress)
-    if closer:
-        found.result.update(study(found, progress))
-    if other is not None:
-        found.result["ood"] = out_of_domain(found, subject, other, max_windows, progress)
+    found = examine(
+        subject,
+        data,
+        split,
+        context=context,
+        split_seed=split_seed,
+        max_windows=max_windows,
+        progress=progress,
+    )
+    arrow = None
     if arrow_epochs and isinstance(subject, Loaded):
         arrow = arrow_of_time(subject, data, arrow_epochs, max_windows, progress=progress)
-        found.result["arrow_of_time"] = arrow.to_dict()
-    return Report(found, subject)
+    return Report(
+        Findings(
+            found,
+            study(found, progress) if closer else None,
+            None if other is None else out_of_domain(found, subject, other, max_windows, progress),
+            arrow,
+        )
+    )
 
 
 class Comparison:
@@ -130,11 +141,11 @@ class Comparison:
         self.leaderboard = leaderboard
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[JsonObject]:
         """A dict of figures a model, best cosine first."""
         return [row.to_dict() for row in self.leaderboard.rows]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Every figure with its interval, as `lvm compare --json` prints it."""
         return self.leaderboard.to_dict()
 

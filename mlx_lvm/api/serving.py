@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
@@ -27,7 +28,7 @@ class Serving(NamedTuple):
     predictor: Predictor
     context: int
     split_seed: int
-    ranking: dict[str, Any]
+    ranking: JsonObject
     trained_on: str
     warnings: list[str]
     notes: list[str]

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from mlx_lvm.api.corpus import Corpus
 from mlx_lvm.api.model import Model, load
-from mlx_lvm.config import Config
+from mlx_lvm.config import Config, Options
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import LvmError, UsageError, nearest
 from mlx_lvm.hub.load import Loaded, load_model
@@ -27,7 +28,7 @@ class Recipe(NamedTuple):
     """All that a new run is made of: an architecture's name, its own options by field, training options."""
 
     model: str
-    sizes: dict[str, Any]
+    sizes: Options
     train: TrainConfig
 
 
@@ -110,7 +111,7 @@ def start_named(reference: str) -> VectorModel | None:
     return None if reference in ("", SCRATCH) else load_model(reference).model
 
 
-def _sizes(found: Loaded, name: str) -> dict[str, Any]:
+def _sizes(found: Loaded, name: str) -> Options:
     """Those that a model has who begins with this one."""
     config = found.model.config
     if config.model_type != name:
@@ -118,7 +119,7 @@ def _sizes(found: Loaded, name: str) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key not in ("dim", "expert")}
 
 
-def _unfit(found: Loaded, own: dict[str, Any], train: TrainConfig) -> str:
+def _unfit(found: Loaded, own: Options, train: TrainConfig) -> str:
     """Why a released network is no start for a training with these options; empty where it is one."""
     hidden = getattr(found.model.config, "hidden_dim", None)
     if own.get("hidden_dim", hidden) != hidden:
@@ -139,7 +140,7 @@ def train(
     out: str | Path | None = None,
     preset: str | None = None,
     start_from: str | Path = "",
-    progress: Callable[[dict[str, Any]], object] | None = None,
+    progress: Callable[[JsonObject], object] | None = None,
     **options: Any,
 ) -> Model:
     """Train a model on the training documents of a corpus; its best checkpoint by validation documents.

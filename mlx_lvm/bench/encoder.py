@@ -12,6 +12,7 @@ import numpy as np
 
 from mlx_lvm.bench.kernels import as_on_a_gpu, count
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.encoders.encoder import TextEncoder
 from mlx_lvm.errors import UsageError
 
@@ -48,7 +49,7 @@ class EncoderTime:
         """How many times as many texts a second MLX encodes."""
         return None if self.torch_rate is None else self.mlx_rate / self.torch_rate
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {**asdict(self), "ratio": self.ratio}
 
 

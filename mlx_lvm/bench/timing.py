@@ -12,13 +12,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm.bench.roofline import Cost
 from mlx_lvm.bench.workers import CONFIG, About, Cell, Options, Worker
-from mlx_lvm.core.stats import Result
+from mlx_lvm.core.result import JsonObject, Result
 from mlx_lvm.errors import LvmError, SetupInvalid
 
 ROUNDS = 12  # turns of each program in a cell
@@ -75,7 +74,7 @@ class Row(Result):
         ours, theirs = (min((t.median for t in s.values()), default=None) for s in (self.mlx, self.torch))
         return _ratio(ours, theirs)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         derived = ("mlx_ms", "torch_ms", "ratio", "best_ratio")
         return {**super().to_dict(), **{name: getattr(self, name) for name in derived}}
 

@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from mlx_lvm.core.linux_cpu import tune
-from mlx_lvm.core.stats import Result
+from mlx_lvm.core.result import Result
 from mlx_lvm.errors import LvmError
 
 LONG = 0.2  # seconds; a call this long needs no other before it to warm caches

@@ -18,59 +18,17 @@ D / (D + 1) can be promised.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+
+from mlx_lvm.core.result import Interval, JsonObject, Result
 
 RESAMPLES = 10_000
 LEVEL = 0.95
 BLOCK = 512  # resamples counted together
-
-
-class Result:
-    """A frozen dataclass that has a JSON form: its fields by name, those that are None left out."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """See `with_intervals`."""
-        return with_intervals(vars(self))
-
-
-def with_intervals(values: Mapping[str, Any]) -> dict[str, Any]:
-    """For JSON, without what is None: a mean with its interval stands as `name` and `name_ci`."""
-    out: dict[str, Any] = {}
-    for name, found in values.items():
-        if type(found) is Interval:
-            out |= {name: found.value, f"{name}_ci": found.ends()}
-        elif found is not None:
-            out[name] = as_json(found)
-    return out
-
-
-def as_json(found: Any) -> Any:
-    """Results by their JSON form, in lists and dicts too; all else as it is."""
-    if isinstance(found, Result):
-        return found.to_dict()
-    if isinstance(found, dict):
-        return {name: as_json(value) for name, value in found.items()}
-    return [as_json(value) for value in found] if isinstance(found, (list, tuple)) else found
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its interval, and the two-sided p-value of being zero."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-    def ends(self) -> list[float | None]:
-        """[low, high] for JSON; None where the interval is the whole line."""
-        return [end if math.isfinite(end) else None for end in (self.low, self.high)]
 
 
 @dataclass(frozen=True)
@@ -79,18 +37,11 @@ class Difference(Interval, Result):
 
     baseline: str
 
-    @property
-    def outcome(self) -> str:
-        """better, worse or not distinguishable: on which side of zero the whole interval lies."""
-        if not math.isfinite(self.low):
-            return "not distinguishable"
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "not distinguishable"
-
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON, with the baseline under its older name."""
         return {"closed_form": self.baseline, **self.without_baseline()}
 
-    def without_baseline(self) -> dict[str, Any]:
+    def without_baseline(self) -> JsonObject:
         """For JSON, where the baseline is the key that this stands under."""
         return {"difference": self.value, "ci": self.ends(), "p": self.p}
 

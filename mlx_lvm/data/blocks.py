@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
+from mlx_lvm.core.arrays import ranges
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.errors import InvalidFile, UsageError
 
@@ -96,10 +97,9 @@ def lay_out(
     firsts, lengths = firsts[kept], lengths[kept]
     new = stretch - context  # rows that each further piece adds
     counts = np.where(lengths > stretch, -(-(lengths - context) // new), 1)
-    which = np.repeat(np.arange(len(firsts)), counts)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts = firsts[which] + within * new
-    stops = np.minimum(starts + stretch, (firsts + lengths)[which])
+    document = np.repeat(np.arange(len(firsts)), counts)
+    starts = firsts[document] + ranges(np.zeros(len(counts)), counts) * new
+    stops = np.minimum(starts + stretch, (firsts + lengths)[document])
     edges = pack(stops - starts, stretch)
     return Layout(context, batch_size, block_rows, starts, stops, edges, int((~kept).sum()))
 
@@ -114,6 +114,19 @@ def pack(sizes: np.ndarray, limit: int) -> np.ndarray:
         before = ends[edges[-1] - 1] if edges[-1] else 0
         edges.append(int(np.searchsorted(ends, before + limit, side="right")))
     return np.array(edges, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A block's own pieces, rows starts[p] .. stops[p] of the corpus at places[p] of its array; and its
+    windows in the order of the pieces: the row of each target in the corpus, and in the array.
+    """
+
+    starts: np.ndarray
+    stops: np.ndarray
+    places: np.ndarray
+    targets: np.ndarray
+    local_targets: np.ndarray
 
 
 class Epoch:
@@ -144,50 +157,50 @@ class Epoch:
         return int(np.searchsorted(self.ends, last))
 
     def block(self, number: int) -> Block:
-        """Raises nothing: all of it is arithmetic on offsets."""
-        starts, stops, places, targets, shift = self._pieces(number)
-        order = self._order(number, len(targets))
-        rows = targets[order]
-        carried = self._left_over(number)
-        size, margin = self.layout.context + 1, self.layout.block_rows
-        spots = margin + size * np.arange(len(carried))
-        here, stop = np.concatenate([carried, rows]), self._stop(number)
-        local = np.concatenate([spots + self.layout.context, rows - shift[order]])
-        apart = np.flatnonzero(
-            np.concatenate([[True], starts[1:] != stops[:-1]])
-        )  # neighbours are read in one go
+        """The block's pieces, what earlier blocks left to it in the margin, and its windows in their order.
+
+        Blocks of 8 rows, context 2, batches of 3: the pieces of rows 0 to 3 and 20 to 23 have the targets
+        2, 3, 22 and 23. Drawn as 22, 2, 23, 3 they make one batch, and 3 is left over. The next block reads
+        rows 1 to 3 into its margin, at 8, and begins with the target 3, which lies at 10 there.
+        """
+        layout, drawn, carried = self.layout, self._draw(number), self._left_over(number)
+        order = self._order(number, len(drawn.targets))
+        margin = layout.block_rows + (layout.context + 1) * np.arange(len(carried))
+        rows = np.concatenate([carried, drawn.targets[order]])
+        targets = np.concatenate([margin + layout.context, drawn.local_targets[order]])
+        trained = self._trained(number)
+        # Pieces that are neighbours in the corpus are read in one go.
+        begins = np.flatnonzero(np.append(True, drawn.starts[1:] != drawn.stops[:-1]))
+        ends = np.append(begins[1:], len(drawn.stops)) - 1
         return Block(
-            starts=np.concatenate([starts[apart], carried - self.layout.context]),
-            stops=np.concatenate([stops[np.append(apart[1:], len(stops)) - 1], carried + 1]),
-            places=np.concatenate([places[apart], spots]),
-            targets=local[:stop].astype(np.int32),
-            rows=here[:stop],
+            starts=np.concatenate([drawn.starts[begins], carried - layout.context]),
+            stops=np.concatenate([drawn.stops[ends], carried + 1]),
+            places=np.concatenate([drawn.places[begins], margin]),
+            targets=targets[:trained].astype(np.int32),
+            rows=rows[:trained],
             first=self.first_step(number),
         )
 
-    def _pieces(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(starts, stops, places) of the block's pieces, and of its windows (target rows, what to subtract
-        for the array's).
-        """
+    def _draw(self, number: int) -> Drawn:
         layout = self.layout
         stretches = self.drawn[self.edges[number] : self.edges[number + 1]]
-        pieces = np.concatenate([np.arange(layout.edges[s], layout.edges[s + 1]) for s in stretches])
+        pieces = ranges(layout.edges[stretches], np.diff(layout.edges)[stretches])
         starts, stops = layout.starts[pieces], layout.stops[pieces]
-        places = np.cumsum(stops - starts) - (stops - starts)
-        counts = stops - starts - layout.context
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        targets = np.repeat(starts + layout.context, counts) + within
-        return starts, stops, places, targets, np.repeat(starts - places, counts)
+        sizes, context = stops - starts, layout.context
+        places = np.cumsum(sizes) - sizes
+        windows = sizes - context
+        return Drawn(
+            starts, stops, places, ranges(starts + context, windows), ranges(places + context, windows)
+        )
 
     def _order(self, number: int, count: int) -> np.ndarray:
         return self._random(SHUFFLE, number).permutation(count)
 
-    def _stop(self, number: int) -> int:
+    def _trained(self, number: int) -> int:
         """Windows, carried ones included, that this block trains on: whole batches, and in the last block the
         rest.
         """
-        end = int(self.ends[number])
-        size = self.layout.batch_size
+        end, size = int(self.ends[number]), self.layout.batch_size
         return (end if number == len(self) - 1 else end // size * size) - self.first_step(number) * size
 
     def _left_over(self, number: int) -> np.ndarray:
@@ -198,7 +211,7 @@ class Epoch:
         parts: list[np.ndarray] = []
         while missing:
             number -= 1
-            targets = self._pieces(number)[3]
+            targets = self._draw(number).targets
             parts.insert(0, targets[self._order(number, len(targets))][-missing:])
             missing -= len(parts[0])
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)

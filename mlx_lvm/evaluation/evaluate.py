@@ -1,8 +1,8 @@
 """One evaluation: a model compared with every baseline and the controls, on documents that none of them was
 fitted on.
 
-evaluate(subject, corpus) -> dict, ready for JSON
-examine(subject, corpus) -> Evaluation: the dict, and every window's figures for whoever looks closer
+examine(subject, corpus) -> Evaluation: every figure with its interval, and those of every window for whoever
+looks closer; `to_dict()` is its JSON form
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.result import JsonObject, Result, as_json
 from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
@@ -21,7 +21,7 @@ from mlx_lvm.errors import InvalidFile, UsageError, nearest
 from mlx_lvm.evaluation.checks import check_controls
 from mlx_lvm.evaluation.scored import Scored
 from mlx_lvm.evaluation.setup import MAX_WINDOWS, Bench, Measured, set_up
-from mlx_lvm.evaluation.summary import Summary, summarise
+from mlx_lvm.evaluation.summary import PredictorScores, Summary, summarise
 from mlx_lvm.evaluation.verdict import Verdict, hybrid_claim, verdict
 from mlx_lvm.hub.load import Loaded, for_corpus
 from mlx_lvm.metrics.names import CENTRED_MRR, COSINE, Figures, Metric
@@ -38,17 +38,26 @@ from mlx_lvm.ranking.ranking import fit_ranking
 CONTROL_NAMES = ("oracle", "best-in-span", "random")
 
 
+HyperParameters = dict[str, float | list[float]]
+
+
 @dataclass(frozen=True)
-class Evaluation:
-    """result: the figures with their intervals, ready for JSON; summary and verdict: the same as they were
-    found. measured and predictors: by name. model: what was loaded, None for a baseline. ranking: fitted for
-    the model on the validation documents, None for a baseline.
+class Evaluation(Result):
+    """summary: the figures with their intervals. hyper_parameters: what validation chose, by baseline.
+    seconds: that it took.
+
+    measured, predictors (by name), bench and bootstrap are what a closer look needs. model: what was loaded,
+    None for a baseline. ranking: fitted for the model on the validation documents, None for a baseline.
     """
 
     name: str
-    result: dict[str, Any]
+    scored: Scored
     summary: Summary
     verdict: Verdict
+    hyper_parameters: dict[str, HyperParameters]
+    warnings: list[str]
+    notes: list[str]
+    seconds: float
     measured: dict[str, Measured]
     predictors: dict[str, Predictor]
     bench: Bench
@@ -69,12 +78,28 @@ class Evaluation:
     def mean(self) -> np.ndarray:
         return self.bench.mean
 
+    @property
+    def objective(self) -> Metric:
+        """What the model is made for."""
+        return self.verdict.objective
 
-def evaluate(
-    subject: Loaded | Predictor | str, corpus: Corpus, split: str = "test", **options: Any
-) -> dict[str, Any]:
-    """The result of `examine`, which says what the arguments are."""
-    return examine(subject, corpus, split, **options).result
+    @property
+    def scores(self) -> dict[str, PredictorScores]:
+        """By predictor."""
+        return self.summary.scores
+
+    def to_dict(self) -> JsonObject:
+        return {
+            "model": self.name,
+            **self.scored.to_dict(),
+            "best_closed_form": as_json(self.summary.best),
+            "metrics": as_json(self.scores),
+            "hyper_parameters": self.hyper_parameters,
+            "verdict": self.verdict.to_dict(),
+            "warnings": self.warnings,
+            "notes": self.notes,
+            "seconds": self.seconds,
+        }
 
 
 def examine(
@@ -127,19 +152,22 @@ def examine(
     judged = verdict(name, summary.scores[name], bootstrap.count, objective_of(subject), bench.split)
     if hybrid:
         judged = replace(judged, hybrid=hybrid_claim(hybrid, summary, bootstrap.count))
-    result = {
-        "model": name,
-        **Scored.of(bench, bootstrap).to_dict(),
-        "best_closed_form": summary.best_json(),
-        "metrics": summary.metrics_json(),
-        "hyper_parameters": hyper_parameters(bench.baselines),
-        "verdict": judged.to_dict(),
-        "warnings": space_warnings(subject, corpus),
-        "notes": [*notes, *_notes(bench)],
-        "seconds": round(time.perf_counter() - began, 2),
-    }
-    loaded = subject if isinstance(subject, Loaded) else None
-    return Evaluation(name, result, summary, judged, measured, everyone, bench, bootstrap, loaded, ranking)
+    return Evaluation(
+        name=name,
+        scored=Scored.of(bench, bootstrap),
+        summary=summary,
+        verdict=judged,
+        hyper_parameters=hyper_parameters(bench.baselines),
+        warnings=space_warnings(subject, corpus),
+        notes=[*notes, *_notes(bench)],
+        seconds=round(time.perf_counter() - began, 2),
+        measured=measured,
+        predictors=everyone,
+        bench=bench,
+        bootstrap=bootstrap,
+        model=subject if isinstance(subject, Loaded) else None,
+        ranking=ranking,
+    )
 
 
 def objective_of(subject: Loaded | Predictor | str) -> Metric:
@@ -234,9 +262,9 @@ def unknown_space(other: str, corpus: Corpus, unknown: str) -> str:
     )
 
 
-def hyper_parameters(baselines: list[Predictor]) -> dict[str, Any]:
+def hyper_parameters(baselines: list[Predictor]) -> dict[str, HyperParameters]:
     """What validation chose, and the scalars of the filters."""
-    out: dict[str, Any] = {}
+    out: dict[str, HyperParameters] = {}
     for one in baselines:
         if isinstance(one, Recency):
             out[one.name] = {"decay": one.decay}

@@ -9,21 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.files import read_json
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import (
-    RESAMPLES,
-    Difference,
-    DocumentBootstrap,
-    Interval,
-    Result,
-    holm,
-    with_intervals,
-)
+from mlx_lvm.core.result import JsonObject, Result, as_json, entry
+from mlx_lvm.core.stats import RESAMPLES, Difference, DocumentBootstrap, holm
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import InvalidFile, UsageError
@@ -32,17 +24,15 @@ from mlx_lvm.evaluation.scored import Scored
 from mlx_lvm.evaluation.setup import MAX_WINDOWS, set_up
 from mlx_lvm.evaluation.summary import PredictorScores, summarise
 from mlx_lvm.hub.load import Loaded
-from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, COSINE, MRR, Metric
-from mlx_lvm.metrics.retrieval import CUTS
+from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, COSINE, IN_DOCUMENT_MRR, MRR, RECALLS, Metric
 from mlx_lvm.predictors.base import Predictor
 from mlx_lvm.predictors.baselines import NAMES, controls
 from mlx_lvm.predictors.own_context import OwnContext
 
 LATENCY_CALLS, WARM_CALLS = 50, 5
 BASELINES = 3  # best ones under the models
-IN_DOCUMENT_MRR = Metric("in_document", "mrr")
-SHOWN = (MRR, *(Metric("split", f"recall_at_{cut}") for cut in (1, 10)))
-FIGURES = (COSINE, CENTRED_COSINE, *(Metric("split", f"recall_at_{cut}") for cut in CUTS), MRR)
+SHOWN = (MRR, RECALLS[0], RECALLS[2])
+FIGURES = (COSINE, CENTRED_COSINE, *RECALLS, MRR)
 COLUMNS = (
     *("model", "parameters", "best epoch", "cosine", "Δ best baseline", "p (Holm)", "MRR", "R@1", "R@10"),
     *("train s", "ms"),
@@ -94,15 +84,15 @@ class Row(Result):
             self.model,
             f"{self.parameters:,}",
             "-" if known.best_epoch is None else str(known.best_epoch),
-            spread(self.scores.values[COSINE]),
-            spread(gain, "+.4f"),
+            self.scores.values[COSINE].text(),
+            gain.text("+.4f"),
             f"{self.p_holm:.2g}",
             *(f"{self.scores[metric]:.4f}" for metric in SHOWN),
             "-" if known.seconds is None else f"{known.seconds:.0f}",
             f"{self.latency_ms:.2f}",
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         gain = self.gain
         return {
             **{key: getattr(self, key) for key in ("model", "architecture", "parameters", "context")},
@@ -134,7 +124,7 @@ class Leaderboard(Result):
         return [
             *(row.cells for row in self.rows),
             *(
-                [name, "baseline", "-", spread(scores.values[COSINE]), "-", "-"]
+                [name, "baseline", "-", scores.values[COSINE].text(), "-", "-"]
                 + [f"{scores[metric]:.4f}" for metric in SHOWN]
                 + ["-", "-"]
                 for name, scores in shown
@@ -158,15 +148,15 @@ class Leaderboard(Result):
         lines += ["| " + " | ".join(row) + " |" for row in self.table]
         return "\n".join([*lines, "", self.sentence, ""])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON, with the baselines under their older name."""
 
-        def listed(others: dict[str, PredictorScores]) -> list[dict[str, Any]]:
+        def listed(others: dict[str, PredictorScores]) -> list[JsonObject]:
             return [{"model": n, "kind": one.kind, **figures(one)} for n, one in others.items()]
 
         return {
             **self.scored.to_dict(),
-            "best_closed_form": {metric.key: name for metric, name in self.best.items()},
+            "best_closed_form": as_json(self.best),
             "rows": [row.to_dict() for row in self.rows],
             "closed_forms": listed(self.baselines),
             "controls": listed(self.controls),
@@ -175,15 +165,12 @@ class Leaderboard(Result):
         }
 
 
-def figures(scores: PredictorScores) -> dict[str, Any]:
+def figures(scores: PredictorScores) -> JsonObject:
     """FIGURES with their intervals, and MRR as each ranks best and in the document."""
-    shown = with_intervals({metric.key: scores.values[metric] for metric in FIGURES})
-    return {**shown, "centred_mrr": scores[CENTRED_MRR], "in_document_mrr": scores[IN_DOCUMENT_MRR]}
-
-
-def spread(found: Interval, form: str = ".4f") -> str:
-    low, high = found.ends()
-    return f"{found.value:{form}}" + ("" if low is None else f" [{low:{form}} {high:{form}}]")
+    shown = {"centred_mrr": scores[CENTRED_MRR], "in_document_mrr": scores[IN_DOCUMENT_MRR]}
+    for metric in FIGURES:
+        shown |= entry(metric.key, scores.values[metric])
+    return shown
 
 
 def compare(

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlx_lvm.core.stats import DocumentBootstrap, Result
+from mlx_lvm.core.result import Result
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.evaluation.setup import Bench
 from mlx_lvm.metrics.chance import Chance, chance
 from mlx_lvm.metrics.retrieval import Pool

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.stats import Difference, DocumentBootstrap, Interval, intervals
+from mlx_lvm.core.result import Interval, JsonObject, Result, as_json
+from mlx_lvm.core.stats import Difference, DocumentBootstrap, intervals
 from mlx_lvm.evaluation.setup import Measured
 from mlx_lvm.metrics.figures import skill
 from mlx_lvm.metrics.names import CENTRED_COSINE, COMPARED, COSINE, EVERY, MRR, Metric
@@ -21,7 +21,7 @@ MEAN = "mean"  # the baseline that everything is compared with, best or not
 
 
 @dataclass(frozen=True)
-class PredictorScores:
+class PredictorScores(Result):
     """One predictor: its kind (model, hybrid, baseline, control or transferred), the mean of every figure
     with its interval, and its differences to the best baseline in each metric, where that is another, and to
     the mean of the context.
@@ -38,16 +38,15 @@ class PredictorScores:
     def __getitem__(self, metric: Metric) -> float:
         return self.values[metric].value
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Retrieval in a document and with the mean taken off lie in objects of their own."""
-        out: dict[str, Any] = {}
+        out: JsonObject = {}
         for metric, interval in self.values.items():
             place = out if metric.group in ("window", "split") else out.setdefault(metric.group, {})
             place |= {metric.name: interval.value, f"{metric.name}_ci": interval.ends()}
         out["context_ratio"], out["context_ratio_ci"] = self.context_ratio.value, self.context_ratio.ends()
         out["centred"]["fraction"] = self.fraction
-        out["skill"] = {metric.key: value for metric, value in self.skill.items()}
-        out["versus_best"] = {metric.key: one.to_dict() for metric, one in self.versus_best.items()}
+        out["skill"], out["versus_best"] = as_json(self.skill), as_json(self.versus_best)
         if self.versus_mean is not None:
             out["versus_mean"] = self.versus_mean.without_baseline()
         return {**out, "kind": self.kind}
@@ -59,12 +58,6 @@ class Summary:
 
     scores: dict[str, PredictorScores]
     best: dict[Metric, str]
-
-    def metrics_json(self) -> dict[str, Any]:
-        return {name: scores.to_dict() for name, scores in self.scores.items()}
-
-    def best_json(self) -> dict[str, str]:
-        return {metric.key: name for metric, name in self.best.items()}
 
 
 @dataclass(frozen=True)
@@ -125,9 +118,3 @@ def _draw(measured: Measured, bootstrap: DocumentBootstrap) -> _Draws:
     return _Draws(
         dict(zip(EVERY, values, strict=False)), dict(zip(EVERY, resampled, strict=False)), ratio, draws
     )
-
-
-def span(ci: Sequence[float | None], form: str = ".4f") -> str:
-    """An interval in words."""
-    low, high = ci
-    return "-" if low is None or high is None else f"{low:{form}} to {high:{form}}"

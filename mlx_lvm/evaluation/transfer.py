@@ -11,14 +11,14 @@ the training documents under whatever name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mlx_lvm.core.arrays import blocks, evenly_spaced
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap
+from mlx_lvm.core.result import JsonObject, Result, entry
+from mlx_lvm.core.stats import Difference, DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.quality.audit import COPY
 from mlx_lvm.data.quality.duplicates import NEAR
@@ -27,8 +27,8 @@ from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.evaluate import Evaluation, examine, unknown_space
 from mlx_lvm.evaluation.setup import Measured, best_fraction, score
 from mlx_lvm.evaluation.study.direction import offset_cosines
-from mlx_lvm.evaluation.summary import PredictorScores, span, summarise
-from mlx_lvm.evaluation.verdict import claim, paired, verdict
+from mlx_lvm.evaluation.summary import PredictorScores, summarise
+from mlx_lvm.evaluation.verdict import Claim, Verdict, paired, verdict
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.metrics.names import (
     CENTRED_COSINE,
@@ -38,6 +38,7 @@ from mlx_lvm.metrics.names import (
     JUDGED,
     MRR,
     Figures,
+    Metric,
 )
 from mlx_lvm.metrics.retrieval import build_pool
 from mlx_lvm.models.base import normalize
@@ -50,17 +51,108 @@ LOOKED = 16  # chunks of a document, spread through it, by which a copy of it is
 BLOCK = 16_384  # chunks of the training documents that these are compared with at a time
 
 
+@dataclass(frozen=True)
+class Row(Result):
+    """A predictor at home, on the other corpus, and carried over to it; None where there is no such."""
+
+    predictor: str
+    kind: str
+    home: PredictorScores
+    there: PredictorScores | None
+    transferred: PredictorScores | None
+
+    @property
+    def sides(self) -> tuple[PredictorScores | None, ...]:
+        return self.home, self.there, self.transferred
+
+    def to_dict(self) -> JsonObject:
+        return {
+            "predictor": self.predictor,
+            "kind": self.kind,
+            "home": _figures(self.home),
+            "there": self.there and _figures(self.there),
+            "transferred": self.transferred and _figures(self.transferred),
+        }
+
+
+@dataclass(frozen=True)
+class Whole(Result):
+    """What travelled, on all documents of the other corpus but `copies` of training documents at home; see
+    `on_all_documents`. pool: candidates of a window; as_at_home: the claims in retrieval by their JSON name
+    with home's own mean and shares of it off, so that nothing at all is from there.
+    """
+
+    documents: int
+    copies: int
+    windows: int
+    pool: float
+    metrics: dict[str, PredictorScores]
+    verdict: Verdict
+    as_at_home: dict[str, Claim]
+
+
+@dataclass(frozen=True)
+class Transfer(Result):
+    """home: the name of the model's own corpus. there: the evaluation on the other one. versus_transferred: a
+    model's differences to the best baseline that travelled. whole: None, and a note says why, where the model
+    may have seen some of the documents.
+    """
+
+    home: str
+    there: Evaluation
+    rows: list[Row]
+    warnings: list[str]
+    notes: list[str]
+    versus_transferred: dict[Metric, Difference] | None = None
+    whole: Whole | None = None
+
+    @property
+    def corpus(self) -> str:
+        """The other one's name."""
+        return self.there.scored.corpus
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict there, and how the model stands to the best baselines that travelled with it."""
+        return [self.there.verdict.sentence, *self._against_transferred(), *self.whole_sentences]
+
+    def _against_transferred(self) -> list[str]:
+        return [
+            f"Compared with the best baseline carried over from {self.home}: {self.there.name} "
+            f"{against.value:+.4f} in {metric.words} to {against.baseline} (95% interval "
+            f"{against.span('+.4f')}, {self.there.scored.documents} documents)."
+            for metric, against in (self.versus_transferred or {}).items()
+        ]
+
+    @property
+    def whole_sentences(self) -> list[str]:
+        """The same on every document of the other corpus: what travelled has seen none of them."""
+        if (whole := self.whole) is None:
+            return []
+        which = f" that are no training documents of {self.home}" if whole.copies else ""
+        among = f"{whole.windows:,} windows among {whole.pool:,.0f} chunks"
+        scored = f"All {whole.documents} documents of {self.corpus}{which}, {among}:"
+        home = f"everything fitted on {self.home}, centring too:"
+        return [
+            *(f"{scored} {whole.verdict.claims[metric].sentence}" for metric in JUDGED),
+            *(f"{scored} {home} {claim.sentence}" for claim in whole.as_at_home.values()),
+        ]
+
+    def to_dict(self) -> JsonObject:
+        there = self.there.to_dict()
+        same = ("corpus", "documents", "windows", "retrieval", "metrics", "verdict")
+        out = {name: value for name, value in super().to_dict().items() if name != "there"}
+        return {**out, **{name: there[name] for name in same}}
+
+
 def out_of_domain(
     home: Evaluation,
     subject: Loaded | str,
     corpus: Corpus,
     max_windows: int,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    """`home`: the evaluation at home. `rows`: for every predictor its figures at home, on `corpus`, and
-    transferred. `versus_transferred`: a model's difference to the best baseline that travelled, in cosine and
-    in MRR. `whole`: what travelled on all documents of `corpus`, see `on_all_documents`; not there, and a
-    note says why, where the model may have seen some of them.
+) -> Transfer:
+    """`home`: the evaluation at home.
 
     Raises UsageError where `corpus` is the home corpus, InvalidFile where it is of another encoder.
     """
@@ -79,56 +171,36 @@ def out_of_domain(
         resamples=home.bootstrap.resamples, seed=home.bootstrap.seed, alongside=travelled,
         progress=lambda line: progress(f"{corpus.name}: {line}"),
     )  # fmt: skip
-    there_scores = found.summary.scores
     rows = [
-        {
-            "predictor": name,
-            "kind": scores.kind,
-            "home": _figures(scores),
-            "there": _figures(there_scores[name]) if name in there_scores else None,
-            "transferred": _figures(there_scores[name + mark]) if name + mark in there_scores else None,
-        }
-        for name, scores in home.summary.scores.items()
+        Row(name, scores.kind, scores, found.scores.get(name), found.scores.get(name + mark))
+        for name, scores in home.scores.items()
     ]
-    out = {
-        "corpus": corpus.name,
-        "home": there.name,
-        "documents": found.result["documents"],
-        "windows": found.result["windows"],
-        "retrieval": found.result["retrieval"],
-        "rows": rows,
-        "metrics": found.result["metrics"],
-        "verdict": found.result["verdict"],
-        "warnings": [*found.result["warnings"]],
-        "notes": [*found.result["notes"]],
-    }
+    warnings, notes = list(found.warnings), list(found.notes)
     unknown = there.card.unknown(corpus.card)
-    if unknown and not out["warnings"]:
-        out["warnings"].append(unknown_space(f"{there.name} holds", corpus, unknown))
-    if found.name not in home.summary.scores or home.summary.scores[found.name].kind != "baseline":
-        names = [one.name for one in travelled]
-        out["versus_transferred"] = {
-            metric.key: paired(found.figures, found.name, names, metric, found.bootstrap).to_dict()
-            for metric in AGAINST
-        }
-        progress(f"{corpus.name}: looking for training documents of {there.name}")
-        doubt, copied = may_have_seen(subject, corpus), copies(corpus, there, home.bench.parts.train)
-        if len(copied):
-            judged = np.isin(copied, found.bench.parts.part(home.bench.split)).sum()
-            out["notes"].append(
-                f"{len(copied)} of {len(corpus.names)} documents of {corpus.name} are training documents of "
-                f"{there.name} as well, '{corpus.names[copied[0]]}' first: no comparison on all documents "
-                f"has them, that on the {home.bench.split} documents has {judged}."
-            )
-        if doubt:
-            out["notes"].append(
-                f"{found.name} is compared on the {home.bench.split} documents of {corpus.name} alone: "
-                f"{doubt}."
-            )
-        elif len(copied) < len(corpus.names):
-            others = np.setdiff1d(np.arange(len(corpus.names)), copied)
-            out["whole"] = on_all_documents(home, found, travelled, others, max_windows, progress)
-    return out
+    if unknown and not warnings:
+        warnings.append(unknown_space(f"{there.name} holds", corpus, unknown))
+    if found.name in home.scores and home.scores[found.name].kind == "baseline":
+        return Transfer(there.name, found, rows, warnings, notes)
+    names = [one.name for one in travelled]
+    versus = {metric: paired(found.figures, found.name, names, metric, found.bootstrap) for metric in AGAINST}
+    progress(f"{corpus.name}: looking for training documents of {there.name}")
+    doubt, copied = may_have_seen(subject, corpus), copies(corpus, there, home.bench.parts.train)
+    if len(copied):
+        judged = np.isin(copied, found.bench.parts.part(home.bench.split)).sum()
+        notes.append(
+            f"{len(copied)} of {len(corpus.names)} documents of {corpus.name} are training documents of "
+            f"{there.name} as well, '{corpus.names[copied[0]]}' first: no comparison on all documents "
+            f"has them, that on the {home.bench.split} documents has {judged}."
+        )
+    whole = None
+    if doubt:
+        notes.append(
+            f"{found.name} is compared on the {home.bench.split} documents of {corpus.name} alone: {doubt}."
+        )
+    elif len(copied) < len(corpus.names):
+        others = np.setdiff1d(np.arange(len(corpus.names)), copied)
+        whole = on_all_documents(home, found, travelled, others, max_windows, progress)
+    return Transfer(there.name, found, rows, warnings, notes, versus, whole)
 
 
 def may_have_seen(subject: Loaded | Predictor | str, corpus: Corpus) -> str:
@@ -171,15 +243,13 @@ def on_all_documents(
     documents: np.ndarray,
     max_windows: int,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Whole:
     """The model and the baselines that travelled, on `documents` of the corpus of `found`, all but copies:
     nothing here was fitted on one.
 
     The model is ranked with the share of the mean off that home's validation documents chose, a baseline with
     the one that ranks it best here: a choice in hindsight, which favours the baselines. The mean is that of
-    all targets here. Gives `documents`, `copies` left out, `windows`, `pool`, `metrics` and `verdict` as an
-    evaluation does, and `as_at_home`: the claims in retrieval with home's own mean and shares of it off, for
-    model and baselines alike, so that nothing at all is from here.
+    all targets here.
     """
     corpus, context, name = found.bench.corpus, home.windows.context, found.name
     scored = sample(windows(corpus, documents, context, "documents"), max_windows)
@@ -207,51 +277,24 @@ def on_all_documents(
     summary = summarise(measured, bootstrap, names, kinds)
     judged = verdict(name, summary.scores[name], bootstrap.count, home.verdict.objective, "all")
     claims = {
-        metric.name: claim(
+        metric.name: Claim(
             name, paired(as_at_home, name, names, metric, bootstrap), metric.words, bootstrap.count
         )
         for metric in (CENTRED_MRR, CENTRED_RECALL)
     }
-    return {
-        "documents": bootstrap.count,
-        "copies": len(corpus.names) - len(documents),
-        "windows": len(scored),
-        "pool": float(pool.sizes.mean()),
-        "metrics": summary.metrics_json(),
-        "verdict": judged.to_dict(),
-        "as_at_home": {key: one.to_dict() for key, one in claims.items()},
-    }
+    return Whole(
+        documents=bootstrap.count,
+        copies=len(corpus.names) - len(documents),
+        windows=len(scored),
+        pool=float(pool.sizes.mean()),
+        metrics=summary.scores,
+        verdict=judged,
+        as_at_home=claims,
+    )
 
 
-def _figures(scores: PredictorScores) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _figures(scores: PredictorScores) -> JsonObject:
+    out: JsonObject = {}
     for metric in FIGURES:
-        out |= {metric.key: scores[metric], f"{metric.key}_ci": scores.values[metric].ends()}
+        out |= entry(metric.key, scores.values[metric])
     return out
-
-
-def transferred_sentences(name: str, found: dict[str, Any]) -> list[str]:
-    """How a model stands to the best baselines that travelled with it; none for what is itself a baseline."""
-    return [
-        f"Compared with the best baseline carried over from {found['home']}: {name} "
-        f"{against['difference']:+.4f} in {metric.words} to {against['closed_form']} (95% interval "
-        f"{span(against['ci'], '+.4f')}, {found['documents']} documents)."
-        for metric in AGAINST
-        if (against := found.get("versus_transferred", {}).get(metric.key))
-    ]
-
-
-def whole_sentences(found: dict[str, Any]) -> list[str]:
-    """The same on every document of the other corpus: what travelled has seen none of them."""
-    if "whole" not in found:
-        return []
-    whole = found["whole"]
-    which = f" that are no training documents of {found['home']}" if whole["copies"] else ""
-    among = f"{whole['windows']:,} windows among {whole['pool']:,.0f} chunks"
-    scored = f"All {whole['documents']} documents of {found['corpus']}{which}, {among}:"
-    judged = [whole["verdict"][metric.key]["sentence"] for metric in JUDGED]
-    home = f"everything fitted on {found['home']}, centring too:"
-    return [
-        *(f"{scored} {one}" for one in judged),
-        *(f"{scored} {home} {one['sentence']}" for one in whole["as_at_home"].values()),
-    ]

@@ -1,15 +1,14 @@
 """A verdict in sentences: better than, not distinguishable from or worse than the best baseline, in what a
 model is made for.
 
-claim(name, Difference) -> Claim
 verdict(name, scores, documents) -> Verdict
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from mlx_lvm.core.result import JsonObject, Result, as_json
 from mlx_lvm.core.stats import Difference, DocumentBootstrap
 from mlx_lvm.evaluation.summary import PredictorScores, Summary
 from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, CENTRED_RECALL, COSINE, JUDGED, Figures, Metric
@@ -24,7 +23,7 @@ RELATIONS = {
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Result):
     """A difference with what it is a difference of. what: 'the best baseline', or a baseline by name."""
 
     name: str
@@ -39,30 +38,21 @@ class Claim:
 
     @property
     def sentence(self) -> str:
-        ends, count = self.difference.ends(), self.documents
-        interval = (
-            "no interval from a single document"
-            if ends[0] is None
-            else f"95% interval {ends[0]:+.4f} to {ends[1]:+.4f}"
-        )
+        ends, count = self.difference.span("+.4f", empty=""), self.documents
+        interval = f"95% interval {ends}" if ends else "no interval from a single document"
         against = f", {self.difference.baseline}," if self.what == "the best baseline" else ""
         return (
             f"{self.name} is {RELATIONS[self.outcome]} {self.what}{against} in {self.words}: "
             f"{self.difference.value:+.4f} ({interval}, {count} {'document' if count == 1 else 'documents'})."
         )
 
-    def to_dict(self, with_baseline: bool = True) -> dict[str, Any]:
+    def to_dict(self, with_baseline: bool = True) -> JsonObject:
         found = self.difference.to_dict() if with_baseline else self.difference.without_baseline()
         return {"outcome": self.outcome, **found, "sentence": self.sentence}
 
 
-def claim(name: str, difference: Difference, words: str, documents: int) -> Claim:
-    """Of one predictor against the best baseline, in a metric by its words."""
-    return Claim(name, difference, words, documents)
-
-
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Result):
     """objective: the metric that the model is made for. claims: against the best baseline, that in the
     objective first. mean: against the mean of the context. hybrid: of the model as it ranks, where it is
     fused with what it read.
@@ -107,9 +97,9 @@ class Verdict:
         extra = [self.mean, self.hybrid] if self.objective == COSINE else []
         return [one.sentence for one in [*made_for, *extra] if one is not None]
 
-    def to_dict(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"documents": self.documents, "purpose": self.objective.key}
-        out |= {metric.key: one.to_dict() for metric, one in self.claims.items()}
+    def to_dict(self) -> JsonObject:
+        out: JsonObject = {"documents": self.documents, "purpose": self.objective.key}
+        out |= as_json(self.claims)
         if self.mean is not None:
             out["mean"] = self.mean.to_dict(with_baseline=False)
         if self.hybrid is not None:
@@ -123,7 +113,7 @@ def verdict(
 ) -> Verdict:
     """A claim for every metric of JUDGED, that of the objective first. split: whose documents these are."""
     order = sorted(JUDGED, key=lambda metric: metric != objective)
-    claims = {metric: claim(name, scores.versus_best[metric], metric.words, documents) for metric in order}
+    claims = {metric: Claim(name, scores.versus_best[metric], metric.words, documents) for metric in order}
     mean = None
     if scores.versus_mean is not None:
         mean = Claim(name, scores.versus_mean, "cosine", documents, "the mean of its context")
@@ -133,7 +123,7 @@ def verdict(
 def hybrid_claim(hybrid: str, summary: Summary, documents: int) -> Claim:
     """Of the model as it ranks, in MRR."""
     difference = summary.scores[hybrid].versus_best[CENTRED_MRR]
-    return claim(hybrid, difference, CENTRED_MRR.words, documents)
+    return Claim(hybrid, difference, CENTRED_MRR.words, documents)
 
 
 def best_of(figures: dict[str, Figures], names: list[str], metric: Metric) -> str:

@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
-from mlx_lvm.hub.front_matter import front_matter
+from mlx_lvm.core.result import Interval, JsonObject
+from mlx_lvm.hub.front_matter import Measured, front_matter
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.hub.universal_card import universal_results
+from mlx_lvm.metrics.names import CENTRED_COSINE, COSINE, MRR, RECALLS, Metric
 
 PREDICTED = {
     "predict": "the embedding of the next chunk",
     "rank": "a direction to rank chunks by that puts the next one first (no likely chunk itself)",
 }
-COLUMNS = {
-    "cosine": "cosine",
-    "centred_cosine": "centred cosine",
-    "recall_at_1": "R@1",
-    "recall_at_5": "R@5",
-    "recall_at_10": "R@10",
-    "mrr": "MRR",
-}
+COLUMNS = {COSINE: "cosine", CENTRED_COSINE: "centred cosine"}
+COLUMNS |= dict(zip(RECALLS, ("R@1", "R@5", "R@10"), strict=True)) | {MRR: "MRR"}
 
 
 @dataclass(frozen=True)
 class CardFigures:
     """What was measured of a model as its file stores it, on test documents.
 
-    evaluation: an evaluation's result
-    rounding:   what storing the weights in the file's dtype adds to the cosine, None for float32
+    candidates: of a window's retrieval, on average
+    sentences:  the verdict
+    scores:     of the model and of what it is compared with, by name
     ranking:    how the model ranks (`Ranking.to_dict`), for the file's metadata
+    rounding:   what storing the weights in the file's dtype adds to the cosine, None for float32
     """
 
-    evaluation: dict[str, Any]
+    model: str
+    corpus: str
+    split: str
+    split_seed: int
+    documents: int
+    windows: int
+    candidates: float
+    sentences: list[str]
+    scores: dict[str, dict[Metric, Interval]]
+    ranking: JsonObject = field(default_factory=dict)
     rounding: float | None = None
-    ranking: dict[str, Any] = field(default_factory=dict)
 
 
 def model_card(
@@ -46,7 +51,7 @@ def model_card(
     """
     config = loaded.model.config
     parts = [
-        front_matter(loaded, figures.evaluation if figures else None),
+        front_matter(loaded, _measured(figures) if figures else None),
         f"# {loaded.model.title} ({config.variant})",
         f"Reads {_read(loaded)} and predicts {PREDICTED[config.objective]}, [batch, {config.dim or 'dim'}], "
         f"of unit length. {loaded.model.parameter_count():,} parameters, stored in {dtype}.{_beyond(loaded)}",
@@ -86,38 +91,38 @@ def _beyond(loaded: Loaded) -> str:
 def _results(figures: CardFigures | None, dtype: str) -> str:
     if figures is None:
         return "## Results\n\nNot measured: exported without a corpus."
-    result = figures.evaluation
-    documents, windows, pool = result["documents"], result["windows"], result["retrieval"]["split"]["pool"]
     lines = [
         "## Results",
         "",
-        " ".join(result["verdict"]["sentences"]),
+        " ".join(figures.sentences),
         "",
-        f"Corpus `{result['corpus']}`, split `{result['split']}` (seed {result['split_seed']}): {windows:,} "
-        f"windows of {documents} documents that no training saw. 95% intervals by bootstrap over documents. "
-        f"Retrieval of the true next chunk among {pool:,.0f} chunks, the context's own left out. Closed "
-        "forms are fitted on the training documents; oracle and random test the metrics.",
+        f"Corpus `{figures.corpus}`, split `{figures.split}` (seed {figures.split_seed}): "
+        f"{figures.windows:,} windows of {figures.documents} documents that no training saw. 95% intervals "
+        f"by bootstrap over documents. Retrieval of the true next chunk among {figures.candidates:,.0f} "
+        "chunks, the context's own left out. Baselines are fitted on the training documents; oracle and "
+        "random test the metrics.",
         "",
         "| predictor | " + " | ".join(COLUMNS.values()) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
-    order = sorted(result["metrics"].items(), key=lambda item: -item[1]["cosine"])
-    lines += [_row(name, entry, name == result["model"]) for name, entry in order]
+    for name, scores in sorted(figures.scores.items(), key=lambda item: -item[1][COSINE].value):
+        cells = [_cell(scores[metric]) for metric in COLUMNS]
+        lines.append(f"| {f'**{name}**' if name == figures.model else name} | " + " | ".join(cells) + " |")
     if figures.rounding is not None:
         lines += ["", f"Storing the weights in {dtype} changes the cosine by {figures.rounding:+.6f}."]
-    lines += ["", f"Measured with `lvm eval MODEL --corpus {result['corpus']} --split {result['split']}`."]
+    lines += ["", f"Measured with `lvm eval MODEL --corpus {figures.corpus} --split {figures.split}`."]
     return "\n".join(lines)
 
 
-def _row(name: str, entry: dict[str, Any], ours: bool) -> str:
-    cells = [_cell(entry[key], entry.get(f"{key}_ci")) for key in COLUMNS]
-    return f"| {f'**{name}**' if ours else name} | " + " | ".join(cells) + " |"
+def _cell(found: Interval) -> str:
+    ends = found.span(".3f", ", ", "")
+    return f"{found.value:.4f}" + (f" [{ends}]" if ends else "")
 
 
-def _cell(value: float, ci: list[float | None] | None) -> str:
-    if not ci or ci[0] is None or ci[1] is None:
-        return f"{value:.4f}"
-    return f"{value:.4f} [{ci[0]:.3f}, {ci[1]:.3f}]"
+def _measured(figures: CardFigures) -> Measured:
+    scores = figures.scores[figures.model]
+    shown = {COLUMNS[metric]: scores[metric].value for metric in (COSINE, CENTRED_COSINE, RECALLS[1], MRR)}
+    return Measured(figures.corpus, figures.split, shown)
 
 
 def _use(loaded: Loaded) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm import __version__
 from mlx_lvm.core.files import sha256, write_atomic, write_json
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import Result
 from mlx_lvm.core.safetensors import to_bytes
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.sampling import load_or_sample
@@ -63,6 +64,16 @@ def require_free(folder: Path, overwrite: bool) -> None:
         raise IOFailed(f"{folder}: {nearest} cannot be written by this user. Name another --out.")
 
 
+@dataclass(frozen=True)
+class Written(Result):
+    """path: the folder; sha256: of the weights' file; dtype: that it stores them in."""
+
+    path: str
+    sha256: str
+    dtype: str
+    parameters: int
+
+
 def write_model(
     loaded: Loaded,
     folder: Path,
@@ -71,7 +82,7 @@ def write_model(
     figures: CardFigures | None = None,
     corpus: Corpus | None = None,
     parity: str | None = None,
-) -> dict[str, Any]:
+) -> Written:
     """Write model.safetensors, config.json and README.md; the same arguments give the same bytes.
 
     figures: what the card tells of the model as stored (`mlx_lvm.evaluation.export` measures it)
@@ -100,12 +111,7 @@ def write_model(
     write_atomic(folder / WEIGHTS, data)
     write_json(folder / "config.json", as_dict(loaded.model.config))
     write_atomic(folder / "README.md", model_card(loaded, dtype, sha256(data), figures, parity).encode())
-    return {
-        "path": str(folder),
-        "sha256": sha256(data),
-        "dtype": dtype,
-        "parameters": rounded.parameter_count(),
-    }
+    return Written(str(folder), sha256(data), dtype, rounded.parameter_count())
 
 
 def require_dtype(dtype: str) -> None:

@@ -5,9 +5,9 @@ says.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mlx_lvm.core.files import read_json
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import InvalidFile
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -38,7 +38,7 @@ def weight_files(folder: Path) -> list[Path]:
     return found
 
 
-def described(folder: Path) -> dict[str, Any]:
+def described(folder: Path) -> JsonObject:
     """What `config.json` says: the kind of model, and its sizes. Empty where there is none."""
     path = folder / "config.json"
     values = read_json(path) if path.is_file() else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlx_lvm.config import Options
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import InvalidFile, LvmError, UsageError
 from mlx_lvm.hub.load import Loaded, take_buffers
@@ -119,7 +120,7 @@ def _prefixes(tensors: Mapping[str, mx.array]) -> list[str]:
     return ["", *sorted(parts, key=lambda prefix: (prefix.count("."), prefix))]
 
 
-def _sizes_said(config: Mapping[str, Any]) -> dict[str, Any]:
+def _sizes_said(config: Mapping[str, Any]) -> Options:
     """What other people's config says of options that no shape tells, under any name that they go by."""
     return {
         option: config[key]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from mlx_lvm import weights
 from mlx_lvm.core.files import read_json
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.products import choose
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.core.safetensors import SafeFile, open_safetensors
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
@@ -51,12 +51,12 @@ class Loaded:
     train_mean: np.ndarray | None = None
     folder: Path | None = None
     dtype: str = "float32"  # that the file stores
-    train: dict[str, Any] = field(default_factory=dict)
+    train: JsonObject = field(default_factory=dict)
     golden: tuple[np.ndarray, np.ndarray] | None = None
-    imported: dict[str, Any] = field(
+    imported: JsonObject = field(
         default_factory=dict
     )  # where the weights come from if not from a run of ours
-    ranking: dict[str, Any] = field(
+    ranking: JsonObject = field(
         default_factory=dict
     )  # see `evaluation.ranking`; empty where none came with the file
     notes: list[str] = field(default_factory=list)
@@ -270,7 +270,7 @@ def take_buffers(model: VectorModel, tensors: dict[str, mx.array], what: str) ->
             raise InvalidFile(f"{what}: table '{name}' is not the one this architecture computes")
 
 
-def _metadata(file: SafeFile) -> dict[str, Any]:
+def _metadata(file: SafeFile) -> JsonObject:
     try:
         values = json.loads(file.metadata.get("mlx_lvm", "{}"))
     except (ValueError, RecursionError) as error:
@@ -280,7 +280,7 @@ def _metadata(file: SafeFile) -> dict[str, Any]:
     return values
 
 
-def _config_beside(path: Path) -> dict[str, Any] | None:
+def _config_beside(path: Path) -> JsonObject | None:
     beside = path.with_name("config.json")
     if not beside.exists():
         return None

@@ -4,12 +4,12 @@ saw nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from mlx_lvm.core.result import JsonObject
 
 WORDS = {"cosine": "cosine", "centred_cosine": "centred cosine", "centred.mrr": "MRR"}
 
 
-def universal_results(imported: dict[str, Any]) -> str:
+def universal_results(imported: JsonObject) -> str:
     """The section "Results" from `trained_on` {corpus: {encoder, documents, titles}} and `held_out`, rows as
     `benchmarks/universal.py` measures them.
     """

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_lvm.core.arrays import blocks
-from mlx_lvm.core.stats import Result
+from mlx_lvm.core.result import Result
 from mlx_lvm.data.quality.duplicates import row_digests
 from mlx_lvm.metrics.retrieval import CANDIDATES, CUTS, Pool
 

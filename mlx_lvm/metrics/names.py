@@ -37,6 +37,9 @@ class Metric:
         values: np.ndarray = getattr(getattr(figures, self.group), self.name)
         return values
 
+    def __str__(self) -> str:
+        return self.key
+
     @property
     def key(self) -> str:
         """What JSON calls it."""
@@ -52,19 +55,20 @@ COSINE = Metric("window", "cosine")
 CENTRED_COSINE = Metric("window", "centred_cosine")
 MARGIN = Metric("window", "margin")
 MRR = Metric("split", "mrr")
-CENTRED_MRR = Metric(
-    "centred", "mrr"
-)  # as each ranks best, with the share of the mean off that validation chose
+RECALLS = tuple(Metric("split", f"recall_at_{cut}") for cut in CUTS)
+# `centred`: as each ranks best, with the share of the mean off that validation chose
+CENTRED_MRR = Metric("centred", "mrr")
 CENTRED_RECALL = Metric("centred", "recall_at_5")
+IN_DOCUMENT_MRR = Metric("in_document", "mrr")
 # Those whose differences to the best baseline are shown.
 COMPARED = (
     COSINE,
     CENTRED_COSINE,
-    *(Metric("split", f"recall_at_{cut}") for cut in CUTS),
+    *RECALLS,
     MRR,
     CENTRED_RECALL,
     CENTRED_MRR,
-    Metric("in_document", "mrr"),
+    IN_DOCUMENT_MRR,
 )
 JUDGED = (COSINE, CENTRED_COSINE, CENTRED_MRR, CENTRED_RECALL)  # what a verdict speaks of
 EVERY = (

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlx_lvm.config import option
+from mlx_lvm.config import Options, option
 from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models.base import WIDTHS, ModelConfig, Prediction, Products, Shapes, VectorModel, normalize
@@ -80,7 +80,7 @@ class AMN(VectorModel):
         return Products(2 * d * a + 2 * context * d + 2 * d * h + h * (h // 2) + (h // 2) * d, d * a)
 
     @classmethod
-    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+    def sizes_in(cls, shapes: Shapes) -> Options | None:
         match shapes:
             case {"context_encoder.weight": (attention, dim), "residual_net.0.weight": (hidden, _)}:
                 return {"dim": dim, "attention_dim": attention, "hidden_dim": hidden}

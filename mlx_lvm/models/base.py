@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from mlx_lvm.config import Config, Range, option
+from mlx_lvm.config import Config, Options, Range, option
 from mlx_lvm.core.mlx import mx, nn, tree_flatten
 from mlx_lvm.errors import UsageError
 
@@ -129,7 +129,7 @@ class VectorModel(nn.Module):
         raise ValueError(f"no count of {cls.config_class.model_type}'s multiplications")
 
     @classmethod
-    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+    def sizes_in(cls, shapes: Shapes) -> Options | None:
         """The options that a state dict with these names and shapes has; None where it is of another
         architecture.
         """
@@ -237,6 +237,6 @@ def count_layers(shapes: Shapes, pattern: str) -> int:
     return max(numbers, default=-1) + 1
 
 
-def as_dict(config: ModelConfig) -> dict[str, Any]:
+def as_dict(config: ModelConfig) -> Options:
     """The config with its model type, as files hold it."""
     return {"model_type": config.model_type, **config.to_dict()}

@@ -11,9 +11,9 @@ RAMN.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from mlx_lvm.config import option
+from mlx_lvm.config import Options, option
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models.base import (
     MAX_CONTEXT,
@@ -84,7 +84,7 @@ class Filter(VectorModel):
         return Prediction(raw, normalize(raw))
 
     @classmethod
-    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+    def sizes_in(cls, shapes: Shapes) -> Options | None:
         match shapes:
             case {"lag_weights": (lags,), "mean": (dim,), "mean_weight": (1,)}:
                 return {"dim": dim, "lags": lags, "centroid": "centroid_weight" in shapes}

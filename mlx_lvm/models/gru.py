@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlx_lvm.config import option
+from mlx_lvm.config import Options, option
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import layers
 from mlx_lvm.models.base import (
@@ -83,7 +83,7 @@ class GRU(VectorModel):
         return Products(first + config.layers * (2 * context - 1) * 3 * h * h + h * config.dim, first)
 
     @classmethod
-    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+    def sizes_in(cls, shapes: Shapes) -> Options | None:
         layers = count_layers(shapes, r"blocks\.(\d{1,3})\.gru\.")
         match shapes:
             case {"input_proj.weight": (hidden, dim)} if layers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlx_lvm.config import Range, option
+from mlx_lvm.config import Options, Range, option
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import layers
 from mlx_lvm.models.base import (
@@ -70,7 +70,7 @@ class LSTM(VectorModel):
         return Products(first + recurrent + others + h * config.dim, first)
 
     @classmethod
-    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+    def sizes_in(cls, shapes: Shapes) -> Options | None:
         match shapes:
             case {"lstm.weight_ih_l0": (gates, dim)}:
                 layers = count_layers(shapes, r"lstm\.weight_ih_l(\d{1,3})$")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import Any
 
+from mlx_lvm.config import Options
 from mlx_lvm.core.plugins import classes, modules, packages
 from mlx_lvm.errors import SetupInvalid, UsageError, nearest
 from mlx_lvm.models.base import ModelConfig, VectorModel
@@ -35,7 +35,7 @@ def architecture(name: str) -> type[VectorModel]:
     return known[name]
 
 
-def config_from_dict(values: dict[str, Any]) -> ModelConfig:
+def config_from_dict(values: Options) -> ModelConfig:
     """The config that `as_dict` wrote; `model_type` says which."""
     if not isinstance(values, dict):
         raise UsageError(f"model config: 'model' is {values!r}; expected a table with 'model_type'")

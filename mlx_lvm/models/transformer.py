@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlx_lvm.config import Range, option
+from mlx_lvm.config import Options, Range, option
 from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import Problems
@@ -173,7 +173,7 @@ class Transformer(VectorModel):
         return Products(first + (config.layers - 1) * layer(context) + layer(1) + h * h + h * d, first)
 
     @classmethod
-    def sizes_in(cls, shapes: Shapes) -> dict[str, Any] | None:
+    def sizes_in(cls, shapes: Shapes) -> Options | None:
         layers = count_layers(shapes, r"transformer_decoder\.layers\.(\d{1,3})\.")
         match shapes:
             case {

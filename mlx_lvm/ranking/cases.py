@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.stats import Result
+from mlx_lvm.core.result import JsonObject, Result
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 
@@ -62,7 +61,7 @@ class WindowCase(Result):
     value: float
     baseline: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         values = {"gain": self.gain, self.metric: self.value, "closed_form": self.baseline}
         return {**self.label.to_dict(), **values}
 

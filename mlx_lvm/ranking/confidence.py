@@ -15,12 +15,12 @@ length   of the raw prediction: a regression shrinks where it does not know
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap, Interval, Result
+from mlx_lvm.core.result import Interval, JsonObject, Result
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.models.base import normalize
@@ -74,7 +74,7 @@ class ReliabilityBin(Result):
     achieved: Interval
     windows: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {
             "expected": self.expected,
             "achieved": self.achieved.value,

@@ -27,10 +27,12 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.core.files import read_json
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.core.safetensors import open_safetensors
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError
+from mlx_lvm.ranking.predict import Decoded
 
 INSTALL = "pip install 'mlx-lvm[decode]'"
 WEIGHTS = (
@@ -45,7 +47,7 @@ NEWEST = (4, 50)  # of transformers with which vec2text loads
 MAX_TOKENS = 128
 GREEDY = {"max_length": MAX_TOKENS, "min_length": 1, "num_beams": 1, "do_sample": False}
 # vec2text's own names of encoders that it reads otherwise than the Hub's name says.
-ENCODERS: dict[str, dict[str, Any]] = {
+ENCODERS: dict[str, JsonObject] = {
     "gtr_base": {"model": "gtr-t5-base", "pooling": "mean", "dense": "none"},
     "gtr_large": {"model": "gtr-t5-large", "pooling": "mean", "dense": "none"},
     "gtr_base_st": {"model": "gtr-t5-base"},
@@ -74,11 +76,12 @@ class Inverter:
         self._require_same(self.card)
         require_extra()
 
-    def decode(self, vectors: Sequence[Sequence[float]] | np.ndarray) -> list[dict[str, Any]]:
-        """For each unit vector [n, dim] its `text` and `cosine`, that of the text's own embedding with it;
-        None where the encoder is an API. Raises InvalidFile where the inverter does not load or its encoder
-        gives other vectors for the probe sentences than the corpus's, SetupInvalid where what it builds on
-        cannot be had, NonFiniteError where its encoder gives no number.
+    def decode(self, vectors: Sequence[Sequence[float]] | np.ndarray) -> list[Decoded]:
+        """For each unit vector [n, dim] its text; the cosine is None where the encoder is an API.
+
+        Raises InvalidFile where the inverter does not load or its encoder gives other vectors for the probe
+        sentences than the corpus's, SetupInvalid where what it builds on cannot be had, NonFiniteError where
+        its encoder gives no number.
         """
         units = np.asarray(vectors, np.float32)
         with _quiet():
@@ -98,14 +101,14 @@ class Inverter:
                 model.generate({"frozen_embeddings": inputs}, GREEDY), skip_special_tokens=True
             )
             if probes is None:
-                return [{"text": text, "cosine": None} for text in texts]
+                return [Decoded(text, None) for text in texts]
             own = _embed(model, texts)
             cosines = (own * units).sum(axis=1) / np.linalg.norm(own, axis=1)
         if not np.isfinite(cosines).all():
             raise NonFiniteError(
                 f"--decode {self.name}: the inverter's encoder gave a zero vector, NaN or Inf"
             )
-        return [{"text": text, "cosine": float(cosine)} for text, cosine in zip(texts, cosines, strict=True)]
+        return [Decoded(text, float(cosine)) for text, cosine in zip(texts, cosines, strict=True)]
 
     def _require_same(self, card: EncoderCard) -> None:
         theirs = self.corpus.card

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_lvm.core.stats import Result
+from mlx_lvm.core.result import JsonObject, Result
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.ranking.confidence import FEATURES, Confidence
 from mlx_lvm.ranking.terms import READ, TERMS, RankingTerms
@@ -32,7 +32,7 @@ class Fusion:
         levels = zip(COVERAGES, self.surprises, strict=True)
         return next((value for level, value in levels if level >= coverage - 1e-9), math.inf)
 
-    def to_dict(self, terms: tuple[str, ...]) -> dict[str, Any]:
+    def to_dict(self, terms: tuple[str, ...]) -> JsonObject:
         """For JSON: an infinite threshold is null."""
         return {
             "weights": {name: getattr(self.weights, name) for name in terms},
@@ -40,7 +40,7 @@ class Fusion:
         }
 
     @staticmethod
-    def from_dict(values: dict[str, Any], terms: tuple[str, ...]) -> Fusion:
+    def from_dict(values: JsonObject, terms: tuple[str, ...]) -> Fusion:
         """Raises KeyError, TypeError or ValueError where `values` is not what `to_dict` writes."""
         surprises = tuple(math.inf if value is None else _finite(value) for value in values["surprises"])
         if len(surprises) != len(COVERAGES) or list(surprises) != sorted(surprises):
@@ -62,7 +62,7 @@ class Ranking(Result):
     def fusion(self, with_query: bool) -> Fusion:
         return self.query if with_query else self.plain
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """As files keep it; the confidence goes by its older name there, `certainty`."""
         coefficients = dict(zip(FEATURES, self.confidence.coefficients, strict=True))
         return {
@@ -75,7 +75,7 @@ class Ranking(Result):
         }
 
     @staticmethod
-    def from_dict(values: dict[str, Any]) -> Ranking:
+    def from_dict(values: JsonObject) -> Ranking:
         """Raises InvalidFile where `values` is not what `to_dict` writes."""
         try:
             stored = values["certainty"]

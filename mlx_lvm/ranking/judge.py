@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap, Interval, Result
+from mlx_lvm.core.result import Interval, JsonObject, Result
+from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.predictors.base import Predictor
 from mlx_lvm.ranking.candidates import candidates_of
@@ -62,7 +62,7 @@ class Judgement(Result):
     sets: list[SetCoverage]
     reliability: Reliability
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON; the reliability has a place of its own in a result, and is not among it."""
         out = super().to_dict()
         del out["reliability"]

@@ -5,13 +5,12 @@ further steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import Result
+from mlx_lvm.core.result import INLINED, JsonObject, Result, key
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import UsageError
@@ -45,19 +44,27 @@ class Ranker:
 
 
 @dataclass(frozen=True)
+class Decoded(Result):
+    """A vector as text, and the cosine of the text's own embedding with it; None where nobody can tell."""
+
+    text: str
+    cosine: float | None
+
+    def to_dict(self) -> JsonObject:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
 class Step(Result):
     """One chunk ahead. expected_cosine: of the prediction with the next chunk; vector [dim]: the unit
-    prediction.
+    prediction, and its text where it was decoded.
     """
 
-    number: int
-    ranked: RankedChunks
+    number: int = field(metadata=key("step"))
+    ranked: RankedChunks = field(metadata=INLINED)
     vector: list[float]
     expected_cosine: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        out = super().to_dict()
-        return {"step": out.pop("number"), **out.pop("ranked"), **out}
+    decoded: Decoded | None = None
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.core.stats import conformal_thresholds
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import Split
@@ -53,7 +53,7 @@ def fit_on_validation(predictor: Predictor, corpus: Corpus, parts: Split, contex
 
 
 def ranking_for(
-    stored: dict[str, Any], predictor: Predictor, corpus: Corpus, parts: Split, context: int
+    stored: JsonObject, predictor: Predictor, corpus: Corpus, parts: Split, context: int
 ) -> tuple[Ranking | None, list[str]]:
     """The ranking stored with a model where it was fitted on this corpus, else one fitted on the corpus's
     validation documents, else None; and what a reader must know of it. Raises InvalidFile where the stored

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mlx_lvm.core.arrays import blocks
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import Result
+from mlx_lvm.core.result import INLINED, Result
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.models.base import normalize
 from mlx_lvm.ranking.candidates import candidate_rows
@@ -29,16 +28,12 @@ class RankedChunk(Result):
     rank: only of the true chunk. probability, in_set: only where a calibrated ranking says them.
     """
 
-    label: Label
+    label: Label = field(metadata=INLINED)
     score: float
     cosine: float
     rank: int | None = None
     probability: float | None = None
     in_set: bool | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        out = super().to_dict()
-        return {**out.pop("label"), **out}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import numpy as np
 from mlx_lvm.core.arrays import not_finite
 from mlx_lvm.core.files import sha256, sync_folder, write_atomic, write_flushed
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.core.safetensors import safetensors_from, to_bytes
 from mlx_lvm.errors import InvalidFile, IOFailed, NonFiniteError
 
@@ -39,7 +40,7 @@ class Checkpoint:
 
     weights: dict[str, mx.array]
     optimizer: dict[str, mx.array]
-    state: dict[str, Any]
+    state: JsonObject
 
 
 def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, ...]) -> Path:

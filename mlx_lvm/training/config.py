@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from mlx_lvm.config import Config, Range, option, parse_size
+from mlx_lvm.config import Config, Options, Range, option, parse_size
 from mlx_lvm.errors import Problems, UsageError, nearest
 from mlx_lvm.models import ModelConfig, architecture, architectures
 
@@ -164,13 +164,13 @@ SEARCH: dict[str, Range] = {
 # What a preset sets against the defaults above, which are those of the research project these models come
 # from: `seed` is that recipe. `best`, the default, is the one that measured best on validation documents
 # (docs/results.md); what it sets besides for one architecture stands in that model's `recipes`.
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, Options] = {
     "best": {"loss_cosine": 1.0, "early_stop": 5},
     "seed": {"residual_init": "torch"},
 }
 
 
-def preset(name: str, config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def preset(name: str, config: ModelConfig) -> tuple[Options, Options]:
     """(training options, options of the model) that a preset sets for a model.
 
     Raises UsageError naming the nearest preset, or where the preset is not a recipe of that architecture.

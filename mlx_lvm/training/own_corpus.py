@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from mlx_lvm import weights
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, LvmError
 
@@ -21,7 +21,7 @@ def record(reference: str, folder: Path) -> dict[str, str]:
     return {PATH: str(path), FROM_RUN: os.path.relpath(path, folder.resolve())}
 
 
-def own_corpus(folder: Path, config: dict[str, Any]) -> str:
+def own_corpus(folder: Path, config: JsonObject) -> str:
     """The corpus that the run in `folder` was trained on, by shipped name or path; config: what its
     config.json holds.
 

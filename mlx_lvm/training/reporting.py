@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from mlx_lvm.core.files import write_atomic
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import SetupInvalid, UsageError, nearest
 
-Report = Callable[[dict[str, Any]], None]
+Report = Callable[[JsonObject], None]
 
 
 @contextmanager
-def reporting(name: str | None, folder: Path, config: dict[str, Any]) -> Iterator[Report]:
+def reporting(name: str | None, folder: Path, config: JsonObject) -> Iterator[Report]:
     """A function that takes an epoch's record."""
     if name is None:
         yield lambda record: None
@@ -41,7 +41,7 @@ def require_reporter(name: str | None) -> None:
         raise SetupInvalid(f"--report-to {name} needs its library: pip install 'mlx-lvm[{name}]'")
 
 
-def scalars(record: dict[str, Any]) -> dict[str, float]:
+def scalars(record: JsonObject) -> dict[str, float]:
     """The numbers of a record as `train/loss`, `val/cosine`, ..., without its counters."""
     numbers = {
         key: float(value)
@@ -53,12 +53,12 @@ def scalars(record: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _tensorboard(folder: Path, config: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
+def _tensorboard(folder: Path, config: JsonObject) -> tuple[Report, Callable[[], None]]:
     from tensorboard.summary import Writer
 
     writer = Writer(str(folder / "tensorboard"))
 
-    def report(record: dict[str, Any]) -> None:
+    def report(record: JsonObject) -> None:
         for tag, value in scalars(record).items():
             writer.add_scalar(tag, value, record["step"])
         writer.flush()
@@ -66,7 +66,7 @@ def _tensorboard(folder: Path, config: dict[str, Any]) -> tuple[Report, Callable
     return report, writer.close
 
 
-def _wandb(folder: Path, config: dict[str, Any]) -> tuple[Report, Callable[[], None]]:
+def _wandb(folder: Path, config: JsonObject) -> tuple[Report, Callable[[], None]]:
     import wandb
 
     known = folder / "wandb-id"  # so that a resumed run goes on in its own chart
@@ -83,7 +83,7 @@ def _wandb(folder: Path, config: dict[str, Any]) -> tuple[Report, Callable[[], N
     return lambda record: run.log(scalars(record), step=record["step"]), run.finish
 
 
-REPORTERS: dict[str, Callable[[Path, dict[str, Any]], tuple[Report, Callable[[], None]]]] = {
+REPORTERS: dict[str, Callable[[Path, JsonObject], tuple[Report, Callable[[], None]]]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
 }

@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from mlx_lvm import __version__
+from mlx_lvm.config import Options
 from mlx_lvm.core.files import read_json, sha256, write_atomic, write_json
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.products import tf32_active
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.core.safetensors import to_bytes
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
@@ -81,14 +82,12 @@ def digest(model: VectorModel) -> str:
     return sha256(to_bytes(model.weights(), {}))
 
 
-def write_config(folder: Path, described: dict[str, Any], model: ModelConfig, train: TrainConfig) -> None:
+def write_config(folder: Path, described: JsonObject, model: ModelConfig, train: TrainConfig) -> None:
     write_atomic(folder / "config.toml", to_toml(model, train).encode())
     write_json(folder / CONFIG, described)
 
 
-def describe(
-    model: ModelConfig, train: TrainConfig, corpus: Corpus | MappedCorpus, folder: Path
-) -> dict[str, Any]:
+def describe(model: ModelConfig, train: TrainConfig, corpus: Corpus | MappedCorpus, folder: Path) -> Options:
     return {
         "model": as_dict(model),
         "train": train.to_dict(),
@@ -136,13 +135,13 @@ def versions() -> dict[str, str]:
 def to_toml(model: ModelConfig, train: TrainConfig) -> str:
     """The options as TOML: training keys on top, the model's in a table of their own."""
 
-    def lines(values: dict[str, Any]) -> list[str]:
+    def lines(values: JsonObject) -> list[str]:
         return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
     return "\n".join([*lines(train.to_dict()), "", "[model]", *lines(as_dict(model)), ""])
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> JsonObject:
     """Raises InvalidFile where `folder` is no run."""
     if not (folder / CONFIG).exists():
         raise InvalidFile(f"{folder}: no run here (there is no {CONFIG})")
@@ -152,7 +151,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_history(folder: Path) -> list[dict[str, Any]]:
+def read_history(folder: Path) -> list[JsonObject]:
     """One record an epoch; empty where nothing was recorded.
 
     Raises InvalidFile for a line that does not parse.
@@ -166,7 +165,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         raise InvalidFile(f"{path}: not one JSON object a line ({error})") from None
 
 
-def write_history(folder: Path, records: list[dict[str, Any]]) -> None:
+def write_history(folder: Path, records: list[JsonObject]) -> None:
     write_atomic(
         folder / "history.jsonl",
         "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode(),

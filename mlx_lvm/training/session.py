@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from mlx_lvm.config import Options
 from mlx_lvm.core import products
 from mlx_lvm.core.files import write_json
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, LvmError, Problems, UsageError
 from mlx_lvm.models import ModelConfig, VectorModel, architecture, as_dict, config_from_dict
@@ -26,7 +27,7 @@ from mlx_lvm.training.trainer import Trainer
 
 def start_run(
     name: str,
-    sizes: dict[str, Any],
+    sizes: Options,
     config: TrainConfig,
     folder: Path | None = None,
     group: Group = SINGLE,
@@ -46,7 +47,7 @@ def start_run(
 
 def new_task(
     name: str,
-    sizes: dict[str, Any],
+    sizes: Options,
     config: TrainConfig,
     group: Group = SINGLE,
     start: VectorModel | None = None,
@@ -62,7 +63,7 @@ def new_task(
 
 def resume_run(
     folder: Path,
-    given: dict[str, Any] | None = None,
+    given: Options | None = None,
     force: bool = False,
     group: Group = SINGLE,
     start_of: Callable[[str], VectorModel | None] = lambda reference: None,
@@ -116,7 +117,7 @@ def resume_run(
     return trainer
 
 
-def named_options(given: dict[str, Any], model_config: ModelConfig) -> dict[str, Any]:
+def named_options(given: Options, model_config: ModelConfig) -> Options:
     """Options by field, those that a preset sets for this model among them where one is named; what is given
     wins.
     """
@@ -128,7 +129,7 @@ def named_options(given: dict[str, Any], model_config: ModelConfig) -> dict[str,
     return {**train, **sizes, **named}
 
 
-def _changes(run: dict[str, Any], named: dict[str, Any], force: bool, problems: Problems) -> dict[str, Any]:
+def _changes(run: Options, named: Options, force: bool, problems: Problems) -> Options:
     """The options whose values are not the run's own, where they may change; the others become problems."""
     changes = {}
     for key, value in named.items():
@@ -160,7 +161,7 @@ def _require_conditions(began: dict[str, str], problems: Problems) -> None:
             )
 
 
-def finish(trainer: Trainer, folder: Path, verdict: dict[str, Any]) -> dict[str, Any]:
+def finish(trainer: Trainer, folder: Path, verdict: JsonObject) -> JsonObject:
     """What `lvm train --json` prints; written to the run as summary.json. verdict: on the test documents."""
     state, task = trainer.state, trainer.task
     best = next(record for record in state.history if record["epoch"] == state.best_epoch)

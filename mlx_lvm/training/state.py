@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.training.schedule import Plateau
 
@@ -39,9 +40,9 @@ class LoopState:
     best_score: float = -sys.float_info.max  # of the task's selection metric; infinity would not be JSON
     seconds: float = 0.0
     trained_windows: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[JsonObject] = field(default_factory=list)
 
-    def end_epoch(self, record: dict[str, Any], score: float) -> bool:
+    def end_epoch(self, record: JsonObject, score: float) -> bool:
         """Take an epoch's record; the schedule looks at its validation loss.
 
         Whether its score is the best so far.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from mlx_lvm.core.files import write_json
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import InvalidFile, IOFailed
 from mlx_lvm.training import checkpoint as files
 from mlx_lvm.training import run as runs
@@ -34,7 +34,7 @@ class Checkpoints:
         keep_every: every so many steps one is kept for good. Raises IOFailed where it cannot be written.
         """
 
-    def report_broken(self, found: dict[str, Any]) -> str:
+    def report_broken(self, found: JsonObject) -> str:
         """Note the step whose numbers are not finite; a sentence that says where, and what is still good."""
         return ""
 
@@ -107,7 +107,7 @@ class RunCheckpoints(Checkpoints):
         runs.write_history(self.run, state.history)
         files.prune(self.folder, keep_every)
 
-    def report_broken(self, found: dict[str, Any]) -> str:
+    def report_broken(self, found: JsonObject) -> str:
         good, said = files.pointed(self.folder, "LATEST"), ""
         if self.run.is_dir():
             write_json(self.run / "broken.json", found)

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import IOFailed, LvmError, NonFiniteError
 from mlx_lvm.models.weights import set_weights
 from mlx_lvm.training.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ from mlx_lvm.training.tasks.base import Task
 REPORT_EVERY = 16  # steps
 
 OnStep = Callable[[Progress], None]
-OnEpoch = Callable[[dict[str, Any]], object]
+OnEpoch = Callable[[JsonObject], object]
 
 
 class Trainer:
@@ -194,7 +194,7 @@ class Trainer:
             return True
         return bool(every.seconds) and time.monotonic() - self._saved_at >= every.seconds
 
-    def _end_epoch(self, start: bool = False) -> dict[str, Any]:
+    def _end_epoch(self, start: bool = False) -> JsonObject:
         """Validate, record, let the schedule look, save the checkpoint. start: of the model before any step,
         which is epoch 0.
         """

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lvm.config import Range
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError
 from mlx_lvm.models import ModelConfig, VectorModel, architecture
 from mlx_lvm.training.config import SEARCH, TrainConfig, preset
@@ -35,7 +36,7 @@ class Search:
 
     model: str
     base: TrainConfig
-    sizes: dict[str, Any]
+    sizes: JsonObject
     fixed: frozenset[str] = frozenset()
     start: VectorModel | None = None  # that every trial begins with, whose sizes are then no choice
 
@@ -68,7 +69,7 @@ class Search:
         }
         return repr(sorted(kept.items()) + sorted(self.space().items()))
 
-    def command(self, chosen: dict[str, Any]) -> str:
+    def command(self, chosen: JsonObject) -> str:
         """The command line that trains with the chosen values; what it omits is the preset `best`."""
         options, sizes = preset("best", self.config)
         plain = {**TrainConfig.from_dict(options).to_dict(), **sizes}
@@ -134,8 +135,8 @@ def run_search(
     search: Search,
     trials: int,
     seconds: float | None = None,
-    on_epoch: Callable[[int, dict[str, Any]], None] = lambda number, record: None,
-    on_trial: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_epoch: Callable[[int, JsonObject], None] = lambda number, record: None,
+    on_trial: Callable[[JsonObject], None] = lambda record: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Go on until the study has `trials` finished trials or the time is over. False where `stop` asked for an
@@ -173,7 +174,7 @@ def run_search(
     return not stop()
 
 
-def _standing(search: Search) -> dict[str, Any]:
+def _standing(search: Search) -> JsonObject:
     """The base's own values, where the search may choose them."""
     defaults = {field.name: field.default for field in fields(architecture(search.model).config_class)}
     values = {**defaults, **search.sizes, **search.base.to_dict()}
@@ -189,7 +190,7 @@ def _standing(search: Search) -> dict[str, Any]:
 
 
 def _train(
-    trial: Any, search: Search, on_epoch: Callable[[int, dict[str, Any]], None], stop: Callable[[], bool]
+    trial: Any, search: Search, on_epoch: Callable[[int, JsonObject], None], stop: Callable[[], bool]
 ) -> tuple[float | None, int]:
     """One trial: (the best that it was judged by, epochs), None for the first where it was stopped."""
     optuna = require_optuna()
@@ -204,7 +205,7 @@ def _train(
         raise optuna.TrialPruned from None
     trainer, figure = Trainer(task, Checkpoints()), f"val_{search.selection_metric}"
 
-    def epoch(record: dict[str, Any]) -> None:
+    def epoch(record: JsonObject) -> None:
         on_epoch(trial.number, record)
         trial.report(record[figure], record["epoch"])
         if trial.should_prune():
@@ -221,7 +222,7 @@ def _suggest(trial: Any, name: str, allowed: Range) -> Any:
     return trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)
 
 
-def table(study: Any) -> list[dict[str, Any]]:
+def table(study: Any) -> list[JsonObject]:
     """One record a trial, in the order they began."""
     return [
         {
@@ -235,7 +236,7 @@ def table(study: Any) -> list[dict[str, Any]]:
     ]
 
 
-def best_of(study: Any) -> dict[str, Any] | None:
+def best_of(study: Any) -> JsonObject | None:
     """The record of the best finished trial, None where there is none."""
     finished = [record for record in table(study) if record["state"] == "complete"]
     return max(finished, key=lambda record: record[study.user_attrs["judged_by"]], default=None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.parity.verdict import Check, verdict_of
 
 STAGES = ("weights", "own", "inherited", "outputs", "gradients")
@@ -26,7 +26,7 @@ class PortReport:
         """The comparisons of one of STAGES."""
         return [check for check in self.checks if check.what.stage == stage]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON."""
         return {
             "passed": self.passed,

@@ -9,11 +9,11 @@ import os
 import platform
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from mlx_lvm.core.files import write_atomic, write_json
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.parity.arbiter import LIMIT, UNIT
 from mlx_lvm.parity.report.table import COLUMNS, describe, rows
 from mlx_lvm.parity.run import Report
@@ -21,7 +21,7 @@ from mlx_lvm.parity.run import Report
 __all__ = ["COLUMNS", "describe", "markdown", "rows", "setting", "to_dict", "write"]
 
 
-def setting(report: Report) -> dict[str, Any]:
+def setting(report: Report) -> JsonObject:
     """Versions, device and rule: what the verdict holds for."""
     versions = {name: importlib.metadata.version(name) for name in ("mlx-lvm", "mlx", "torch", "numpy")}
     plan = report.plan
@@ -44,7 +44,7 @@ def setting(report: Report) -> dict[str, Any]:
     }
 
 
-def to_dict(report: Report) -> dict[str, Any]:
+def to_dict(report: Report) -> JsonObject:
     return {
         "passed": report.passed,
         "compared": len(report.checks),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from mlx_lvm.config import Options
 from mlx_lvm.errors import UsageError, nearest
 
 UNUSED = {"model_type", "residual_init"}  # entries of a config that do not change what a model computes
@@ -36,7 +37,7 @@ class Twin(nn.Module):
     """
 
     model_type: ClassVar[str] = ""
-    defaults: ClassVar[dict[str, Any]] = {}
+    defaults: ClassVar[Options] = {}
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class Twin(nn.Module):
         raise NotImplementedError  # every architecture defines its own
 
 
-def sizes(config: Any, defaults: dict[str, Any]) -> SimpleNamespace:
+def sizes(config: Any, defaults: Options) -> SimpleNamespace:
     """The sizes a twin needs, read from a config object or a dict. Raises UsageError for a key it does not
     know.
     """

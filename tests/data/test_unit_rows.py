@@ -20,7 +20,7 @@ from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.data.storage.rows import quantise, to_float, unit_rows
 from mlx_lvm.data.storage.stream import RowReader
 from mlx_lvm.data.storage.writer import CorpusWriter
-from mlx_lvm.evaluation.evaluate import evaluate
+from mlx_lvm.evaluation.evaluate import examine
 
 PRECISION = {"F32": 1e-6, "F16": 1e-3, "BF16": 8e-3, "I8": 1e-2}
 
@@ -193,7 +193,7 @@ def test_the_same_corpus_in_another_form_is_described_alike(tmp_path: Path, data
 def same_verdict(tmp_path: Path, data: st.DataObject) -> None:
     """Figures to the precision of the storage, and the outcome wherever they can tell."""
     *paths, dtype = two_forms(tmp_path, data)
-    one, other = (evaluate("recency", load_corpus(path), "all", resamples=200) for path in paths)
+    one, other = (examine("recency", load_corpus(path), "all", resamples=200).to_dict() for path in paths)
     allowed = 3 * PRECISION[dtype]  # of a cosine; a share of a mean or a decay is chosen on few windows
     for key in ("windows", "documents", "skipped_documents"):
         assert one[key] == other[key]

@@ -16,8 +16,8 @@ from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.errors import CheckFailed, InvalidFile, UsageError
 from mlx_lvm.evaluation import evaluate as evaluation
 from mlx_lvm.evaluation import setup as bench
-from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation, evaluate, examine
-from mlx_lvm.evaluation.verdict import MADE_FOR, Verdict, claim
+from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation, examine
+from mlx_lvm.evaluation.verdict import MADE_FOR, Claim, Verdict
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.metrics import retrieval
 from mlx_lvm.metrics.figures import WindowFigures
@@ -46,7 +46,7 @@ def amn(small: Corpus, **known: object) -> Loaded:
 
 
 def test_every_baseline_and_control_is_scored_with_the_subject(done: Evaluation, small: Corpus) -> None:
-    result = done.result
+    result = done.to_dict()
     assert list(result["metrics"]) == [*NAMES, *CONTROL_NAMES]
     json.dumps(result, allow_nan=False)
     test = split_corpus(small).test
@@ -69,7 +69,7 @@ def test_every_baseline_and_control_is_scored_with_the_subject(done: Evaluation,
 
 
 def test_differences_are_to_the_best_baseline_other_than_the_subject(done: Evaluation) -> None:
-    metrics, best = done.result["metrics"], done.result["best_closed_form"]
+    metrics, best = done.to_dict()["metrics"], done.to_dict()["best_closed_form"]
     others = [name for name in NAMES if name != "lag-filter"]
     for metric in ("cosine", "centred_cosine", "mrr"):
         assert best[metric] == max(others, key=lambda name: metrics[name][metric])
@@ -87,9 +87,9 @@ def test_differences_are_to_the_best_baseline_other_than_the_subject(done: Evalu
 
 
 def test_the_best_baseline_as_subject_is_compared_with_the_next(done: Evaluation, small: Corpus) -> None:
-    metrics = done.result["metrics"]
+    metrics = done.to_dict()["metrics"]
     first, second = sorted(NAMES, key=lambda name: -metrics[name]["cosine"])[:2]
-    found = evaluate(first, small, resamples=100)["verdict"]["cosine"]
+    found = examine(first, small, resamples=100).to_dict()["verdict"]["cosine"]
     assert found["closed_form"] == second
     assert found["difference"] == pytest.approx(metrics[first]["cosine"] - metrics[second]["cosine"])
 
@@ -100,7 +100,7 @@ def test_the_best_baseline_as_subject_is_compared_with_the_next(done: Evaluation
 )
 def test_a_claim_says_better_worse_or_neither(low: float, high: float, outcome: str) -> None:
     value = (low + high) / 2
-    found = claim("amn", Difference(value, low, high, 0.5, "ridge"), "cosine", 23)
+    found = Claim("amn", Difference(value, low, high, 0.5, "ridge"), "cosine", 23)
     relation = {"better": "better than", "worse": "worse than"}.get(outcome, "not distinguishable from")
     assert found.outcome == found.to_dict()["outcome"] == outcome
     assert found.sentence == (
@@ -136,7 +136,7 @@ def test_a_claim_says_better_worse_or_neither(low: float, high: float, outcome: 
 )
 def test_the_headline_needs_no_glossary(objective: Metric, outcome: str, split: str, expected: str) -> None:
     ends = {"better": (0.01, 0.03), "worse": (-0.03, -0.01)}.get(outcome, (-0.01, 0.03))
-    made = claim("m", Difference(sum(ends) / 2, *ends, 0.5, "ridge"), objective.words, 23)
+    made = Claim("m", Difference(sum(ends) / 2, *ends, 0.5, "ridge"), objective.words, 23)
     found = Verdict(23, objective, dict.fromkeys(MADE_FOR[objective], made), split=split)
     assert found.headline == found.to_dict()["headline"] == expected
     assert "better" not in found.headline or outcome == "better"
@@ -145,7 +145,7 @@ def test_the_headline_needs_no_glossary(objective: Metric, outcome: str, split: 
 def test_the_verdict_on_a_model_made_for_ranking_speaks_of_ranking_first(small: Corpus) -> None:
     """Its figures are those of the best closed form in that metric, with an interval, also for R@5."""
     model = build(config_from_dict({"model_type": "ramn", "head": "retrieve", "dim": small.dim, "rank": 8}))
-    result = evaluate(Loaded(model, "ramn", card=small.card), small, resamples=200)
+    result = examine(Loaded(model, "ramn", card=small.card), small, resamples=200).to_dict()
     found, metrics = result["verdict"], result["metrics"]
     assert (
         found["purpose"] == "centred.mrr"
@@ -162,11 +162,11 @@ def test_the_verdict_on_a_model_made_for_ranking_speaks_of_ranking_first(small: 
         )
         assert against["ci"][0] <= against["difference"] <= against["ci"][1]
     assert not any("hybrid" in name for name in metrics) and "hybrid" not in found  # it has its fusion inside
-    assert evaluate("last", small, resamples=10)["verdict"]["purpose"] == "cosine"
+    assert examine("last", small, resamples=10).to_dict()["verdict"]["purpose"] == "cosine"
 
 
 def test_a_model_without_residual_scores_as_the_mean(small: Corpus) -> None:
-    metrics = evaluate(amn(small), small, resamples=200)["metrics"]
+    metrics = examine(amn(small), small, resamples=200).to_dict()["metrics"]
     assert next(iter(metrics)) == "amn"
     assert metrics["amn"]["kind"] == "model"
     for metric in ("cosine", "centred_cosine", "mrr", "margin", "context_ratio"):
@@ -175,16 +175,16 @@ def test_a_model_without_residual_scores_as_the_mean(small: Corpus) -> None:
 
 def test_a_model_is_scored_a_second_time_as_it_ranks_and_is_nobody_s_opponent(small: Corpus) -> None:
     found = examine(amn(small), small, resamples=500)
-    metrics, ranking = found.result["metrics"], found.ranking
+    metrics, ranking = found.to_dict()["metrics"], found.ranking
     assert (
         list(metrics)[:2] == ["amn", "amn + hybrid"]
         and metrics["amn + hybrid"]["kind"] == "hybrid"
         and ranking is not None
     )
-    assert set(found.result["best_closed_form"].values()) <= set(NAMES)
+    assert set(found.to_dict()["best_closed_form"].values()) <= set(NAMES)
     assert ranking.documents == len(np.unique(found.bench.tuning.documents)) == len(split_corpus(small).val)
-    claim = found.result["verdict"]["hybrid"]
-    best = found.result["best_closed_form"]["centred.mrr"]
+    claim = found.to_dict()["verdict"]["hybrid"]
+    best = found.to_dict()["best_closed_form"]["centred.mrr"]
     assert claim["difference"] == pytest.approx(
         metrics["amn + hybrid"]["centred"]["mrr"] - metrics[best]["centred"]["mrr"]
     )
@@ -198,7 +198,7 @@ def test_the_oracle_as_subject_is_better(small: Corpus) -> None:
     class Cheat(Oracle):
         name: str = "cheat"
 
-    assert evaluate(Cheat(), small, resamples=200)["verdict"]["outcome"] == "better"
+    assert examine(Cheat(), small, resamples=200).to_dict()["verdict"]["outcome"] == "better"
 
 
 def test_centring_is_chosen_on_validation(done: Evaluation, small: Corpus) -> None:
@@ -208,14 +208,14 @@ def test_centring_is_chosen_on_validation(done: Evaluation, small: Corpus) -> No
     pool = retrieval.build_pool(validation, document_rows(small.offsets, parts.val))
     predicted = predict_all(Last(), validation)
     scores = {f: (1 / retrieval.ranks(pool, predicted, done.mean, f)).mean() for f in (0.0, 0.6, 1.0)}
-    assert done.result["metrics"]["last"]["centred"]["fraction"] == max(scores, key=lambda f: scores[f])
+    assert done.to_dict()["metrics"]["last"]["centred"]["fraction"] == max(scores, key=lambda f: scores[f])
 
 
 def test_a_broken_metric_fails_the_evaluation(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     right = retrieval.ranks
     monkeypatch.setattr(bench, "ranks", lambda *given: right(*given) + 1)
     with pytest.raises(CheckFailed, match="oracle's recall_at_1 is 0"):
-        evaluate("last", small, resamples=10)
+        examine("last", small, resamples=10).to_dict()
 
 
 def test_a_leaking_control_fails_the_evaluation(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_a_leaking_control_fails_the_evaluation(small: Corpus, monkeypatch: pyte
     right = evaluation.controls
     monkeypatch.setattr(evaluation, "controls", lambda seed: [*right(seed)[:2], Leak()])
     with pytest.raises(CheckFailed, match="2 problems") as caught:
-        evaluate("last", small, resamples=10)
+        examine("last", small, resamples=10).to_dict()
     assert "random vector's truth lies at 0.0000 of the ranking" in str(caught.value)
 
 
@@ -242,7 +242,7 @@ def test_wrong_ranks_fail_the_evaluation(small: Corpus, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(bench, "ranks", mirrored)
     with pytest.raises(CheckFailed, match=r"random vector's rank is .* a plain count gives"):
-        evaluate("last", small, resamples=10)
+        examine("last", small, resamples=10).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_copies_raise_no_alarm(small: Corpus, share: int, noise: float) -> None:
         x[end - share : end] = x[share : 2 * share]
     x += noise * rng.standard_normal(x.shape) / np.sqrt(small.dim)
     copied = dataclasses.replace(small, vectors=mx.array(x.astype(np.float32)), sha256="")
-    evaluate("last", copied, "all", resamples=10)
+    examine("last", copied, "all", resamples=10).to_dict()
 
 
 def test_an_exclusion_of_the_truth_fails_the_evaluation(
@@ -273,34 +273,34 @@ def test_an_exclusion_of_the_truth_fails_the_evaluation(
 
     monkeypatch.setattr(bench, "window_figures", late)
     with pytest.raises(CheckFailed, match="oracle's cosine"):
-        evaluate("last", small, resamples=10)
+        examine("last", small, resamples=10).to_dict()
 
 
 def test_what_does_not_fit_is_refused(small: Corpus) -> None:
     with pytest.raises(UsageError, match="Did you mean 'lag-filter'"):
-        evaluate("lag-fliter", small)
+        examine("lag-fliter", small).to_dict()
     with pytest.raises(UsageError, match="trained with split seed 0"):
-        evaluate(amn(small), small, split_seed=3)
+        examine(amn(small), small, split_seed=3).to_dict()
     with pytest.raises(InvalidFile, match="two different encoders"):
-        evaluate(amn(small, card=EncoderCard(model="other", dim=small.dim)), small)
+        examine(amn(small, card=EncoderCard(model="other", dim=small.dim)), small).to_dict()
     with pytest.raises(InvalidFile, match="reads vectors of 32 dimensions, corpus wide has 33"):
         wide = dataclasses.replace(
             small, name="wide", vectors=mx.concatenate([small.vectors, small.vectors[:, :1]], axis=1)
         )
-        evaluate(amn(small, card=None), wide)
+        examine(amn(small, card=None), wide).to_dict()
     with pytest.raises(UsageError, match="unknown split 'tset'"):
-        evaluate("last", small, "tset")
+        examine("last", small, "tset").to_dict()
     with pytest.raises(InvalidFile, match="no window of 90"):
-        evaluate("last", small, context=90)
+        examine("last", small, context=90).to_dict()
 
 
 def test_notes_say_what_a_reader_must_know(small: Corpus) -> None:
     assert any(
         "No verdict on new text" in note
-        for note in evaluate("last", small, "train", resamples=10, max_windows=50)["notes"]
+        for note in examine("last", small, "train", resamples=10, max_windows=50).to_dict()["notes"]
     )
     known = amn(small, corpus="elsewhere", corpus_sha256="0" * 64)
-    limited = evaluate(known, small, resamples=10, max_windows=20)
+    limited = examine(known, small, resamples=10, max_windows=20).to_dict()
     assert limited["windows"] == 20
     assert any("amn was trained on elsewhere, not on small" in note for note in limited["notes"])
     assert any("20 of" in note for note in limited["notes"])
@@ -309,18 +309,18 @@ def test_notes_say_what_a_reader_must_know(small: Corpus) -> None:
 def test_a_run_named_like_a_closed_form_is_kept_apart(small: Corpus) -> None:
     loaded = amn(small)
     loaded.name = "mean"
-    metrics = evaluate(loaded, small, resamples=10)["metrics"]
+    metrics = examine(loaded, small, resamples=10).to_dict()["metrics"]
     assert_allclose(metrics["mean (model)"]["cosine"], metrics["mean"]["cosine"], atol=1e-6)
 
 
 def test_the_difference_to_the_mean_is_paired(done: Evaluation) -> None:
     """The difference of two means over the same windows, with an interval narrower than the values' own."""
-    metrics = done.result["metrics"]
+    metrics = done.to_dict()["metrics"]
     entry, mean = metrics["lag-filter"], metrics["mean"]
     found = entry["versus_mean"]
     assert found["difference"] == pytest.approx(entry["cosine"] - mean["cosine"], abs=1e-9)
     assert found["ci"][0] < found["difference"] < found["ci"][1]
     assert found["ci"][1] - found["ci"][0] < mean["cosine_ci"][1] - mean["cosine_ci"][0]
-    assert done.result["verdict"]["mean"]["sentence"].startswith(
+    assert done.to_dict()["verdict"]["mean"]["sentence"].startswith(
         "lag-filter is better than the mean of its context in cosine: +"
     )

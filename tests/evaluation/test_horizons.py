@@ -57,7 +57,7 @@ def ramn(small: Corpus) -> Loaded:
 
 def test_the_table(small: Corpus, ramn: Loaded) -> None:
     evaluation = examine(ramn, small, resamples=200)
-    found = study(evaluation)["horizons"]
+    found = study(evaluation).to_dict()["horizons"]
     json.dumps(found, allow_nan=False)
     chosen = evaluation.windows.with_chunks_after(3)
     assert (found["horizons"], found["windows"]) == (3, len(chosen))
@@ -80,5 +80,8 @@ def test_the_table(small: Corpus, ramn: Loaded) -> None:
 
 def test_a_model_of_one_horizon_has_no_table(small: Corpus) -> None:
     model = build(config_from_dict({"model_type": "ramn", "dim": small.dim, "rank": 8, "hidden_dim": 8}))
-    assert "horizons" not in study(examine(Loaded(model, "ramn", card=small.card), small, resamples=20))
+    assert (
+        "horizons"
+        not in study(examine(Loaded(model, "ramn", card=small.card), small, resamples=20)).to_dict()
+    )
     assert model(mx.ones((1, 5, small.dim))).ahead is None

@@ -15,7 +15,7 @@ from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile, UsageError
-from mlx_lvm.evaluation.evaluate import evaluate
+from mlx_lvm.evaluation.evaluate import examine
 from mlx_lvm.evaluation.leaderboard import COLUMNS, Leaderboard, OwnContext, compare, runs_under
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import build, config_from_dict
@@ -58,7 +58,7 @@ def test_rows_are_those_of_single_evaluations(board: dict, small: Corpus, three:
     )
     assert set(rows) == {"lstm", "amn", "amn (2)"}
     for name, loaded in zip(("lstm", "amn", "amn (2)"), three, strict=True):
-        alone = evaluate(loaded, small, resamples=500)["metrics"][loaded.name]
+        alone = examine(loaded, small, resamples=500).to_dict()["metrics"][loaded.name]
         row = rows[name]
         assert row["parameters"] == loaded.model.parameter_count()
         for key in ("cosine", "mrr", "recall_at_10", "centred_cosine"):

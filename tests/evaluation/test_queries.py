@@ -35,7 +35,7 @@ def test_the_table(small: Corpus) -> None:
     )
     start_at_anchor(model, fit_anchor(small, split_corpus(small).train, 5, model.config))
     evaluation = examine(Loaded(model, "ramn", card=small.card), small, resamples=200)
-    found = study(evaluation)["queries"]
+    found = study(evaluation).to_dict()["queries"]
     json.dumps(found, allow_nan=False)
     corpus, scored = small, evaluation.windows
     more = scored.targets + 1 < corpus.offsets[1:][scored.documents]

@@ -3,7 +3,6 @@ request, no error.
 """
 
 import html
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import SetupInvalid
 from mlx_lvm.evaluation.evaluate import examine
+from mlx_lvm.evaluation.findings import Findings
 from mlx_lvm.evaluation.report import drawing
 from mlx_lvm.evaluation.report.html import render
 from mlx_lvm.evaluation.study.study import study
@@ -56,7 +56,7 @@ chromium = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def result(small: Corpus) -> dict:
+def findings(small: Corpus) -> Findings:
     mx.random.seed(3)
     model = build(
         config_from_dict({"model_type": "amn", "dim": small.dim, "attention_dim": 4, "hidden_dim": 8})
@@ -66,13 +66,18 @@ def result(small: Corpus) -> dict:
     evaluation = examine(
         Loaded(model, name, card=small.card, corpus_sha256=small.sha256), small, resamples=200
     )
-    return {**evaluation.result, **study(evaluation)}
+    return Findings(evaluation, study(evaluation))
 
 
 @pytest.fixture(scope="module")
-def page_file(result: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def result(findings: Findings) -> dict:
+    return findings.to_dict()
+
+
+@pytest.fixture(scope="module")
+def page_file(findings: Findings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render(result, HISTORY, {"This evaluation": {"command": "lvm eval '<x>'"}}), "utf-8")
+    path.write_text(render(findings, HISTORY, {"This evaluation": {"command": "lvm eval '<x>'"}}), "utf-8")
     return path
 
 
@@ -100,8 +105,8 @@ def test_the_page_holds_every_number_and_no_address(result: dict, page_file: Pat
 
 
 @pytest.mark.slow
-def test_the_same_evaluation_gives_the_same_page(result: dict) -> None:
-    assert render(result, HISTORY) == render(result, HISTORY)
+def test_the_same_evaluation_gives_the_same_page(findings: Findings) -> None:
+    assert render(findings, HISTORY) == render(findings, HISTORY)
 
 
 def test_several_chunks_ahead_and_a_query_are_drawn_where_a_model_has_them(small: Corpus) -> None:
@@ -112,8 +117,8 @@ def test_several_chunks_ahead_and_a_query_are_drawn_where_a_model_has_them(small
         small,
         resamples=50,
     )
-    result = {**evaluation.result, **study(evaluation)}
-    page = render(result)
+    findings = Findings(evaluation, study(evaluation))
+    page, result = render(findings), findings.to_dict()
     ahead, own = result["horizons"]["gains"]["the best baseline"], result["queries"]["gains"]["own"]["mrr"]
     assert (
         'aria-label="Several chunks ahead, each predicted directly"' in page
@@ -123,13 +128,8 @@ def test_several_chunks_ahead_and_a_query_are_drawn_where_a_model_has_them(small
     assert f"{ahead['difference'][2]:+.4f} (" in page and f"{own['difference']:+.4f} (" in page
 
 
-def test_a_table_alone_makes_a_page(result: dict) -> None:
-    quick = {
-        key: value
-        for key, value in result.items()
-        if key not in ("direction", "rollout", "ablations", "difficulty", "attention", "cases")
-    }
-    text = render(json.loads(json.dumps(quick)))
+def test_a_table_alone_makes_a_page(findings: Findings) -> None:
+    text = render(Findings(findings.evaluation))
     assert (
         'id="figure-scores"' in text
         and 'id="figure-direction"' not in text
@@ -211,9 +211,10 @@ def test_a_model_made_for_ranking_is_shown_by_ranking(small: Corpus) -> None:
     evaluation = examine(
         Loaded(model, "r", card=small.card, corpus_sha256=small.sha256), small, resamples=100
     )
-    result = {**evaluation.result, **study(evaluation)}
+    findings = Findings(evaluation, study(evaluation))
+    result = findings.to_dict()
     history = [{"epoch": e, "train_cosine": 0.1, "val_cosine": 0.1, "val_mrr": 0.2 + e / 100} for e in (1, 2)]
-    text = render(result, history)
+    text = render(findings, history)
     cut = text.index("How its vector behaves, which it is not made for")
     before, after = text[:cut], text[cut:]
     for key in ("scores", "difficulty", "ablations", "sets", "training"):
@@ -242,12 +243,12 @@ def test_a_model_made_for_ranking_is_shown_by_ranking(small: Corpus) -> None:
     )
 
 
-def test_provenance_is_a_table(result: dict) -> None:
+def test_provenance_is_a_table(findings: Findings, result: dict) -> None:
     about = {
         "Training": {"lr": 5e-4, "corpus": "c", "start_from": "", "flag": True},
         "Encoder": {"model": "m", "revision": None},
     }
-    text = render(result, (), about)
+    text = render(findings, (), about)
     part = text[text.index("Where this comes from") :]
     rows = re.findall(r"<tr><th>([^<]*)</th><td><code>([^<]*)</code></td></tr>", part)
     facts = dict(rows)

@@ -34,7 +34,7 @@ def test_difficulty_by_hand() -> None:
     mine, best = np.arange(10) / 10, np.full(10, 0.25)
     found = difficulty(
         {"m": mine, "b": best}, "m", "b", similarity, DocumentBootstrap(np.arange(10) % 2, 100)
-    )
+    ).to_dict()
     assert [one["windows"] for one in found["bins"]] == [2] * 5
     assert_allclose([one["cosine"]["m"] for one in found["bins"]], [0.15, 0.35, 0.55, 0.75, 0.45])
     assert_allclose([one["gain"] for one in found["bins"]], np.array([0.15, 0.35, 0.55, 0.75, 0.45]) - 0.25)
@@ -134,7 +134,7 @@ def test_rank_correlation_by_hand() -> None:
 def test_the_study_of_a_model(small: Corpus) -> None:
     loaded = dataclasses.replace(amn(small.dim), card=small.card, corpus_sha256=small.sha256)
     evaluation = examine(loaded, small, resamples=200)
-    found = study(evaluation)
+    found = study(evaluation).to_dict()
     json.dumps(found, allow_nan=False)
     assert set(found) == {
         "direction",
@@ -146,7 +146,7 @@ def test_the_study_of_a_model(small: Corpus) -> None:
         "cases",
         "attention",
     }
-    cosine = evaluation.result["metrics"]["amn"]["cosine"]
+    cosine = evaluation.to_dict()["metrics"]["amn"]["cosine"]
     assert found["direction"]["identity"]["amn"]["cosine"] == pytest.approx(cosine, abs=1e-6)
     counts = [one["windows"] for one in found["difficulty"]["bins"]]
     assert np.average(
@@ -156,10 +156,14 @@ def test_the_study_of_a_model(small: Corpus) -> None:
         0, abs=1e-6
     )  # its attention knows no places
     gains = [one["gain"] for one in found["cases"]["gains"]]
-    best = evaluation.result["best_closed_form"]["cosine"]
+    best = evaluation.to_dict()["best_closed_form"]["cosine"]
     difference = evaluation.figures["amn"].window.cosine - evaluation.figures[best].window.cosine
     assert gains == sorted(gains, reverse=True) and gains[0] == pytest.approx(difference.max())
 
 
 def test_controls_are_studied_without_rollout(small: Corpus) -> None:
-    assert set(study(examine("oracle", small, resamples=50))) == {"direction", "difficulty", "cases"}
+    assert set(study(examine("oracle", small, resamples=50)).to_dict()) == {
+        "direction",
+        "difficulty",
+        "cases",
+    }

@@ -16,9 +16,9 @@ from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import InvalidFile, UsageError
-from mlx_lvm.evaluation.evaluate import evaluate, examine
+from mlx_lvm.evaluation.evaluate import examine
 from mlx_lvm.evaluation.study.arrow import arrow_of_time, reversed_corpus
-from mlx_lvm.evaluation.transfer import copies, out_of_domain, whole_sentences
+from mlx_lvm.evaluation.transfer import copies, out_of_domain
 from mlx_lvm.hub.load import Loaded, load_model
 from mlx_lvm.metrics.figures import mean_cosine
 from mlx_lvm.metrics.retrieval import build_pool, ranks
@@ -52,14 +52,14 @@ def network(small: Corpus) -> Loaded:
 def test_both_domains_and_both_fits(small: Corpus, away: Corpus) -> None:
     loaded = network(small)
     home = examine(loaded, small, resamples=200)
-    found = out_of_domain(home, loaded, away, 20_000)
+    found = out_of_domain(home, loaded, away, 20_000).to_dict()
     json.dumps(found, allow_nan=False)
     rows = {row["predictor"]: row for row in found["rows"]}
     assert (
-        rows["amn"]["home"]["cosine"] == home.result["metrics"]["amn"]["cosine"]
+        rows["amn"]["home"]["cosine"] == home.to_dict()["metrics"]["amn"]["cosine"]
         and rows["amn"]["transferred"] is None
     )
-    alone = evaluate(loaded, away, resamples=200)["metrics"]
+    alone = examine(loaded, away, resamples=200).to_dict()["metrics"]
     for name in ("amn", "ridge", "lag-filter"):
         assert rows[name]["there"]["cosine"] == pytest.approx(alone[name]["cosine"], abs=1e-6)
     test = windows(away, split_corpus(away).test, 5)
@@ -89,7 +89,8 @@ def test_both_domains_and_both_fits(small: Corpus, away: Corpus) -> None:
 def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpus) -> None:
     loaded = network(small)
     home = examine(loaded, small, resamples=200)
-    whole = out_of_domain(home, loaded, away, 20_000)["whole"]
+    made = out_of_domain(home, loaded, away, 20_000)
+    whole = made.to_dict()["whole"]
     everything = windows(away, np.arange(len(away.names)), 5)
     assert (
         whole["windows"] == len(everything)
@@ -122,7 +123,7 @@ def test_what_travelled_is_compared_on_every_document(small: Corpus, away: Corpu
     )
     assert against["difference"] == pytest.approx((mine - theirs).mean(), abs=1e-6)
     assert whole["copies"] == 0
-    sentences = whole_sentences({"corpus": "away", "home": "small", "whole": whole})
+    sentences = made.whole_sentences
     assert [" everything fitted on small, centring too: " in sentence for sentence in sentences] == [
         False
     ] * 4 + [True] * 2
@@ -167,7 +168,8 @@ def test_training_documents_under_other_names_are_found_and_left_out(small: Corp
     assert [names[d] for d in copies(both, small, parts.train)] == ["whole", "most"]
 
     loaded = network(small)
-    found = out_of_domain(examine(loaded, small, resamples=50), loaded, both, 20_000)
+    made = out_of_domain(examine(loaded, small, resamples=50), loaded, both, 20_000)
+    found = made.to_dict()
     others = np.delete(np.arange(len(names)), [names.index("whole"), names.index("most")])
     assert (found["whole"]["copies"], found["whole"]["windows"]) == (2, len(windows(both, others, 5)))
     judged = len({"whole", "most"} & {names[d] for d in split_corpus(both).test})
@@ -177,7 +179,7 @@ def test_training_documents_under_other_names_are_found_and_left_out(small: Corp
     )
     assert (
         f"All {found['whole']['documents']} documents of both that are no training documents of small, "
-        in whole_sentences(found)[0]
+        in made.whole_sentences[0]
     )
 
 
@@ -194,12 +196,13 @@ def test_a_model_that_may_have_seen_the_other_corpus_keeps_to_its_test_documents
     small: Corpus, away: Corpus, changes: dict[str, str], why: str
 ) -> None:
     loaded = dataclasses.replace(network(small), **changes)
-    found = out_of_domain(examine(loaded, small, resamples=10), loaded, away, 100)
+    made = out_of_domain(examine(loaded, small, resamples=10), loaded, away, 100)
+    found = made.to_dict()
     assert (
         "whole" not in found
         and found["notes"][-1] == f"amn is compared on the test documents of away alone: {why}."
     )
-    assert whole_sentences(found) == [] and "versus_transferred" in found
+    assert made.whole_sentences == [] and "versus_transferred" in found
 
 
 def test_the_home_corpus_and_other_encoders_are_refused(small: Corpus, away: Corpus) -> None:

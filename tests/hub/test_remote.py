@@ -16,7 +16,7 @@ from huggingface_hub import constants  # noqa: E402
 import mlx_lvm as lvm  # noqa: E402
 from mlx_lvm.errors import InvalidFile, SetupInvalid, UsageError  # noqa: E402
 from mlx_lvm.hub.export import write_model  # noqa: E402
-from mlx_lvm.hub.front_matter import front_matter  # noqa: E402
+from mlx_lvm.hub.front_matter import Measured, front_matter  # noqa: E402
 from mlx_lvm.hub.load import load_model  # noqa: E402
 from mlx_lvm.hub.remote import FILES, fetch, is_remote, push  # noqa: E402
 
@@ -123,7 +123,7 @@ def test_the_card_is_found_by_what_it_says(folder: Path) -> None:
     values = {result.dataset_name: result.metric_value for result in card.eval_results}
     expected = {row["corpus"]: row["centred.mrr"]["value"] for row in loaded.imported["held_out"]}
     assert values == pytest.approx(expected, abs=5e-5)
-    measured = {"corpus": "c", "split": "test", "model": "m", "metrics": {"m": {"cosine": 0.5, "mrr": 0.25}}}
+    measured = Measured("c", "test", {"cosine": 0.5, "MRR": 0.25})
     lines = front_matter(load_model("amn"), measured)
     assert 'base_model: "sentence-transformers/all-mpnet-base-v2"' in lines
     assert '{"type": "MRR", "name": "MRR", "value": 0.25}' in lines

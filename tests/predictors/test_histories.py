@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import as_json
 from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows, windows
@@ -128,6 +129,7 @@ def test_what_reads_no_order_loses_nothing_to_a_shuffle(uneven: Corpus) -> None:
         DocumentBootstrap(found.documents, 200),
         lambda name, predicted: cosine_of(found, predicted),
     )
+    result = as_json(result)
     for name in ("mean", "document-so-far"):
         assert_allclose([result[a][name]["change"] for a in ("shuffled", "reversed")], 0, atol=1e-6)
     lost = result["reversed"]["lag-filter"]["change"]

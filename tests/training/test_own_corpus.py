@@ -81,7 +81,7 @@ def test_a_new_place_reaches_everything(
         assert "its corpus 'c' is no longer at" in ran.err
     ran = lvm("train", "--resume", "project/run", "--corpus", "new.safetensors", "--json")
     assert ran.code == 0, ran.err
-    assert json.loads(ran.out)["test"]["windows"] == judge_run(project / "run")["windows"]
+    assert json.loads(ran.out)["test"]["windows"] == judge_run(project / "run").scored.windows
     config = read_config(project / "run")
     assert config["train"]["corpus"] == "new.safetensors"
     assert config["corpus"]["path"] == str(tmp_path / "new.safetensors")

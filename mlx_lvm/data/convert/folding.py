@@ -39,6 +39,8 @@ class Folded:
 def fold(digests: np.ndarray, groups: np.ndarray | None = None) -> Folded:
     """digests [n, C + 1] uint64 of each window's rows; groups [n] the document each is said to be from, or
     None.
+
+    The windows (a, b), (b, c), (c, d) of the text a b c d: one chain [0, 1, 2], with shift [2, 1, 1].
     """
     count, width = digests.shape
     tag = np.zeros(count, np.uint64) if groups is None else _mix(groups.astype(np.uint64) + np.uint64(1))
@@ -49,29 +51,35 @@ def fold(digests: np.ndarray, groups: np.ndarray | None = None) -> Folded:
     shift = np.full(count, width, np.int64)
     least = min(LEAST_OVERLAP if groups is None else 1, width - 1)
     for step in range(1, width - least + 1):
-        tails = np.flatnonzero(kept & (following < 0))
-        heads = np.flatnonzero(kept & (leading < 0))
-        a, b = _match(
-            _key(digests[tails, step:], tag[tails]),
-            _key(digests[heads, : width - step], tag[heads]),
-            tails,
-            heads,
-        )
-        following[a], leading[b], shift[b] = b, a, step
-    _break_cycles(kept, following, leading, shift, width)
-    chains = []
-    for head in np.flatnonzero(kept & (leading < 0)):
-        chain, window = [], int(head)
-        while window >= 0:
-            chain.append(window)
-            window = int(following[window])
-        chains.append(np.array(chain, dtype=np.int64))
+        tails, heads = np.flatnonzero(kept & (following < 0)), np.flatnonzero(kept & (leading < 0))
+        tail_keys = _key(digests[tails, step:], tag[tails])
+        head_keys = _key(digests[heads, : width - step], tag[heads])
+        earlier, later = _match(tails, tail_keys, heads, head_keys)
+        following[earlier], leading[later], shift[later] = later, earlier, step
+    chains = [_chain(head, following) for head in np.flatnonzero(kept & (leading < 0)).tolist()]
+    reached = ~kept
+    for chain in chains:
+        reached[chain] = True
+    for head in np.flatnonzero(~reached).tolist():
+        if not reached[head]:  # a text that repeats itself closed a ring: it begins with its first window
+            following[leading[head]], shift[head] = -1, width
+            chains.append(_chain(head, following))
+            reached[chains[-1]] = True
+    chains.sort(key=lambda chain: int(chain[0]))
     return Folded(chains, shift, count - len(first), sum(len(chain) == 1 for chain in chains))
+
+
+def _chain(head: int, following: np.ndarray) -> np.ndarray:
+    """The windows from `head` on."""
+    chain = [head]
+    while following[chain[-1]] >= 0:
+        chain.append(int(following[chain[-1]]))
+    return np.array(chain, dtype=np.int64)
 
 
 def destinations(folded: Folded, order: list[int], width: int) -> np.ndarray:
     """Where each row of each window goes, [n, C + 1], chains laid end to end in `order`; -1 for a row that is
-    there already.
+    there already: in the example of `fold`, [[0, 1], [-1, 2], [-1, 3]].
     """
     out = np.full((len(folded.shift), width), -1, np.int64)
     columns = np.arange(width)
@@ -87,51 +95,32 @@ def destinations(folded: Folded, order: list[int], width: int) -> np.ndarray:
 
 
 def _match(
-    left: np.ndarray, right: np.ndarray, a: np.ndarray, b: np.ndarray
+    tails: np.ndarray, tail_keys: np.ndarray, heads: np.ndarray, head_keys: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (a, b) of equal keys: those that stand one after the other in the file, then those that are alone
-    with their key.
+    """Windows (earlier, later) whose keys are equal: neighbours in the file, then those that are alone with
+    their key on both sides. tails, heads: windows in the order of the file.
     """
-    if not len(a) or not len(b):
-        return a[:0], b[:0]
-    position = np.full(int(max(a.max(initial=0), b.max(initial=0))) + 2, -1, np.int64)
-    position[b] = np.arange(len(b))
-    next_in_file = position[a + 1]
-    direct = (next_in_file >= 0) & (left == right[next_in_file])
-    taken_b = np.zeros(len(b), dtype=bool)
-    taken_b[next_in_file[direct]] = True
-    rest_a, rest_b = np.flatnonzero(~direct), np.flatnonzero(~taken_b)
-    keys_a, index_a, counts_a = np.unique(left[rest_a], return_index=True, return_counts=True)
-    keys_b, index_b, counts_b = np.unique(right[rest_b], return_index=True, return_counts=True)
-    shared, at_a, at_b = np.intersect1d(keys_a, keys_b, assume_unique=True, return_indices=True)
-    single = (counts_a[at_a] == 1) & (counts_b[at_b] == 1) if len(shared) else np.zeros(0, dtype=bool)
-    more_a, more_b = a[rest_a[index_a[at_a[single]]]], b[rest_b[index_b[at_b[single]]]]
-    other = more_a != more_b  # a window may repeat its own rows
-    return np.concatenate([a[direct], more_a[other]]), np.concatenate(
-        [b[next_in_file[direct]], more_b[other]]
+    if not len(tails) or not len(heads):
+        return tails[:0], heads[:0]
+    next_in_file = np.minimum(np.searchsorted(heads, tails + 1), len(heads) - 1)
+    neighbours = (heads[next_in_file] == tails + 1) & (head_keys[next_in_file] == tail_keys)
+    free = np.ones(len(heads), dtype=bool)
+    free[next_in_file[neighbours]] = False
+    keys, earlier = _alone(tails[~neighbours], tail_keys[~neighbours])
+    other_keys, later = _alone(heads[free], head_keys[free])
+    _, at, other_at = np.intersect1d(keys, other_keys, assume_unique=True, return_indices=True)
+    earlier, later = earlier[at], later[other_at]
+    two = earlier != later  # a window may repeat its own rows
+    return (
+        np.concatenate([tails[neighbours], earlier[two]]),
+        np.concatenate([tails[neighbours] + 1, later[two]]),
     )
 
 
-def _break_cycles(
-    kept: np.ndarray, following: np.ndarray, leading: np.ndarray, shift: np.ndarray, width: int
-) -> None:
-    """A text that repeats itself can close a chain to a ring; it begins with its first window in the file
-    then.
-    """
-    reached = ~kept
-    for head in np.flatnonzero(kept & (leading < 0)):
-        window = int(head)
-        while window >= 0:
-            reached[window] = True
-            window = int(following[window])
-    for head in np.flatnonzero(~reached):
-        if reached[head]:
-            continue
-        following[leading[head]], leading[head], shift[head] = -1, -1, width
-        window = int(head)
-        while window >= 0:
-            reached[window] = True
-            window = int(following[window])
+def _alone(windows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(keys that one window alone has, that window)."""
+    found, index, counts = np.unique(keys, return_index=True, return_counts=True)
+    return found[counts == 1], windows[index[counts == 1]]
 
 
 def _key(digests: np.ndarray, tag: np.ndarray) -> np.ndarray:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.quality.contexts import contexts_told, lengths_told
 from mlx_lvm.data.quality.duplicates import NEAR, Pairs, exact_groups, near_pairs
 from mlx_lvm.data.splits import SPLITS, split_corpus
@@ -45,7 +45,7 @@ class Duplicates:
     near_within: int  # pairs in one document
     leakage: Leakage
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """What was not searched is None."""
         leakage, searched = self.leakage, self.near >= 0
         return {

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.stats import Result
+from mlx_lvm.core.result import JsonObject, Result
 from mlx_lvm.data.quality.duplicates import sample_rows, unit
 from mlx_lvm.data.splits import SPLITS, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
@@ -70,7 +69,7 @@ class Description(Result):
     splits: dict[str, Part]
     lag_profile: list[float | None]
     anisotropy: dict[str, float]
-    encoder: dict[str, Any]
+    encoder: JsonObject
     provenance: dict[str, str]
 
 

@@ -2,211 +2,180 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from mlx_lvm.core.result import JsonObject
+from mlx_lvm.evaluation.findings import Findings
 from mlx_lvm.evaluation.report import plots
 from mlx_lvm.evaluation.report.calibration_plots import reliability_plot, sets_plot
 from mlx_lvm.evaluation.report.drawing import Draw, svg
 from mlx_lvm.evaluation.report.heat_map import heat_map
-from mlx_lvm.evaluation.report.plots import WORDS
-from mlx_lvm.evaluation.report.scores import RANKS, words_of
-from mlx_lvm.evaluation.summary import span
+from mlx_lvm.evaluation.study.attention import Attention
+from mlx_lvm.evaluation.study.difficulty import Difficulty
+from mlx_lvm.evaluation.study.horizons import HorizonTerms
+from mlx_lvm.evaluation.study.queries import QueryTerms
+from mlx_lvm.evaluation.study.study import Study
+from mlx_lvm.metrics.names import CENTRED_MRR, COSINE
+from mlx_lvm.ranking.confidence import Reliability
+from mlx_lvm.ranking.judge import Judgement
 
 
 class Figure(NamedTuple):
-    """key: of its id; draw: None leaves it out; ranks: shows a model made for ranking at its work."""
+    """key: of its id; ranks: shows a model made for ranking at its work."""
 
     key: str
     title: str
-    draw: Draw | None
+    draw: Draw
     text: str
     ranks: bool = False
 
 
-def figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """(heading, HTML of its figures): all that the result has something for, what the model is made for
-    first. history: epochs of the run, for its curve.
+def figures(found: Findings, history: Sequence[JsonObject]) -> list[tuple[str, list[str]]]:
+    """(heading, HTML of its figures): all that there is something for, what the model is made for first.
+    history: epochs of the run, for its curve.
     """
-    drawn = [one for one in _figures(result, history) if one.draw is not None]
-    if result["verdict"]["purpose"] != RANKS:
+    drawn = list(_figures(found, history))
+    if found.evaluation.objective != CENTRED_MRR:
         return [("A closer look", [_html(one) for one in drawn])]
     parts = {"How it ranks": True, "How its vector behaves, which it is not made for": False}
     return [(words, [_html(one) for one in drawn if one.ranks == ranks]) for words, ranks in parts.items()]
 
 
-def _figures(result: dict[str, Any], history: list[dict[str, Any]]) -> list[Figure]:
-    name, objective = result["model"], result["verdict"]["purpose"]
-    best, words = result["best_closed_form"], words_of(objective)
-    direction, ahead, attention = (result.get(key, {}) for key in ("direction", "rollout", "attention"))
-    horizons, queries, difficulty = (result.get(key, {}) for key in ("horizons", "queries", "difficulty"))
-    return [
-        Figure(
-            "scores",
-            words[0].upper() + words[1:],
-            plots.table_plot(result["metrics"], name, best[objective], objective),
-            "The model, and baselines fitted on the training documents.",
-            ranks=True,
-        ),
-        Figure(
+def _figures(found: Findings, history: Sequence[JsonObject]) -> Iterator[Figure]:
+    name, objective = found.evaluation.name, found.evaluation.objective
+    words = objective.words
+    yield Figure(
+        "scores",
+        words[0].upper() + words[1:],
+        plots.table_plot(found.evaluation),
+        "The model, and baselines fitted on the training documents.",
+        ranks=True,
+    )
+    if found.study is not None:
+        yield from _study_figures(found, found.study)
+    if len(history) > 1:
+        draw = plots.training_plot(history, objective)
+        yield Figure("training", "Training", draw, f"{len(history)} epochs, from the run's history.", True)
+    if (ood := found.ood) is not None:
+        draw, sentence = plots.ood_plot(ood, name, objective), ood.there.verdict.sentence
+        yield Figure("ood", f"Out of domain: {ood.corpus}", draw, sentence, True)
+
+
+def _study_figures(found: Findings, study: Study) -> Iterator[Figure]:
+    name, objective = found.evaluation.name, found.evaluation.objective
+    if study.direction.curves:
+        yield Figure(
             "direction",
             "Direction: which chunk the prediction is like",
-            plots.direction_plot(direction, name, best["cosine"]) if direction.get("curves") else None,
-            direction.get("sentence", ""),
-        ),
-        Figure(
+            plots.direction_plot(study.direction, name, found.evaluation.summary.best[COSINE]),
+            study.direction.sentence or "",
+        )
+    if study.rollout and study.rollout.curves:
+        yield Figure(
             "rollout",
             "Rollout",
-            plots.ahead_plot(ahead["curves"], name) if ahead.get("curves") else None,
-            f"Each prediction read as the next chunk; {ahead.get('windows', 0):,} windows. "
+            plots.ahead_plot(study.rollout.curves, name),
+            f"Each prediction read as the next chunk; {study.rollout.windows:,} windows. "
             "Shaded: 95% interval.",
-        ),
-        Figure(
-            "horizons",
-            "Several chunks ahead, each predicted directly",
-            plots.ahead_plot(horizons["curves"], name) if horizons.get("curves") else None,
-            horizons_sentence(result),
-        ),
-        Figure(
-            "queries",
-            "Given a query",
-            plots.queries_plot(queries, objective) if queries.get("gains") else None,
-            queries_sentence(result),
-            ranks=True,
-        ),
-        Figure(
-            "difficulty",
-            "By difficulty",
-            plots.difficulty_plot(difficulty, name) if difficulty.get("bins") else None,
-            difficulty_sentence(result),
-            ranks=True,
-        ),
-        Figure(
+        )
+    if study.horizons and study.horizons.curves:
+        title = "Several chunks ahead, each predicted directly"
+        draw = plots.ahead_plot(study.horizons.curves, name)
+        yield Figure("horizons", title, draw, horizons_sentence(study.horizons))
+    if study.queries and study.queries.gains:
+        draw = plots.queries_plot(study.queries, objective)
+        yield Figure("queries", "Given a query", draw, queries_sentence(study.queries), True)
+    if study.difficulty.bins:
+        draw = plots.difficulty_plot(study.difficulty, name)
+        yield Figure("difficulty", "By difficulty", draw, difficulty_sentence(study.difficulty), True)
+    if study.ablations:
+        yield Figure(
             "ablations",
             "Ablations",
-            plots.ablation_plot(result["ablations"], name, objective) if "ablations" in result else None,
+            plots.ablation_plot(study.ablations, name, objective),
             "The context shuffled, reversed, or its last chunk in every place. A model that does not lose "
             "more than the lag filter has learned no more order than five scalars.",
             ranks=True,
-        ),
-        Figure(
-            "sets",
-            "Sets that hold the next chunk",
-            sets_plot(result["ranking"]["sets"]) if "ranking" in result else None,
-            sets_sentence(result),
-            ranks=True,
-        ),
-        Figure(
-            "reliability",
-            "Confidence",
-            reliability_plot(result["reliability"]) if "reliability" in result else None,
-            reliability_sentence(result),
-        ),
-        Figure(
-            "attention",
-            "Attention",
-            attention_map(attention) if attention else None,
-            attention_sentence(attention),
-        ),
-        Figure(
-            "training",
-            "Training",
-            plots.training_plot(history, objective) if len(history) > 1 else None,
-            f"{len(history)} epochs, from the run's history.",
-            ranks=True,
-        ),
-        Figure(
-            "ood",
-            f"Out of domain: {result['ood']['corpus']}" if "ood" in result else "",
-            plots.ood_plot(result["ood"], result["metrics"], name, objective) if "ood" in result else None,
-            result["ood"]["verdict"]["sentence"] if "ood" in result else "",
-            ranks=True,
-        ),
-    ]
+        )
+    if study.ranking:
+        title, draw = "Sets that hold the next chunk", sets_plot(study.ranking.sets)
+        yield Figure("sets", title, draw, sets_sentence(study.ranking), True)
+        reliability = study.ranking.reliability
+        yield Figure(
+            "reliability", "Confidence", reliability_plot(reliability), reliability_sentence(reliability)
+        )
+    if study.attention:
+        yield Figure(
+            "attention", "Attention", attention_map(study.attention), attention_sentence(study.attention)
+        )
 
 
-def attention_map(seen: dict[str, Any]) -> Draw:
+def attention_map(seen: Attention) -> Draw:
     """Weights by how far the topic has just turned."""
-    labels = [f"{one['from']:.2f} to {one['to']:.2f}" for one in seen["by_shift"]]
-    return heat_map([one["by_position"] for one in seen["by_shift"]], labels, seen["positions"])
+    labels = [f"{one.low:.2f} to {one.high:.2f}" for one in seen.by_shift]
+    return heat_map([one.by_position for one in seen.by_shift], labels, seen.positions)
 
 
-def attention_sentence(seen: dict[str, Any]) -> str:
-    if not seen:
-        return ""
+def attention_sentence(seen: Attention) -> str:
     return (
         "Rows: how far the topic has just turned, 1 - cos(last, mean of the earlier chunks). "
-        f"Residual share {seen['residual_share']:.3f}, entropy {seen['entropy']:.3f} of 1; "
-        f"leaving the mean follows the turn with rank correlation {seen['departure_follows_shift']:+.2f}."
+        f"Residual share {seen.residual_share.value:.3f}, entropy {seen.entropy.value:.3f} of 1; "
+        f"leaving the mean follows the turn with rank correlation {seen.departure_follows_shift:+.2f}."
     )
 
 
-def difficulty_sentence(result: dict[str, Any]) -> str:
-    found = result.get("difficulty", {})
-    ends = [f"{one['gain']:+.4f} ({span(one['gain_ci'], '+.4f')})" for one in found.get("bins", [])]
-    return f"Gain over {found['against']} from hard to easy: {', '.join(ends)}." if ends else ""
+def difficulty_sentence(found: Difficulty) -> str:
+    gains = ", ".join(f"{one.gain.value:+.4f} ({one.gain.span('+.4f')})" for one in found.bins)
+    return f"Gain over {found.against} from hard to easy: {gains}."
 
 
-def horizons_sentence(result: dict[str, Any]) -> str:
+def horizons_sentence(found: HorizonTerms) -> str:
     """What the direct prediction of the last horizon gains over its rollout and over the best baseline."""
-    found = result.get("horizons", {})
-    if not found.get("curves"):
-        return ""
-    gains = (
-        f"{one['difference'][-1]:+.4f} ({span(one['ci'][-1], '+.4f')}) over {name}"
-        for name, one in found["gains"].items()
-    )
-    return (
-        f"At t+{found['horizons']}: {', '.join(gains)}; {found['windows']:,} windows. Shaded: 95% interval."
-    )
+    last = {name: gain.points[-1] for name, gain in found.gains.items()}
+    gains = ", ".join(f"{one.value:+.4f} ({one.span('+.4f')}) over {name}" for name, one in last.items())
+    return f"At t+{found.horizons}: {gains}; {found.windows:,} windows. Shaded: 95% interval."
 
 
-def queries_sentence(result: dict[str, Any]) -> str:
+def queries_sentence(found: QueryTerms) -> str:
     """What a query of the document's own gains over none."""
-    found, gains = result.get("queries", {}), []
-    if not found.get("gains"):
-        return ""
-    for name, words in (("own", "over none"), ("query alone", "where the query itself is the prediction")):
-        one = (
-            f"{gain['difference']:+.4f} ({span(gain['ci'], '+.4f')}) in {WORDS[key]}"
-            for key, gain in found["gains"][name].items()
-        )
-        gains.append(f"{' and '.join(one)} {words}")
+
+    def gains(name: str) -> str:
+        pair = {"cosine": found.gains[name].cosine, "MRR": found.gains[name].mrr}
+        return " and ".join(f"{one.value:+.4f} ({one.span('+.4f')}) in {key}" for key, one in pair.items())
+
     return (
-        f"A chunk that comes later in the document, given as a query: {gains[0]}; {gains[1]}. "
-        "A stranger's is from another document; "
-        f"{found['windows']:,} windows."
+        f"A chunk that comes later in the document, given as a query: {gains('own')} over none; "
+        f"{gains('query alone')} where the query itself is the prediction. A stranger's is from another "
+        f"document; {found.windows:,} windows."
     )
 
 
-def sets_sentence(result: dict[str, Any]) -> str:
+def sets_sentence(found: Judgement) -> str:
     """What the promise of 90% came to, and what it is a promise about."""
-    if "ranking" not in result:
-        return ""
-    found = next(one for one in result["ranking"]["sets"] if one["asked"] == 0.9)
-    if not found["promised"]:
-        count = result["ranking"]["fit"]["documents"]
-        return f"Too few validation documents ({count}) to promise a coverage of 90%: 9 are needed."
+    held = next(one for one in found.sets if one.asked == 0.9)
+    if not held.promised:
+        return (
+            f"Too few validation documents ({found.fit.documents}) to promise a coverage of 90%: 9 are "
+            "needed."
+        )
     return (
-        f"Asked for 90%: {found['coverage']:.1%} of the windows ({span(found['coverage_ci'], '.1%')}), "
-        f"{found['coverage_of_documents']:.1%} on average over documents, which is what is promised; "
-        f"{found['size']:,.0f} of {result['ranking']['candidates']:,} chunks."
+        f"Asked for 90%: {held.coverage.value:.1%} of the windows ({held.coverage.span('.1%')}), "
+        f"{held.coverage_of_documents:.1%} on average over documents, which is what is promised; "
+        f"{held.size:,.0f} of {found.candidates:,} chunks."
     )
 
 
-def reliability_sentence(result: dict[str, Any]) -> str:
-    if "reliability" not in result:
-        return ""
-    found = result["reliability"]
+def reliability_sentence(found: Reliability) -> str:
     return (
         "The cosine to be expected of each prediction, from features fitted on validation documents: off by "
-        f"{found['gap']:.4f} on average over {len(found['bins'])} bins, correlation "
-        f"{found['correlation']:.2f} with the one achieved."
+        f"{found.gap:.4f} on average over {len(found.bins)} bins, correlation "
+        f"{found.correlation:.2f} with the one achieved."
     )
 
 
 def _html(figure: Figure) -> str:
-    assert figure.draw is not None
     picture = svg(figure.key, figure.title, figure.draw)
     return (
         f'<figure id="figure-{figure.key}"><h3>{escape(figure.title)}</h3>{picture}'

@@ -1,57 +1,61 @@
 """report.html: an evaluation as one page that needs nothing else. No script, no request: the page forbids
 both itself.
 
-render(result, history, command) -> str, `result` as `lvm eval --json` prints it
+render(findings, history) -> str
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
+from mlx_lvm.core.result import JsonObject
+from mlx_lvm.evaluation.evaluate import Evaluation
+from mlx_lvm.evaluation.findings import Findings
 from mlx_lvm.evaluation.report.figures import figures
-from mlx_lvm.evaluation.report.scores import RANKS, score_of, words_of
 from mlx_lvm.evaluation.report.style import style
-from mlx_lvm.evaluation.report.table import shown
+from mlx_lvm.evaluation.report.table import CENTRED, RETRIEVAL, SHORT, Column, compared, figure, shown
 from mlx_lvm.evaluation.report.verdict_picture import verdict_picture
-from mlx_lvm.evaluation.summary import span
-from mlx_lvm.evaluation.transfer import transferred_sentences, whole_sentences
+from mlx_lvm.evaluation.study.arrow import Arrow
+from mlx_lvm.evaluation.study.attention import Attention
+from mlx_lvm.evaluation.summary import PredictorScores
+from mlx_lvm.evaluation.transfer import Transfer
+from mlx_lvm.metrics.names import CENTRED_MRR, COSINE, MRR, Metric
+from mlx_lvm.ranking.cases import Cases, Label
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def render(
-    result: dict[str, Any],
-    history: Sequence[dict[str, Any]] = (),
-    provenance: dict[str, dict[str, Any]] | None = None,
-) -> str:
-    """The page. `history`: the epochs of the run; `provenance`: rows of its last part by heading, beside what
-    `result` says itself.
+Provenance = Mapping[str, Mapping[str, object]]  # facts by heading
+
+
+def render(found: Findings, history: Sequence[JsonObject] = (), provenance: Provenance | None = None) -> str:
+    """The page. `history`: the epochs of the run; `provenance`: rows of its last part by heading, besides
+    what the evaluation says itself.
     """
-    name, found = result["model"], result["verdict"]
-    looks = figures(result, list(history))
+    of = found.evaluation
+    looks = figures(found, history)
     parts = [
-        f"<h1>{escape(name)} on {escape(result['corpus'])}</h1>",
-        *(f'<p class="warning">Warning: {escape(line)}</p>' for line in result["warnings"]),
-        verdict_picture(found),
-        f'<p class="lead">{escape(_scored(result))}</p>',
-        *(f"<p>{escape(sentence)}</p>" for sentence in found["sentences"]),
-        *(f'<p class="note">Note: {escape(note)}</p>' for note in result["notes"]),
+        f"<h1>{escape(of.name)} on {escape(of.scored.corpus)}</h1>",
+        *(f'<p class="warning">Warning: {escape(line)}</p>' for line in of.warnings),
+        verdict_picture(of.verdict),
+        f'<p class="lead">{escape(_scored(of))}</p>',
+        *(f"<p>{escape(sentence)}</p>" for sentence in of.verdict.sentences),
+        *(f'<p class="note">Note: {escape(note)}</p>' for note in of.notes),
         "<h2>Compared with the best baselines</h2>",
-        _short(result),
-        f'<p class="note">{escape(_legend(result))}</p>',
+        _short(of),
+        f'<p class="note">{escape(_legend(of))}</p>',
         *(f'<h2>{escape(words)}</h2><div class="figures">{"".join(drawn)}</div>' for words, drawn in looks),
-        _ood(result),
-        _arrow(result),
-        _cases(result),
-        _departures(result),
+        _ood(of, found.ood) if found.ood else "",
+        _arrow(found.arrow_of_time) if found.arrow_of_time else "",
+        _cases(found.study.cases, of.objective) if found.study else "",
+        _departures(found.study.attention) if found.study and found.study.attention else "",
         "<h2>Every predictor and figure</h2>",
-        _metrics(result),
+        _metrics(of),
         "<h2>Where this comes from</h2>",
-        _provenance(result, provenance or {}),
+        _provenance(of, provenance or {}),
     ]
-    title = escape(f"{name} on {result['corpus']}: {found['outcome']}")
+    title = escape(f"{of.name} on {of.scored.corpus}: {of.verdict.outcome}")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -63,19 +67,19 @@ def render(
     )
 
 
-def _scored(result: dict[str, Any]) -> str:
+def _scored(found: Evaluation) -> str:
+    what = found.scored
     return (
-        f"Split {result['split']}: {result['windows']:,} windows of {result['context']} chunks in "
-        f"{result['documents']} documents. "
-        f"95% intervals by paired bootstrap over documents ({result['resamples']:,} resamples)."
+        f"Split {what.split}: {what.windows:,} windows of {what.context} chunks in {what.documents} "
+        f"documents. 95% intervals by paired bootstrap over documents ({what.resamples:,} resamples)."
     )
 
 
-def _legend(result: dict[str, Any]) -> str:
-    pool = result["retrieval"]["split"]
+def _legend(found: Evaluation) -> str:
+    pool = found.scored.retrieval.split
     return (
-        f"Retrieval of the true next chunk among {pool['pool']:,.0f} chunks, the context's own left out: "
-        f"chance R@1 {pool['chance']['recall_at_1']:.4f}, MRR {pool['chance']['mrr']:.4f}. Centred: less the "
+        f"Retrieval of the true next chunk among {pool.pool:,.0f} chunks, the context's own left out: "
+        f"chance R@1 {pool.chance.recall_at_1:.4f}, MRR {pool.chance.mrr:.4f}. Centred: less the "
         "mean of the training targets. Skill: share of what the best baseline leaves open. The oracle and "
         "the random vector test the metrics themselves."
     )
@@ -97,161 +101,140 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], narro
     )
 
 
-def _row(result: dict[str, Any], name: str) -> tuple[str, list[str]]:
-    """The class of a predictor's row, and its first cells: name, objective, its interval, difference to the
-    best baseline, interval of that.
-    """
-    entry = result["metrics"][name]
-    score, control = score_of(entry, result["verdict"]["purpose"]), entry["kind"] == "control"
-    against = score.versus_best
-    gain = "best" if against is None else "" if control else f"{against['difference']:+.4f}"
-    ends = "" if against is None or control else span(against["ci"], "+.4f")
-    kind = "model" if name == result["model"] else "control" if control else ""
-    return kind, [name, f"{score.value:.4f}", span(score.ci), gain, ends]
+def _kind(found: Evaluation, name: str) -> str:
+    """The class of a predictor's row."""
+    if name == found.name:
+        return "model"
+    return "control" if found.scores[name].kind == "control" else ""
 
 
 DELTA = "\N{GREEK CAPITAL LETTER DELTA} best baseline"
-SHORT = {"cosine": ("centred", "MRR", "R@5"), RANKS: ("R@5", "R@10", "cosine")}
 
 
-def _short(result: dict[str, Any]) -> str:
-    """The model, the best baselines and the mean, in what the model is made for."""
-    objective, rows = result["verdict"]["purpose"], []
-    for name in shown(result):
-        entry = result["metrics"][name]
-        values = {
-            "centred": f"{entry['centred_cosine']:.4f}",
-            "MRR": f"{entry['centred']['mrr']:.4f}",
-            "R@5": f"{entry['centred']['recall_at_5']:.3f}",
-            "R@10": f"{entry['centred']['recall_at_10']:.3f}",
-            "cosine": f"{entry['cosine']:.4f}",
-        }
-        kind, (label, value, interval, gain, ends) = _row(result, name)
-        rows.append((kind, [label, value, gain, ends, interval, *(values[key] for key in SHORT[objective])]))
-    head = ["", words_of(objective), DELTA, f"95% interval of {DELTA[0]}", "95% interval"]
-    return _table([*head, *SHORT[objective]], rows, narrow=3)
+def _gain(metric: Metric) -> list[Column]:
+    """The difference to the best baseline, and its interval."""
+
+    def value(scores: PredictorScores) -> str:
+        against = scores.versus_best.get(metric)
+        return "best" if against is None else "" if scores.kind == "control" else f"{against.value:+.4f}"
+
+    def interval(scores: PredictorScores) -> str:
+        against = scores.versus_best.get(metric)
+        return "" if against is None or scores.kind == "control" else against.span("+.4f")
+
+    return [Column(DELTA, value), Column(f"95% interval of {DELTA[0]}", interval)]
 
 
-def _metrics(result: dict[str, Any]) -> str:
-    """Every predictor, best first in what the model is made for, which comes first in every row."""
-    objective, metrics = result["verdict"]["purpose"], result["metrics"]
-    ranks = objective == RANKS
-    order = sorted(
-        metrics, key=lambda one: (metrics[one]["kind"] == "control", -score_of(metrics[one], objective).value)
-    )
-    rows = []
-    for name in order:
-        entry = metrics[name]
-        kind, cells = _row(result, name)
-        predicts = [f"{entry['cosine']:.4f}", f"{entry['centred_cosine']:.4f}"]
-        retrieves = [f"{entry[key]:.3f}" for key in ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")]
-        retrieves += [f"{entry['centred']['mrr']:.3f}", f"{entry['in_document']['mrr']:.3f}"]
-        skill = "" if kind == "control" else f"{entry['skill']['cosine']:+.3f}"
-        both = [*retrieves, *predicts] if ranks else [*predicts, *retrieves]
-        rows.append((kind, [*cells, *both, skill]))
-    retrieval = ("R@1", "R@5", "R@10", "MRR", "MRR centred", "MRR (same document)")
-    cosines = ("cosine", "centred")
-    both_heads = [*retrieval, *cosines] if ranks else [*cosines, *retrieval]
-    head = ["", words_of(objective), "95% interval", DELTA, f"95% interval of {DELTA[0]}"]
-    return _table([*head, *both_heads, "skill"], rows)
-
-
-def _ood(result: dict[str, Any]) -> str:
-    if "ood" not in result:
-        return ""
-    found, ranks = result["ood"], result["verdict"]["purpose"] == RANKS
-    rows = []
-    for row in found["rows"]:
-        if row["there"] is None:
-            continue
-        values = [
-            f"{side['cosine']:.4f}" if (side := row[key]) else "-" for key in ("home", "there", "transferred")
-        ]
-        mrr = [
-            f"{side['mrr']:.4f}" if (side := row[key]) else "-" for key in ("home", "there", "transferred")
-        ]
-        kind = (
-            "model" if row["predictor"] == result["model"] else "control" if row["kind"] == "control" else ""
-        )
-        rows.append((kind, [row["predictor"], *(mrr + values if ranks else values + mrr)]))
-    head = [f"{found['home']}", f"{found['corpus']}", "carried over"]
-    keys = ("MRR", "cosine") if ranks else ("cosine", "MRR")
-    table = _table(["", *(f"{key}, {h}" for key in keys for h in head)], rows)
-    lines = [
-        found["verdict"]["sentence"],
-        *transferred_sentences(result["model"], found),
-        *whole_sentences(found),
-        *found["warnings"],
-        *found["notes"],
+def _predictors(
+    found: Evaluation, names: Sequence[str], columns: Sequence[Column], narrow: int | None
+) -> str:
+    rows = [
+        (_kind(found, name), [name, *(column.cell(found.scores[name]) for column in columns)])
+        for name in names
     ]
+    return _table(["", *(column.head for column in columns)], rows, narrow)
+
+
+def _short(found: Evaluation) -> str:
+    """The model, the best baselines and the mean, in what the model is made for."""
+    mean, interval, _ = compared(found.objective, " to ")
+    columns = [mean, *_gain(found.objective), interval, *SHORT[found.objective]]
+    return _predictors(found, shown(found), columns, narrow=3)
+
+
+def _metrics(found: Evaluation) -> str:
+    """Every predictor, best first in what the model is made for, which comes first in every row."""
+    objective, scores = found.objective, found.scores
+    order = sorted(scores, key=lambda name: (scores[name].kind == "control", -scores[name][objective]))
+    mean, interval, _ = compared(objective, " to ")
+    cosines = [figure("cosine", COSINE), CENTRED]
+    both = [*RETRIEVAL, *cosines] if objective == CENTRED_MRR else [*cosines, *RETRIEVAL]
+    skill = Column("skill", lambda one: "" if one.kind == "control" else f"{one.skill[COSINE]:+.3f}")
+    return _predictors(found, order, [mean, interval, *_gain(objective), *both, skill], None)
+
+
+def _ood(home: Evaluation, found: Transfer) -> str:
+    metrics = (MRR, COSINE) if home.objective == CENTRED_MRR else (COSINE, MRR)
+    rows = [
+        (
+            _kind(home, row.predictor),
+            [row.predictor, *(f"{side[m]:.4f}" if side else "-" for m in metrics for side in row.sides)],
+        )
+        for row in found.rows
+        if row.there is not None
+    ]
+    heads = [found.home, found.corpus, "carried over"]
+    table = _table(["", *(f"{metric.words}, {head}" for metric in metrics for head in heads)], rows)
+    lines = [*found.sentences, *found.warnings, *found.notes]
     return (
-        f"<h2>Out of domain: {escape(found['corpus'])}</h2>"
+        f"<h2>Out of domain: {escape(found.corpus)}</h2>"
         + "".join(f"<p>{escape(line)}</p>" for line in lines)
         + table
     )
 
 
-def _arrow(result: dict[str, Any]) -> str:
-    if "arrow_of_time" not in result:
-        return ""
-    return f"<h2>Arrow of time</h2><p>{escape(result['arrow_of_time']['sentence'])}</p>"
+def _arrow(found: Arrow) -> str:
+    return f"<h2>Arrow of time</h2><p>{escape(found.sentence)}</p>"
 
 
-def _case(value: str, one: dict[str, Any]) -> str:
+def _case(value: str, chunk: Label) -> str:
     """A figure, the chunk it belongs to, and the texts of the chunk before it and of itself, where there are
     any.
     """
     lines = [
         f"<b>{escape(value)}</b>",
-        f'<span class="where">{escape(one["document"])}, chunk {one["chunk"]}</span>',
+        f'<span class="where">{escape(chunk.document)}, chunk {chunk.chunk}</span>',
     ]
-    if "text" in one:
+    if chunk.text is not None:
         lines += [
-            f"<p><i>last read:</i> {escape(one['last_text'])}</p>",
-            f"<p><i>next:</i> {escape(one['text'])}</p>",
+            f"<p><i>last read:</i> {escape(chunk.last_text or '')}</p>",
+            f"<p><i>next:</i> {escape(chunk.text)}</p>",
         ]
     return f'<div class="case">{"".join(lines)}</div>'
 
 
-def _cases(result: dict[str, Any]) -> str:
-    if "cases" not in result:
-        return ""
-    found, words = result["cases"], words_of(result["verdict"]["purpose"])
+def _cases(found: Cases, objective: Metric) -> str:
     out = [
-        f"<h2>Where it gains and loses most against {escape(found['against'])}, in {words}</h2>",
-        f"<p>Better in {found['documents_better']} of {found['documents']} documents.</p>",
+        f"<h2>Where it gains and loses most against {escape(found.against)}, in {objective.words}</h2>",
+        f"<p>Better in {found.documents_better} of {found.documents} documents.</p>",
     ]
-    for key, words in (("gains", "Largest gains"), ("losses", "Largest losses")):
-        documents = ", ".join(f"{one['document']} {one['gain']:+.4f}" for one in found[f"documents_{key}"])
-        if found[key]:
-            out.append(f'<h3>{words}</h3><p class="note">By document: {escape(documents) or "none"}.</p>')
-            out += [_case(f"{one['gain']:+.3f}", one) for one in found[key]]
+    for words, windows, documents in (
+        ("Largest gains", found.gains, found.documents_gains),
+        ("Largest losses", found.losses, found.documents_losses),
+    ):
+        listed = ", ".join(f"{one.document} {one.gain:+.4f}" for one in documents)
+        if windows:
+            out.append(f'<h3>{words}</h3><p class="note">By document: {escape(listed) or "none"}.</p>')
+            out += [_case(f"{one.gain:+.3f}", one.label) for one in windows]
     return "".join(out)
 
 
-def _departures(result: dict[str, Any]) -> str:
-    found = result.get("attention", {}).get("departures")
-    if not found:
+def _departures(found: Attention) -> str:
+    if not found.departures:
         return ""
     text = "1 - cos(prediction, mean of the context), largest first."
-    cases = "".join(_case(f"{one['departure']:.3f}", one) for one in found)
+    cases = "".join(_case(f"{one.departure:.3f}", one.label) for one in found.departures)
     return f'<h2>Where it leaves the mean of its context</h2><p class="note">{text}</p>{cases}'
 
 
-def _provenance(result: dict[str, Any], provenance: dict[str, dict[str, Any]]) -> str:
+def _provenance(found: Evaluation, provenance: Provenance) -> str:
     """A table in groups, a row a fact."""
-    about = {"name": result["corpus"], "sha256 of its vectors": result["corpus_sha256"]}
-    about |= {"split": f"{result['split']}, seed {result['split_seed']}"}
+    what = found.scored
+    about = {"name": what.corpus, "sha256 of its vectors": what.corpus_sha256}
+    about |= {"split": f"{what.split}, seed {what.split_seed}"}
     chosen = {
         f"{name}, {key.replace('_', ' ')}": value
-        for name, values in result["hyper_parameters"].items()
+        for name, values in found.hyper_parameters.items()
         for key, value in values.items()
     }
-    groups = {"Corpus": about, **provenance, "Baselines, chosen on validation documents": chosen}
+    groups: Provenance = {
+        "Corpus": about,
+        **provenance,
+        "Baselines, chosen on validation documents": chosen,
+    }
     rows = []
     for heading, lines in groups.items():
-        facts = [(key, _text(value)) for key, value in lines.items()]
-        facts = [(key, text) for key, text in facts if text]
+        facts = [(key, text) for key, value in lines.items() if (text := _text(value))]
         if facts:
             rows.append(f'<tr class="group"><th colspan="2">{escape(heading)}</th></tr>')
         rows += [
@@ -260,7 +243,7 @@ def _provenance(result: dict[str, Any], provenance: dict[str, dict[str, Any]]) -
     return f'<table class="provenance"><tbody>{"".join(rows)}</tbody></table>'
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A fact as a reader writes it: no brackets, no quotes."""
     if isinstance(value, bool):
         return "yes" if value else "no"

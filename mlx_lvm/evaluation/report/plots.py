@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
+from mlx_lvm.core.result import Interval, JsonObject
+from mlx_lvm.evaluation.evaluate import Evaluation
 from mlx_lvm.evaluation.report.drawing import BASELINE, BEST, EDGE, FILTER, MEAN, ORACLE, OTHER, SUBJECT, Draw
-from mlx_lvm.evaluation.report.scores import RANKS, score_of, words_of
-
-WORDS = {"cosine": "cosine", "mrr": "MRR"}  # of what a query gains in
+from mlx_lvm.evaluation.study.ablations import Change
+from mlx_lvm.evaluation.study.curves import Curve
+from mlx_lvm.evaluation.study.difficulty import Difficulty
+from mlx_lvm.evaluation.study.direction import Direction
+from mlx_lvm.evaluation.study.queries import QueryTerms
+from mlx_lvm.evaluation.summary import PredictorScores
+from mlx_lvm.evaluation.transfer import Transfer
+from mlx_lvm.metrics.names import CENTRED_MRR, Metric
 
 
 def entry(name: str) -> str:
@@ -19,43 +28,39 @@ def colours(subject: str, best: str) -> dict[str, str]:
     return {"mean": MEAN, "lag-filter": FILTER, best: BEST, "oracle": ORACLE, subject: SUBJECT}
 
 
-def table_plot(metrics: dict[str, Any], subject: str, best: str, objective: str = "cosine") -> Draw:
+def table_plot(found: Evaluation) -> Draw:
     """Every predictor with its interval in what the subject is made for, worst at the bottom."""
-    left_out = ("control", "transferred", "hybrid")
-    scores = {n: score_of(e, objective) for n, e in metrics.items() if e["kind"] not in left_out}
+    objective, left_out = found.objective, ("control", "transferred", "hybrid")
+    scores = {name: one.values[objective] for name, one in found.scores.items() if one.kind not in left_out}
     chosen = sorted(scores.items(), key=lambda item: item[1].value)
+    named = colours(found.name, found.summary.best[objective])
 
     def draw(axes: Any) -> None:
         for place, (name, score) in enumerate(chosen):
-            low, high = (score.value if end is None else end for end in score.ci)
-            colour = colours(subject, best).get(name, BASELINE)
-            axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="round")
+            ends = [score.value if end is None else end for end in score.ends()]
+            colour = named.get(name, BASELINE)
+            axes.plot(ends, [place, place], color=colour, linewidth=2.5, solid_capstyle="round")
             axes.plot([score.value], [place], "o", color=colour, markersize=5)
         axes.set_yticks(range(len(chosen)), [name for name, _ in chosen])
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"{words_of(objective)} of the true next chunk, 95% interval")
+        axes.set_xlabel(f"{objective.words} of the true next chunk, 95% interval")
 
     return draw
 
 
-def direction_plot(found: dict[str, Any], subject: str, best: str) -> Draw:
+def direction_plot(found: Direction, subject: str, best: str) -> Draw:
     def draw(axes: Any) -> None:
-        named = colours(subject, best)
-        for name, curve in found["curves"].items():
+        named, offsets = colours(subject, best), found.offsets
+        for name, curve in found.curves.items():
             if name not in named:
-                axes.plot(found["offsets"], curve["cosine"], color=OTHER, linewidth=1)
+                axes.plot(offsets, curve.values, color=OTHER, linewidth=1)
         for name, colour in named.items():
-            if name in found["curves"]:
-                axes.plot(
-                    found["offsets"],
-                    found["curves"][name]["cosine"],
-                    "o--" if name == "oracle" else "o-",
-                    color=colour,
-                    markersize=3,
-                    label=entry(name),
-                )
+            if name in found.curves:
+                line = "o--" if name == "oracle" else "o-"
+                values = found.curves[name].values
+                axes.plot(offsets, values, line, color=colour, markersize=3, label=entry(name))
         axes.axvline(0, color=EDGE, linewidth=1, linestyle=":")
-        axes.set_xticks(found["offsets"], ["target" if o == 0 else f"{o:+d}" for o in found["offsets"]])
+        axes.set_xticks(offsets, ["target" if o == 0 else f"{o:+d}" for o in offsets])
         axes.set_xlabel("chunk, counted from the target (-1 is the last one read)")
         axes.set_ylabel("cosine of the prediction")
         axes.legend(loc="best")
@@ -63,29 +68,21 @@ def direction_plot(found: dict[str, Any], subject: str, best: str) -> Draw:
     return draw
 
 
-def ahead_plot(curves: dict[str, Any], subject: str) -> Draw:
+def ahead_plot(curves: dict[str, Curve], subject: str) -> Draw:
     """Cosines of t+1, t+2, ... by predictor; what else is the subject's own is dotted."""
     known = {"lag-filter": FILTER, "lag-filter-centroid": FILTER, "ridge": BEST, "last": OTHER}
 
     def draw(axes: Any) -> None:
-        steps = range(1, len(curves[subject]["cosine"]) + 1)
+        own = curves[subject].points
+        steps = range(1, len(own) + 1)
         for name, curve in curves.items():
-            own = name == subject or name.startswith(f"{subject}, ")
-            colour, line = (
-                SUBJECT if own else known.get(name.split(",")[0], MEAN),
-                "o:" if own and name != subject else "o-",
-            )
-            axes.plot(steps, curve["cosine"], line, color=colour, markersize=3.5, label=entry(name))
-        ends = curves[subject]["ci"]
-        if ends[0][0] is not None:
-            axes.fill_between(
-                steps,
-                [low for low, _ in ends],
-                [high for _, high in ends],
-                color=SUBJECT,
-                alpha=0.12,
-                linewidth=0,
-            )
+            ours = name == subject or name.startswith(f"{subject}, ")
+            colour = SUBJECT if ours else known.get(name.split(",")[0], MEAN)
+            line = "o:" if ours and name != subject else "o-"
+            axes.plot(steps, curve.values, line, color=colour, markersize=3.5, label=entry(name))
+        if math.isfinite(own[0].low):
+            ends = ([one.low for one in own], [one.high for one in own])
+            axes.fill_between(steps, *ends, color=SUBJECT, alpha=0.12, linewidth=0)
         axes.set_xticks(list(steps), [f"t+{step}" for step in steps])
         axes.set_ylabel("cosine with the true chunk")
         axes.legend(loc="best")
@@ -94,23 +91,19 @@ def ahead_plot(curves: dict[str, Any], subject: str) -> Draw:
 
 
 def bars(
-    groups: dict[str, list[tuple[float, list[float | None]]]],
-    own: dict[str, str],
-    other: str,
-    places: list[str],
-    words: str,
+    groups: dict[str, list[Interval]], own: dict[str, str], other: str, places: list[str], words: str
 ) -> Draw:
-    """Differences (value, interval) of each group at each of the places, side by side. own: colours by group;
-    other: of the rest.
+    """Differences of each group at each of the places, side by side. own: colours by group; other: of the
+    rest.
     """
 
     def draw(axes: Any) -> None:
-        for number, (name, values) in enumerate(groups.items()):
+        for number, (name, found) in enumerate(groups.items()):
             x = [place + 0.36 * (number - (len(groups) - 1) / 2) for place in range(len(places))]
-            axes.bar(x, [value for value, _ in values], 0.32, color=own.get(name, other), label=entry(name))
-            for at, (_, ends) in zip(x, values, strict=True):
-                if ends[0] is not None:
-                    axes.plot([at, at], ends, color=ORACLE, linewidth=1.2)
+            axes.bar(x, [one.value for one in found], 0.32, color=own.get(name, other), label=entry(name))
+            for at, one in zip(x, found, strict=True):
+                if math.isfinite(one.low):
+                    axes.plot([at, at], [one.low, one.high], color=ORACLE, linewidth=1.2)
         axes.axhline(0, color=EDGE, linewidth=1)
         axes.set_xticks(range(len(places)), places)
         axes.set_ylabel(words)
@@ -119,48 +112,42 @@ def bars(
     return draw
 
 
-def queries_plot(found: dict[str, Any], objective: str) -> Draw:
+def queries_plot(found: QueryTerms, objective: Metric) -> Draw:
     """What each kind of query gains over none, with its interval, in the objective first. The query ranked by
     alone loses so much that nothing else would show.
     """
-    gains = {name: gain for name, gain in found["gains"].items() if name != "query alone"}
-    groups = {
-        words: [(one[key]["difference"], one[key]["ci"]) for one in gains.values()]
-        for key, words in sorted(WORDS.items(), reverse=objective == RANKS)
-    }
-    return bars(groups, {words_of(objective): SUBJECT}, BEST, list(gains), "gain over no query")
+    gains = {name: gain for name, gain in found.gains.items() if name != "query alone"}
+    cosine, mrr = [one.cosine for one in gains.values()], [one.mrr for one in gains.values()]
+    groups = {"cosine": cosine, "MRR": mrr}
+    if objective == CENTRED_MRR:
+        groups = {"MRR": mrr, "cosine": cosine}
+    return bars(groups, {objective.words: SUBJECT}, BEST, list(gains), "gain over no query")
 
 
-def difficulty_plot(found: dict[str, Any], subject: str) -> Draw:
+def difficulty_plot(found: Difficulty, subject: str) -> Draw:
     def draw(axes: Any) -> None:
-        bins, named = found["bins"], colours(subject, found["against"])
-        middles = [(one["from"] + one["to"]) / 2 for one in bins]
-        for name in bins[0][found["metric"]]:
-            axes.plot(
-                middles,
-                [one[found["metric"]][name] for one in bins],
-                "o-",
-                color=named.get(name, MEAN),
-                markersize=3.5,
-                label=entry(name),
-            )
+        named = colours(subject, found.against)
+        middles = [(one.low + one.high) / 2 for one in found.bins]
+        for name in found.bins[0].means:
+            values = [one.means[name] for one in found.bins]
+            axes.plot(middles, values, "o-", color=named.get(name, MEAN), markersize=3.5, label=entry(name))
         axes.set_xlabel("cos(next, last): hard on the left, easy on the right")
-        axes.set_ylabel(words_of(RANKS if found["metric"] == "mrr" else found["metric"]))
+        axes.set_ylabel(found.metric.words)
         axes.legend(loc="best")
 
     return draw
 
 
-def ablation_plot(found: dict[str, Any], subject: str, objective: str) -> Draw:
+def ablation_plot(found: dict[str, dict[str, Change]], subject: str, objective: Metric) -> Draw:
     names = dict.fromkeys([subject, "lag-filter"])
-    groups = {name: [(one[name]["change"], one[name]["ci"]) for one in found.values()] for name in names}
-    return bars(groups, {subject: SUBJECT}, FILTER, list(found), f"change of the {words_of(objective)}")
+    groups = {name: [changes[name].change for changes in found.values()] for name in names}
+    return bars(groups, {subject: SUBJECT}, FILTER, list(found), f"change of the {objective.words}")
 
 
-def training_plot(history: list[dict[str, Any]], objective: str) -> Draw:
+def training_plot(history: Sequence[JsonObject], objective: Metric) -> Draw:
     """By epoch, what the best one was chosen by: a cosine of training too, where that is it."""
-    ranks = objective == RANKS and "val_mrr" in history[0]
-    judged = next(key for key in ("val_lead", "val_mrr", "val_score", "val_cosine") if key in history[0])
+    ranks = objective == CENTRED_MRR and "val_mrr" in history[0]
+    chosen_by = next(key for key in ("val_lead", "val_mrr", "val_score", "val_cosine") if key in history[0])
     curves = {"validation": ("val_mrr" if ranks else "val_cosine", SUBJECT)}
     if not ranks:
         curves = {"train (dropout on)": ("train_cosine", MEAN), **curves}
@@ -171,7 +158,7 @@ def training_plot(history: list[dict[str, Any]], objective: str) -> Draw:
             shown = learned if key == "train_cosine" else history
             epochs, values = [one["epoch"] for one in shown], [one[key] for one in shown]
             axes.plot(epochs, values, "o-", color=colour, markersize=3, label=label)
-        best = max(history, key=lambda one: one[judged])
+        best = max(history, key=lambda one: one[chosen_by])
         axes.axvline(best["epoch"], color=EDGE, linestyle=":", linewidth=1)
         axes.set_xlabel("epoch (dotted: the checkpoint that was kept)")
         axes.set_ylabel("MRR" if ranks else "cosine")
@@ -181,40 +168,32 @@ def training_plot(history: list[dict[str, Any]], objective: str) -> Draw:
     return draw
 
 
-def ood_plot(found: dict[str, Any], home: dict[str, Any], subject: str, objective: str) -> Draw:
+def ood_plot(found: Transfer, subject: str, objective: Metric) -> Draw:
     """Every predictor at home and away, in the objective; a baseline away twice, fitted there and carried
-    over. home: the metrics at home.
+    over.
     """
-    carried = f" from {found['home']}"
+    rows = [row for row in found.rows if row.kind not in ("control", "hybrid") and row.there]
+    rows.sort(key=lambda row: row.there[objective] if row.there else 0.0)
+    series = [
+        (found.home, "o", MEAN),
+        (found.corpus, "s", BEST),
+        (f"{found.corpus}, carried over", "D", FILTER),
+    ]
 
-    def scored(metrics: dict[str, Any], name: str) -> float | None:
-        return score_of(metrics[name], objective).value if name in metrics else None
-
-    places = {
-        row["predictor"]: {
-            "home": scored(home, row["predictor"]),
-            "there": scored(found["metrics"], row["predictor"]),
-            "transferred": scored(found["metrics"], row["predictor"] + carried),
-        }
-        for row in found["rows"]
-        if row["kind"] not in ("control", "hybrid") and row["there"]
-    }
-    rows = sorted(places.items(), key=lambda item: item[1]["there"] or 0.0)
+    def points(side: int) -> tuple[list[float], list[int]]:
+        scores: list[tuple[PredictorScores | None, int]] = [
+            (row.sides[side], place) for place, row in enumerate(rows)
+        ]
+        known = [(one[objective], place) for one, place in scores if one is not None]
+        return [x for x, _ in known], [y for _, y in known]
 
     def draw(axes: Any) -> None:
-        series = (
-            ("home", f"{found['home']}", "o", MEAN),
-            ("there", f"{found['corpus']}", "s", BEST),
-            ("transferred", f"{found['corpus']}, carried over", "D", FILTER),
-        )
-        for key, label, marker, colour in series:
-            shown = [(row[key], place) for place, (_, row) in enumerate(rows) if row[key] is not None]
-            x, y = [x for x, _ in shown], [y for _, y in shown]
-            axes.plot(x, y, marker, color=colour, markersize=5, label=entry(label))
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-        for tick, (name, _) in zip(axes.get_yticklabels(), rows, strict=True):
-            tick.set_fontweight("bold" if name == subject else "normal")
-        axes.set_xlabel(words_of(objective))
+        for side, (label, marker, colour) in enumerate(series):
+            axes.plot(*points(side), marker, color=colour, markersize=5, label=entry(label))
+        axes.set_yticks(range(len(rows)), [row.predictor for row in rows])
+        for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
+            tick.set_fontweight("bold" if row.predictor == subject else "normal")
+        axes.set_xlabel(objective.words)
         axes.legend(loc="best")
 
     return draw

@@ -2,18 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from mlx_lvm.evaluation.report.scores import RANKS, score_of
+from mlx_lvm.core.text import plain_table
+from mlx_lvm.evaluation.evaluate import Evaluation
+from mlx_lvm.evaluation.summary import PredictorScores
+from mlx_lvm.metrics.names import (
+    CENTRED_COSINE,
+    CENTRED_MRR,
+    CENTRED_RECALL,
+    COSINE,
+    IN_DOCUMENT_MRR,
+    MARGIN,
+    MRR,
+    RECALLS,
+    Metric,
+)
 
 BASELINES = 3  # best ones that a short table shows
 MEAN = "mean"  # and the one that everybody can picture
-WIDE = (
-    *("cosine", "95% interval", "Δ best baseline", "centred", "R@1", "R@5", "R@10", "MRR", "MRR centred"),
-    *("MRR (same document)", "margin"),
-)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table of predictors: its head, and its cell for one of them."""
+
+    head: str
+    cell: Callable[[PredictorScores], str]
+
+
+def figure(head: str, metric: Metric, form: str = ".4f") -> Column:
+    """A column that holds the mean of a metric."""
+    return Column(head, lambda scores: f"{scores[metric]:{form}}")
+
+
+def gain(scores: PredictorScores, metric: Metric) -> str:
+    """The difference to the best baseline, with its interval; `best` for that one itself."""
+    against = scores.versus_best.get(metric)
+    return "best" if against is None else "" if scores.kind == "control" else against.text("+.4f")
+
+
+def compared(metric: Metric, between: str = " ") -> list[Column]:
+    """What a predictor is compared in: its mean, the interval of that with `between` between its
+    ends, the difference to the best baseline.
+    """
+    return [
+        figure(metric.words, metric),
+        Column("95% interval", lambda scores: scores.values[metric].span(between=between)),
+        Column("Δ best baseline", lambda scores: gain(scores, metric)),
+    ]
+
+
+R_AT_5 = figure("R@5", CENTRED_RECALL, ".3f")
+R_AT_10 = figure("R@10", Metric("centred", "recall_at_10"), ".3f")
+CENTRED = figure("centred", CENTRED_COSINE)
+SHORT = {  # columns after those compared, by what the model is made for
+    COSINE: [CENTRED, figure("MRR", CENTRED_MRR), R_AT_5],
+    CENTRED_MRR: [R_AT_5, R_AT_10, figure("cosine", COSINE)],
+}
+RETRIEVAL = [
+    *(figure(f"R@{metric.name.rpartition('_')[2]}", metric, ".3f") for metric in RECALLS),
+    figure("MRR", MRR),
+    figure("MRR centred", CENTRED_MRR),
+    figure("MRR (same document)", IN_DOCUMENT_MRR),
+]
+WIDE = [*compared(COSINE), CENTRED, *RETRIEVAL, figure("margin", MARGIN, "+.3f")]
 
 
 @dataclass(frozen=True)
@@ -26,33 +80,29 @@ class ScoreTable:
     bold: int
 
 
-def score_table(result: dict[str, Any], every: bool = False) -> ScoreTable:
-    """`result` as `lvm eval --json` prints it. `every`: all predictors and figures, however wide."""
-    verdict, metrics = result["verdict"], result["metrics"]
-    columns: tuple[str, ...]
+def score_table(found: Evaluation, every: bool = False) -> ScoreTable:
+    """`every`: all predictors and figures, however wide."""
+    what, objective = found.scored, found.objective
+    columns = WIDE if every else [*compared(objective), *SHORT[objective]]
+    names = list(found.scores) if every else shown(found)
+    rows = [[name, *(column.cell(found.scores[name]) for column in columns)] for name in names]
     title = (
-        f"{result['model']} on {result['corpus']}, {result['split']}: {result['windows']:,} windows of "
-        f"{result['context']} in {result['documents']} documents"
+        f"{found.name} on {what.corpus}, {what.split}: {what.windows:,} windows of {what.context} in "
+        f"{what.documents} documents"
     )
-    if every:
-        columns, names, cells = WIDE, list(metrics), _wide
-    elif verdict["purpose"] == RANKS:
-        columns, names, cells = RANKING, shown(result), _ranking
-    else:
-        columns, names, cells = PREDICTING, shown(result), _predicting
-    rows = [[name, *cells(metrics[name])] for name in names]
-    return ScoreTable(title, [result["split"], *columns], rows, names.index(result["model"]))
+    heads = [what.split, *(column.head for column in columns)]
+    return ScoreTable(title, heads, rows, names.index(found.name))
 
 
-def remarks(result: dict[str, Any], every: bool = False) -> list[str]:
+def remarks(found: Evaluation, every: bool = False) -> list[str]:
     """What is said under the table."""
-    pool, own = result["retrieval"]["split"], result["retrieval"]["document"]
+    pool, own = found.scored.retrieval.split, found.scored.retrieval.document
     lines = [
-        f"retrieval among {pool['pool']:,.0f} chunks (context excluded): chance MRR "
-        f"{pool['chance']['mrr']:.4f}, R@5 {pool['chance']['recall_at_5']:.4f}; in the same document, among "
-        f"{own['pool']:.0f}: MRR {own['chance']['mrr']:.4f}"
+        f"retrieval among {pool.pool:,.0f} chunks (context excluded): chance MRR "
+        f"{pool.chance.mrr:.4f}, R@5 {pool.chance.recall_at_5:.4f}; in the same document, among "
+        f"{own.pool:.0f}: MRR {own.chance.mrr:.4f}"
     ]
-    left_out = len(result["metrics"]) - len(shown(result))
+    left_out = len(found.scores) - len(shown(found))
     if every:
         lines.append(
             "margin = cos(prediction, truth) - cos(prediction, last chunk): below zero for every good "
@@ -63,96 +113,25 @@ def remarks(result: dict[str, Any], every: bool = False) -> list[str]:
     return lines
 
 
-def score_lines(result: dict[str, Any]) -> list[str]:
+def score_lines(found: Evaluation) -> list[str]:
     """All of it in plain text."""
-    table = score_table(result)
-    warnings = [f"warning: {line}" for line in result["warnings"]]
+    table = score_table(found)
     told = [
-        *warnings,
-        result["verdict"]["headline"],
-        *result["verdict"]["sentences"],
+        *(f"warning: {line}" for line in found.warnings),
+        found.verdict.headline,
+        *found.verdict.sentences,
         "",
         *plain_table(table.title, table.columns, table.rows),
     ]
-    return [*told, *remarks(result)[:1], *(f"note: {note}" for note in result["notes"])]
+    return [*told, *remarks(found)[:1], *(f"note: {note}" for note in found.notes)]
 
 
-def plain_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
-) -> list[str]:
-    """Lines of a table whose first `left` columns are set left, the others right."""
-    cells = [list(columns), *[list(row) for row in rows]]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(columns))]
-
-    def line(row: list[str]) -> str:
-        pairs = enumerate(zip(row, widths, strict=True))
-        return "  ".join(c.ljust(w) if k < left else c.rjust(w) for k, (c, w) in pairs).rstrip()
-
-    return [*([title] if title else []), *map(line, cells)]
-
-
-def shown(result: dict[str, Any]) -> list[str]:
+def shown(found: Evaluation) -> list[str]:
     """Whom a short table names: the model, as it ranks too, the best baselines in what it is made for, and
     the mean.
     """
-    metrics, objective = result["metrics"], result["verdict"]["purpose"]
-    own = [name for name, entry in metrics.items() if name == result["model"] or entry["kind"] == "hybrid"]
-    others = [name for name, entry in metrics.items() if entry["kind"] == "baseline" and name not in own]
-    others.sort(key=lambda name: -score_of(metrics[name], objective).value)
-    return list(dict.fromkeys([*own, *others[:BASELINES], *([MEAN] if MEAN in metrics else [])]))
-
-
-PREDICTING = ("cosine", "95% interval", "Δ best baseline", "centred", "MRR", "R@5")
-
-
-def _predicting(entry: dict[str, Any]) -> list[str]:
-    return [
-        f"{entry['cosine']:.4f}",
-        _interval(entry["cosine_ci"]),
-        _difference(entry, "cosine"),
-        f"{entry['centred_cosine']:.4f}",
-        f"{entry['centred']['mrr']:.4f}",
-        f"{entry['centred']['recall_at_5']:.3f}",
-    ]
-
-
-RANKING = ("MRR", "95% interval", "Δ best baseline", "R@5", "R@10", "cosine")
-
-
-def _ranking(entry: dict[str, Any]) -> list[str]:
-    return [
-        f"{entry['centred']['mrr']:.4f}",
-        _interval(entry["centred"]["mrr_ci"]),
-        _difference(entry, "centred.mrr"),
-        f"{entry['centred']['recall_at_5']:.3f}",
-        f"{entry['centred']['recall_at_10']:.3f}",
-        f"{entry['cosine']:.4f}",
-    ]
-
-
-def _wide(entry: dict[str, Any]) -> list[str]:
-    return [
-        f"{entry['cosine']:.4f}",
-        _interval(entry["cosine_ci"]),
-        _difference(entry, "cosine"),
-        f"{entry['centred_cosine']:.4f}",
-        *(f"{entry[f'recall_at_{cut}']:.3f}" for cut in (1, 5, 10)),
-        f"{entry['mrr']:.4f}",
-        f"{entry['centred']['mrr']:.4f}",
-        f"{entry['in_document']['mrr']:.4f}",
-        f"{entry['margin']:+.3f}",
-    ]
-
-
-def _interval(ci: list[float | None]) -> str:
-    return "-" if ci[0] is None else f"{ci[0]:.4f} {ci[1]:.4f}"
-
-
-def _difference(entry: dict[str, Any], metric: str) -> str:
-    against = entry["versus_best"].get(metric)
-    if against is None:
-        return "best"
-    if entry["kind"] == "control":
-        return ""
-    low, high = against["ci"]
-    return f"{against['difference']:+.4f}" + ("" if low is None else f" [{low:+.4f} {high:+.4f}]")
+    scores, objective = found.scores, found.objective
+    own = [name for name, one in scores.items() if name == found.name or one.kind == "hybrid"]
+    others = [name for name, one in scores.items() if one.kind == "baseline" and name not in own]
+    others.sort(key=lambda name: -scores[name][objective])
+    return list(dict.fromkeys([*own, *others[:BASELINES], *([MEAN] if MEAN in scores else [])]))

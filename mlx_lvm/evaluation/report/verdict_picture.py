@@ -2,53 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
-from typing import Any
 
-from mlx_lvm.evaluation.report.scores import RANKS
-from mlx_lvm.evaluation.summary import span
+from mlx_lvm.core.stats import Difference
+from mlx_lvm.evaluation.verdict import MADE_FOR, Claim, Verdict
+from mlx_lvm.metrics.names import COSINE
 
 
-def verdict_picture(found: dict[str, Any]) -> str:
+def verdict_picture(verdict: Verdict) -> str:
     """The headline, and its picture: a row for each claim; zero is as good as what it is compared with."""
-    best = [key for key in _claims(found["purpose"]) if key in found]
-    rows = [(f"{_words(key)}, against {found[key]['closed_form']}", found[key]) for key in best]
-    if found["purpose"] != RANKS and "mean" in found:
-        rows.append(("cosine, against the mean of its context", found["mean"]))
-    if found["purpose"] != RANKS and "hybrid" in found:
-        rows.append((f"MRR as it ranks, against {found['hybrid']['closed_form']}", found["hybrid"]))
-    reach = max(abs(end) for _, one in rows for end in [one["difference"], *one["ci"]] if end is not None)
+    made_for = [verdict.claims[metric] for metric in MADE_FOR[verdict.objective] if metric in verdict.claims]
+    rows = [(f"{one.words}, against {one.difference.baseline}", one) for one in made_for]
+    if verdict.objective == COSINE and verdict.mean is not None:
+        rows.append(("cosine, against the mean of its context", verdict.mean))
+    if verdict.objective == COSINE and verdict.hybrid is not None:
+        rows.append((f"MRR as it ranks, against {verdict.hybrid.difference.baseline}", verdict.hybrid))
+    seen = [(one.difference.value, one.difference.low, one.difference.high) for _, one in rows]
+    reach = max(abs(end) for ends in seen for end in ends if math.isfinite(end))
     drawn = "".join(_claim(label, one, reach or 1.0) for label, one in rows)
     ends = "".join(f"<span>{word}</span>" for word in ("worse", "as good", "better"))
     return (
-        f'<div class="verdict {found["outcome"].split()[0]}"><p id="verdict">{escape(found["headline"])}</p>'
+        f'<div class="verdict {_style(verdict.outcome)}"><p id="verdict">{escape(verdict.headline)}</p>'
         f'<div class="claims"><div class="claim ends" aria-hidden="true"><div class="bar">{ends}</div></div>'
         f"{drawn}</div></div>"
     )
 
 
-def _claims(objective: str) -> tuple[str, ...]:
-    return (RANKS, "centred.recall_at_5") if objective == RANKS else ("cosine", "centred_cosine")
+def _style(outcome: str) -> str:
+    return outcome.split()[0]
 
 
-def _words(key: str) -> str:
-    return {"centred.mrr": "MRR", "centred.recall_at_5": "R@5"}.get(key, key.replace("_", " "))
-
-
-def _claim(label: str, one: dict[str, Any], reach: float) -> str:
+def _claim(label: str, claim: Claim, reach: float) -> str:
     """A dot at the difference, a line from end to end of its interval; `reach` is at the edges."""
+    found: Difference = claim.difference
 
     def place(value: float) -> str:
         return f"{50 + 48 * value / reach:.2f}"
 
-    low, high = one["ci"]
-    line = "" if low is None else f'<path d="M{place(low)} 5H{place(high)}" stroke-width="3"/>'
-    interval = "" if low is None else f" ({span(one['ci'], '+.4f')})"
+    line = interval = ""
+    if math.isfinite(found.low):
+        line = f'<path d="M{place(found.low)} 5H{place(found.high)}" stroke-width="3"/>'
+        interval = f" ({found.span('+.4f')})"
     return (
         f'<div class="claim"><span class="label">{escape(label)}</span><div class="bar">'
-        f'<svg class="{one["outcome"].split()[0]}" role="img" '
-        f'aria-label="{escape(one["sentence"], quote=True)}" viewBox="0 0 100 10" '
+        f'<svg class="{_style(claim.outcome)}" role="img" '
+        f'aria-label="{escape(claim.sentence, quote=True)}" viewBox="0 0 100 10" '
         'preserveAspectRatio="none"><path class="zero" d="M50 0V10"/>'
-        f'{line}<path d="M{place(one["difference"])} 5h0" stroke-width="11"/></svg></div>'
-        f'<span class="value">{one["difference"]:+.4f}{interval}</span></div>'
+        f'{line}<path d="M{place(found.value)} 5h0" stroke-width="11"/></svg></div>'
+        f'<span class="value">{found.value:+.4f}{interval}</span></div>'
     )

@@ -8,12 +8,13 @@ must lose more than five scalars do. The mean of the context cannot notice the f
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap
+from mlx_lvm.core.result import Interval, JsonObject, Result
+from mlx_lvm.core.stats import Difference, DocumentBootstrap
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.predictors.base import Predictor
 from mlx_lvm.predictors.histories import history_blocks, synthetic_histories
@@ -32,6 +33,20 @@ def orders(ablation: str, count: int, context: int, seed: int) -> np.ndarray:
     )
 
 
+@dataclass(frozen=True)
+class Change(Result):
+    """Of a predictor's figure; versus: less the change of the reference predictor, None for that itself."""
+
+    change: Interval
+    versus: Difference | None = None
+
+    def to_dict(self) -> JsonObject:
+        out: JsonObject = {"change": self.change.value, "ci": self.change.ends()}
+        if self.versus is not None:
+            out[f"versus_{self.versus.baseline}"] = self.versus.without_baseline()
+        return out
+
+
 def ablate(
     predictors: dict[str, Predictor],
     intact: dict[str, np.ndarray],
@@ -39,20 +54,26 @@ def ablate(
     windows: Windows,
     bootstrap: DocumentBootstrap,
     figure: Figure,
-) -> dict[str, Any]:
-    """{ablation: {predictor: change of the figure with its interval, and its difference to that of
-    `reference`}}.
+) -> dict[str, dict[str, Change]]:
+    """{ablation: {predictor: its change}}.
 
     intact: the figure of each predictor in every window; figure: the same of other predictions of it.
     """
-    out: dict[str, Any] = {}
+    out: dict[str, dict[str, Change]] = {}
     for ablation in ABLATIONS:
         order = orders(ablation, len(windows), windows.context, bootstrap.seed)
-        change = {
-            name: figure(name, predict_reordered(one, windows, order)) - intact[name]
-            for name, one in predictors.items()
+        changed = {
+            name: figure(name, predict_reordered(predictor, windows, order)) - intact[name]
+            for name, predictor in predictors.items()
         }
-        out[ablation] = {name: _entry(name, change, reference, bootstrap) for name in change}
+        base = changed[reference]
+        out[ablation] = {
+            name: Change(
+                bootstrap.interval(change),
+                None if name == reference else bootstrap.difference(change, reference, base),
+            )
+            for name, change in changed.items()
+        }
     return out
 
 
@@ -64,14 +85,3 @@ def predict_reordered(predictor: Predictor, windows: Windows, order: np.ndarray)
         parts.append(predictor.predict(read.windows(windows.context)))
         mx.eval(parts[-1])
     return mx.concatenate(parts)
-
-
-def _entry(
-    name: str, change: dict[str, np.ndarray], reference: str, bootstrap: DocumentBootstrap
-) -> dict[str, Any]:
-    own = bootstrap.interval(change[name])
-    out: dict[str, Any] = {"change": own.value, "ci": own.ends()}
-    if name != reference:
-        against = bootstrap.difference(change[name], reference, change[reference])
-        out[f"versus_{reference}"] = against.without_baseline()
-    return out

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap, Interval, Result
+from mlx_lvm.core.result import Interval, JsonObject, Result
+from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.errors import UsageError
@@ -41,6 +41,8 @@ class Arrow(Result):
     what the model's has beyond the lag filter's.
     """
 
+    derived = ("sentence",)
+
     model: str
     epochs: int
     documents: int
@@ -50,10 +52,11 @@ class Arrow(Result):
     @property
     def sentence(self) -> str:
         found, beyond = self.figures["model difference"], self.figures["beyond the lag filter"]
+        ends = beyond.span("+.4f", empty="")
         tail = (
             f"after {self.epochs} epochs each; the lag filter's own difference is "
             f"{self.figures['lag-filter difference'].value:+.4f}, beyond it {beyond.value:+.4f}"
-            f"{_interval(beyond)}."
+            f"{ends and f' (95% interval {ends})'}."
         )
         if self.documents < 2:
             return (
@@ -67,17 +70,12 @@ class Arrow(Result):
             if found.high < 0
             else "No arrow of time seen"
         )
-        ends = f"95% interval {found.low:+.4f} to {found.high:+.4f}, {self.documents} documents"
-        return f"{words}: cosine {found.value:+.4f} ({ends}) {tail}"
+        known = f"95% interval {found.span('+.4f')}, {self.documents} documents"
+        return f"{words}: cosine {found.value:+.4f} ({known}) {tail}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         figures = {n: {"value": one.value, "ci": one.ends(), "p": one.p} for n, one in self.figures.items()}
-        return {**vars(self), "figures": figures, "sentence": self.sentence}
-
-
-def _interval(found: Interval) -> str:
-    low, high = found.ends()
-    return "" if low is None else f" (95% interval {low:+.4f} to {high:+.4f})"
+        return {**super().to_dict(), "figures": figures}
 
 
 def reversed_corpus(corpus: Corpus) -> Corpus:

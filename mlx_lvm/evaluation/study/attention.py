@@ -10,13 +10,13 @@ entropy          of the weights over log(context): 1 spreads them evenly, 0 look
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap, Interval, Result
+from mlx_lvm.core.result import INLINED, Interval, JsonObject, Result, key
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.study.difficulty import BINS, bin_edges, place_in_bins
@@ -49,30 +49,22 @@ class Look:
 class ShiftBin(Result):
     """Means over the windows whose shift is from `low` to `high`. gain_over_mean: in cosine, where known."""
 
-    low: float
-    high: float
+    low: float = field(metadata=key("from"))
+    high: float = field(metadata=key("to"))
     windows: int
     by_position: list[float]
     residual_share: float
     departure: float
     gain_over_mean: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        out = super().to_dict()
-        return {"from": out.pop("low"), "to": out.pop("high"), **out}
-
 
 @dataclass(frozen=True)
 class Departure(Result):
     """One of the windows that leave the mean furthest."""
 
-    label: Label
+    label: Label = field(metadata=INLINED)
     departure: float
     shift: float
-
-    def to_dict(self) -> dict[str, Any]:
-        out = super().to_dict()
-        return {**out.pop("label"), **out}
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ class Attention(Result):
         """-context .. -1"""
         return list(range(-len(self.by_position), 0))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         weights = {
             "positions": self.positions,
             "by_position": [one.value for one in self.by_position],

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.stats import DocumentBootstrap, Interval, Result
+from mlx_lvm.core.result import Interval, JsonObject, Result
+from mlx_lvm.core.stats import DocumentBootstrap
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Curve(Result):
     def values(self) -> list[float]:
         return [one.value for one in self.points]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {self.key: self.values, "ci": [one.ends() for one in self.points]}
 
 

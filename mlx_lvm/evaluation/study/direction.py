@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap, Result
+from mlx_lvm.core.result import JsonObject, Result
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.evaluation.study.curves import Curve
 from mlx_lvm.metrics.figures import cosines
@@ -33,13 +33,12 @@ TARGET, LAST = OFFSETS.index(0), OFFSETS.index(-1)
 class OffsetCurve(Curve):
     """The cosine at each of OFFSETS."""
 
+    derived = ("peak",)
+
     @property
     def peak(self) -> int:
         """The offset of the highest."""
         return OFFSETS[int(np.argmax(self.values))]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "peak": self.peak}
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Identity(Result):
     def margin_of_conditional_mean(self) -> float | None:
         return None if self.r1_over_c is None else self.cosine - self.r1_over_c
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {
             **vars(self),
             "margin": self.margin,
@@ -70,19 +69,22 @@ class Identity(Result):
 
 @dataclass(frozen=True)
 class Direction(Result):
-    """Of every predictor: its curve over the `windows` that have all offsets, and the identity over all."""
+    """Of every predictor: its curve over the `windows` that have all offsets, and the identity over all.
+    sentence: the identity in words, see `explain`.
+    """
+
+    derived = ("threshold",)
 
     windows: int
     r1: float
     curves: dict[str, OffsetCurve] = field(default_factory=dict)
     identity: dict[str, Identity] = field(default_factory=dict)
+    offsets: tuple[int, ...] = OFFSETS
+    sentence: str | None = None
 
     @property
     def threshold(self) -> float:
         return math.sqrt(max(self.r1, 0.0))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"offsets": list(OFFSETS), "threshold": self.threshold, **super().to_dict()}
 
 
 def offset_cosines(predicted: mx.array, windows: Windows) -> np.ndarray:

@@ -13,12 +13,12 @@ validation chose for the next chunk.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap, Result
+from mlx_lvm.core.result import Result, key
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.evaluation.setup import Bench
@@ -43,12 +43,7 @@ class HorizonTerms(Result):
     windows: int
     curves: dict[str, Curve] = field(default_factory=dict)
     gains: dict[str, Curve] = field(default_factory=dict)
-    best: list[str] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON, with the best baselines under their older name."""
-        out = super().to_dict()
-        return out if self.best is None else {**out, "best_closed_form": out.pop("best")}
+    best: list[str] | None = field(default=None, metadata=key("best_closed_form"))
 
 
 def horizons(

@@ -8,12 +8,12 @@ scored document. Only windows that have chunks after the target count, the same 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap, Interval, Result
+from mlx_lvm.core.result import Interval, JsonObject, Result
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.metrics.retrieval import Pool, build_pool, ranks
@@ -36,7 +36,7 @@ class QueryGains(Result):
     cosine: Interval
     mrr: Interval
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {name: {"difference": one.value, "ci": one.ends()} for name, one in vars(self).items()}
 
 

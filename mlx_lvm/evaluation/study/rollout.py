@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.stats import DocumentBootstrap, Result
+from mlx_lvm.core.result import Result
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.evaluation.study.curves import Curve, curves
 from mlx_lvm.metrics.figures import cosines

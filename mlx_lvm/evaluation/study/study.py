@@ -1,32 +1,34 @@
 """A closer look at one evaluation: direction, rollout, ablations, difficulty, ranking, attention and the
 cases that decide.
 
-study(examine(model, corpus)) -> dict, ready for JSON
+study(examine(model, corpus)) -> Study
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import Result
 from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation
-from mlx_lvm.evaluation.study.ablations import ablate
-from mlx_lvm.evaluation.study.attention import attends, attention
-from mlx_lvm.evaluation.study.difficulty import difficulty
-from mlx_lvm.evaluation.study.direction import LAST, direction, explain
-from mlx_lvm.evaluation.study.horizons import horizons
-from mlx_lvm.evaluation.study.queries import queries
-from mlx_lvm.evaluation.study.rollout import rollout
+from mlx_lvm.evaluation.study.ablations import Change, ablate
+from mlx_lvm.evaluation.study.attention import Attention, attends, attention
+from mlx_lvm.evaluation.study.difficulty import Difficulty, difficulty
+from mlx_lvm.evaluation.study.direction import LAST, Direction, direction, explain
+from mlx_lvm.evaluation.study.horizons import HorizonTerms, horizons
+from mlx_lvm.evaluation.study.queries import QueryTerms, queries
+from mlx_lvm.evaluation.study.rollout import Rollout, rollout
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.metrics.names import COSINE
 from mlx_lvm.metrics.retrieval import ranks
 from mlx_lvm.predictors.base import sample
 from mlx_lvm.predictors.history import several_horizons, takes_queries
-from mlx_lvm.ranking.cases import cases
-from mlx_lvm.ranking.judge import judge
+from mlx_lvm.ranking.cases import Cases, cases
+from mlx_lvm.ranking.confidence import Reliability
+from mlx_lvm.ranking.judge import Judgement, judge
 
 REFERENCE = "lag-filter"
 SHOWN = ("mean", REFERENCE)  # baselines alongside the model in rollout and difficulty
@@ -34,10 +36,32 @@ ROLLED = 4_000  # windows rolled out, evenly spaced
 RANKED = 4_000  # windows ranked among every chunk of the corpus
 
 
-def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Everything that the table leaves open, on the same windows. Its differences are to the best baseline in
-    what the model is made for, and so are difficulty, ablations and cases.
+@dataclass(frozen=True)
+class Study(Result):
+    """Everything that the table of an evaluation leaves open, on the same windows; None where the subject has
+    nothing of the kind. Differences are to the best baseline in what the model is made for, and so are
+    difficulty, ablations and cases.
     """
+
+    derived = ("reliability",)
+
+    direction: Direction
+    difficulty: Difficulty
+    cases: Cases
+    rollout: Rollout | None = None
+    horizons: HorizonTerms | None = None
+    queries: QueryTerms | None = None
+    ablations: dict[str, dict[str, Change]] | None = None
+    ranking: Judgement | None = None
+    attention: Attention | None = None
+
+    @property
+    def reliability(self) -> Reliability | None:
+        return self.ranking.reliability if self.ranking else None
+
+
+def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line: None) -> Study:
+    """A closer look at an evaluation."""
     name, windows, bootstrap = evaluation.name, evaluation.windows, evaluation.bootstrap
     objective, bench = evaluation.verdict.objective, evaluation.bench
     best = evaluation.summary.best[objective]
@@ -57,34 +81,37 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
     offsets = {key: one.offsets for key, one in evaluation.measured.items() if key not in left_out}
     draws = (bootstrap.resamples, bootstrap.seed)
     directed = direction(offsets, truth_last, windows.documents, *draws)
-    out: dict[str, Any] = {"direction": {**directed.to_dict(), "sentence": explain(directed, name)}}
-    out["difficulty"] = difficulty(
-        {key: scored[key] for key in shown}, name, best, truth_last, bootstrap, objective.name
-    )
+    model = evaluation.predictors[name]
+    rolled = ahead = queried = ablated = judged = seen = None
     if name not in CONTROL_NAMES:  # the oracle has no truth to read after a context that nobody wrote
         compared = {key: evaluation.predictors[key] for key in dict.fromkeys([name, REFERENCE])}
         progress("rollout")
-        out["rollout"] = rollout(compared, name, sample(windows, ROLLED), *draws).to_dict()
-        several = several_horizons(evaluation.predictors[name])
-        if several is not None:
+        rolled = rollout(compared, name, sample(windows, ROLLED), *draws)
+        if (several := several_horizons(model)) is not None:
             progress("horizons")
-            out["horizons"] = horizons(several, sample(windows, ROLLED), bench, *draws).to_dict()
-        with_query = takes_queries(evaluation.predictors[name])
-        if with_query is not None:
+            ahead = horizons(several, sample(windows, ROLLED), bench, *draws)
+        if (with_query := takes_queries(model)) is not None:
             progress("queries")
-            out["queries"] = queries(with_query, windows, bench.pool, *draws).to_dict()
+            queried = queries(with_query, windows, bench.pool, *draws)
         progress("ablations")
-        out["ablations"] = ablate(compared, scored, REFERENCE, windows, bootstrap, figure)
+        ablated = ablate(compared, scored, REFERENCE, windows, bootstrap, figure)
     if evaluation.ranking is not None:
         progress("ranking")
-        model, chosen = evaluation.predictors[name], sample(windows, RANKED)
-        judged = judge(evaluation.ranking, model, chosen, evaluation.mean, *draws)
-        out["ranking"], out["reliability"] = judged.to_dict(), judged.reliability.to_dict()
-    progress("cases")
-    out["cases"] = cases(scored[name], best, scored[best], windows, objective.name).to_dict()
+        judged = judge(evaluation.ranking, model, sample(windows, RANKED), evaluation.mean, *draws)
     if evaluation.model is not None and attends(evaluation.model.model):
         progress("attention")
         cosine = {key: evaluation.measured[key].figures.window.cosine for key in (name, "mean")}
         seen = attention(evaluation.model.model, windows, bootstrap, cosine[name] - cosine["mean"])
-        out["attention"] = seen.to_dict()
-    return out
+    progress("cases")
+    by_name = {key: scored[key] for key in shown}
+    return Study(
+        direction=replace(directed, sentence=explain(directed, name)),
+        difficulty=difficulty(by_name, name, best, truth_last, bootstrap, objective),
+        cases=cases(scored[name], best, scored[best], windows, objective.name),
+        rollout=rolled,
+        horizons=ahead,
+        queries=queried,
+        ablations=ablated,
+        ranking=judged,
+        attention=seen,
+    )
