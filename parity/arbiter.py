@@ -68,7 +68,7 @@ def rms(values: np.ndarray) -> float:
     return largest * float(np.sqrt(np.mean(np.square(values / largest))))
 
 
-class Around(NamedTuple):
+class NeighbourErrors(NamedTuple):
     """moved: rms change of the truth under the backward error of one product. The errors: the largest on
     neighbouring inputs.
 
@@ -88,7 +88,7 @@ def judge(
     truth: np.ndarray,
     dtype: str,
     *,
-    around: Callable[[], Around] | None = None,
+    neighbours: Callable[[], NeighbourErrors] | None = None,
     must_observe: bool = False,
     scale: float = 0.0,
     slack: float = 1.0,
@@ -96,7 +96,7 @@ def judge(
 ) -> Check:
     """Compare float64 copies of MLX's and torch's values of `dtype` with the truth.
 
-    around:       what happens on neighbouring inputs, asked only where the ratio is above half of the limit
+    neighbours:   errors on neighbouring inputs, asked for only where the ratio is above half of the limit
     must_observe: a finite truth must be finite on both sides, and there must be one
     scale:        magnitude of the terms that cancelled in a value that is zero by mathematics or in float64;
                   0 for any other value
@@ -150,9 +150,9 @@ def judge(
     m, t, true = mlx[both], torch[both], truth[both]
     error, torch_error, size = rms(m - true), rms(t - true), max(rms(true), scale)
     floor = max(torch_error, unit * size * slack, SMALLEST_NORMAL)
-    near, luck = Around(), ""
-    if around is not None and error > limit / 2 * floor:
-        near = around()
+    near, luck = NeighbourErrors(), ""
+    if neighbours is not None and error > limit / 2 * floor:
+        near = neighbours()
         if near.torch_error > floor:
             luck = "torch is luckier here than on neighbouring inputs" if error > limit * floor else ""
             floor = near.torch_error

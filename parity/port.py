@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mlx_lvm.core.mlx import mx, nn, tree_flatten, tree_unflatten
-from mlx_lvm.parity.arbiter import Around, judge, rms
+from mlx_lvm.parity.arbiter import NeighbourErrors, judge, rms
 from mlx_lvm.parity.report.port import PortReport, first_place
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.setup import require_valid
@@ -173,14 +173,14 @@ class Port:
                 f"only one side has {sorted(set(mine) ^ set(truth))}",
             )
         for name in truth.keys() & mine.keys():
-            near = partial(self.around, forward, name)
+            near = partial(self.neighbours, forward, name)
             yield judge(
                 Compared(stage="outputs", value=name),
                 mine[name],
                 torch_out[name],
                 truth[name],
                 "float32",
-                around=near,
+                neighbours=near,
             )
 
     @cached_property
@@ -204,10 +204,10 @@ class Port:
                 )
                 continue
             null = rms(true) <= 2.0**-43 * largest  # zero by mathematics: a bias that softmax ignores
-            near = partial(self.around, run, name)
+            near = partial(self.neighbours, run, name)
             yield judge(
                 Compared(stage="gradients", value=name), mine[name], value, true, "float32",
-                around=near, scale=largest if null else 0.0,
+                neighbours=near, scale=largest if null else 0.0,
             )  # fmt: skip
 
     def mlx_gradients(self, pulls: Arrays) -> Arrays:
@@ -228,7 +228,7 @@ class Port:
         found = {self.rename(name): float64(g) for name, g in by_weight.items()}
         return {**found, **{f"input.{k}": float64(g) for k, g in zip(places, by_input, strict=True)}}
 
-    def around(self, run: Callable[..., Arrays], name: str) -> Around:
+    def neighbours(self, run: Callable[..., Arrays], name: str) -> NeighbourErrors:
         """What torch errs on neighbouring weights and inputs."""
         unit, error = 4 * 2.0**-24, 0.0
         for draw in range(DRAWS):
@@ -244,7 +244,7 @@ class Port:
             true = copy.deepcopy(near).double()
             wide = [x.double() if x.is_floating_point() else x for x in given]
             error = max(error, rms(run(near, given)[name] - run(true, wide)[name]))
-        return Around(0.0, error)
+        return NeighbourErrors(0.0, error)
 
 
 def leaves(tree: Any) -> list[tuple[str, mx.array]]:

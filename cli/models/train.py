@@ -167,7 +167,8 @@ def train(
             )
         settled = {name: beginning(one, given) for name, one in planned.items()}
         for name, one in settled.items():
-            _ = one.note and out_.say(f"{name} {one.note}")
+            if one.note:
+                out_.say(f"{name} {one.note}")
         planned = {name: one.recipe for name, one in settled.items()}
         out_.result(train_many(planned, "all", out, group, out_, report_to))
         return

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_lvm.core.result import JsonObject
-from mlx_lvm.core.text import plain_table
+from mlx_lvm.core.result import JsonObject, plain_table
 
 # Options by the panel of a command's help that they stand in.
 chunks_option = partial(typer.Option, rich_help_panel="Chunks")

@@ -156,7 +156,7 @@ class Corpus:
         return f"Corpus '{self.name}': {size}"
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the corpus to a .safetensors file, or a folder of shards, with its texts beside it.
+        """Write the corpus to a .safetensors file, or a folder of shards, with its texts next to it.
 
         Raises UsageError where something is there and `overwrite` is not set, IOFailed where it cannot be
         written.

@@ -47,8 +47,7 @@ def recipe(
     kind = architecture(name)
     if kind.task == "fitted":
         raise UsageError(
-            f"a {name} is fitted in closed form, not trained: lvm export lag-filter --out DIR, "
-            "or lvm eval lag-filter"
+            f"a {name} is fitted, not trained: lvm export lag-filter --out DIR, or lvm eval lag-filter"
         )
     file_train, file_sizes = dict(file_train or {}), dict(file_sizes or {})
     own = _names(kind.config_class) - {"dim"}

@@ -53,7 +53,7 @@ def scalar_library(x: mx.array) -> bool:
     return LINUX and x.dtype == mx.float32 and x.size >= MANY and on_cpu()
 
 
-def apart(x: mx.array) -> mx.array:
+def kernel_boundary(x: mx.array) -> mx.array:
     """`x`; on a Linux CPU computed in a kernel that ends with it.
 
     Left to itself, MLX cuts where an expression is deep, and a constant that is used on both sides of a cut
@@ -97,11 +97,11 @@ def exp_in_parts(x: mx.array) -> tuple[mx.array, mx.array]:
     """2^n and 2^n (exp(r) - 1) for x <= 0, with n whole and r within half of log(2) about zero: exp(x) is
     their sum.
     """
-    x = apart(mx.maximum(x, LOWEST))
-    raised = apart(x * math.log2(math.e) + TO_WHOLE)
-    power = mx.view(apart((mx.view(raised, mx.int32) << 23) + BIAS), mx.float32)
+    x = kernel_boundary(mx.maximum(x, LOWEST))
+    raised = kernel_boundary(x * math.log2(math.e) + TO_WHOLE)
+    power = mx.view(kernel_boundary((mx.view(raised, mx.int32) << 23) + BIAS), mx.float32)
     n = raised - TO_WHOLE
-    r = apart((x - n * LOG2_HIGH) - n * LOG2_LOW)
+    r = kernel_boundary((x - n * LOG2_HIGH) - n * LOG2_LOW)
     return power, power * (polynomial(EXP, r) * (r * r) + r)
 
 
@@ -111,7 +111,7 @@ def with_slope(function: Callable[[mx.array], tuple[mx.array, mx.array]]) -> Cal
     both.vjp(lambda x, cotangents, outputs: cotangents[0] * outputs[1])
 
     def value(x: mx.array) -> mx.array:
-        result: mx.array = both(apart(x))[0]
+        result: mx.array = both(kernel_boundary(x))[0]
         return result
 
     return value
@@ -121,8 +121,8 @@ def with_slope(function: Callable[[mx.array], tuple[mx.array, mx.array]]) -> Cal
 def fast_tanh(x: mx.array) -> tuple[mx.array, mx.array]:
     power, rest = exp_in_parts(mx.abs(x) * -2)
     e, less = (
-        apart(power + rest),
-        apart((power - 1) + rest),
+        kernel_boundary(power + rest),
+        kernel_boundary((power - 1) + rest),
     )  # exp(-2 |x|), and that minus 1: each to its last digits
     return mx.where(x < 0, less, -less) / (1 + e), e * 4 / mx.square(1 + e)
 
@@ -130,17 +130,17 @@ def fast_tanh(x: mx.array) -> tuple[mx.array, mx.array]:
 @with_slope
 def fast_sigmoid(x: mx.array) -> tuple[mx.array, mx.array]:
     power, rest = exp_in_parts(-mx.abs(x))
-    e = apart(power + rest)
+    e = kernel_boundary(power + rest)
     return mx.where(x < 0, e, 1.0) / (1 + e), e / mx.square(1 + e)
 
 
 @with_slope
 def fast_gelu(x: mx.array) -> tuple[mx.array, mx.array]:
-    size = apart(mx.minimum(mx.abs(x), REACH))
+    size = kernel_boundary(mx.minimum(mx.abs(x), REACH))
     power, rest = exp_in_parts(size * size * -0.5)
-    e = apart(power + rest)
-    tail = apart(polynomial(MILLS[0], size) / polynomial(MILLS[1], size) * e)  # Phi(-|x|)
-    phi = apart(
+    e = kernel_boundary(power + rest)
+    tail = kernel_boundary(polynomial(MILLS[0], size) / polynomial(MILLS[1], size) * e)  # Phi(-|x|)
+    phi = kernel_boundary(
         mx.abs(mx.where(x < 0, 0.0, 1.0) - tail)
     )  # choosing between two numbers that must be computed would branch
     return x * phi, phi + x * e * DENSITY

@@ -1,8 +1,9 @@
-"""What is found stands in frozen dataclasses; this is the JSON form that all of them share."""
+"""What is found stands in frozen dataclasses: the JSON form that all of them share, and tables in plain text."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -83,3 +84,17 @@ def as_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(name): as_json(one) for name, one in value.items()}
     return [as_json(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def plain_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
+) -> list[str]:
+    """Lines of a table whose first `left` columns are set left, the others right."""
+    cells = [list(columns), *[list(row) for row in rows]]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(columns))]
+
+    def line(row: list[str]) -> str:
+        pairs = enumerate(zip(row, widths, strict=True))
+        return "  ".join(c.ljust(w) if k < left else c.rjust(w) for k, (c, w) in pairs).rstrip()
+
+    return [*([title] if title else []), *map(line, cells)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from mlx_lvm.core.activations import apart, polynomial
+from mlx_lvm.core.activations import kernel_boundary, polynomial
 from mlx_lvm.core.mlx import mx
 
 # (Phi(x) - 1/2) / x as a ratio of polynomials in x^2 for |x| <= EDGE, where Phi is 1 to float32's last digit;
@@ -51,7 +51,7 @@ EXP2 = (
 def gelu(x: mx.array) -> mx.array:
     """x Phi(x), float32. Past -EDGE it is 0."""
     inside = mx.square(mx.clip(x, -EDGE, EDGE))
-    ratio = apart(polynomial(OVER, inside) / polynomial(UNDER, inside))
+    ratio = kernel_boundary(polynomial(OVER, inside) / polynomial(UNDER, inside))
     # These constants lie past the edge so far that Phi is exactly 0 there. They must differ from those before
     # the cut: one used on both sides of it makes a strided kernel.
     return mx.maximum(x, -5.500001) * (mx.clip(x, -5.5000005, 5.5000005) * ratio + 0.5)

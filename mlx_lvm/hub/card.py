@@ -1,4 +1,4 @@
-"""The model card: a README for the Hub that says what was measured, beside what needs no training."""
+"""The model card: a README for the Hub that says what was measured, compared with baselines."""
 
 from __future__ import annotations
 

@@ -29,14 +29,14 @@ from mlx_lvm.predictors.baselines import FILTERS, LagFilter, fit_baselines
 
 
 def fit_filter(name: str, corpus: str = "sotu", context: int = 5, split_seed: int = 0) -> Loaded:
-    """The closed form of that name (one of `FILTERS`), fitted on the training documents of a corpus, as a
+    """The baseline of that name (one of `FILTERS`), fitted on the training documents of a corpus, as a
     model.
 
-    Raises UsageError for a closed form that is no filter.
+    Raises UsageError for a baseline that is not a filter.
     """
     if name not in FILTERS:
         raise UsageError(
-            f"'{name}' is a closed form, but no filter that a file could hold; expected one of "
+            f"'{name}' is a baseline, but not a filter that a file could hold; expected one of "
             f"{', '.join(FILTERS)}"
         )
     vectors = load_or_sample(corpus, context, split_seed)

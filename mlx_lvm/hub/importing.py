@@ -68,7 +68,7 @@ def to_model(
     take_buffers(built, tensors, what)
     parts = {name.split(".")[0] for name in built.weights()}
     strangers = [name for name in tensors if "." in name and name.split(".")[0] not in parts]
-    left += sorted(strangers)  # metrics and losses that lie beside the model
+    left += sorted(strangers)  # metrics and losses that lie next to the model
     for name in strangers:
         del tensors[name]
     set_weights(built, tensors, what)

@@ -212,13 +212,13 @@ def _load_run(folder: Path, which: str) -> Loaded:
 
 
 def load_weights_file(path: Path) -> Loaded:
-    """A .safetensors file that this project exported, or one with a config.json beside it."""
+    """A .safetensors file that this project exported, or one with a config.json next to it."""
     file = open_safetensors(path)
     metadata = _metadata(file)
-    config = metadata.get("model") or _config_beside(path)
+    config = metadata.get("model") or _config_next_to(path)
     if config is None:
         raise InvalidFile(
-            f"{path}: says nothing of its architecture (no metadata 'mlx_lvm', no config.json beside it). "
+            f"{path}: says nothing of its architecture (no metadata 'mlx_lvm', no config.json next to it). "
             "`lvm import` can infer it."
         )
     try:
@@ -280,11 +280,11 @@ def _metadata(file: SafeFile) -> JsonObject:
     return values
 
 
-def _config_beside(path: Path) -> JsonObject | None:
-    beside = path.with_name("config.json")
-    if not beside.exists():
+def _config_next_to(path: Path) -> JsonObject | None:
+    neighbour = path.with_name("config.json")
+    if not neighbour.exists():
         return None
-    values = read_json(beside)
+    values = read_json(neighbour)
     if not isinstance(values, dict) or "model_type" not in values:
         return None
     return values

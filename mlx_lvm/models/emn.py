@@ -3,7 +3,7 @@
 z_i = x_i - m                                        every chunk read, less the mean of the corpus
 rows r_a: z of the last 16 chunks, 3 averages that forget (decays 0.5, 0.8, 0.93), the mean c of all, m,
           and an expert's prediction less m where there is one
-features: the cosines among the rows, their lengths beside that of the chunks, how much was read
+features: the cosines among the rows, their lengths relative to that of the chunks, how much was read
 
 head predict:  raw = sum_a (f_a + b_a + d_a) r_a     the next chunk; f the lag filter that fits the corpus,
                d from the features
@@ -53,9 +53,9 @@ from mlx_lvm.models.layers import Linear
 MIXED = (*range(8), *range(TOKENS, CENTRE + 1))  # rows that the expert filters
 MAPPED = (0, 10, 11)  # of these: the last chunk, the slow average, the mean of all, which its map reads
 KIND = 6  # numbers that tell the network which row it looks at
-STEP = 0.1  # size of a correction beside what the network's last layer says
+STEP = 0.1  # size of a correction relative to what the network's last layer says
 STEEP = 0.3  # an untrained direction: the last chunks, each 0.3 of the one after it
-# log of an untrained direction's length beside that of the chunks: the softmax over candidates is a
+# log of an untrained direction's length relative to that of the chunks: the softmax over candidates is a
 # probability
 SHARPNESS = 2.7
 
@@ -166,10 +166,10 @@ class EMN(VectorModel):
         mean = mx.broadcast_to(self.mean, (context.shape[0], 1, context.shape[2]))
         rows = self.rows((context - mean) * present[..., None], present, mean)
         tokens, count = present[:, -TOKENS:].sum(axis=-1), present.sum(axis=-1)
-        gram, beside = products_of(rows)
+        gram, relative = products_of(rows)
         corrections, scale = self.corrections(gram, tokens, count)
         if self.config.head == "rank":
-            towards = self.towards(beside, corrections, self.whiten)
+            towards = self.towards(relative, corrections, self.whiten)
             raw = towards * self.length(scale)
             return Prediction(raw.astype(dtype), normalize(towards).astype(dtype))
         baseline = ((self.filter + self.base[0]) @ rows).astype(dtype)

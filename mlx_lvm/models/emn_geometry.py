@@ -70,5 +70,5 @@ def products_of(rows: mx.array) -> tuple[mx.array, mx.array]:
     No square overflows or vanishes so, whatever unit the chunks are in.
     """
     largest = mx.stop_gradient(mx.maximum(mx.abs(rows).max(axis=(-2, -1), keepdims=True), SMALLEST))
-    beside = rows / largest
-    return beside @ beside.swapaxes(-1, -2), beside
+    relative = rows / largest
+    return relative @ relative.swapaxes(-1, -2), relative

@@ -214,19 +214,19 @@ class MultiheadAttention(nn.Module):
 
 def similarity(q: mx.array, k: mx.array) -> mx.array:
     """q k^T of every head: [..., queries, d], [..., keys, d] -> [..., queries, keys]."""
-    if tiny(q, k):
+    if prefer_broadcast(q, k):
         return (q[..., :, None, :] * k[..., None, :, :]).sum(-1)
     return q @ k.swapaxes(-1, -2)
 
 
 def mixture(attention: mx.array, v: mx.array) -> mx.array:
     """The values weighted by the attention: [..., queries, keys], [..., keys, d] -> [..., queries, d]."""
-    if tiny(attention, v):
+    if prefer_broadcast(attention, v):
         return (attention[..., None] * v[..., None, :, :]).sum(-2)
     return attention @ v
 
 
-def tiny(left: mx.array, right: mx.array) -> bool:
+def prefer_broadcast(left: mx.array, right: mx.array) -> bool:
     """Whether one broadcast product beats a call of the CPU's BLAS for every head of every window.
 
     MKL wakes its threads for every few rows: at a context of 5 and a batch of 32 this makes the forward pass

@@ -1,4 +1,4 @@
-"""Recency-anchored mixture network (RAMN): the document so far in closed form, and what a network adds.
+"""Recency-anchored mixture network (RAMN): a linear predictor, and what a network adds to it.
 
 z_i = x_i - m                                   every chunk read, less the mean of the training targets
 f_k = B (sum_i k(age_i) z_i / sum_i k(age_i))   12 mixtures by age, in the basis B of the targets' principal
@@ -43,10 +43,19 @@ from mlx_lvm.errors import UsageError
 from mlx_lvm.models.base import WIDTHS, Prediction, Products, VectorModel, is_chunk, normalize, row_sum
 from mlx_lvm.models.layers import Linear
 from mlx_lvm.models.ramn_config import RAMNConfig
-from mlx_lvm.models.ramn_filters import ALL, MAPPED, MIXTURES, SEEN, Further, add_filters, age_kernels, mixed
+from mlx_lvm.models.ramn_filters import (
+    ALL,
+    MAPPED,
+    MIXTURES,
+    SEEN,
+    HorizonHead,
+    add_filters,
+    age_kernels,
+    mixed,
+)
 
 LENGTH_SCALES = (6.0, 30.0)  # chunks; the network knows the number read as exp(-n / scale)
-SPARED = 5  # last chunks that are never pushed out
+RECENT_KEPT = 5  # last chunks that are never pushed out
 
 
 class RAMN(VectorModel):
@@ -113,7 +122,7 @@ class RAMN(VectorModel):
         ]
         add_filters(self, config)
         if config.horizons > 1:
-            self.ahead = [Further(config) for _ in range(config.horizons - 1)]
+            self.ahead = [HorizonHead(config) for _ in range(config.horizons - 1)]
         if config.head == "retrieve":
             self.log_scale = mx.zeros((1,))
             self.push_strength, self.push_threshold = mx.full((1,), -1.0), mx.zeros((1,))
@@ -123,7 +132,7 @@ class RAMN(VectorModel):
 
     @property
     def horizon_heads(self) -> list[Any]:
-        """What has the parameters of each horizon: the model itself for the next chunk, then a `Further`
+        """What has the parameters of each horizon: the model itself for the next chunk, then a `HorizonHead`
         each.
         """
         return [self, *(self.ahead if self.config.horizons > 1 else [])]
@@ -139,7 +148,7 @@ class RAMN(VectorModel):
         ]
         kernels = self._kernels[:, -length:].astype(context.dtype)
         mixtures = self.basis((kernels @ z) / mx.maximum(present @ kernels.T, 1e-6)[..., None])
-        parts, trust = self.parts(mixtures, present.sum(axis=-1), self.asked(query, context[:, 0]))
+        parts, trust = self.parts(mixtures, present.sum(axis=-1), self.query_terms(query, context[:, 0]))
         basis = self.basis.weight
         if self.config.head == "regress":
             every = [
@@ -152,7 +161,7 @@ class RAMN(VectorModel):
         else:
             ((here, elsewhere, moved),) = parts
             found = mx.exp(self.log_scale) * (here + moved)
-            old = present * (mx.arange(length) < length - SPARED)
+            old = present * (mx.arange(length) < length - RECENT_KEPT)
             pushed = (
                 (self.push_weights(z, found @ basis, old)[:, None, :] @ z).squeeze(1)
                 @ basis.T
@@ -161,7 +170,7 @@ class RAMN(VectorModel):
             raw, baseline = (
                 self.blended(one, elsewhere, trust, context[:, -1]) for one in (found - pushed, here)
             )
-            # What they differ in, taken before the last chunk is added: beside a long one it would be lost.
+            # What they differ in, taken before the last chunk is added: next to a long one it would be lost.
             residual, ahead = (
                 (self.blend[0] * trust * (normalize(found - pushed) - normalize(here))) @ basis,
                 None,
@@ -177,7 +186,7 @@ class RAMN(VectorModel):
             [found, last], axis=-2
         )  # a product, whose gradient adds up in many sums what MLX would in one
 
-    def asked(self, query: mx.array | None, like: mx.array) -> tuple[mx.array, mx.array] | None:
+    def query_terms(self, query: mx.array | None, like: mx.array) -> tuple[mx.array, mx.array] | None:
         """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None for a model that
         takes none.
 
@@ -198,18 +207,18 @@ class RAMN(VectorModel):
         return there, self.basis((query - self.mean) * there)
 
     def parts(
-        self, mixtures: mx.array, count: mx.array, asked: tuple[mx.array, mx.array] | None = None
+        self, mixtures: mx.array, count: mx.array, queried: tuple[mx.array, mx.array] | None = None
     ) -> tuple[list[tuple[mx.array, mx.array, mx.array]], mx.array]:
         """([(a, a', r) for each horizon], t) of mixtures [..., 12, dim], the number of chunks read [...] and
-        what `asked` gives; all in the basis.
+        what `query_terms` gives; all in the basis.
         """
-        trust, hidden = self.trust(mixtures), self.hidden(mixtures, count, asked)
+        trust, hidden = self.trust(mixtures), self.hidden(mixtures, count, queried)
         beyond = [(0, 0)] * (hidden.ndim - 1) + [(0, self.config.dim - self.config.width)]
         out = []
         for own, last in zip(
             self.horizon_heads, [self.net[-1], *(one.output for one in self.horizon_heads[1:])], strict=True
         ):
-            here, elsewhere = self.filtered(own, mixtures, asked)
+            here, elsewhere = self.filtered(own, mixtures, queried)
             if self.config.head == "regress":
                 here = here + own.map(
                     mx.concatenate([mixtures[..., k, : self.config.width] for k in MAPPED], axis=-1)
@@ -218,18 +227,18 @@ class RAMN(VectorModel):
         return out, trust
 
     def filtered(
-        self, own: Any, mixtures: mx.array, asked: tuple[mx.array, mx.array] | None
+        self, own: Any, mixtures: mx.array, queried: tuple[mx.array, mx.array] | None
     ) -> tuple[mx.array, mx.array]:
         """Both filters of a horizon over mixtures [..., 12, dim]: (a, a') [..., dim], before the map."""
         plain = [(one * mixtures).sum(axis=-2) for one in (own.filter, own.shift_filter)]
-        if asked is None:
+        if queried is None:
             return plain[0], plain[1]
-        there, query = asked
-        beside = [
+        there, query = queried
+        with_query = [
             (one[:-1] * mixtures).sum(axis=-2) + one[-1] * query
             for one in (own.query_filter, own.query_shift_filter)
         ]
-        return mx.where(there, beside[0], plain[0]), mx.where(there, beside[1], plain[1])
+        return mx.where(there, with_query[0], plain[0]), mx.where(there, with_query[1], plain[1])
 
     def trust(self, mixtures: mx.array) -> mx.array:
         """t: [..., 12, dim] -> [..., 1]."""
@@ -238,13 +247,13 @@ class RAMN(VectorModel):
         return mx.exp(-nn.softplus(self.trust_slope * (mx.log(novelty + 1e-6) - self.trust_limit)))
 
     def hidden(
-        self, mixtures: mx.array, count: mx.array, asked: tuple[mx.array, mx.array] | None = None
+        self, mixtures: mx.array, count: mx.array, queried: tuple[mx.array, mx.array] | None = None
     ) -> mx.array:
         """The network before its last layer: mixtures [..., 12, dim] and the number of chunks read [...] ->
         [..., hidden].
         """
         parts = [mixtures[..., k, : self.config.width] for k in SEEN] + (
-            [asked[1][..., : self.config.width]] if asked else []
+            [queried[1][..., : self.config.width]] if queried else []
         )
         lengths = [mx.exp(-count / scale)[..., None] for scale in LENGTH_SCALES]
         x = mx.concatenate([mx.concatenate(parts, axis=-1) * self.input_gain, *lengths], axis=-1)

@@ -37,14 +37,14 @@ def steep_mixture(dim: int) -> np.ndarray:
 
 
 def add_filters(module: nn.Module, config: RAMNConfig) -> None:
-    """What each horizon has of its own: filters for here and elsewhere, those beside a query, and the map."""
+    """What each horizon has of its own: filters for here and elsewhere, those with a query, and the map."""
     module.filter, module.shift_filter = (
         mx.array(steep_mixture(config.dim)),
         mx.array(steep_mixture(config.dim)),
     )
     if config.queries:
-        beside = np.concatenate([steep_mixture(config.dim), np.zeros((1, config.dim), np.float32)])
-        module.query_filter, module.query_shift_filter = mx.array(beside), mx.array(beside)
+        with_query = np.concatenate([steep_mixture(config.dim), np.zeros((1, config.dim), np.float32)])
+        module.query_filter, module.query_shift_filter = mx.array(with_query), mx.array(with_query)
     if config.head == "regress":
         module.map = Linear(len(MAPPED) * config.width, config.dim, bias=False)
 
@@ -56,7 +56,7 @@ def mixed(here: mx.array, elsewhere: mx.array, trust: mx.array) -> mx.array:
     return elsewhere + trust * (here - elsewhere)
 
 
-class Further(nn.Module):
+class HorizonHead(nn.Module):
     """The parameters of a horizon after the first."""
 
     def __init__(self, config: RAMNConfig) -> None:

@@ -180,8 +180,8 @@ def made_for(name: str, dim: int) -> EncoderCard:
 
 
 def require_extra() -> None:
-    """Raises SetupInvalid where vec2text is not installed, or with transformers that it does not load
-    beside.
+    """Raises SetupInvalid where vec2text is not installed, or does not load with the transformers
+    that are.
     """
     if importlib.util.find_spec("vec2text") is None:
         raise SetupInvalid(f"--decode needs vec2text: {INSTALL}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlx_lvm.core.activations import apart
+from mlx_lvm.core.activations import kernel_boundary
 from mlx_lvm.core.mlx import mx, tree_flatten, tree_map
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch's defaults
@@ -57,7 +57,7 @@ def adamw(
     + eps)
     """
     # Scalars must have no axis: MLX's CPU takes its slow strided kernel for arrays of shape [1].
-    decay, size, root, new1, old2, new2 = (apart(c.squeeze()) for c in mx.split(coefs, len(NO_OP)))
+    decay, size, root, new1, old2, new2 = (kernel_boundary(c.squeeze()) for c in mx.split(coefs, len(NO_OP)))
     first = tree_map(lambda m, g: m + new1 * (g - m), moments["first"], gradients)
     second = tree_map(lambda v, g: old2 * v + new2 * (g * g), moments["second"], gradients)
     updated = tree_map(
@@ -87,5 +87,6 @@ def gradient_norm(gradients: Any) -> mx.array:
 
 def clip_gradients(gradients: Any, norm: mx.array, largest: float) -> Any:
     """Scale by min(1, largest / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_`."""
-    scale = apart(mx.minimum(largest / (norm + CLIP_EPS), 1.0))  # one number, not one for every weight
+    # One number, not one for every weight.
+    scale = kernel_boundary(mx.minimum(largest / (norm + CLIP_EPS), 1.0))
     return tree_map(lambda g: g * scale, gradients)

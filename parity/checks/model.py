@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from mlx_lvm.parity.arbiter import GRADIENT_LIMIT, LARGEST, Around, judge, rms, slack_of_sum
+from mlx_lvm.parity.arbiter import GRADIENT_LIMIT, LARGEST, NeighbourErrors, judge, rms, slack_of_sum
 from mlx_lvm.parity.sides.gates import split_gates
 from mlx_lvm.parity.sides.inputs import Case, random_case
 from mlx_lvm.parity.sides.kinks import NULL, settle_kinks
@@ -30,11 +30,13 @@ def forward_checks(
     for case in cases:
         with np.errstate(all="ignore"):
             torch_out, truth = sides.torch_forward(case.context), sides.truth_forward(case.context)
-            around = _once(partial(sides.around, twin_outputs, sides.mlx_forward, case.context, truth))
+            neighbours = _once(
+                partial(sides.neighbours, twin_outputs, sides.mlx_forward, case.context, truth)
+            )
             for mode in modes:
                 out = sides.mlx_forward(case.context, compiled=mode == "compiled")
                 head = Compared(subject.name, "forward", subject.parameters, mode, case.name)
-                found = list(compare(head, out, torch_out, truth, sides.dtype, around, case.finite))
+                found = list(compare(head, out, torch_out, truth, sides.dtype, neighbours, case.finite))
                 if not all(check.passed for check in found):
                     where = blame(sides, case)
                     found = [
@@ -59,7 +61,7 @@ def compare(
     torch: Outputs,
     truth: Outputs,
     dtype: str,
-    around: Callable[[str], Callable[[], Around]],
+    neighbours: Callable[[str], Callable[[], NeighbourErrors]],
     must_observe: bool,
 ) -> Iterator[Check]:
     if set(mlx) != set(truth):
@@ -74,17 +76,19 @@ def compare(
                 torch[name],
                 truth[name],
                 dtype,
-                around=around(name),
+                neighbours=neighbours(name),
                 must_observe=must_observe,
             )
 
 
-def _once(measure: Callable[[], dict[str, Around]]) -> Callable[[str], Callable[[], Around]]:
+def _once(
+    measure: Callable[[], dict[str, NeighbourErrors]],
+) -> Callable[[str], Callable[[], NeighbourErrors]]:
     """`measure` runs once, when the first value asks, and serves all values of a case."""
-    found: dict[str, Around] = {}
+    found: dict[str, NeighbourErrors] = {}
 
-    def of(name: str) -> Callable[[], Around]:
-        def ask() -> Around:
+    def of(name: str) -> Callable[[], NeighbourErrors]:
+        def ask() -> NeighbourErrors:
             if not found:
                 found.update(measure())
             return found[name]
@@ -144,7 +148,7 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
         def verdicts(
             truth: Outputs, note: str = "", out: Outputs = out, head: Compared = head
         ) -> list[Check]:
-            around = _once(lambda: sides.around(run, mlx_run, case.context, truth))
+            neighbours = _once(lambda: sides.neighbours(run, mlx_run, case.context, truth))
             found = []
             for name in truth.keys() & out.keys():
                 if (
@@ -164,7 +168,7 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
                     case.context.shape[0] * case.context.shape[2]
                 )  # that cancel in a number which is zero by mathematics
                 options = {
-                    "around": around(name),
+                    "neighbours": neighbours(name),
                     "must_observe": True,
                     "scale": scale,
                     "slack": slack_of_sum(terms, sides.dtype) if scale and truth[name].size == 1 else 1.0,

@@ -12,7 +12,7 @@ import torch
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import normalize
 from mlx_lvm.models.base import Prediction as MlxPrediction
-from mlx_lvm.parity.arbiter import UNIT, Around, judge, rms, slack_of_sum
+from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, judge, rms, slack_of_sum
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.twins import losses as torch_losses
 from mlx_lvm.parity.twins.base import Prediction
@@ -186,7 +186,7 @@ def _loss_case(head: Compared, name: str, raw: np.ndarray, target: np.ndarray) -
             other[k],
             truth[k],
             "float32",
-            around=lambda k=k: _around(name, raw, target, truth[k], k),  # type: ignore[misc]
+            neighbours=lambda k=k: _neighbours(name, raw, target, truth[k], k),  # type: ignore[misc]
             must_observe=True,
             scale=float(1 / np.abs(raw).max()) if flat else 0.0,
             slack=slack_of_sum(raw.size) if k == 0 else 1.0,
@@ -205,7 +205,7 @@ def _torch_loss(
     return bridge.to_float64(loss).reshape(-1), bridge.to_float64(x.grad).reshape(-1)
 
 
-def _around(name: str, raw: np.ndarray, target: np.ndarray, truth: np.ndarray, k: int) -> Around:
+def _neighbours(name: str, raw: np.ndarray, target: np.ndarray, truth: np.ndarray, k: int) -> NeighbourErrors:
     draw = np.random.default_rng(1)
 
     def shaken(value: np.ndarray, units: float) -> np.ndarray:
@@ -225,4 +225,4 @@ def _around(name: str, raw: np.ndarray, target: np.ndarray, truth: np.ndarray, k
                 - _torch_loss(name, near, target, torch.float64)[k]
             ),
         )
-    return Around(moved, error)
+    return NeighbourErrors(moved, error)

@@ -20,7 +20,7 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.models import build
-from mlx_lvm.parity.arbiter import UNIT, Around, judge, rms, slack_of_sum
+from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, judge, rms, slack_of_sum
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.inputs import random_case
 from mlx_lvm.parity.sides.sides import Subject, shake
@@ -117,7 +117,7 @@ class Neighbours:
     def __init__(self, pair: Callable[[int], tuple[Trained, Trained]], draws: int = 8) -> None:
         self.pair, self.draws = pair, draws
 
-    def around(self, part: str, name: str = "") -> Callable[[], Around]:
+    def neighbours(self, part: str, name: str = "") -> Callable[[], NeighbourErrors]:
         """For `judge`: the largest error of torch in a field of `Trained`, or in one entry of it."""
 
         def error(pair: tuple[Trained, Trained]) -> float:
@@ -128,7 +128,7 @@ class Neighbours:
                 _, torch, truth = trimmed(torch, torch, truth)
             return rms(torch - truth)
 
-        return lambda: Around(0.0, max(error(pair) for pair in self.runs))
+        return lambda: NeighbourErrors(0.0, max(error(pair) for pair in self.runs))
 
     @cached_property
     def runs(self) -> list[tuple[Trained, Trained]]:
@@ -163,7 +163,7 @@ def compare_runs(
         torch.losses,
         truth.losses,
         "float32",
-        around=near.around("losses"),
+        neighbours=near.neighbours("losses"),
         must_observe=True,
         slack=slack_of_sum(terms),
     )
@@ -197,7 +197,7 @@ def compare_runs(
                     other,
                     true,
                     "float32",
-                    around=near.around(part, name),
+                    neighbours=near.neighbours(part, name),
                     must_observe=True,
                     slack=slack,
                 )
@@ -212,7 +212,7 @@ def compare_runs(
             torch.probe[name],
             value,
             "float32",
-            around=near.around("probe", name),
+            neighbours=near.neighbours("probe", name),
             must_observe=True,
         )
 

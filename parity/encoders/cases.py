@@ -34,7 +34,7 @@ class Texts:
 
 
 def cases(chunks: tuple[str, ...] = ()) -> list[Texts]:
-    """Every batch. chunks: texts of a corpus, to stand beside the probe sentences."""
+    """Every batch. chunks: texts of a corpus, to go with the probe sentences."""
     long = " ".join(PROBE_SENTENCES) + " "
     return [
         Texts("real", (*PROBE_SENTENCES, *chunks)),

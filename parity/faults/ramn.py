@@ -26,9 +26,9 @@ def faults() -> Iterator[Fault]:
         return original(self, mixtures[:, ::-1], *others)
 
     def first_alone(
-        self: Any, original: Callable, own: Any, mixtures: mx.array, asked: Any
+        self: Any, original: Callable, own: Any, mixtures: mx.array, queried: Any
     ) -> tuple[mx.array, mx.array]:
-        return (own.filter[0] * mixtures).sum(axis=-2), original(self, own, mixtures, asked)[1]
+        return (own.filter[0] * mixtures).sum(axis=-2), original(self, own, mixtures, queried)[1]
 
     yield fault("ages counted from the first chunk", "basis <-", attribute("_kernels", lambda k: k[:, ::-1]))
     yield fault(
@@ -45,7 +45,7 @@ def faults() -> Iterator[Fault]:
     yield fault(
         "number of chunks left out",
         "net.0 <-",
-        method("", "hidden", lambda self, original, m, n, asked: original(self, m, 0 * n, asked)),
+        method("", "hidden", lambda self, original, m, n, queried: original(self, m, 0 * n, queried)),
     )
     yield fault("filter of the first mixture everywhere", "baseline", method("", "filtered", first_alone))
 

@@ -14,7 +14,7 @@ from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.sides import Outputs, Sides, twin_outputs
 from mlx_lvm.parity.twins.base import Twin
 
-NULL = 1e-6  # a float64 gradient this small beside the others may be zero by mathematics
+NULL = 1e-6  # a float64 gradient this small next to the others may be zero by mathematics
 
 
 def settle_kinks(

@@ -19,7 +19,7 @@ import torch
 
 from mlx_lvm.core.mlx import mx, tree_flatten, tree_unflatten
 from mlx_lvm.models import ModelConfig, VectorModel, build
-from mlx_lvm.parity.arbiter import SMALLEST_NORMAL, UNIT, Around, rms
+from mlx_lvm.parity.arbiter import SMALLEST_NORMAL, UNIT, NeighbourErrors, rms
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.setup import flushes_subnormals, require_evaluation
 from mlx_lvm.parity.sides.trace import FIELDS, ask
@@ -80,7 +80,7 @@ class Subject:
 
 
 def build_buffers(config: ModelConfig) -> dict[str, mx.array]:
-    """The tables that a torch state dict holds beside the parameters."""
+    """The tables that a torch state dict holds besides the parameters."""
     return build(config).buffers()
 
 
@@ -167,9 +167,9 @@ class Sides:
     def rounded(self, cotangents: Cotangents) -> list[torch.Tensor]:
         return [bridge.to_torch(mx.array(c).astype(bridge.MLX[self.dtype])) for c in cotangents]
 
-    def around(
+    def neighbours(
         self, run: Run, mlx_run: MlxRun, context: np.ndarray, truth: Outputs, draws: int = 12
-    ) -> dict[str, Around]:
+    ) -> dict[str, NeighbourErrors]:
         """What happens near a case to each output of `run`, in several draws.
 
         moved: every weight and input of the float64 twin off by up to sqrt(dim) u, the backward error of one
@@ -178,25 +178,25 @@ class Sides:
         Where an ordinary input has shown a fault already, nothing excuses another failure.
         """
         if self.parts_at:
-            return dict.fromkeys(truth, Around())
+            return dict.fromkeys(truth, NeighbourErrors())
         generator = torch.Generator().manual_seed(0)
         reach, few = float(np.sqrt(context.shape[-1])) * UNIT[self.dtype], 4 * UNIT[self.dtype]
-        found = dict.fromkeys(truth, Around(0.0, 0.0, 0.0))
+        found = dict.fromkeys(truth, NeighbourErrors(0.0, 0.0, 0.0))
         for _ in range(draws):
             away = self._moved(run, context, truth, reach, generator)
-            with self.beside(few, generator) as (near, near_truth):
-                beside = shake(self.context(context)[2], few, generator).to(torch.float32).numpy()
-                _, torch_x, truth_x = self.context(beside)
-                true, other, mine = run(near_truth, truth_x), run(near, torch_x), mlx_run(beside)
+            with self.shaken(few, generator) as (near, near_truth):
+                shaken = shake(self.context(context)[2], few, generator).to(torch.float32).numpy()
+                _, torch_x, truth_x = self.context(shaken)
+                true, other, mine = run(near_truth, truth_x), run(near, torch_x), mlx_run(shaken)
             for name, old in found.items():
                 error, mlx_error = _distance(other[name], true[name]), _distance(mine[name], true[name])
-                found[name] = Around(
+                found[name] = NeighbourErrors(
                     max(old.moved, away[name]), max(old.torch_error, error), max(old.mlx_error, mlx_error)
                 )
         return found
 
     @contextmanager
-    def beside(self, unit: float, generator: torch.Generator) -> Iterator[tuple[Twin, Twin]]:
+    def shaken(self, unit: float, generator: torch.Generator) -> Iterator[tuple[Twin, Twin]]:
         """The torch and the float64 twin with every weight off by up to `unit` of itself; so are MLX's while
         it lasts.
 

@@ -43,7 +43,7 @@ def ask(model: Any, context: Any) -> Any:
 
 
 def slack_of(model: Any, tap: str, dtype: str) -> float:
-    """What is allowed for beside torch's error at a tap: more than one rounding where MLX's CPU sums a row in
+    """What is allowed besides torch's error at a tap: more than one rounding where MLX's CPU sums a row in
     order.
     """
     module = dict(model.named_modules()).get(tap)

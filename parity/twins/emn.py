@@ -22,7 +22,7 @@ TOKENS, DECAYS, KIND = 16, (0.5, 0.8, 0.93), 6
 CENTRE, MEAN, EXPERT, ROWS = 19, 20, 21, 22
 REFERENCES = [0, 1, 2, 3, 16, 17, 18, 19, 20, 21]
 PAIRED = [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21]
-SMALLEST = 1e-6  # length beside the largest number below which a row is none
+SMALLEST = 1e-6  # length relative to the largest number below which a row is none
 
 
 class Expert(nn.Module):
@@ -98,7 +98,7 @@ class EMN(Twin):
 
     def features(self, rows: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(of each row [batch, 22, 12], of all [batch, 108], largest number among the rows [batch, 1], length
-        of the chunks beside it [batch, 1]).
+        of the chunks with it [batch, 1]).
         """
         dtype = rows.dtype
         if dtype in (torch.float16, torch.bfloat16):  # where squares have room
@@ -140,8 +140,8 @@ class EMN(Twin):
             plain, white = (((self.base[k] + moved[:, k])[..., None] * rows).sum(dim=1) for k in (0, 1))
             # By the largest number first: the gradient of 1 / (scale largest) would overflow where chunks are
             # small.
-            beside = (plain + white @ self.whiten.T).to(scale.dtype) / largest
-            raw = (beside * (self.log_scale.exp() / scale)).to(rows.dtype)
+            relative = (plain + white @ self.whiten.T).to(scale.dtype) / largest
+            raw = (relative * (self.log_scale.exp() / scale)).to(rows.dtype)
             return Prediction(raw, normalize(raw, dim=-1))
         baseline = ((self.filter + self.base[0])[:, None] * rows).sum(dim=1)
         residual = (moved[:, 0][..., None] * rows).sum(dim=1)

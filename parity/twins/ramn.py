@@ -30,14 +30,14 @@ class Read(NamedTuple):
     """z [batch, length, dim], present [batch, length], mixtures [batch, 12, dim], trust [batch, 1], hidden
     [batch, hidden].
 
-    asked: (whether there is a query [batch, 1], the mixtures and it [batch, 13, dim]), None for a model
+    queried: (whether there is a query [batch, 1], the mixtures and it [batch, 13, dim]), None for a model
     without.
     """
 
     z: Tensor
     present: Tensor
     mixtures: Tensor
-    asked: tuple[Tensor, Tensor] | None
+    queried: tuple[Tensor, Tensor] | None
     trust: Tensor
     hidden: Tensor
 
@@ -140,23 +140,23 @@ class RAMN(Twin):
         z = torch.where(present[..., None], context - self.mean, (context - self.mean) * 0)
         mixtures = self.basis(self.mixtures(z, present))
         seen = mixtures[:, list(SEEN), :width].flatten(1)
-        asked = None
+        queried = None
         if self.config.queries:
             query = torch.zeros_like(context[:, 0]) if query is None else query
             there = is_chunk(query)[:, None]
             turned = self.basis(torch.where(there, query - self.mean, (query - self.mean) * 0))
             seen = torch.cat([seen, turned[:, :width]], dim=1)
-            asked = (there, torch.cat([mixtures, turned[:, None]], dim=1))
+            queried = (there, torch.cat([mixtures, turned[:, None]], dim=1))
         novelty = (mixtures[:, 11].square() * torch.exp(self.log_novelty)).sum(dim=1, keepdim=True)
         trust = 1 / (1 + torch.exp(-self.trust_slope * (self.trust_limit - torch.log(novelty + 1e-6))))
         count = present.sum(dim=1, keepdim=True).to(context.dtype)
         lengths = [torch.exp(-count / 6), torch.exp(-count / 30)]
         hidden = self.net[:-1](torch.cat([seen * self.input_gain, *lengths], dim=1))
-        return Read(z, present, mixtures, asked, trust, hidden)
+        return Read(z, present, mixtures, queried, trust, hidden)
 
     def moved(self, own: Any, last: nn.Module, read: Read) -> tuple[Tensor, Tensor]:
         """Head regress, one horizon, in the basis: (anchor, correction), both less the mean."""
-        anchor = self.anchor(own, read.mixtures, read.asked, read.trust)
+        anchor = self.anchor(own, read.mixtures, read.queried, read.trust)
         return anchor, self.correction(last(read.hidden), read.trust)
 
     def ranking_query(self, read: Read) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,15 +181,15 @@ class RAMN(Twin):
         return self.blend[0] * (moved @ self.basis.weight) + self.blend[1] * last
 
     def anchor(
-        self, own: Any, mixtures: Tensor, asked: tuple[Tensor, Tensor] | None, trust: Tensor
+        self, own: Any, mixtures: Tensor, queried: tuple[Tensor, Tensor] | None, trust: Tensor
     ) -> Tensor:
         """t (filter + map) + (1 - t) filter, all of the horizon whose parameters `own` has."""
         here, elsewhere = (
             torch.einsum("kd,bkd->bd", own.filter, mixtures),
             torch.einsum("kd,bkd->bd", own.shift_filter, mixtures),
         )
-        if asked is not None:
-            there, thirteen = asked
+        if queried is not None:
+            there, thirteen = queried
             here = torch.where(there, torch.einsum("kd,bkd->bd", own.query_filter, thirteen), here)
             elsewhere = torch.where(
                 there, torch.einsum("kd,bkd->bd", own.query_shift_filter, thirteen), elsewhere

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlx_lvm.parity import arbiter
-from mlx_lvm.parity.arbiter import Around, gamma, judge, rms
+from mlx_lvm.parity.arbiter import NeighbourErrors, gamma, judge, rms
 from mlx_lvm.parity.verdict import Check, Compared, exact, verdict_of
 
 U = arbiter.UNIT["float32"]
@@ -107,36 +107,35 @@ def test_torch_inaccurate_and_both() -> None:
 
 
 def test_conditioning_explains_only_what_it_moves() -> None:
-    assert (
-        judge(X, off(500), off(1, 1), TRUTH, "float32", around=lambda: Around(200 * U * rms(TRUTH))).verdict
-        == "ill-conditioned"
-    )
+    moved = NeighbourErrors(200 * U * rms(TRUTH))
+    found = judge(X, off(500), off(1, 1), TRUTH, "float32", neighbours=lambda: moved)
+    assert found.verdict == "ill-conditioned"
     assert not judge(
-        X, off(5000), off(1, 1), TRUTH, "float32", around=lambda: Around(200 * U * rms(TRUTH))
+        X, off(5000), off(1, 1), TRUTH, "float32", neighbours=lambda: NeighbourErrors(200 * U * rms(TRUTH))
     ).passed
     assert not judge(
-        X, off(50), off(1, 1), TRUTH, "float32", around=lambda: Around(20 * U * rms(TRUTH))
+        X, off(50), off(1, 1), TRUTH, "float32", neighbours=lambda: NeighbourErrors(20 * U * rms(TRUTH))
     ).passed  # well conditioned
 
 
 def test_luck_of_torch_is_measured_on_neighbours() -> None:
     assert judge(
-        X, off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, 5 * U * rms(TRUTH))
+        X, off(30), off(1, 1), TRUTH, "float32", neighbours=lambda: NeighbourErrors(0.0, 5 * U * rms(TRUTH))
     ).passed
     assert not judge(
-        X, off(50), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, 5 * U * rms(TRUTH))
+        X, off(50), off(1, 1), TRUTH, "float32", neighbours=lambda: NeighbourErrors(0.0, 5 * U * rms(TRUTH))
     ).passed
 
 
 def test_luck_is_asked_about_from_half_of_the_limit() -> None:
     asked: list[int] = []
 
-    def neighbours() -> Around:
+    def neighbours() -> NeighbourErrors:
         asked.append(1)
-        return Around(0.0, 3 * U * rms(TRUTH))
+        return NeighbourErrors(0.0, 3 * U * rms(TRUTH))
 
     ratios = [
-        judge(X, off(units), off(1, 1), TRUTH, "float32", around=neighbours).ratio for units in (3, 7, 20)
+        judge(X, off(units), off(1, 1), TRUTH, "float32", neighbours=neighbours).ratio for units in (3, 7, 20)
     ]
     assert len(asked) == 2  # 3 of 8 asks nobody
     assert ratios == pytest.approx([3, 7 / 3, 20 / 3], rel=0.3)
@@ -154,12 +153,13 @@ def test_what_a_device_flushes_is_unobservable() -> None:
 
 def test_bad_luck_of_mlx_is_excused_only_where_neighbours_have_none() -> None:
     usual = 2 * U * rms(TRUTH)
-    assert judge(X, off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 3 * usual)).passed
+    near = NeighbourErrors(0.0, usual, 3 * usual)
+    assert judge(X, off(30), off(1, 1), TRUTH, "float32", neighbours=lambda: near).passed
     assert not judge(
-        X, off(30), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 9 * usual)
+        X, off(30), off(1, 1), TRUTH, "float32", neighbours=lambda: NeighbourErrors(0.0, usual, 9 * usual)
     ).passed
     assert not judge(
-        X, off(40), off(1, 1), TRUTH, "float32", around=lambda: Around(0.0, usual, 3 * usual)
+        X, off(40), off(1, 1), TRUTH, "float32", neighbours=lambda: NeighbourErrors(0.0, usual, 3 * usual)
     ).passed
 
 

@@ -126,13 +126,13 @@ def test_every_target_has_the_expert_that_did_not_see_its_document(small: Corpus
     config = EMNConfig(dim=small.dim, expert="yes", **SIZES)
     fitted = fit_expert(read, documents, config)
     informed = with_expert(read, fitted, config)
-    assert sorted(np.concatenate([held for held, _ in fitted.apart]).tolist()) == sorted(documents.tolist())
+    assert sorted(np.concatenate([held for held, _ in fitted.by_fold]).tolist()) == sorted(documents.tolist())
     document = small.document_of(read.parts.rows)
     seen = 0
     for index in read.parts.blocks(4):
         table = read.parts.table(read.parts.targets[index])
         batch = take_batch(informed.arrays, mx.array(table))
-        for held, without in fitted.apart:
+        for held, without in fitted.by_fold:
             own = np.isin(document[table[:, 0]], held)
             expected = np.array(expert_module(without, config)(batch.read))
             valid = np.array(batch.valid) & own[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mlx_lvm.core.text import plain_table
+from mlx_lvm.core.result import plain_table
 from mlx_lvm.evaluation.evaluate import Evaluation
 from mlx_lvm.evaluation.summary import PredictorScores
 from mlx_lvm.metrics.names import (

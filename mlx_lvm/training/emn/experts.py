@@ -30,12 +30,12 @@ class LinearExpert:
 
 @dataclass(frozen=True)
 class FittedExpert:
-    """whole: of all documents; apart: (documents, expert of all others) of each fold. penalty, towards_one:
+    """whole: of all documents; by_fold: (documents, expert of all others) of each fold. penalty, towards_one:
     what the folds chose.
     """
 
     whole: LinearExpert
-    apart: list[tuple[np.ndarray, LinearExpert]]
+    by_fold: list[tuple[np.ndarray, LinearExpert]]
     penalty: float
     towards_one: float
 
@@ -47,8 +47,8 @@ def fit_expert(read: Reading, documents: np.ndarray, config: EMNConfig) -> Fitte
     folds = folds_apart(corpus, documents[corpus.lengths[documents] > context], context, mean)
     rotated = centred_rows(read.parts, mean, mx.array(basis))
     own = fit_linear((read.parts, rotated), folds, mean, config.width)
-    apart = [(fold.documents, LinearExpert(*one)) for fold, one in zip(folds, own.apart, strict=True)]
-    return FittedExpert(LinearExpert(basis, own.filter, own.map), apart, own.penalty, own.towards_one)
+    by_fold = [(fold.documents, LinearExpert(*one)) for fold, one in zip(folds, own.by_fold, strict=True)]
+    return FittedExpert(LinearExpert(basis, own.filter, own.map), by_fold, own.penalty, own.towards_one)
 
 
 def expert_module(fitted: LinearExpert, config: EMNConfig) -> Expert:
@@ -65,7 +65,7 @@ def with_expert(read: Reading, fitted: FittedExpert, config: EMNConfig) -> Readi
     parts = read.parts
     out = np.zeros(read.centred.shape, np.float32)
     document = parts.corpus.document_of(parts.rows[parts.starts])
-    for held_out, found_without in fitted.apart:
+    for held_out, found_without in fitted.by_fold:
         expert = expert_module(found_without, config)
         index = np.flatnonzero(np.isin(document, held_out))
         for begin in range(0, len(index), BLOCK):

@@ -22,7 +22,7 @@ from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.training.emn.experts import FittedExpert, expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.reading import BLOCK, Reading, reading, take_batch
 
-POWER = 0.5  # of the covariance that a ranking direction is divided by
+WHITENING_POWER = 0.5  # of the covariance that a ranking direction is divided by
 FLOOR = 1e-3  # smallest variance of a direction, as a share of the mean one
 # share of the rows' mean square that holds the filter to the mean alone: the rows are nearly collinear
 RIDGE = 1e-3
@@ -62,7 +62,7 @@ def statistics_of(read: Reading, whiten: bool) -> Statistics:
     return Statistics(mean, np.eye(1, ROWS, MEAN)[0] + np.linalg.solve(gram + ridge, cross))
 
 
-def covariance_power(covariance: np.ndarray, power: float = POWER) -> np.ndarray:
+def covariance_power(covariance: np.ndarray, power: float = WHITENING_POWER) -> np.ndarray:
     """C^-power [dim, dim], symmetric, of a covariance of any scale; it keeps the mean square length of what
     it whitens.
     """

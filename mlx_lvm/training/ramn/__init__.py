@@ -1,1 +1,1 @@
-"""What RAMN's training has of its own: stretches of documents, the closed-form anchor, the trainer."""
+"""What RAMN's training has of its own: stretches of documents, the linear anchor, the trainer."""

@@ -1,4 +1,4 @@
-"""The closed form that a RAMN begins as, fitted on the training documents in a few passes.
+"""The anchor: the linear predictor that a RAMN begins as, fitted on the training documents in a few passes.
 
 1. mean of the targets and their principal directions
 2. for every band of directions (1, 1, 2, 4, 8, ... of falling variance) the least-squares filter over the 12
@@ -7,7 +7,7 @@ mixtures
 3. a ridge map from the last chunk, the slow average and the mean of everything read to what the filters leave
 over 4. how far from the training mean a document of these may lie
 
-2 and 3 for every horizon; 2 once more beside a query where the model takes queries.
+2 and 3 for every horizon; 2 once more with a query where the model takes queries.
 
 A band filter is a lag filter that may keep slow directions (what a text is about, its author) for long and
 fast ones hardly.
@@ -37,7 +37,7 @@ from mlx_lvm.training.ramn.documents import (
 from mlx_lvm.training.ramn.folds import solve_bands
 from mlx_lvm.training.ramn.linear import band_gram, fit_linear, folds_apart, principal_directions
 
-FLOOR = 1e-3  # smallest variance of a direction, beside the mean one
+SMALLEST_VARIANCE = 1e-3  # of a direction, as a share of the mean one
 FAMILIAR, MARGIN, SLOPE = (
     0.999,
     1.3,
@@ -55,7 +55,7 @@ WHITENING = {
 
 @dataclass(frozen=True)
 class Horizon:
-    """What is fitted for one horizon: filter and shift_filter [mixtures, directions], the same beside a query
+    """What is fitted for one horizon: filter and shift_filter [mixtures, directions], the same with a query
     [mixtures + 1, directions] where the model takes queries, map [directions, 3 * width]; towards_one and
     penalty, which the folds chose.
     """
@@ -118,7 +118,8 @@ def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, config: RAMN
 
 def novelty_weights(variance: np.ndarray) -> np.ndarray:
     """v: a document's novelty is the mean over directions of its squared mean by their variance."""
-    return (1 / (len(variance) * np.maximum(variance, FLOOR * variance.mean()))).astype(np.float32)
+    smallest = SMALLEST_VARIANCE * variance.mean()
+    return (1 / (len(variance) * np.maximum(variance, smallest))).astype(np.float32)
 
 
 def novelties(parts: Segments, rotated: mx.array, weights: np.ndarray) -> np.ndarray:
@@ -132,9 +133,9 @@ def novelties(parts: Segments, rotated: mx.array, weights: np.ndarray) -> np.nda
 
 
 def start_at_anchor(model: RAMN, anchor: Anchor) -> None:
-    """Store the anchor as the model's parameters and silence its network: the model is the closed form."""
+    """Store the anchor as the model's parameters and silence its network: the model is the anchor alone."""
     width = model.config.width
-    variance = np.maximum(anchor.variance / anchor.variance.mean(), FLOOR)
+    variance = np.maximum(anchor.variance / anchor.variance.mean(), SMALLEST_VARIANCE)
     model.mean, model.basis.weight = mx.array(anchor.mean), mx.array(anchor.basis)
     model.log_novelty = mx.log(mx.array(novelty_weights(anchor.variance)))
     model.trust_limit, model.trust_slope = mx.full((1,), float(np.log(anchor.limit))), mx.full((1,), SLOPE)

@@ -16,7 +16,7 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.models.base import MAX_CONTEXT
-from mlx_lvm.models.ramn import SPARED
+from mlx_lvm.models.ramn import RECENT_KEPT
 from mlx_lvm.models.ramn_filters import age_kernels
 
 TARGETS = 32
@@ -171,7 +171,7 @@ def counts_of(batch: Batch) -> mx.array:
 def old_mask() -> mx.array:
     """[32, 132]: 1 for what is read more than 5 and at most 100 chunks before each target."""
     age = MAX_CONTEXT + np.arange(TARGETS)[:, None] - np.arange(ROWS)
-    return mx.array(((age > SPARED) & (age <= MAX_CONTEXT)).astype(np.float32))
+    return mx.array(((age > RECENT_KEPT) & (age <= MAX_CONTEXT)).astype(np.float32))
 
 
 def centred_rows(segments: Segments, mean: np.ndarray, basis: mx.array | None = None) -> mx.array:

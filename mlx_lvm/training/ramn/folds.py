@@ -1,5 +1,5 @@
-"""Penalties of a closed form, chosen by folds of the training documents: no constant of one corpus, no unit
-of length.
+"""Penalties of a ridge fit, chosen by folds of the training documents: no constant of one corpus, no unit of
+length.
 
 A fold is judged by what the other documents alone say, their principal directions among it: directions that
 had seen the fold too would hold its targets in the first of them, and every fit would look better than it is.

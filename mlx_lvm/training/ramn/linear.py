@@ -55,7 +55,7 @@ class Fold:
 class LinearFit:
     """filter [mixtures, dim] and map [dim, 3 * width] of all documents, the Gram matrices of each band that
     the filter is of, sizes [mixtures]: squared lengths of the mixtures; towards_one, penalty: what the folds
-    chose; apart: (basis, filter, map) that the documents outside each fold give.
+    chose; by_fold: (basis, filter, map) that the documents outside each fold give.
     """
 
     filter: np.ndarray
@@ -64,7 +64,7 @@ class LinearFit:
     sizes: np.ndarray
     towards_one: float
     penalty: float
-    apart: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    by_fold: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def folds_apart(corpus: Corpus, documents: np.ndarray, context: int, mean: np.ndarray) -> list[Fold]:
@@ -95,11 +95,11 @@ def fit_linear(whole: Rotated, folds: list[Fold], mean: np.ndarray, width: int, 
     gram = band_gram(*whole, ahead)
     filter_, sizes = solve_bands(gram, len(mean), towards_one), _sizes(gram)
     sums = map_sums(*whole, filter_, width, sizes, ahead)
-    apart = [
+    by_fold = [
         (fold.basis, own, pair[0].layout(mapping))
         for fold, own, pair, mapping in zip(folds, filters, pairs, maps, strict=True)
     ]
-    return LinearFit(filter_, sums.layout(sums.solve(penalty)), gram, sizes, towards_one, penalty, apart)
+    return LinearFit(filter_, sums.layout(sums.solve(penalty)), gram, sizes, towards_one, penalty, by_fold)
 
 
 def _sizes(gram: np.ndarray) -> np.ndarray:

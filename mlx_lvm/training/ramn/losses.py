@@ -11,7 +11,7 @@ from __future__ import annotations
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import normalize
 from mlx_lvm.models.base import MAX_CONTEXT, SUM_WIDTH, row_sum
-from mlx_lvm.models.ramn import RAMN, SPARED
+from mlx_lvm.models.ramn import RAMN, RECENT_KEPT
 from mlx_lvm.models.ramn_filters import mixed
 from mlx_lvm.training.ramn.documents import Batch, counts_of, mixtures_of, take_queries, take_targets
 
@@ -90,14 +90,14 @@ def target_mask(rows: mx.array, valid: mx.array) -> mx.array:
     context.
     """
     back = rows[:, None] - rows[None, :]
-    context = (back > 0) & (back <= SPARED)
+    context = (back > 0) & (back <= RECENT_KEPT)
     return mx.where(valid[None, :] & ~context, 0.0, MASKED_LOGIT)
 
 
 def negative_mask(rows: mx.array, drawn: mx.array) -> mx.array:
     """[n, drawn]: MASKED_LOGIT where a drawn row is the target itself or in its context."""
     back = rows[:, None] - drawn[None, :]
-    return mx.where((back >= 0) & (back <= SPARED), MASKED_LOGIT, 0.0)
+    return mx.where((back >= 0) & (back <= RECENT_KEPT), MASKED_LOGIT, 0.0)
 
 
 def log_probability(correct: mx.array, logits: mx.array) -> mx.array:

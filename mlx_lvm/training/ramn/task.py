@@ -1,4 +1,4 @@
-"""RAMN on documents: an anchor in closed form, then a network on top of it on all positions of every
+"""RAMN on documents: a linear anchor by least squares, then a network on top of it on all positions of every
 document.
 """
 
