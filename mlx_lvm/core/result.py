@@ -1,4 +1,4 @@
-"""What is found stands in frozen dataclasses: the JSON form that all of them share, and tables in plain text."""
+"""What is found stands in frozen dataclasses: their JSON form, and tables in plain text."""
 
 from __future__ import annotations
 
