@@ -15,7 +15,6 @@ from typing import Protocol
 
 import numpy as np
 
-from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import UsageError
 
 SPLITS = ("train", "val", "test")
@@ -63,7 +62,7 @@ def position(name: str, seed: int) -> float:
 
 
 def assign(names: Sequence[str], seed: int, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
-    """0, 1 or 2 for train, val or test, a name, uint8; by the hash of the name, its `#part-<n>` left away."""
+    """0, 1 or 2 for train, val or test, a name, uint8: by the hash of the name without its `#part-<n>`."""
     at = np.array([position(PART.sub("", name), seed) for name in names])
     return np.digitize(at, [fractions[0], fractions[0] + fractions[1]]).astype(np.uint8)
 
@@ -72,16 +71,3 @@ def split_corpus(corpus: Documents, seed: int = 0) -> Split:
     """80/10/10 by hash of the document's name: adding or reordering documents moves none to another part."""
     part = assign(corpus.names, seed) if corpus.assigned is None else corpus.assigned
     return Split(seed, *(np.flatnonzero(part == number) for number in range(len(SPLITS))))
-
-
-def duplicates_across(corpus: Corpus, split: Split) -> int:
-    """How many vectors of val and test stand, to the bit, in train as well (or test in val)."""
-    part = split.numbers()[corpus.document_of(np.arange(len(corpus)))]
-    vectors = np.ascontiguousarray(corpus.numpy())
-    _, inverse = np.unique(
-        vectors.view(np.dtype((np.void, vectors.dtype.itemsize * vectors.shape[1]))).ravel(),
-        return_inverse=True,
-    )
-    earliest = np.full(inverse.max() + 1, len(SPLITS), dtype=np.uint8)
-    np.minimum.at(earliest, inverse, part)
-    return int((part > earliest[inverse]).sum())

@@ -14,7 +14,7 @@ from mlx_lvm.data.quality.audit import check, find_duplicates
 from mlx_lvm.data.quality.contexts import targets_in_context
 from mlx_lvm.data.quality.description import describe, lag_profile
 from mlx_lvm.data.quality.duplicates import exact_groups, near_pairs, row_digests
-from mlx_lvm.data.splits import duplicates_across, split_corpus
+from mlx_lvm.data.splits import SPLITS, Split, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 
@@ -62,6 +62,19 @@ def test_exact_groups_and_digests(tmp_path: Path) -> None:
     digests = row_digests(rows)
     equal = (rows[:, None] == rows[None]).all(axis=2)
     np.testing.assert_array_equal(digests[:, None] == digests[None], equal)
+
+
+def duplicates_across(corpus: Corpus, split: Split) -> int:
+    """How many vectors of val and test stand, to the bit, in train as well (or test in val)."""
+    part = split.numbers()[corpus.document_of(np.arange(len(corpus)))]
+    vectors = np.ascontiguousarray(corpus.numpy())
+    _, inverse = np.unique(
+        vectors.view(np.dtype((np.void, vectors.dtype.itemsize * vectors.shape[1]))).ravel(),
+        return_inverse=True,
+    )
+    earliest = np.full(inverse.max() + 1, len(SPLITS), dtype=np.uint8)
+    np.minimum.at(earliest, inverse, part)
+    return int((part > earliest[inverse]).sum())
 
 
 def test_shipped_duplicates(sotu: Corpus) -> None:

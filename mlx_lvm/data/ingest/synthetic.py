@@ -24,7 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from mlx_lvm.config import Config, option
-from mlx_lvm.errors import InvalidFile, Problems
+from mlx_lvm.errors import Problems
 
 MARK = "synthetic topic process "
 BASIS = 4  # reflections that U is made of: they mix every coordinate for a few products with vectors
@@ -62,21 +62,8 @@ class Process(Config):
 
     @property
     def source(self) -> str:
-        """The provenance of its corpus, from which `from_source` makes the process again."""
+        """The provenance of its corpus: every option of the process."""
         return MARK + json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_source(cls, source: str) -> Process:
-        """Raises InvalidFile where the corpus is not of this process."""
-        try:
-            if not source.startswith(MARK):
-                raise ValueError("no such mark")
-            values = json.loads(source.removeprefix(MARK))
-        except ValueError:
-            raise InvalidFile(
-                "not a corpus of `lvm data synth`: its source does not name a process"
-            ) from None
-        return cls.from_dict(values)
 
     @cached_property
     def spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
