@@ -13,9 +13,9 @@ import pytest
 
 from mlx_lvm.core.linux_cpu import tune
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: threads besides would wait for each other
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads beside it would wait for each other
+    for threads in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")
 tune()  # as a program does, before anything imports MLX
 
 from mlx_lvm.cli.main import main

@@ -9,19 +9,19 @@ import torch
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.encoders import kernels
 
+GELU_RMS = 1.25e-7  # over -9..9: between torch's own with AVX2, 0.9e-7, and with AVX-512, 1.4e-7
+
 
 def rms(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(x))))
 
 
 def test_gelu_errs_no_more_than_torch() -> None:
+    """Held to fixed figures: torch's own differ from one processor to another."""
     x = np.linspace(-9, 9, 200_001).astype(np.float32)
     truth = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
     ours = np.array(kernels.gelu(mx.array(x))) - truth
-    theirs = torch.nn.functional.gelu(torch.from_numpy(x)).numpy() - truth
-    # torch's largest error depends on the processor: it is a third where there is no AVX-512. Ours is one
-    # unit in the last place.
-    assert rms(ours) < 1.2 * rms(theirs) and np.abs(ours).max() < np.spacing(np.float32(9))
+    assert rms(ours) < GELU_RMS and np.abs(ours).max() <= 2.0**-20  # which is one digit of 8 to 16
 
 
 def test_gelu_of_extremes() -> None:
@@ -54,7 +54,7 @@ def test_attention_looks_past_what_is_shut() -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_norms_err_no_more_than_torch(offset: float) -> None:
+def test_norms_err_no_more_than_their_inputs(offset: float) -> None:
     draw = np.random.default_rng(0)
     x = (draw.standard_normal((50, 384)) + offset).astype(np.float32)
     w, b = draw.standard_normal((2, 384)).astype(np.float32)
@@ -64,11 +64,8 @@ def test_norms_err_no_more_than_torch(offset: float) -> None:
         weight=torch.from_numpy(w).double(),
         bias=torch.from_numpy(b).double(),
     ).numpy()
-    theirs = layer(torch.from_numpy(x), weight=torch.from_numpy(w), bias=torch.from_numpy(b)).numpy()
     ours = np.array(kernels.layer_norm(mx.array(x), mx.array(w), mx.array(b), 1e-12))
-    # A mean is known to half a unit in its last place; with AVX-512 it comes nearer, by its longer sums.
-    limit = 2 * rms(theirs - truth) + 1e-7 + float(np.spacing(np.float32(offset))) / 2
-    assert rms(ours - truth) < limit
+    assert rms(ours - truth) < (1 + offset) * 2.0**-23  # what the inputs themselves are rounded to
     wide = x.astype(np.float64)
     truth = wide / np.sqrt(np.square(wide).mean(-1, keepdims=True) + 1e-6) * w
     np.testing.assert_allclose(np.array(kernels.rms_norm(mx.array(x), mx.array(w), 1e-6)), truth, rtol=5e-7)

@@ -177,14 +177,21 @@ def check(table: Table, folder: Path) -> None:
     )  # those that did no harm
 
 
-@settings(max_examples=200, **SETTINGS)
+@settings(max_examples=60, **SETTINGS)
 @given(table=tables())
 def test_tables_are_converted_rightly_or_refused(tmp_path: Path, table: Table) -> None:
     check(table, tmp_path)
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, **SETTINGS)
+@settings(max_examples=500, **SETTINGS)
 @given(table=tables())
-def test_two_thousand_tables_are_converted_rightly_or_refused(tmp_path: Path, table: Table) -> None:
+def test_five_hundred_tables_are_converted_rightly_or_refused(tmp_path: Path, table: Table) -> None:
+    check(table, tmp_path)
+
+
+@pytest.mark.long
+@settings(max_examples=5000, **SETTINGS)
+@given(table=tables())
+def test_five_thousand_tables_are_converted_rightly_or_refused(tmp_path: Path, table: Table) -> None:
     check(table, tmp_path)
