@@ -4,9 +4,9 @@
 
 Somebody has N documents of a corpus (5, 10, 20, 50, 100, all), a fifth of them for validation. NETWORK is a
 model for every encoder that saw nothing of the corpus (`benchmarks/universal.py --keep`). Three ways to use
-the N: its statistics alone (zero-shot), `lvm train emn --from NETWORK --lr 2e-3`, and `lvm train emn`; and
-the baselines fitted on the same documents. All are scored on the same windows of the corpus's test documents;
-means over draws.
+the N: its statistics alone (zero-shot), `lvm train emn --from NETWORK`, and `lvm train emn --from scratch`;
+and the baselines fitted on the same documents. All are scored on the same windows of the corpus's test
+documents; means over draws.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WAYS = ("best baseline", "from scratch", "trained further", "zero-shot")
 
 def trained(corpus: Corpus, split: Split, start: EMN | None) -> EMN:
     config = EMNConfig()
-    options = TrainConfig.from_dict({**preset("best", config)[0], **({"lr": 2e-3} if start else {})})
+    options = TrainConfig.from_dict(preset("best", config)[0])
     task, best = make_task(config, corpus, options, split=split, start=start), BestInMemory()
     Trainer(task, best).train()
     set_weights(task.model, best.weights or {}, "best")

@@ -1,6 +1,10 @@
 """What `emn` is worth at home: trained with the defaults on each corpus, beside the baselines fitted there.
 
-    python benchmarks/emn.py sotu moby books-minilm.safetensors --out benchmarks/emn.json
+    python benchmarks/emn.py sotu moby=NETWORK books-minilm.safetensors --out benchmarks/emn.json
+
+A training begins with the released network of the head, which saw training documents of `sotu`, `moby` and
+the books, or with NETWORK: FOLDER/without-TEXT means FOLDER/HEAD-without-TEXT (`universal.py --keep`), which
+never saw the text, as a new corpus is none that the released one saw; `scratch` draws weights anew.
 
 For every corpus both heads are trained with each seed. A figure is the mean of the seeds; its difference to
 the best baseline has the 95% interval of a paired bootstrap over documents of the seeds' average, and the
@@ -30,6 +34,7 @@ from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.evaluation.setup import Bench, set_up
+from mlx_lvm.hub.load import load_model
 from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, COSINE, Figures, Metric
 from mlx_lvm.models.emn import EMN
 from mlx_lvm.models.emn_config import EMNConfig
@@ -46,7 +51,9 @@ METRICS = {"predict": (COSINE, CENTRED_COSINE), "rank": (CENTRED_MRR,)}
 CALLS = 200  # predictions timed
 
 
-def trained(head: str, corpus: Corpus, seed: int, ready: Any) -> tuple[EMN, dict[str, Any]]:
+def trained(
+    head: str, corpus: Corpus, seed: int, ready: Any, start: EMN | None
+) -> tuple[EMN, dict[str, Any]]:
     """(the best epoch's model by the defaults, what its training was like); ready: gives what is fitted
     before the first step.
     """
@@ -54,7 +61,7 @@ def trained(head: str, corpus: Corpus, seed: int, ready: Any) -> tuple[EMN, dict
     options = TrainConfig.from_dict({**preset("best", config)[0], "seed": seed})
     began = time.perf_counter()
     with patch.object(tasks, "prepare", ready):
-        task, best = make_task(config, corpus, options), BestInMemory()
+        task, best = make_task(config, corpus, options, start=start), BestInMemory()
     prepared = time.perf_counter() - began
     trainer = Trainer(task, best)
     trainer.train()
@@ -83,12 +90,23 @@ def milliseconds(model: EMN, length: int) -> float:
     return 1e3 * float(np.median(taken))
 
 
-def of_corpus(corpus: Corpus, heads: list[str], seeds: int, split: str) -> dict[str, Any]:
+def start_of(head: str, network: str) -> EMN | None:
+    if network == "scratch":
+        return None
+    folder = Path(network)
+    name = EMN.released[EMNConfig(head=head).variant]
+    found = load_model(folder.with_name(f"{head}-{folder.name}") if network else name).model
+    assert isinstance(found, EMN)
+    return found
+
+
+def of_corpus(corpus: Corpus, heads: list[str], seeds: int, split: str, network: str = "") -> dict[str, Any]:
     bench = set_up(corpus, split)
     baselines = {one.name: bench.measure(one).figures for one in bench.baselines}
     out: dict[str, Any] = {
         "corpus": corpus.name,
         "dim": corpus.dim,
+        "start": Path(network).name or "released",
         "split": split,
         "documents": len(set(bench.windows.documents.tolist())),
         "windows": len(bench.windows),
@@ -96,9 +114,9 @@ def of_corpus(corpus: Corpus, heads: list[str], seeds: int, split: str) -> dict[
     }
     for head in heads:
         runs, found = [], []
-        ready = _once(corpus)
+        ready, start = _once(corpus), start_of(head, network)
         for seed in range(seeds):
-            model, about = trained(head, corpus, seed, ready)
+            model, about = trained(head, corpus, seed, ready, start)
             found.append(bench.measure(predictor_of("emn", model)).figures)
             runs.append({"seed": seed, **about, **{f"ms_{n}": milliseconds(model, n) for n in (5, 100)}})
         compared = {metric.key: _compare(bench, baselines, found, metric) for metric in METRICS[head]}
@@ -148,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("corpora", nargs="+", metavar="CORPUS")
+    parser.add_argument("corpora", nargs="+", metavar="CORPUS[=NETWORK]")
     parser.add_argument("--heads", nargs="+", default=["predict", "rank"], choices=("predict", "rank"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--split", default="test")
@@ -156,7 +174,8 @@ def main() -> None:
     given = parser.parse_args()
     rows = []
     for name in given.corpora:
-        rows.append(of_corpus(load_corpus(name), given.heads, given.seeds, given.split))
+        reference, _, network = name.partition("=")
+        rows.append(of_corpus(load_corpus(reference), given.heads, given.seeds, given.split, network))
         if given.out is not None:
             write_json(given.out, {"seeds": given.seeds, "corpora": rows})
 

@@ -32,7 +32,15 @@ from mlx_lvm.training.emn.prepare import (
     prepare,
 )
 from mlx_lvm.training.emn.reading import reading, take_batch
-from mlx_lvm.training.emn.statistics import RIDGE, bind, covariance_power, statistics_of, universal
+from mlx_lvm.training.emn.statistics import (
+    PRIOR,
+    PRIOR_WINDOWS,
+    RIDGE,
+    bind,
+    covariance_power,
+    statistics_of,
+    universal,
+)
 from mlx_lvm.training.emn.universal import Recipe, train_network
 from mlx_lvm.training.ramn.linear import band_gram, folds_apart
 from mlx_lvm.training.session import start_run
@@ -66,9 +74,27 @@ def test_statistics_are_least_squares_and_a_power_of_the_covariance(small: Corpu
             rows.append(np.array(model.rows(z, mx.ones(z.shape[:2]), model.mean[None, None])[0], np.float64))
             targets.append(x[t] - found.mean)
     rows, y = np.array(rows), np.array(targets, np.float64)
-    gram, cross = np.einsum("nad,nbd->ab", rows, rows), np.einsum("nad,nd->a", rows, y)
-    ridge = RIDGE * np.trace(gram) / 22 * np.eye(22)
-    np.testing.assert_allclose(found.filter, np.eye(22)[20] + np.linalg.solve(gram + ridge, cross), atol=1e-4)
+    # As if `held` windows more had been seen, whose rows are of the mean length and at right angles; how many
+    # is what predicts best the documents that were left out.
+    fold = np.repeat(np.arange(len(documents)) % 10, [max(small.lengths[d] - 5, 0) for d in documents])
+
+    def fitted(index: np.ndarray, held: float) -> np.ndarray:
+        gram = np.einsum("nad,nbd->ab", rows[index], rows[index])
+        wanted = np.einsum("nad,nd->a", rows[index], y[index]) + gram[:, 20]
+        size = np.trace(gram) / 22
+        extra = RIDGE + held / index.sum()
+        toward = RIDGE * np.eye(22)[20] + held / index.sum() * PRIOR
+        return np.linalg.solve(gram + extra * size * np.eye(22), wanted + size * toward)
+
+    def error(held: float) -> float:
+        out = 0.0
+        for one in range(10):
+            said = np.einsum("a,nad->nd", fitted(fold != one, held) - np.eye(22)[20], rows[fold == one])
+            out += np.square(y[fold == one] - said).sum()
+        return out
+
+    best = min(PRIOR_WINDOWS, key=error)
+    np.testing.assert_allclose(found.filter, fitted(fold >= 0, best), atol=1e-4)
     whitened = statistics_of(read, whiten=True).whiten
     np.testing.assert_allclose(whitened, covariance_power(y.T @ y / len(y)), atol=1e-4)
 

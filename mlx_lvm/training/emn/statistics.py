@@ -17,7 +17,7 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models.emn import EMN
 from mlx_lvm.models.emn_config import EMNConfig
-from mlx_lvm.models.emn_geometry import MEAN, ROWS
+from mlx_lvm.models.emn_geometry import MEAN, ROWS, TOKENS
 from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.training.emn.experts import FittedExpert, expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.reading import BLOCK, Reading, reading, take_batch
@@ -26,6 +26,11 @@ WHITENING_POWER = 0.5  # of the covariance that a ranking direction is divided b
 FLOOR = 1e-3  # smallest variance of a direction, as a share of the mean one
 # share of the rows' mean square that holds the filter to the mean alone: the rows are nearly collinear
 RIDGE = 1e-3
+# What the filter is held to where documents are few, a recency-weighted mean at half its length, and by how
+# many windows' worth: of these what predicts documents best that were left out.
+PRIOR = np.eye(1, ROWS, MEAN)[0] + 0.5 * np.eye(1, ROWS, TOKENS + 1)[0]
+PRIOR_WINDOWS = (0, 10, 30, 100, 300)
+FOLDS = 10  # of documents
 
 
 @dataclass(frozen=True)
@@ -41,25 +46,57 @@ class Statistics:
 
 def statistics_of(read: Reading, whiten: bool) -> Statistics:
     """Of the documents that were read, an expert's row among them where there is one."""
-    gram, cross = np.zeros((ROWS, ROWS)), np.zeros(ROWS)
-    dim = read.centred.shape[1]
+    gram, cross, windows = np.zeros((FOLDS, ROWS, ROWS)), np.zeros((FOLDS, ROWS)), np.zeros(FOLDS)
+    dim, parts = read.centred.shape[1], read.parts
+    documents = parts.corpus.document_of(parts.rows[parts.starts])
+    fold = np.unique(documents, return_inverse=True)[1] % FOLDS
     covariance = np.zeros((dim, dim)) if whiten else None
-    for index in read.parts.blocks(BLOCK):
-        batch = take_batch(read.arrays, mx.array(read.parts.table(read.parts.targets[index])))
+    for index in parts.blocks(BLOCK):
+        batch = take_batch(read.arrays, mx.array(parts.table(parts.targets[index])))
         kept = batch.valid.astype(mx.float32)[..., None]
         truth = batch.truth * kept
         if covariance is None:
             rows = batch.rows * kept[..., None]
-            gram += np.array((rows @ rows.swapaxes(-1, -2)).sum(axis=(0, 1)), np.float64)
-            cross += np.array((rows @ truth[..., None]).squeeze(-1).sum(axis=(0, 1)), np.float64)
+            np.add.at(gram, fold[index], np.array((rows @ rows.swapaxes(-1, -2)).sum(axis=1), np.float64))
+            products = (rows @ truth[..., None]).squeeze(-1).sum(axis=1)
+            np.add.at(cross, fold[index], np.array(products, np.float64))
+            np.add.at(windows, fold[index], np.array(kept.sum(axis=(1, 2)), np.float64))
         else:
             flat = truth.reshape(-1, dim)
             covariance += np.array(flat.T @ flat, np.float64)
     mean = np.array(read.mean)
     if covariance is not None:
-        return Statistics(mean, np.eye(1, ROWS, MEAN)[0], covariance_power(covariance / read.parts.windows))
-    ridge = RIDGE * max(float(np.trace(gram)) / ROWS, 1e-300) * np.eye(ROWS)
-    return Statistics(mean, np.eye(1, ROWS, MEAN)[0] + np.linalg.solve(gram + ridge, cross))
+        return Statistics(mean, np.eye(1, ROWS, MEAN)[0], covariance_power(covariance / parts.windows))
+    held = prior_windows(gram, cross, windows)
+    return Statistics(mean, fitted_filter(gram.sum(axis=0), cross.sum(axis=0), parts.windows, held))
+
+
+def fitted_filter(gram: np.ndarray, cross: np.ndarray, windows: float, held: float) -> np.ndarray:
+    """Weights of the rows by least squares, held to PRIOR by so many windows' worth. gram [22, 22]: sum of
+    the rows' products over the windows, cross [22]: of those with the target less the mean.
+    """
+    ridge = max(float(np.trace(gram)) / ROWS, 1e-300) * np.eye(ROWS)
+    alone, prior = np.eye(1, ROWS, MEAN)[0], held / max(windows, 1)
+    return alone + np.linalg.solve(gram + (RIDGE + prior) * ridge, cross + prior * ridge @ (PRIOR - alone))
+
+
+def prior_windows(gram: np.ndarray, cross: np.ndarray, windows: np.ndarray) -> float:
+    """By how much the filter is held to PRIOR: what says the targets of each fold best by the others' sums.
+    Of a single document, by as much as a hundred windows would.
+    """
+    used = np.flatnonzero(windows)
+    if len(used) < 2:
+        return 100
+    alone, errors = np.eye(1, ROWS, MEAN)[0], []
+    for held in PRIOR_WINDOWS:
+        error = 0.0
+        for one in used:
+            rest = used[used != one]
+            own = fitted_filter(gram[rest].sum(axis=0), cross[rest].sum(axis=0), windows[rest].sum(), held)
+            weights = own - alone
+            error += weights @ gram[one] @ weights - 2 * weights @ cross[one]
+        errors.append(error)
+    return PRIOR_WINDOWS[int(np.argmin(errors))]
 
 
 def covariance_power(covariance: np.ndarray, power: float = WHITENING_POWER) -> np.ndarray:
