@@ -12,11 +12,19 @@ from mlx_lvm.api.training import beginning
 from mlx_lvm.cli.models.train import choose_device, model_options, recipe
 from mlx_lvm.cli.shared.common import Json, Output, output_option, search_option
 from mlx_lvm.cli.shared.progress import StopOnSignal
-from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import trained
 from mlx_lvm.training.run import Lock
-from mlx_lvm.training.tune import Search, best_of, open_study, plot, require_optuna, run_search, table
+from mlx_lvm.training.tune import (
+    Search,
+    Trial,
+    best_first,
+    open_study,
+    plot,
+    require_optuna,
+    run_search,
+    trials_of,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -80,56 +88,50 @@ def tune(
                     f"trial {number}, epoch {record['epoch']}: {words} "
                     f"{record[f'val_{search.selection_metric}']:.4f}"
                 ),
-                on_trial=lambda record: display.say(trial_line(record)),
+                on_trial=lambda trial: display.say(trial_line(trial)),
                 stop=lambda: bool(signals.received),
             )
-        best = best_of(study)
+        every = trials_of(study)
+        best = next(iter(best_first(every)), None)
         if best is not None:
-            show(display, table(study), best, search.selection_metric)
+            show(display, every)
             display.say("pictures: " + ", ".join(str(path) for path in plot(study, folder)))
-            chosen = {key: best[key] for key in search.space()}
+            chosen = {name: best.options[name] for name in search.space()}
             display.say(f"train the best: {search.command(chosen)}", style="bold")
         else:
             display.say("no trial has finished yet; the same command goes on")
         display.result(
             {
                 "study": str(folder / "study.db"),
-                "best": best,
+                "best": best.to_dict() if best else None,
                 "command": search.command(chosen) if best else None,
-                "trials": table(study),
+                "trials": [trial.to_dict() for trial in every],
             }
         )
     if not whole:
         raise typer.Exit(128 + signals.received)
 
 
-def trial_line(record: JsonObject) -> str:
-    reached = f"{record['value']:.4f}" if record["value"] is not None else record["state"]
+def trial_line(trial: Trial) -> str:
+    reached = trial.state if trial.value is None else f"{trial.value:.4f}"
     chosen = "  ".join(
-        f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
-        for k, v in record.items()
-        if k not in ("trial", "state", "value")
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in trial.options.items()
     )
-    return f"trial {record['trial']:>3}  {reached:>8}  {chosen}"
+    return f"trial {trial.number:>3}  {reached:>8}  {chosen}"
 
 
-def show(display: Output, rows: list[JsonObject], best: JsonObject, figure: str) -> None:
-    """The ten trials that are best in the figure."""
-    ranked = sorted(
-        (row for row in rows if row[figure] is not None and row["state"] == "complete"),
-        key=lambda row: -row[figure],
-    )
+def show(display: Output, trials: list[Trial]) -> None:
+    """The ten that are best."""
+    ranked = best_first(trials)
+    rows = [trial.to_dict() for trial in ranked[:10]]
     cells = [
-        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()]
-        for row in ranked[:10]
+        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
     ]
-    cut = sum(row["state"] == "pruned" for row in rows)
-    display.table(
-        f"{len(ranked)} finished trials, {cut} cut short; {WORDS[figure]} on validation documents",
-        list(best),
-        cells,
-        bold=0,
-    )
+    cut = sum(trial.state == "pruned" for trial in trials)
+    words = WORDS[ranked[0].metric]
+    title = f"{len(ranked)} finished trials, {cut} cut short; {words} on validation documents"
+    display.table(title, list(rows[0]), cells, bold=0)
 
 
 def duration(text: str | None) -> float | None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm.config import Range
-from mlx_lvm.core.result import JsonObject
+from mlx_lvm.config import Options, Range
+from mlx_lvm.core.result import JsonObject, Result
 from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError
 from mlx_lvm.models import ModelConfig, VectorModel, architecture
 from mlx_lvm.training.config import SEARCH, TrainConfig, preset
@@ -36,7 +36,7 @@ class Search:
 
     model: str
     base: TrainConfig
-    sizes: JsonObject
+    sizes: Options
     fixed: frozenset[str] = frozenset()
     start: VectorModel | None = None  # that every trial begins with, whose sizes are then no choice
 
@@ -69,7 +69,7 @@ class Search:
         }
         return repr(sorted(kept.items()) + sorted(self.space().items()))
 
-    def command(self, chosen: JsonObject) -> str:
+    def command(self, chosen: Options) -> str:
         """The command line that trains with the chosen values; what it omits is the preset `best`."""
         options, sizes = preset("best", self.config)
         plain = {**TrainConfig.from_dict(options).to_dict(), **sizes}
@@ -83,6 +83,25 @@ class Search:
                 *(word for key, value in given.items() for word in (_flag(key), str(value))),
             ]
         )
+
+
+@dataclass(frozen=True)
+class Trial(Result):
+    """One training of a search. metric: what it is judged by; value: what it reached in that, None where it
+    was cut short or failed; options: those that the search chose.
+    """
+
+    number: int
+    state: str  # complete, pruned, fail or running
+    metric: str
+    value: float | None
+    epochs: int
+    options: Options
+
+    def to_dict(self) -> JsonObject:
+        """As a row of the table: the value under the metric's name, then the options."""
+        told = {"trial": self.number, "state": self.state, self.metric: self.value, "epochs": self.epochs}
+        return {**told, **self.options}
 
 
 def _flag(key: str) -> str:
@@ -136,7 +155,7 @@ def run_search(
     trials: int,
     seconds: float | None = None,
     on_epoch: Callable[[int, JsonObject], None] = lambda number, record: None,
-    on_trial: Callable[[JsonObject], None] = lambda record: None,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Go on until the study has `trials` finished trials or the time is over. False where `stop` asked for an
@@ -170,11 +189,11 @@ def run_search(
             )  # cut off by the clock or a signal: no result
             trial.set_user_attr("epochs", epochs)
         study.tell(trial, value, state=state)
-        on_trial({"trial": trial.number, "state": state.name.lower(), "value": value, **trial.params})
+        on_trial(trials_of(study)[trial.number])
     return not stop()
 
 
-def _standing(search: Search) -> JsonObject:
+def _standing(search: Search) -> Options:
     """The base's own values, where the search may choose them."""
     defaults = {field.name: field.default for field in fields(architecture(search.model).config_class)}
     values = {**defaults, **search.sizes, **search.base.to_dict()}
@@ -222,24 +241,26 @@ def _suggest(trial: Any, name: str, allowed: Range) -> Any:
     return trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)
 
 
-def table(study: Any) -> list[JsonObject]:
-    """One record a trial, in the order they began."""
+def trials_of(study: Any) -> list[Trial]:
+    """Every trial, in the order they began."""
+    metric = study.user_attrs["judged_by"]
     return [
-        {
-            "trial": trial.number,
-            "state": trial.state.name.lower(),
-            study.user_attrs["judged_by"]: trial.value,
-            "epochs": len(trial.intermediate_values),
-            **trial.params,
-        }
+        Trial(
+            number=trial.number,
+            state=trial.state.name.lower(),
+            metric=metric,
+            value=trial.value,
+            epochs=len(trial.intermediate_values),
+            options=trial.params,
+        )
         for trial in study.get_trials(deepcopy=False)
     ]
 
 
-def best_of(study: Any) -> JsonObject | None:
-    """The record of the best finished trial, None where there is none."""
-    finished = [record for record in table(study) if record["state"] == "complete"]
-    return max(finished, key=lambda record: record[study.user_attrs["judged_by"]], default=None)
+def best_first(trials: list[Trial]) -> list[Trial]:
+    """Those that ran to their end, the best one first."""
+    complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
+    return sorted(complete, key=lambda trial: -(trial.value or 0.0))
 
 
 PLOTS = ("optimization_history", "intermediate_values", "param_importances", "slice")

@@ -17,7 +17,7 @@ from mlx_lvm.errors import UsageError
 from mlx_lvm.models import architectures
 from mlx_lvm.models.transformer import TransformerConfig
 from mlx_lvm.training.config import SEARCH, TrainConfig, preset
-from mlx_lvm.training.tune import Search, open_study, run_search, table
+from mlx_lvm.training.tune import Search, open_study, run_search, trials_of
 
 optuna = pytest.importorskip("optuna", reason="the search is optuna's: pip install 'mlx-lvm[tune]'")
 
@@ -120,7 +120,7 @@ def test_test_documents_are_never_looked_at(tmp_path: Path, small: Corpus, small
         one = search(path)
         study = open_study(tmp_path / str(number) / "s.db", one)
         assert run_search(study, one, 2)
-        results.append([(trial["centred_cosine"], trial["lr"]) for trial in table(study)])
+        results.append([(trial.value, trial.options["lr"]) for trial in trials_of(study)])
     assert results[0] == results[1] != results[2]
 
 
@@ -148,9 +148,9 @@ def test_a_trial_that_lags_is_cut_and_a_killed_one_is_not_counted(
     study.ask()  # and never told: its process was killed
     study = open_study(tmp_path / "s.db", one)
     run_search(study, one, 7)
-    states = [trial["state"] for trial in table(study)]
+    states = [trial.state for trial in trials_of(study)]
     assert states == ["fail"] + ["complete"] * 5 + ["pruned", "complete"]
-    assert table(study)[6]["epochs"] == 2
+    assert trials_of(study)[6].epochs == 2
 
 
 def test_time_and_signals_end_the_search(tmp_path: Path, small_file: Path) -> None:
