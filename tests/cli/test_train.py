@@ -176,7 +176,7 @@ def test_precedence_flag_file_preset(lvm: Callable, tmp_path: Path, small_file: 
     ("arguments", "code", "words"),
     [
         ([], 2, "which model"),
-        (["filter"], 2, "fitted in closed form, not trained: lvm export lag-filter"),
+        (["filter"], 2, "is fitted, not trained: lvm export lag-filter"),
         (["amm"], 2, "Did you mean 'amn'?"),
         (["amn", "--epochs", 0], 2, "epochs = 0: must be at least 1"),
         (["amn", "--lr", "nan"], 2, "must be finite"),

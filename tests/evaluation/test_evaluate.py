@@ -143,7 +143,7 @@ def test_the_headline_needs_no_glossary(objective: Metric, outcome: str, split: 
 
 
 def test_the_verdict_on_a_model_made_for_ranking_speaks_of_ranking_first(small: Corpus) -> None:
-    """Its figures are those of the best closed form in that metric, with an interval, also for R@5."""
+    """Its figures are those of the best baseline in that metric, with an interval, also for R@5."""
     model = build(config_from_dict({"model_type": "ramn", "head": "retrieve", "dim": small.dim, "rank": 8}))
     result = examine(Loaded(model, "ramn", card=small.card), small, resamples=200).to_dict()
     found, metrics = result["verdict"], result["metrics"]

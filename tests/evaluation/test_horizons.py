@@ -1,4 +1,4 @@
-"""Several chunks ahead: closed forms of each horizon against plain least squares, and the table on a small
+"""Several chunks ahead: baselines of each horizon against plain least squares, and the table on a small
 corpus.
 """
 

@@ -1,4 +1,4 @@
-"""Another domain: closed forms carried over and fitted there. The arrow of time: the same recipe on reversed
+"""Another domain: baselines carried over and fitted there. The arrow of time: the same recipe on reversed
 documents.
 """
 

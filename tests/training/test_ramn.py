@@ -65,7 +65,7 @@ def mixtures_by_hand(x: np.ndarray) -> np.ndarray:
 def by_hand(
     corpus: Corpus, documents: np.ndarray, width: int, towards_one: float, penalty: float, ahead: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(the closed form's predictions, those of its filters alone, its trust) on every window with a chunk
+    """(the anchor's predictions, those of its filters alone, its trust) on every window with a chunk
     `ahead` of its target, by plain least squares in NumPy.
     """
     parts = [
