@@ -24,6 +24,8 @@ from mlx_lvm.data.storage.writer import CorpusWriter
 
 from .helpers import LENGTHS, make_corpus
 
+LONGEST = ("test_documents_run.py", "test_strict.py", "test_registry.py", "test_default_corpus.py")
+
 
 def pytest_report_header(config: pytest.Config) -> str:
     chosen = config.option.markexpr
@@ -33,11 +35,14 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Fast tests come first, and those marked `long` only where they are asked for by that name."""
+    """Fast tests come first, those marked `long` only where they are asked for by that name, and of the slow
+    ones the longest before the others, so that no worker is left with one of them at the end.
+    """
     if "long" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = [item for item in items if not item.get_closest_marker("long")]
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    slow = {id(item): item.get_closest_marker("slow") is not None for item in items}
+    items.sort(key=lambda item: (slow[id(item)], slow[id(item)] and item.path.name not in LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,22 @@ class Seventh(Twin):
         raw = self.output_proj(context[:, -1])
         return Prediction(raw, normalize(raw, dim=-1))
 """
+# Commands one after another in one process, which imports what they need once.
+SESSION = """
+import io, json, sys
+from contextlib import redirect_stdout
+from mlx_lvm.cli.main import main
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv, out = ["lvm", *arguments, "--json"], io.StringIO()
+    try:
+        with redirect_stdout(out):
+            main()
+    except SystemExit as end:
+        if end.code:
+            sys.exit(f"lvm {' '.join(arguments)} ended with {end.code}")
+    print(json.dumps(json.loads(out.getvalue())), flush=True)
+"""
 FAULTS = """
 from mlx_lvm.parity.faults.planting import Fault, call
 
@@ -168,30 +184,29 @@ def test_the_commands_know_it(package: str, small_file: Path, tmp_path: Path) ->
     """Trained, compared with its twin, exported, imported again, evaluated, predicted and timed."""
     pytest.importorskip("torch", reason="parity is with torch")
 
-    def lvm(*arguments: object) -> dict:
-        out = subprocess.run(
-            [sys.executable, "-m", "mlx_lvm.cli.main", *map(str, arguments), "--json"],
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-        )
-        assert out.returncode == 0, out.stderr
-        return json.loads(out.stdout)
-
     # As an installed package is found: by an entry point of its distribution.
     about = tmp_path / "elsewhere-1.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1\n")
     (about / "entry_points.txt").write_text("[mlx_lvm.architectures]\nseventh = elsewhere\n")
     run, exported = tmp_path / "run", tmp_path / "exported"
-    lvm("train", "seventh", "--corpus", small_file, "--epochs", 1, "--out", run)
-    assert lvm("parity", run, "--check", "weights,forward,taps,gradients,training")["passed"]
-    lvm("export", run, "--out", exported)
-    lvm("eval", exported, "--corpus", small_file, "--quick")
-    lvm("import", exported / "model.safetensors", "--model", "seventh", "--out", tmp_path / "imported")
-    assert lvm(
-        "bench", "seventh", "--batches", 1, "--tasks", "forward", "--seconds", 0.01, "--against", "none"
+    commands = (
+        ("train", "seventh", "--corpus", small_file, "--epochs", 1, "--out", run),
+        ("parity", run, "--check", "weights,forward,taps,gradients,training"),
+        ("export", run, "--out", exported),
+        ("eval", exported, "--corpus", small_file, "--quick"),
+        ("import", exported / "model.safetensors", "--model", "seventh", "--out", tmp_path / "imported"),
+        ("bench", "seventh", "--batches", 1, "--tasks", "forward", "--seconds", 0.01, "--against", "none"),
     )
+    told = subprocess.run(
+        [sys.executable, "-c", SESSION, json.dumps([list(map(str, command)) for command in commands])],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stderr
+    answers = [json.loads(line) for line in told.stdout.splitlines()]
+    assert len(answers) == len(commands) and answers[1]["passed"]
 
 
 def test_a_package_that_is_not_there() -> None:

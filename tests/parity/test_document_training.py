@@ -30,6 +30,7 @@ def test_the_steps_are_torch_s(options: dict[str, Any], randomised: bool) -> Non
     assert compared == {"losses", "first", "second", "weights", "trajectory", "probe"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", DOCUMENT_FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_caught_and_blamed(fault: DocumentFault) -> None:
     subject = Subject.drawn(RAMNConfig(**SIZES, head=fault.head), 0).randomised(1)
