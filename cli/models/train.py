@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_lvm.api.training import Recipe, beginning
+from mlx_lvm.api.training import NO_FILE, Recipe, RecipeFile, beginning
 from mlx_lvm.api.training import recipe as new_recipe
 from mlx_lvm.cli.models.train_many import PLAN, resume_many, train_many
 from mlx_lvm.cli.models.train_one import resume_locked, run
@@ -204,25 +204,25 @@ def every_recipe(given: Options, config: Path | None, preset_name: str | None) -
 
 def recipe(model: str | None, given: Options, config: Path | None, preset_name: str | None) -> Recipe:
     """A new run's: what is given over the --config file, that over the --preset, that over the defaults."""
-    file_train, file_sizes, named = read_toml(config) if config is not None else ({}, {}, None)
-    name = model or named
+    file = read_toml(config)
+    name = model or file.model
     if name is None:
         raise UsageError(f"which model? lvm train MODEL, one of {', '.join(trained())}")
-    return new_recipe(name, given, preset_name, file_train, file_sizes)
+    return new_recipe(name, given, preset_name, file)
 
 
 def given_options(model: str | None, given: Options, config: Path | None, preset_name: str | None) -> Options:
     """Every option that the command line names, by field, for a run that has options already."""
-    values, sizes, named = read_toml(config) if config is not None else ({}, {}, None)
-    out = {**({"preset": preset_name} if preset_name else {}), **values, **sizes, **given}
-    name = model or named
-    return out if name is None else {"model_type": name, **out}
+    file = read_toml(config)
+    named = {"model_type": model or file.model, "preset": preset_name}
+    said = {name: value for name, value in named.items() if value}
+    return {**said, **file.train, **file.sizes, **given}
 
 
-def read_toml(path: Path) -> tuple[Options, Options, str | None]:
-    """(training options, model sizes, model's name) of a TOML file. Raises InvalidFile where it does not
-    parse.
-    """
+def read_toml(path: Path | None) -> RecipeFile:
+    """The options of a TOML file, where one is named. Raises InvalidFile where it does not parse."""
+    if path is None:
+        return NO_FILE
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -235,7 +235,7 @@ def read_toml(path: Path) -> tuple[Options, Options, str | None]:
         raise InvalidFile(f"{path}: not a TOML file ({error})") from None
     sizes = values.pop("model", {})
     if isinstance(sizes, str):
-        return values, {}, sizes
+        return RecipeFile(values, {}, sizes)
     if not isinstance(sizes, dict):
         raise UsageError(f'{path}: [model] must be a table, or model = "name"')
     known = sorted(
@@ -245,7 +245,7 @@ def read_toml(path: Path) -> tuple[Options, Options, str | None]:
         if key not in known:
             raise UsageError(f"{path}: unknown key '{key}' in [model].{nearest(key, known)}")
     sizes.pop("dim", None)
-    return values, sizes, sizes.pop("model_type", None)
+    return RecipeFile(values, sizes, sizes.pop("model_type", None))
 
 
 def choose_device(name: str | None) -> None:

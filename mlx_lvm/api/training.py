@@ -32,12 +32,21 @@ class Recipe(NamedTuple):
     train: TrainConfig
 
 
+class RecipeFile(NamedTuple):
+    """What a --config file says: training options, the model's own, and the model's name where it stands
+    there.
+    """
+
+    train: Options
+    sizes: Options
+    model: str | None = None
+
+
+NO_FILE = RecipeFile({}, {})
+
+
 def recipe(
-    name: str,
-    given: Mapping[str, Any],
-    preset_name: str | None = None,
-    file_train: Mapping[str, Any] | None = None,
-    file_sizes: Mapping[str, Any] | None = None,
+    name: str, given: Mapping[str, Any], preset_name: str | None = None, file: RecipeFile = NO_FILE
 ) -> Recipe:
     """A new run's, in layers: the defaults, the preset over them, a file over that, what is given over all.
 
@@ -49,23 +58,21 @@ def recipe(
         raise UsageError(
             f"a {name} is fitted, not trained: lvm export lag-filter --out DIR, or lvm eval lag-filter"
         )
-    file_train, file_sizes = dict(file_train or {}), dict(file_sizes or {})
     own = _names(kind.config_class) - {"dim"}
-    given_sizes = {key: value for key, value in given.items() if key in own}
+    sizes = {**file.sizes, **{key: value for key, value in given.items() if key in own}}
     given_train = {key: value for key, value in given.items() if key not in own}
-    sizes = {**file_sizes, **given_sizes}
     preset_train, preset_sizes = preset(preset_name or "best", kind.config_class.from_dict(sizes))
     plain = TrainConfig.from_dict(preset_train).to_dict()
     # A run's own config.toml names every option; one that means nothing here may stand at its default.
     unused = [
-        key for key in kind.unused_options if key in given or file_train.get(key, plain[key]) != plain[key]
+        key for key in kind.unused_options if key in given or file.train.get(key, plain[key]) != plain[key]
     ]
     unknown = [key for key in given_train if key not in plain]
     if unused or unknown:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in sorted([*unused, *unknown]))
         raise UsageError(f"{flags}: not an option of {name}, which has {', '.join(sorted(own))}")
-    train = {**preset_train, **file_train, **given_train}
-    return Recipe(name, {**preset_sizes, **sizes}, TrainConfig.from_dict(train))
+    train = TrainConfig.from_dict({**preset_train, **file.train, **given_train})
+    return Recipe(name, {**preset_sizes, **sizes}, train)
 
 
 class Beginning(NamedTuple):
