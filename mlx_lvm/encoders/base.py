@@ -4,7 +4,7 @@ step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
@@ -53,6 +53,18 @@ class EncoderConfig(Config):
         raise NotImplementedError
 
 
+class Block(nn.Module):
+    """A layer: attention, then the feed-forward network, (x [batch, length, width], bias) -> x."""
+
+    def halves(self, x: mx.array, bias: mx.array) -> Iterator[mx.array]:
+        """What attention makes, and what the layer makes."""
+        raise NotImplementedError
+
+    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
+        *_, x = self.halves(x, bias)
+        return x
+
+
 class TextModel(nn.Module):
     """A transformer encoder: token ids [batch, length] int32 and mask [batch, length] (1 for a token, 0 for
     padding) to hidden states [batch, length, width].
@@ -77,8 +89,8 @@ class TextModel(nn.Module):
         return self.finish(x)
 
     @property
-    def blocks(self) -> Sequence[Any]:
-        """The layers, each (x [batch, length, width], bias) -> x."""
+    def blocks(self) -> Sequence[Block]:
+        """The layers, first to last."""
         raise NotImplementedError
 
     def embed(self, ids: mx.array) -> mx.array:

@@ -39,14 +39,15 @@ def plan(
     """Batches of about `tokens` tokens, padding counted, and at most `most` texts; every text once.
 
     lengths: each from 1 to `longest`, which no text is padded past: a model has no position there.
-    exact: shapes need not come again; a batch is as long as its longest text and has no row too many
+    exact: shapes need not come again; a batch is as long as its longest text, has no row too many, and comes
+        as near to `tokens` as whole rows allow
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     at = 0
     while at < len(order):
         length = int(lengths[order[at]])
         length = length if exact else min(padded(length), longest)
-        fitting = max(1, tokens // length)
+        fitting = max(1, round(tokens / length) if exact else tokens // length)
         full = max(1, min(most, fitting if exact else power_below(fitting)))
         rows = order[at : at + full]
         yield Batch(rows, len(rows) if exact else min(full, power_above(len(rows))), length)

@@ -5,13 +5,13 @@ x = LayerNorm(word + position + type 0);   x = LayerNorm(x + attention(x));   x 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx, nn
-from mlx_lvm.encoders.base import EncoderConfig, TextModel
+from mlx_lvm.encoders.base import Block, EncoderConfig, TextModel
 from mlx_lvm.encoders.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, attend
 from mlx_lvm.errors import Problems
 
@@ -111,16 +111,17 @@ class Intermediate(nn.Module):
         return ACTIVATIONS[self.activation](self.dense(x))
 
 
-class Layer(nn.Module):
+class Layer(Block):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
         self.intermediate = Intermediate(config)
         self.output = Residual(config.intermediate_size, config)
 
-    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
+    def halves(self, x: mx.array, bias: mx.array) -> Iterator[mx.array]:
         x = self.attention(x, bias)
-        return self.output(self.intermediate(x), x)
+        yield x
+        yield self.output(self.intermediate(x), x)
 
 
 class Stack(nn.Module):

@@ -109,13 +109,14 @@ class TextEncoder:
         return made
 
     def _stages(self, ids: mx.array, lengths: mx.array, skipped: mx.array) -> Iterator[mx.array]:
-        """`vectors` in pieces: what every layer makes, and last the vectors."""
+        """`vectors` in pieces: what every half of a layer makes, and last the vectors."""
         place = mx.arange(ids.shape[1])[None]
         mask = (place < lengths[:, None]).astype(mx.int32)
         x, bias = self.model.embed(ids), self.model.bias(mask)
         for block in self.model.blocks:
-            x = block(x, bias)
-            yield x
+            for half in block.halves(x, bias):
+                yield half
+            x = half
         x = self.pooling(self.model.finish(x), mask * (place >= skipped[:, None]).astype(mx.int32))
         for dense in self.denses:
             x = dense(x)
@@ -125,8 +126,8 @@ class TextEncoder:
     def _run(self, ids: list[list[int]], skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows, their vectors) of every batch; some are under way while one is read.
 
-        A CPU gains nothing by a trace of the whole, so it pads to no shape that comes again, and takes a
-        layer at a time.
+        A CPU gains nothing by a trace of the whole, so it pads to no shape that comes again, and takes
+        half a layer at a time.
         """
         lengths = [len(row) for row in ids]
         if on_cpu():

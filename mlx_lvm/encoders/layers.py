@@ -33,7 +33,11 @@ class Linear(nn.Module):
             self.bias = mx.zeros((outputs,))
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.addmm(self.bias, x, self.weight.T) if "bias" in self else x @ self.weight.T
+        if "bias" not in self:
+            return x @ self.weight.T
+        if scalar_library(x):  # there addmm copies the bias into every row first, number by number
+            return x @ self.weight.T + self.bias
+        return mx.addmm(self.bias, x, self.weight.T)
 
     def _extra_repr(self) -> str:
         return f"inputs={self.weight.shape[1]}, outputs={self.weight.shape[0]}, bias={'bias' in self}"

@@ -6,13 +6,13 @@ layer's attention adds one and the same bias by relative position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx, nn
-from mlx_lvm.encoders.base import EncoderConfig, TextModel, key_bias
+from mlx_lvm.encoders.base import Block, EncoderConfig, TextModel, key_bias
 from mlx_lvm.encoders.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, attend
 from mlx_lvm.encoders.positions import position_bias
 from mlx_lvm.errors import Problems
@@ -118,16 +118,17 @@ class Output(nn.Module):
         return self.LayerNorm(self.dense(y) + x)
 
 
-class Layer(nn.Module):
+class Layer(Block):
     def __init__(self, config: MPNetConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
         self.intermediate = Intermediate(config)
         self.output = Output(config)
 
-    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
+    def halves(self, x: mx.array, bias: mx.array) -> Iterator[mx.array]:
         x = self.attention(x, bias)
-        return self.output(self.intermediate(x), x)
+        yield x
+        yield self.output(self.intermediate(x), x)
 
 
 class Stack(nn.Module):

@@ -8,13 +8,13 @@ relative positions serves every layer. Version 1.1 has gelu(Wi_0 x) * (Wi_1 x) i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx, nn
-from mlx_lvm.encoders.base import EncoderConfig, TextModel, key_bias
+from mlx_lvm.encoders.base import Block, EncoderConfig, TextModel, key_bias
 from mlx_lvm.encoders.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, attend
 from mlx_lvm.encoders.positions import position_bias
 
@@ -98,21 +98,23 @@ class LayerFF(nn.Module):
         return x + self.DenseReluDense(self.layer_norm(x))
 
 
-class Block(nn.Module):
+class Layer(Block):
     """`layer.0` attends, `layer.1` is the feed-forward network."""
 
     def __init__(self, config: T5Config, has_table: bool) -> None:
         super().__init__()
         self.layer = [LayerSelfAttention(config, has_table), LayerFF(config)]
 
-    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
-        return self.layer[1](self.layer[0](x, bias))
+    def halves(self, x: mx.array, bias: mx.array) -> Iterator[mx.array]:
+        x = self.layer[0](x, bias)
+        yield x
+        yield self.layer[1](x)
 
 
 class Stack(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.block = [Block(config, has_table=number == 0) for number in range(config.num_layers)]
+        self.block = [Layer(config, has_table=number == 0) for number in range(config.num_layers)]
         self.final_layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
 
 
@@ -126,8 +128,8 @@ class T5EncoderModel(TextModel):
         self.encoder = Stack(config)
 
     @property
-    def blocks(self) -> Sequence[Block]:
-        blocks: list[Block] = self.encoder.block
+    def blocks(self) -> Sequence[Layer]:
+        blocks: list[Layer] = self.encoder.block
         return blocks
 
     def embed(self, ids: mx.array) -> mx.array:
