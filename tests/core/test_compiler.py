@@ -77,15 +77,15 @@ def kernels(folder: Path, count: int, flags: list[str], path: str = f"{COMPILER}
 
 
 @pytest.mark.slow
-def test_from_the_fifth_kernel_on_the_header_is_read_once(tmp_path: Path) -> None:
+def test_from_the_second_kernel_on_the_header_is_read_once(tmp_path: Path) -> None:
     """Kernels are the same bytes with and without it, one of another compiler harms nothing."""
     first, second = tmp_path / "a store", tmp_path / "another"
     flags = ["-I", f"{os.path.dirname(mx.__file__)}/include"]
-    for folder, count in ((first, 4), (second, 1)):
+    for folder, count in ((first, 1), (second, 1)):
         folder.mkdir()
         kernels(folder, count, flags)
     assert not list(first.glob("header-*"))
-    kernels(first, 1, flags)
+    kernels(first, 2, flags)
     (header,) = first.rglob("*.gch")
     assert (first / "k0.so").read_bytes() == (second / "k0.so").read_bytes()
     header.write_bytes(b"of another g++")
