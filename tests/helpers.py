@@ -3,7 +3,9 @@ module.
 """
 
 import importlib.util
+import os
 import resource
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,10 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlx_lvm.core.linux_cpu import COMPILER
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 
+# A g++ of ours stands first on PATH and says nothing of the machine's.
+COMPILERS = os.pathsep.join(place for place in os.environ["PATH"].split(os.pathsep) if place != COMPILER)
+fuses = pytest.mark.skipif(
+    sys.platform == "linux" and not mx.cuda.is_available() and shutil.which("g++", path=COMPILERS) is None,
+    reason="without g++ a Linux CPU fuses no kernels (Debian: apt-get install g++)",
+)
 LENGTHS = (30, 4, 17, 6, 9, 40, 5, 23, 7, 12, 33, 2, 8, 19, 6, 14)
 
 

@@ -19,12 +19,15 @@ from mlx_lvm.core.activations import on_cpu
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import architecture
 
+from ..helpers import fuses
+
 # Forward pass and training step of a batch of 32 at the default sizes; lower them when they fall.
 KERNELS = {"amn": (29, 143), "lstm": (39, 259), "gru": (76, 548), "transformer": (161, 796)}
 FORWARD = {"ramn": 42, "filter": 14}
 DOCUMENTS = {"regress": 173, "retrieve": 199}  # of RAMN's own step, by head
 
 
+@fuses
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_step_starts_no_more_kernels_than_it_did(name: str) -> None:
     config = architecture(name).config_class()
@@ -36,6 +39,7 @@ def test_a_step_starts_no_more_kernels_than_it_did(name: str) -> None:
     assert step.total < 1.06 * plain_step(config).total, "looking for NaN and summing must stay cheap"
 
 
+@fuses
 @pytest.mark.parametrize("name", FORWARD)
 def test_a_forward_pass_starts_no_more_kernels_than_it_did(name: str) -> None:
     found = forward_pass(architecture(name).config_class(), 32)
@@ -43,6 +47,7 @@ def test_a_forward_pass_starts_no_more_kernels_than_it_did(name: str) -> None:
     assert found.buffers <= MOST_BUFFERS
 
 
+@fuses
 @pytest.mark.parametrize("head", DOCUMENTS)
 def test_a_step_on_documents_starts_no_more_kernels_than_it_did(head: str) -> None:
     step = training_step(architecture("ramn").config_class(head=head))
@@ -50,6 +55,7 @@ def test_a_step_on_documents_starts_no_more_kernels_than_it_did(head: str) -> No
     assert 2 < step.buffers <= MOST_BUFFERS
 
 
+@fuses
 def test_views_are_no_kernels_and_fused_operations_are_one() -> None:
     x, y = mx.ones((4, 8)), mx.ones((8, 4))
     mx.eval(x, y)

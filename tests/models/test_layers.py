@@ -11,9 +11,9 @@ from mlx_lvm.models import layers
 
 
 @pytest.mark.parametrize("queries", [1, 5])
-@pytest.mark.parametrize("tiny", [True, False])
-def test_products_are_those_of_float64(monkeypatch: pytest.MonkeyPatch, tiny: bool, queries: int) -> None:
-    monkeypatch.setattr(layers, "tiny", lambda left, right: tiny)
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_products_are_those_of_float64(monkeypatch: pytest.MonkeyPatch, by_hand: bool, queries: int) -> None:
+    monkeypatch.setattr(layers, "prefer_broadcast", lambda left, right: by_hand)
     rng = np.random.default_rng(queries)
     q, k, v = (rng.standard_normal((3, 2, n, 8)) for n in (queries, 5, 5))
     given = [mx.array(x.astype(np.float32)) for x in (q, k, v)]
@@ -42,4 +42,4 @@ def test_only_mkl_is_spared_small_products(monkeypatch: pytest.MonkeyPatch) -> N
         ("accelerate", False),
     ):
         monkeypatch.setattr(layers, "tuning", lambda name=name: Tuning(Blas(name)))
-        assert layers.tiny(few, few) == spared and not layers.tiny(few, many)
+        assert layers.prefer_broadcast(few, few) == spared and not layers.prefer_broadcast(few, many)

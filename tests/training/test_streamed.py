@@ -41,6 +41,8 @@ from mlx_lvm.training.tasks.choose import initial_model
 from mlx_lvm.training.tasks.streamed import StreamedTask, settle, streams
 from mlx_lvm.training.trainer import Trainer
 
+from ..helpers import fuses
+
 SIZES = {"attention_dim": 8, "hidden_dim": 16}
 OPTIONS = {
     "epochs": 3,
@@ -125,6 +127,7 @@ def test_resumed_equals_undisturbed(shards: Path, tmp_path: Path) -> None:
         assert fingerprint(trainer) == fingerprint(whole), f"after stops at {stops}"
 
 
+@fuses
 def test_nothing_is_compiled_anew(small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlx_lvm.training import step as step_module
 
