@@ -1,8 +1,7 @@
 """One evaluation: a model compared with every baseline and the controls, on documents that none of them was
 fitted on.
 
-examine(subject, corpus) -> Evaluation: every figure with its interval, and those of every window for whoever
-looks closer; `to_dict()` is its JSON form
+examine(subject, corpus) -> Evaluation: figures with intervals, and those of every window; `to_dict()`: JSON
 """
 
 from __future__ import annotations
@@ -36,8 +35,6 @@ from mlx_lvm.ranking.hybrid import Hybrid, fuses
 from mlx_lvm.ranking.ranking import fit_ranking
 
 CONTROL_NAMES = ("oracle", "best-in-span", "random")
-
-
 HyperParameters = dict[str, float | list[float]]
 
 
@@ -241,9 +238,7 @@ def subject_of(
 
 
 def space_warnings(subject: Loaded | Predictor | str, corpus: Corpus) -> list[str]:
-    """Where nothing tells whether the corpus is of the encoder that the model was trained on: what that
-    means.
-    """
+    """What it means where nothing tells whether model and corpus are of one encoder."""
     if not isinstance(subject, Loaded) or not subject.model.config.dim:
         return []
     if subject.corpus_sha256 and subject.corpus_sha256 == corpus.sha256:
@@ -289,8 +284,7 @@ def sample_notes(corpus: Corpus) -> list[str]:
 
 
 def _notes(bench: Bench) -> list[str]:
-    notes, scored = [], len(bench.windows)
-    notes += sample_notes(bench.corpus)
+    notes, scored = sample_notes(bench.corpus), len(bench.windows)
     if bench.split != "test":
         seen = {
             "train": "baselines were fitted",
