@@ -28,7 +28,7 @@ from mlx_lvm.core.linux_cpu import tune
 
 tune()
 
-from mlx_lvm.core.files import write_json
+from mlx_lvm.core.files.disk import write_json
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus, load_corpus

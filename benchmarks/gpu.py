@@ -24,7 +24,7 @@ tune()
 
 from mlx_lvm.bench.timing import Bench, rows
 from mlx_lvm.bench.workers import Options
-from mlx_lvm.core.files import read_json, write_json
+from mlx_lvm.core.files.disk import read_json, write_json
 from mlx_lvm.core.result import as_json
 from mlx_lvm.errors import LvmError, SetupInvalid
 from mlx_lvm.models import trained

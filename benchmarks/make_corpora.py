@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.core.files import write_atomic
+from mlx_lvm.core.files.disk import write_atomic
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.data.corpus import write_corpus
 from mlx_lvm.data.ingest.chunking import Chunking

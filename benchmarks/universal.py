@@ -25,7 +25,7 @@ from mlx_lvm.core.linux_cpu import tune
 
 tune()
 
-from mlx_lvm.core.files import write_json
+from mlx_lvm.core.files.disk import write_json
 from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import split_corpus

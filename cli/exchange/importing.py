@@ -46,8 +46,8 @@ def import_(
 
     Example:  lvm import best_amn.pt --out models/amn
     """
-    from mlx_lvm.core.files import sha256
-    from mlx_lvm.core.safetensors import open_safetensors
+    from mlx_lvm.core.files.disk import sha256
+    from mlx_lvm.core.files.safetensors import open_safetensors
     from mlx_lvm.hub.export import require_free, write_model
     from mlx_lvm.hub.folders import described, weight_files
     from mlx_lvm.hub.importing import to_model

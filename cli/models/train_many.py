@@ -15,7 +15,7 @@ from mlx_lvm.api.training import Recipe, start_named
 from mlx_lvm.cli.models.compare import show
 from mlx_lvm.cli.models.train_one import resume_locked, run
 from mlx_lvm.cli.shared.common import Output
-from mlx_lvm.core.files import read_json, write_json
+from mlx_lvm.core.files.disk import read_json, write_json
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus

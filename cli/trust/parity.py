@@ -193,7 +193,7 @@ def _write_goldens(subjects: list[Any], plan: Any, path: Path, view: Output) -> 
 
 
 def _self_test(view: Output, out: str) -> None:
-    from mlx_lvm.core.files import write_json
+    from mlx_lvm.core.files.disk import write_json
     from mlx_lvm.parity.selftest import self_test, summary
 
     with _status(view) as progress:

@@ -59,7 +59,7 @@ def parity_encoder(
 
 
 def _show(report: Any, view: Output, out: Path | None) -> None:
-    from mlx_lvm.core.files import write_json
+    from mlx_lvm.core.files.disk import write_json
     from mlx_lvm.parity.arbiter import LIMIT
     from mlx_lvm.parity.report.table import COLUMNS, describe, rows
 

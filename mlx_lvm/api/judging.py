@@ -8,7 +8,7 @@ from pathlib import Path
 from mlx_lvm.api.corpus import Corpus
 from mlx_lvm.api.model import Model, loaded_of
 from mlx_lvm.api.serving import default_corpus, is_baseline, reading
-from mlx_lvm.core.files import write_json
+from mlx_lvm.core.files.disk import write_json
 from mlx_lvm.core.result import JsonObject, plain_table
 from mlx_lvm.data.corpus import Corpus as StoredCorpus
 from mlx_lvm.data.sampling import load_or_sample

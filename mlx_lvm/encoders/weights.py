@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mlx_lvm.core.files.safetensors import SafeFile, open_safetensors
 from mlx_lvm.core.mlx import mx, nn, tree_flatten
-from mlx_lvm.core.safetensors import SafeFile, open_safetensors
 from mlx_lvm.encoders.base import OTHER_ENGINE, TextModel
 from mlx_lvm.encoders.folder import read_object
 from mlx_lvm.errors import InvalidFile, Problems

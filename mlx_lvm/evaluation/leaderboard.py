@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.core.files import read_json
+from mlx_lvm.core.files.disk import read_json
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.result import JsonObject, Result, as_json, entry
 from mlx_lvm.core.stats import RESAMPLES, Difference, DocumentBootstrap, holm

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm import __version__
-from mlx_lvm.core.files import sha256, write_atomic, write_json
+from mlx_lvm.core.files.disk import sha256, write_atomic, write_json
+from mlx_lvm.core.files.safetensors import to_bytes
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.result import Result
-from mlx_lvm.core.safetensors import to_bytes
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.sampling import load_or_sample
 from mlx_lvm.data.splits import split_corpus

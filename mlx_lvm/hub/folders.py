@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_lvm.core.files import read_json
+from mlx_lvm.core.files.disk import read_json
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import InvalidFile
 

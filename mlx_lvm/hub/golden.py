@@ -6,8 +6,8 @@ import base64
 
 import numpy as np
 
+from mlx_lvm.core.files.safetensors import SafeFile
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.safetensors import SafeFile
 from mlx_lvm.errors import InvalidFile, UsageError
 from mlx_lvm.models import VectorModel
 

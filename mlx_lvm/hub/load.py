@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm import weights
-from mlx_lvm.core.files import read_json
+from mlx_lvm.core.files.disk import read_json
+from mlx_lvm.core.files.safetensors import SafeFile, open_safetensors
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.products import choose
 from mlx_lvm.core.result import JsonObject
-from mlx_lvm.core.safetensors import SafeFile, open_safetensors
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus

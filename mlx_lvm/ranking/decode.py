@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.files import read_json
+from mlx_lvm.core.files.disk import read_json
+from mlx_lvm.core.files.safetensors import open_safetensors
 from mlx_lvm.core.result import JsonObject
-from mlx_lvm.core.safetensors import open_safetensors
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError

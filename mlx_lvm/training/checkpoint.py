@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.core.arrays import not_finite
-from mlx_lvm.core.files import sha256, sync_folder, write_atomic, write_flushed
+from mlx_lvm.core.files.disk import sha256, sync_folder, write_atomic, write_flushed
+from mlx_lvm.core.files.safetensors import safetensors_from, to_bytes
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.result import JsonObject
-from mlx_lvm.core.safetensors import safetensors_from, to_bytes
 from mlx_lvm.errors import InvalidFile, IOFailed, NonFiniteError
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -149,7 +149,7 @@ def sweep(folder: Path) -> list[str]:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether `save` or `files.write_atomic` gives such names to what is not finished."""
+    """Whether `save` or `write_atomic` gives such names to what is not finished."""
     return name.startswith(TEMPORARY) or (name.startswith(".") and name.endswith(".tmp"))
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
-from mlx_lvm.core.files import write_atomic
+from mlx_lvm.core.files.disk import write_atomic
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import SetupInvalid, UsageError, nearest
 

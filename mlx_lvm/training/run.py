@@ -16,12 +16,12 @@ from pathlib import Path
 
 from mlx_lvm import __version__
 from mlx_lvm.config import Options
-from mlx_lvm.core.files import read_json, sha256, write_atomic, write_json
+from mlx_lvm.core.files.disk import read_json, sha256, write_atomic, write_json
+from mlx_lvm.core.files.safetensors import to_bytes
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.products import tf32_active
 from mlx_lvm.core.result import JsonObject
-from mlx_lvm.core.safetensors import to_bytes
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.errors import InvalidFile, IOFailed

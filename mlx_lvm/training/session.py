@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlx_lvm.config import Options
 from mlx_lvm.core import products
-from mlx_lvm.core.files import write_json
+from mlx_lvm.core.files.disk import write_json
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus

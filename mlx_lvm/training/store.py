@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mlx_lvm.core.files import write_json
+from mlx_lvm.core.files.disk import write_json
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import InvalidFile, IOFailed

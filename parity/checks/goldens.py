@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.files import write_atomic
+from mlx_lvm.core.files.disk import write_atomic
+from mlx_lvm.core.files.safetensors import open_safetensors, to_bytes
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.safetensors import open_safetensors, to_bytes
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.models import as_dict, build, config_from_dict
 from mlx_lvm.models.weights import set_weights

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.files import write_atomic, write_json
-from mlx_lvm.core.safetensors import to_bytes
+from mlx_lvm.core.files.disk import write_atomic, write_json
+from mlx_lvm.core.files.safetensors import to_bytes
 from mlx_lvm.encoders import ARCHITECTURES
 from mlx_lvm.encoders.pooling import Dense
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.core.files import write_json
+from mlx_lvm.core.files.disk import write_json
 from mlx_lvm.parity.checks.goldens import write_goldens
 from mlx_lvm.parity.checks.model import forward_checks
 from mlx_lvm.parity.report.report import describe, setting

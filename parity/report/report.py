@@ -10,7 +10,7 @@ import platform
 from collections import Counter
 from pathlib import Path
 
-from mlx_lvm.core.files import write_atomic, write_json
+from mlx_lvm.core.files.disk import write_atomic, write_json
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.result import JsonObject

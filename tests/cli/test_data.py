@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_lvm.core.safetensors import open_safetensors
+from mlx_lvm.core.files.safetensors import open_safetensors
 from mlx_lvm.data.corpus import load_corpus
 
 Lvm = Callable[..., Any]

@@ -15,7 +15,7 @@ import pytest
 
 from mlx_lvm.cli.models.train import presets_of
 from mlx_lvm.cli.shared.progress import StopOnSignal
-from mlx_lvm.core.safetensors import open_safetensors, to_bytes
+from mlx_lvm.core.files.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.corpus import Corpus, write_corpus
 from mlx_lvm.models import trained
 from mlx_lvm.models.amn import AMNConfig

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlx_lvm.core.safetensors import open_safetensors, to_bytes
+from mlx_lvm.core.files.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import load_corpus, write_corpus
 from mlx_lvm.data.ingest.synthetic import Process

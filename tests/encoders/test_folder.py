@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_lvm.core.safetensors import open_safetensors, to_bytes
+from mlx_lvm.core.files.safetensors import open_safetensors, to_bytes
 from mlx_lvm.encoders.encoder import TextEncoder
 from mlx_lvm.encoders.folder import read_folder
 from mlx_lvm.errors import InvalidFile

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from mlx_lvm.core.files.safetensors import open_safetensors, to_bytes
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
 from mlx_lvm.evaluation.evaluate import examine

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlx_lvm.core.files.safetensors import open_safetensors, to_bytes
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.safetensors import open_safetensors, to_bytes
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.models import architectures
 from mlx_lvm.parity.checks.goldens import verify_goldens, write_goldens

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_lvm.core.safetensors import to_bytes
+from mlx_lvm.core.files.safetensors import to_bytes
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.storage.writer import CorpusWriter

@@ -51,20 +51,20 @@ def tf32() -> None:
 
 @without
 def full_flush() -> None:
-    from mlx_lvm.core import files
+    from mlx_lvm.core.files import disk
     from mlx_lvm.data.storage import writer
 
     def sync(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined]
 
-    files.sync = writer.sync = sync
+    disk.sync = writer.sync = sync
 
 
 @without
 def sliced_input_and_output() -> None:
-    from mlx_lvm.core import files
+    from mlx_lvm.core.files import disk
 
-    files.SLICE = 1 << 60
+    disk.SLICE = 1 << 60
 
 
 @without

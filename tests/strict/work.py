@@ -212,10 +212,10 @@ def main() -> None:
     given = parser.parse_args()
     before_mlx(given.without)
     mac.install(LARGEST)
-    from mlx_lvm.core import files
+    from mlx_lvm.core.files import disk
 
-    assert files.SLICE <= mac.LARGEST, "reads and writes are not sliced below 2^31 - 1 bytes"
-    files.SLICE = LARGEST
+    assert disk.SLICE <= mac.LARGEST, "reads and writes are not sliced below 2^31 - 1 bytes"
+    disk.SLICE = LARGEST
     if given.without:
         import mlx_lvm.cli.models.train
         import mlx_lvm.data.convert.convert

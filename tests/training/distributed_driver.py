@@ -17,9 +17,9 @@ from mlx_lvm.core.linux_cpu import tune
 tune()
 
 from mlx_lvm.cli.main import main
-from mlx_lvm.core.files import write_atomic
+from mlx_lvm.core.files.disk import write_atomic
+from mlx_lvm.core.files.safetensors import to_bytes
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.safetensors import to_bytes
 from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import LvmError

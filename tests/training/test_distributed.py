@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlx_lvm.core.files.safetensors import open_safetensors
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.safetensors import open_safetensors
 from mlx_lvm.errors import IOFailed
 from mlx_lvm.hub.load import load_model
 from mlx_lvm.models.amn import AMNConfig

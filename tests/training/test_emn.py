@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.core.files import sha256
+from mlx_lvm.core.files.disk import sha256
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus

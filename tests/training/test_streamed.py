@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from mlx_lvm.core import memory as core_memory
-from mlx_lvm.core.files import sha256
-from mlx_lvm.core.safetensors import SafeFile
+from mlx_lvm.core.files.disk import sha256
+from mlx_lvm.core.files.safetensors import SafeFile
 from mlx_lvm.data import memory, sampling
 from mlx_lvm.data.blocks import Epoch
 from mlx_lvm.data.card import EncoderCard

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.core.files import sha256
+from mlx_lvm.core.files.disk import sha256
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, NonFiniteError

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.core.files import read_json, sync, write_atomic, write_json
-from mlx_lvm.core.files import sha256 as digest_of
-from mlx_lvm.core.safetensors import open_safetensors, to_bytes
+from mlx_lvm.core.files.disk import read_json, sync, write_atomic, write_json
+from mlx_lvm.core.files.disk import sha256 as digest_of
+from mlx_lvm.core.files.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.ingest.chunking import Chunking
 from mlx_lvm.data.ingest.documents import list_documents, read_documents
 from mlx_lvm.data.ingest.encoder import Encoder

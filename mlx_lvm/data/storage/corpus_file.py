@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.core.files import write_at
-from mlx_lvm.core.safetensors import DTYPES, layout
+from mlx_lvm.core.files.disk import write_at
+from mlx_lvm.core.files.safetensors import DTYPES, layout
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.storage.mapped import AS_DRAWN, UNIT
 from mlx_lvm.data.storage.reader import FORMAT, PROVENANCE, VERSION

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.core.files import sha256
-from mlx_lvm.core.safetensors import SafeFile
+from mlx_lvm.core.files.disk import sha256
+from mlx_lvm.core.files.safetensors import SafeFile
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.storage.rows import RowCheck, to_float, unit_rows
 from mlx_lvm.errors import Problems

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.core.files import allow_open_files, read_json
-from mlx_lvm.core.safetensors import SafeFile, open_safetensors
+from mlx_lvm.core.files.disk import allow_open_files, read_json
+from mlx_lvm.core.files.safetensors import SafeFile, open_safetensors
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.data.names import check_names, normal
 from mlx_lvm.data.storage.mapped import AS_DRAWN, MappedCorpus, Shard, rest_digest

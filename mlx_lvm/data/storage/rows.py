@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.core.arrays import blocks
-from mlx_lvm.core.safetensors import DTYPES
+from mlx_lvm.core.files.safetensors import DTYPES
 
 TOGETHER = 4096  # rows that are floats at once, so that memory does not grow with what is read
 SHOWN = 5  # rows named in a message; the others are counted

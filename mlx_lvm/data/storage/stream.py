@@ -17,9 +17,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from mlx_lvm.core.files import read_at
+from mlx_lvm.core.files.disk import read_at
+from mlx_lvm.core.files.safetensors import DTYPES
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.safetensors import DTYPES
 from mlx_lvm.data.storage.mapped import MappedCorpus, Shard
 from mlx_lvm.data.storage.rows import RowCheck
 from mlx_lvm.errors import InvalidFile, IOFailed, Problems

@@ -18,8 +18,8 @@ from types import TracebackType
 
 import numpy as np
 
-from mlx_lvm.core.files import allow_open_files, sync, sync_folder, write_json
-from mlx_lvm.core.safetensors import DTYPES
+from mlx_lvm.core.files.disk import allow_open_files, sync, sync_folder, write_json
+from mlx_lvm.core.files.safetensors import DTYPES
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.names import normal
 from mlx_lvm.data.storage.corpus_file import CorpusFile

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.core.safetensors import DTYPES, open_safetensors
+from mlx_lvm.core.files.safetensors import DTYPES, open_safetensors
 from mlx_lvm.data.tables.base import Array, ArrayFile, read_rows, reading
 from mlx_lvm.data.tables.numpy_files import open_npy, open_npz
 from mlx_lvm.data.tables.parquet import open_parquet

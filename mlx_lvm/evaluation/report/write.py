@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_lvm.core.files import write_atomic
+from mlx_lvm.core.files.disk import write_atomic
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.evaluation.findings import Findings
 from mlx_lvm.evaluation.report.html import render

@@ -26,7 +26,7 @@ from mlx_lvm.core.linux_cpu import tune
 
 tune()
 
-from mlx_lvm.core import files
+from mlx_lvm.core.files import disk
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training import run as runs
@@ -197,7 +197,7 @@ class Crash:
         for name in ("fsync", "replace", "mkdir", "unlink", "rmdir"):
             real = getattr(os, name)
             setattr(os, name, lambda *a, real=real, **k: self.around(lambda: real(*a, **k)))
-        checkpoints.open = files.open = self.open  # type: ignore[attr-defined]
+        checkpoints.open = disk.open = self.open  # type: ignore[attr-defined]
 
     def open(self, *arguments: Any, **named: Any) -> Any:
         file = builtins.open(*arguments, **named)  # noqa: SIM115

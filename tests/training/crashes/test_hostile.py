@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError, deserialize
 
+from mlx_lvm.core.files.safetensors import DTYPES, open_safetensors, to_bytes
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.safetensors import DTYPES, open_safetensors, to_bytes
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError
 from mlx_lvm.hub.load import load_weights_file
 from mlx_lvm.models import build

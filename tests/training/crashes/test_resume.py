@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.core.files import sha256
+from mlx_lvm.core.files.disk import sha256
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError

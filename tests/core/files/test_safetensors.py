@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from mlx_lvm.core.files.safetensors import MAX_HEADER, open_safetensors, to_bytes
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.safetensors import MAX_HEADER, open_safetensors, to_bytes
 from mlx_lvm.errors import InvalidFile
 
 TENSORS = {
@@ -51,7 +51,7 @@ def test_bfloat16_keeps_its_bits(tmp_path: Path) -> None:
 def test_bytes_depend_on_content_alone() -> None:
     """Another process, another insertion order: the same bytes. safetensors' own writer fails this."""
     code = (
-        "import numpy as np, hashlib; from mlx_lvm.core.safetensors import to_bytes\nnames = "
+        "import numpy as np, hashlib; from mlx_lvm.core.files.safetensors import to_bytes\nnames = "
         "{order}\nprint(hashlib.sha256(to_bytes({{n: np.ones(3, np.float32) for n in names}}, {{n: n for n "
         "in names}})).hexdigest())"
     )

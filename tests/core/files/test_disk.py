@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.core import files
-from mlx_lvm.core.files import read_at, sync, write_all, write_at, write_atomic
+from mlx_lvm.core.files import disk
+from mlx_lvm.core.files.disk import read_at, sync, write_all, write_at, write_atomic
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.errors import IOFailed
 from mlx_lvm.training import checkpoint as checkpoints
@@ -51,7 +51,7 @@ class Darwin:
         patch.setattr(os, "fsync", lambda descriptor: (self.calls.append("fsync"), self.fsync(descriptor)))
 
     def command(self, descriptor: int, command: int) -> int:
-        self.calls.append({FULL: "full", files.F_BARRIERFSYNC: "barrier"}[command])
+        self.calls.append({FULL: "full", disk.F_BARRIERFSYNC: "barrier"}[command])
         if command not in self.known:
             raise OSError(self.refusal, os.strerror(self.refusal))
         return 0
@@ -61,8 +61,8 @@ class Darwin:
 @pytest.mark.parametrize(
     ("known", "calls"),
     [
-        ({FULL, files.F_BARRIERFSYNC}, ["full"]),
-        ({files.F_BARRIERFSYNC}, ["full", "barrier"]),
+        ({FULL, disk.F_BARRIERFSYNC}, ["full"]),
+        ({disk.F_BARRIERFSYNC}, ["full", "barrier"]),
         (set(), ["full", "barrier", "fsync"]),
     ],
 )
@@ -109,8 +109,8 @@ def refuse_large(call):  # type: ignore[no-untyped-def]
 
 
 def test_large_reads_and_writes_go_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert files.SLICE < 2**31
-    monkeypatch.setattr(files, "SLICE", LIMIT)
+    assert disk.SLICE < 2**31
+    monkeypatch.setattr(disk, "SLICE", LIMIT)
     monkeypatch.setattr(os, "pwrite", refuse_large(os.pwrite))
     monkeypatch.setattr(os, "preadv", refuse_large(os.preadv))
     data, back = np.arange(2500, dtype=np.uint16), np.zeros(2500, np.uint16)
@@ -132,12 +132,17 @@ def test_large_reads_and_writes_go_in_slices(tmp_path: Path, monkeypatch: pytest
 
 def test_more_open_files_are_allowed_where_they_may_be() -> None:
     code = (
-        "import resource as r\nfrom mlx_lvm.core.files import allow_open_files\nfrom mlx_lvm.errors import "
-        "SetupInvalid\nr.setrlimit(r.RLIMIT_NOFILE, (256, 2000))\nallow_open_files(10, 'x'); "
-        "print(r.getrlimit(r.RLIMIT_NOFILE)[0])\nallow_open_files(1000, 'x'); "
-        "print(r.getrlimit(r.RLIMIT_NOFILE)[0])\ntry: allow_open_files(5000, 'corpus c')\nexcept "
-        "SetupInvalid as error: print(error)\n"
+        "import resource as r",
+        "from mlx_lvm.core.files.disk import allow_open_files",
+        "from mlx_lvm.errors import SetupInvalid",
+        "r.setrlimit(r.RLIMIT_NOFILE, (256, 2000))",
+        "allow_open_files(10, 'x')",
+        "print(r.getrlimit(r.RLIMIT_NOFILE)[0])",
+        "allow_open_files(1000, 'x')",
+        "print(r.getrlimit(r.RLIMIT_NOFILE)[0])",
+        "try: allow_open_files(5000, 'corpus c')",
+        "except SetupInvalid as error: print(error)",
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=True)
     low, high, refused = out.stdout.splitlines()
     assert int(low) == 256 and int(high) >= 1000 and "corpus c: needs" in refused and "ulimit" in refused
