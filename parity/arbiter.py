@@ -42,15 +42,11 @@ from mlx_lvm.parity.verdict import (
 )
 
 UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # unit roundoff
-SMALLEST_NORMAL = (
-    2.0**-126
-)  # of float32 and bfloat16; float16 has a smaller range, whose subnormals every device keeps
+# of float32 and bfloat16; float16 has a smaller range, whose subnormals every device keeps
+SMALLEST_NORMAL = 2.0**-126
 LARGEST = {"float32": 3.4e38, "bfloat16": 3.38e38, "float16": 65504.0}  # finite numbers of each dtype
-LIMIT = {
-    "float32": 8.0,
-    "bfloat16": 2.0,
-    "float16": 2.0,
-}  # largest ratio of an honest port; measured 3.6 and 1.2
+# largest ratio of an honest port; measured 3.6 and 1.2
+LIMIT = {"float32": 8.0, "bfloat16": 2.0, "float16": 2.0}
 # Backward, torch's half-precision kernels hold float32 inside and MLX composes rounded operations: up to 3.4
 # measured.
 GRADIENT_LIMIT = {"float32": 8.0, "bfloat16": 5.0, "float16": 5.0}
@@ -114,9 +110,8 @@ def judge(
         return Check(
             what, UNOBSERVABLE, True, note=f"beyond the range of {dtype}: torch itself loses the value"
         )
-    kept = (
-        known & ~there & np.isfinite(mlx)
-    )  # torch lost what MLX did not: float16 divides 0 by 0 in `F.normalize`
+    # torch lost what MLX did not: float16 divides 0 by 0 in `F.normalize`
+    kept = known & ~there & np.isfinite(mlx)
     if kept.any() and np.array_equal(np.isfinite(mlx), known):
         error, floor, largest = (
             rms((mlx - truth)[known]),

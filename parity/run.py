@@ -85,9 +85,8 @@ def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
     from mlx_lvm.hub.load import load_model
 
     if reference == "all":
-        names = dict.fromkeys(
-            [*architectures(), *weights.released()]
-        )  # a released head of an architecture is a subject of its own
+        # a released head of an architecture is a subject of its own
+        names = dict.fromkeys([*architectures(), *weights.released()])
         return [subject for name in names for subject in find_subjects(name, seed)]
     if reference in architectures() and reference not in weights.released() and not Path(reference).exists():
         return [Subject.drawn(architecture(reference).config_class(), seed)]

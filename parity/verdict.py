@@ -57,9 +57,8 @@ class Check:
     limit: float = 0.0  # largest ratio that passes
     first_divergence: str = ""
     note: str = ""
-    source: Any = field(
-        default=None, repr=False, compare=False
-    )  # (subject, case) of a failure, from which a bundle is made
+    # (subject, case) of a failure, from which a bundle is made
+    source: Any = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:

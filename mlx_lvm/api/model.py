@@ -27,9 +27,8 @@ from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.ranking.predict import Ranker, look_ahead, roll_fused
 from mlx_lvm.ranking.scorer import inner_products
 
-SAME = (
-    0.9995  # cosine above which a chunk of a corpus is one that was given: rounding to eight bits costs less
-)
+# cosine above which a chunk of a corpus is one that was given: rounding to eight bits costs less
+SAME = 0.9995
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,8 @@ from mlx_lvm.errors import LvmError
 
 LONG = 0.2  # seconds; a call this long needs no other before it to warm caches
 INPUTS = 8  # different inputs that the calls of a program go round
-WEIGHTS, CONFIG, VECTORS, TARGETS = (
-    "weights.safetensors",
-    "config.json",
-    "vectors.npy",
-    "targets.npy",
-)  # in the shared folder
+# in the shared folder
+WEIGHTS, CONFIG, VECTORS, TARGETS = "weights.safetensors", "config.json", "vectors.npy", "targets.npy"
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,8 @@ MILLS = (
     (0.5, 0.435673977, 0.181297202, 0.0399808337, 0.00401966348),
     (1.0, 1.66923287, 1.19444541, 0.46435501, 0.100224472, 0.0100756589),
 )
-LOG2_HIGH, LOG2_LOW = (
-    0.693359375,
-    -2.12194440e-4,
-)  # log(2) in two parts; whole multiples of the first are exact
+# log(2) in two parts; whole multiples of the first are exact
+LOG2_HIGH, LOG2_LOW = (0.693359375, -2.12194440e-4)
 TO_WHOLE = 1.5 * 2.0**23  # added to a small float32, it leaves the nearest whole number in the last bits
 BIAS = 127 << 23  # float32 holds 2^n as the bits (n + 127) << 23
 LOWEST = -88.0  # whose exponential is below the smallest normal number, and zero here
@@ -120,10 +118,8 @@ def with_slope(function: Callable[[mx.array], tuple[mx.array, mx.array]]) -> Cal
 @with_slope
 def fast_tanh(x: mx.array) -> tuple[mx.array, mx.array]:
     power, rest = exp_in_parts(mx.abs(x) * -2)
-    e, less = (
-        kernel_boundary(power + rest),
-        kernel_boundary((power - 1) + rest),
-    )  # exp(-2 |x|), and that minus 1: each to its last digits
+    # exp(-2 |x|), and that minus 1: each to its last digits
+    e, less = kernel_boundary(power + rest), kernel_boundary((power - 1) + rest)
     return mx.where(x < 0, less, -less) / (1 + e), e * 4 / mx.square(1 + e)
 
 
@@ -140,7 +136,6 @@ def fast_gelu(x: mx.array) -> tuple[mx.array, mx.array]:
     power, rest = exp_in_parts(size * size * -0.5)
     e = kernel_boundary(power + rest)
     tail = kernel_boundary(polynomial(MILLS[0], size) / polynomial(MILLS[1], size) * e)  # Phi(-|x|)
-    phi = kernel_boundary(
-        mx.abs(mx.where(x < 0, 0.0, 1.0) - tail)
-    )  # choosing between two numbers that must be computed would branch
+    # choosing between two numbers that must be computed would branch
+    phi = kernel_boundary(mx.abs(mx.where(x < 0, 0.0, 1.0) - tail))
     return x * phi, phi + x * e * DENSITY

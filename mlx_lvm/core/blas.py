@@ -43,9 +43,8 @@ def open_blas() -> Blas:
         return Blas("mlx", note="MLX was imported first; call mlx_lvm.core.linux_cpu.tune() before it")
     # A BLAS thread that waits for the next product by spinning takes the core from the thread that prepares
     # it.
-    os.environ.setdefault(
-        "OPENBLAS_THREAD_TIMEOUT", "17"
-    )  # 2^17 cycles, tens of microseconds, in place of 2^26
+    # 2^17 cycles, tens of microseconds, in place of 2^26
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "17")
     os.environ.setdefault("KMP_BLOCKTIME", "0")  # MKL: no milliseconds in place of 200
     failed = []
     for name, path in [(os.path.basename(wish), wish)] if wish else candidates():
@@ -75,9 +74,8 @@ def candidates() -> list[tuple[str, str]]:
     found += [("mkl", path) for path in sorted(conda) if ("mkl", path) not in found]
     if best not in dict(found):
         found += [(name, path) for name in ("mkl", "openblas", "blis") if (path := _of_system(name))]
-    if not os.path.exists(
-        "/proc/self/maps"
-    ):  # MKL finds its own parts there, and ends the process without it
+    # MKL finds its own parts there, and ends the process without it
+    if not os.path.exists("/proc/self/maps"):
         found = [pair for pair in found if pair[0] != "mkl"]
     return sorted(found, key=lambda pair: pair[0] != best)
 

@@ -84,9 +84,8 @@ def unusable(folder: str) -> str:
         return f"{folder} has less than {ROOM >> 20} MB of room"
     probe = os.path.join(folder, f"probe-{os.getpid()}")
     try:
-        with open(
-            probe, "wb"
-        ) as file:  # what statvfs does not know: quotas, and file systems mounted to be read
+        # what statvfs does not know: quotas, and file systems mounted to be read
+        with open(probe, "wb") as file:
             file.write(bytes(1 << 16))
     finally:
         if os.path.lexists(probe):

@@ -6,10 +6,8 @@ import os
 import resource
 from pathlib import Path
 
-CONTAINER = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)  # of control groups, version 2 and 1
+# of control groups, version 2 and 1
+CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def host_memory() -> int:

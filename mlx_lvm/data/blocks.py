@@ -136,9 +136,8 @@ class Epoch:
         self.layout, self.seed, self.epoch = layout, seed, epoch
         self.drawn = self._random(DRAW).permutation(len(layout.stretch_rows))
         self.edges = pack(layout.stretch_rows[self.drawn], layout.block_rows)
-        self.ends = np.cumsum(
-            np.add.reduceat(layout.stretch_windows[self.drawn], self.edges[:-1])
-        )  # windows up to each block's end
+        # windows up to each block's end
+        self.ends = np.cumsum(np.add.reduceat(layout.stretch_windows[self.drawn], self.edges[:-1]))
 
     def __len__(self) -> int:
         """Blocks."""

@@ -62,9 +62,8 @@ class Corpus:
     provenance: dict[str, str] = field(default_factory=dict)
     sha256: str = ""
     path: Path | None = None
-    assigned: np.ndarray | None = (
-        None  # [D] 0, 1, 2 for train, val, test, where the corpus brings its own split
-    )
+    # [D] 0, 1, 2 for train, val, test, where the corpus brings its own split
+    assigned: np.ndarray | None = None
     sampled: str = ""  # what this is a part of, in words, where the whole did not fit in memory
 
     @property

@@ -21,11 +21,8 @@ from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.data.storage.stream import RowReader, to_device
 from mlx_lvm.errors import InvalidFile
 
-WINDOWS = {
-    "train": 20_000,
-    "val": 5_000,
-    "test": 5_000,
-}  # at most, of each part: what an evaluation takes grows with them
+# at most, of each part: what an evaluation takes grows with them
+WINDOWS = {"train": 20_000, "val": 5_000, "test": 5_000}
 SHARES = {"train": 0.5, "val": 0.25, "test": 0.25}  # of the memory that a sample may take
 SAMPLE = 4  # a sample takes this part of the memory that a corpus may
 SEED = 0

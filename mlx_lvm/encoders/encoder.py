@@ -153,9 +153,8 @@ def _arrays(ids: list[list[int]], batch: Batch, skipped: int) -> tuple[mx.array,
     """The arguments of `vectors`. Rows that hold no text get one token, so that their attention has something
     to look at.
     """
-    padded = np.ones(
-        (batch.size, batch.length), np.int32
-    )  # MPNet counts no position for a 1; the others do not care
+    # MPNet counts no position for a 1; the others do not care
+    padded = np.ones((batch.size, batch.length), np.int32)
     lengths = np.ones(batch.size, np.int32)
     for place, row in enumerate(batch.rows):
         lengths[place] = len(ids[row])

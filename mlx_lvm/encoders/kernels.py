@@ -69,9 +69,8 @@ def exp_below_zero(x: mx.array) -> mx.array:
     n = mx.round(y)
     places = mx.negative(n).astype(mx.int32)
     quarter, rest = (mx.left_shift(1, p).astype(mx.float32) for p in (places >> 2, places & 3))
-    here = mx.where(
-        x < SHUT, 0.0, 1.0
-    )  # between two constants: a choice of what must be computed would branch
+    # between two constants: a choice of what must be computed would branch
+    here = mx.where(x < SHUT, 0.0, 1.0)
     return polynomial(EXP2, y - n) * here / (mx.square(mx.square(quarter)) * rest)
 
 

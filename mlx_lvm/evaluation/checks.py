@@ -23,11 +23,8 @@ SIGMAS = 5.0  # standard errors that a random vector may be off: 1 in 1.7 millio
 ROUNDING = 1e-5
 TF32_ROUNDING = 4e-3
 IN_SPAN = ("last", "mean", "recency")
-COUNTED, COUNTED_PAIRS, ROWS = (
-    64,
-    1 << 22,
-    8192,
-)  # windows counted again, at most so many pairs of them with candidates
+# windows counted again, at most so many pairs of them with candidates
+COUNTED, COUNTED_PAIRS, ROWS = 64, 1 << 22, 8192
 
 PERFECT = (
     COSINE,

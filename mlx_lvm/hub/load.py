@@ -53,12 +53,10 @@ class Loaded:
     dtype: str = "float32"  # that the file stores
     train: JsonObject = field(default_factory=dict)
     golden: tuple[np.ndarray, np.ndarray] | None = None
-    imported: JsonObject = field(
-        default_factory=dict
-    )  # where the weights come from if not from a run of ours
-    ranking: JsonObject = field(
-        default_factory=dict
-    )  # see `evaluation.ranking`; empty where none came with the file
+    # where the weights come from if not from a run of ours
+    imported: JsonObject = field(default_factory=dict)
+    # see `evaluation.ranking`; empty where none came with the file
+    ranking: JsonObject = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def compute_in(self, precision: str) -> Loaded:

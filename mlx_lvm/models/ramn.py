@@ -182,9 +182,8 @@ class RAMN(VectorModel):
         [batch, dim].
         """
         found = mixed(normalize(here), normalize(elsewhere), trust) @ self.basis.weight
-        return self.blend @ mx.stack(
-            [found, last], axis=-2
-        )  # a product, whose gradient adds up in many sums what MLX would in one
+        # a product, whose gradient adds up in many sums what MLX would in one
+        return self.blend @ mx.stack([found, last], axis=-2)
 
     def query_terms(self, query: mx.array | None, like: mx.array) -> tuple[mx.array, mx.array] | None:
         """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None for a model that

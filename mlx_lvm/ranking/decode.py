@@ -143,9 +143,8 @@ class Inverter:
                 f"--decode {self.name}: lacks weights that vec2text needs "
                 f"({', '.join(sorted(found['missing_keys'])[:3])})"
             )
-        return (
-            model.eval().requires_grad_(False).to("cpu")
-        )  # sentence-transformers puts the encoder on a GPU where there is one
+        # sentence-transformers puts the encoder on a GPU where there is one
+        return model.eval().requires_grad_(False).to("cpu")
 
 
 def made_for(name: str, dim: int) -> EncoderCard:

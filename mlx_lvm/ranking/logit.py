@@ -9,9 +9,8 @@ import numpy as np
 
 from mlx_lvm.core.mlx import mx
 
-RIDGE = (
-    1e-5  # on the weights: decides between terms that say the same, bounds those that no window contradicts
-)
+# on the weights: decides between terms that say the same, bounds those that no window contradicts
+RIDGE = 1e-5
 NEWTON_STEPS = 50
 CONVERGED = 1e-5  # nats a step may still promise
 

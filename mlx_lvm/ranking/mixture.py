@@ -122,9 +122,8 @@ def best_mixture(reciprocal: np.ndarray, document: np.ndarray) -> tuple[str, ...
     best, alone = int(mean.argmax()), int(mean[: len(INGREDIENTS)].argmax())
     gain = reciprocal[:, best] - reciprocal[:, alone]
     sizes = np.bincount(document)
-    excess = np.bincount(
-        document, weights=gain - gain.mean()
-    )  # by document, as windows of one are not independent
+    # by document, as windows of one are not independent
+    excess = np.bincount(document, weights=gain - gain.mean())
     error = math.sqrt(float((excess**2).sum()) * len(sizes) / max(len(sizes) - 1, 1)) / len(gain)
     return MIXTURES[best if gain.mean() > error else alone]
 

@@ -67,9 +67,8 @@ def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, .
         write_flushed(temporary / "manifest.json", _manifest(name, digests), full=True)
         sync_folder(temporary)
         target = folder / name
-        if (
-            target.exists()
-        ):  # a damaged or abandoned one of the same step; no pointer to an intact one is ever written again
+        # a damaged or abandoned one of the same step; no pointer to an intact one is ever written again
+        if target.exists():
             _set_aside(target)
         os.replace(temporary, target)
         sync_folder(folder)

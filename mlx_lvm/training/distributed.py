@@ -23,12 +23,8 @@ from mlx_lvm.core.mlx import mx, tree_flatten, tree_map
 from mlx_lvm.errors import IOFailed, UsageError
 
 PATIENCE = 25.0  # seconds of silence after which a peer counts as lost; MLX_LVM_PEER_TIMEOUT sets another
-LAUNCHED = (
-    "MLX_RANK",
-    "OMPI_COMM_WORLD_RANK",
-    "PMI_RANK",
-    "PMIX_RANK",
-)  # what launchers set in the environment of a process
+# what launchers set in the environment of a process
+LAUNCHED = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 
 
 class Group:

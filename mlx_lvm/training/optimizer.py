@@ -16,14 +16,8 @@ from mlx_lvm.core.mlx import mx, tree_flatten, tree_map
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch's defaults
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
 COLUMNS = 64  # in which what is left of the squares is added
-NO_OP = (
-    1.0,
-    0.0,
-    1.0,
-    0.0,
-    1.0,
-    0.0,
-)  # coefficients with which `adamw` returns what it was given, to the bit
+# coefficients with which `adamw` returns what it was given, to the bit
+NO_OP = (1.0, 0.0, 1.0, 0.0, 1.0, 0.0)
 
 
 def zero_moments(parameters: Any) -> dict[str, Any]:

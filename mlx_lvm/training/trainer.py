@@ -42,9 +42,8 @@ class Trainer:
         config = task.config
         self.task, self.checkpoints = task, checkpoints
         self.state = LoopState(plateau=Plateau(config.lr, config.plateau_factor, config.plateau_patience))
-        self.notes = list(
-            task.notes
-        )  # what the user should know, and what a resume found damaged or cleared away
+        # what the user should know, and what a resume found damaged or cleared away
+        self.notes = list(task.notes)
         self._saved_at = 0.0
 
     def train(

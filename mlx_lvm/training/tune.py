@@ -142,9 +142,8 @@ def open_study(path: Path, search: Search) -> Any:
         raise UsageError(f"{path}: holds a search over {earlier[0]} with other options; name another --out")
     study.set_user_attr("search", [search.model, search.described()])
     study.set_user_attr("judged_by", search.selection_metric)  # the name that studies have it under
-    for trial in study.get_trials(
-        deepcopy=False, states=[optuna.trial.TrialState.RUNNING]
-    ):  # its process was killed
+    # its process was killed
+    for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
 
@@ -184,9 +183,8 @@ def run_search(
             study.tell(trial, state=states.FAIL)
             raise
         else:
-            state = (
-                states.COMPLETE if value is not None else states.FAIL
-            )  # cut off by the clock or a signal: no result
+            # cut off by the clock or a signal: no result
+            state = states.COMPLETE if value is not None else states.FAIL
             trial.set_user_attr("epochs", epochs)
         study.tell(trial, value, state=state)
         on_trial(trials_of(study)[trial.number])

@@ -31,13 +31,8 @@ from mlx_lvm.training.ramn.documents import MAX_CONTEXT, TARGETS, Segments, segm
 from mlx_lvm.training.ramn.step import DocumentStep, learning_rate
 
 BATCH, PROBE = 3, 16  # segments; windows
-TRAINED = (
-    "filter",
-    "log_scale",
-    "push_strength",
-    "push_threshold",
-    "push_metric",
-)  # with head retrieve, besides nets
+# with head retrieve, besides nets
+TRAINED = ("filter", "log_scale", "push_strength", "push_threshold", "push_metric")
 Q, NEGATIVES, QUERY_REACH, CLOSE = 0.3, 1024, 5, 5
 
 

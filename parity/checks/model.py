@@ -151,9 +151,8 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
             neighbours = _once(lambda: sides.neighbours(run, mlx_run, case.context, truth))
             found = []
             for name in truth.keys() & out.keys():
-                if (
-                    name in null and denormal
-                ):  # a BLAS may flush such inputs to zero, and nothing else is left of these
+                # a BLAS may flush such inputs to zero, and nothing else is left of these
+                if name in null and denormal:
                     found.append(
                         Check(
                             head._replace(value=name),
@@ -164,9 +163,8 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
                     )
                     continue
                 scale = largest if name in null else 0.0
-                terms = (
-                    case.context.shape[0] * case.context.shape[2]
-                )  # that cancel in a number which is zero by mathematics
+                # that cancel in a number which is zero by mathematics
+                terms = case.context.shape[0] * case.context.shape[2]
                 options = {
                     "neighbours": neighbours(name),
                     "must_observe": True,
@@ -190,9 +188,8 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
         order = list(truth)
         checks.sort(key=lambda check: order.index(check.what.value))
         failures = [check for check in checks if not check.passed]
-        if (
-            failures
-        ):  # in the forward pass, or else in the backward pass, which meets the last parameter first
+        # in the forward pass, or else in the backward pass, which meets the last parameter first
+        if failures:
             where = blame(sides, case) or f"gradient of {failures[-1].what.value}"
             checks = [
                 c if c.passed else replace(c, first_divergence=where, source=(sides.subject, case))

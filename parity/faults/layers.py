@@ -59,9 +59,8 @@ def linear_faults(model: str) -> Iterator[Fault]:
 
     for name, module in build(config_of(model)).named_modules():
         if isinstance(module, nn.Linear):
-            place = (
-                name.removesuffix(".out_proj"),
-            )  # inside torch's attention, out_proj is no call of its own
+            # inside torch's attention, out_proj is no call of its own
+            place = (name.removesuffix(".out_proj"),)
             if "bias" in module:
                 yield Fault(f"{model}: {name} without bias", model, place, call(name, unbiased))
                 yield Fault(f"{model}: {name} with its bias twice", model, place, call(name, twice))

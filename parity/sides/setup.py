@@ -32,9 +32,8 @@ def require_valid() -> None:
 
     from mlx_lvm.core.mlx import mx
 
-    torch.backends.mha.set_fastpath_enabled(
-        False
-    )  # the fused inference kernel is another program than training's
+    # the fused inference kernel is another program than training's
+    torch.backends.mha.set_fastpath_enabled(False)
     probe = np.eye(64, dtype=np.float32) * np.float32(PROBE)
     ones = np.ones((64, 64), dtype=np.float32)
     products = {

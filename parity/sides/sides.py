@@ -89,10 +89,8 @@ class Sides:
 
     def __init__(self, subject: Subject, dtype: str = "float32", keep: bool = False) -> None:
         self.subject, self.dtype = subject, dtype
-        self.keep, self.kept = (
-            keep,
-            dict[str, Any](),
-        )  # what torch said of a case, for comparisons that come again
+        # what torch said of a case, for comparisons that come again
+        self.keep, self.kept = keep, dict[str, Any]()
         self.torch = subject.twin(dtype)
         self._compiled: Any = None
         self.parts_at: str | None = None  # first place that parts on an ordinary input, once anything failed

@@ -166,9 +166,8 @@ def tap_case(sides: Sides, case: Case) -> list[Check]:
                 found.append(failed(what, f"shapes differ: {trace.shapes[tap]}"))
             elif tap in trace.values:
                 mine = trace.values[tap]
-                cut = (
-                    slice(-mine.shape[1], None) if mine.ndim == 3 else slice(None)
-                )  # MLX may make the last position alone
+                # MLX may make the last position alone
+                cut = slice(-mine.shape[1], None) if mine.ndim == 3 else slice(None)
                 theirs, target = [
                     value[:, cut] if mine.ndim == 3 else value for value in (other[tap], truth[tap])
                 ]

@@ -78,9 +78,8 @@ class Torch:
         self.optimizer.zero_grad()
         loss = total(self.config.loss_weights(), self.model(context), target, self.config.temperature)
         loss.backward()
-        for parameter in (
-            self.model.parameters()
-        ):  # what a batch does not use has a gradient of zero in MLX, and none in torch
+        # what a batch does not use has a gradient of zero in MLX, and none in torch
+        for parameter in self.model.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         if number == 0 and self.dtype == torch.float64:

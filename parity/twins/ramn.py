@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from mlx_lvm.parity.twins.base import Prediction, Twin, is_chunk, normalize
 
 LAGS, DECAYS = 8, (0.5, 0.8, 0.93)
-MAPPED, SEEN = (
-    (0, 10, 11),
-    (0, 1, 8, 10, 11),
-)  # 0-7: lags 1-8; 8-10: averages, fastest first; 11: mean of everything read
+# 0-7: lags 1-8; 8-10: averages, fastest first; 11: mean of everything read
+MAPPED, SEEN = (0, 10, 11), (0, 1, 8, 10, 11)
 
 
 class Read(NamedTuple):

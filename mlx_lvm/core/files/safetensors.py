@@ -67,9 +67,8 @@ class SafeFile:
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
     data: np.ndarray | None = field(default=None, repr=False, compare=False)  # its bytes, where read already
-    unread: dict[str, str] = field(
-        default_factory=dict
-    )  # tensors of types not known here, where that is allowed
+    # tensors of types not known here, where that is allowed
+    unread: dict[str, str] = field(default_factory=dict)
 
     def numpy(self, name: str) -> np.ndarray:
         """The tensor as a read-only map of the file. BF16 comes as the uint16 of its bits."""
@@ -96,9 +95,8 @@ class SafeFile:
 
     def array(self, name: str) -> mx.array:
         """The tensor copied to the device."""
-        aligned = np.require(
-            self.numpy(name), requirements=["C", "A"]
-        )  # older writers began data at any byte
+        # older writers began data at any byte
+        aligned = np.require(self.numpy(name), requirements=["C", "A"])
         data = mx.array(aligned).reshape(self.tensors[name].shape)  # NumPy makes a scalar [1]
         return data.view(mx.bfloat16) if self.tensors[name].dtype == "BF16" else data
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST_OVERLAP = (
-    2  # rows that must agree where nothing but their equality says that two windows are of one document
-)
+# rows that must agree where nothing but their equality says that two windows are of one document
+LEAST_OVERLAP = 2
 
 
 @dataclass(frozen=True)

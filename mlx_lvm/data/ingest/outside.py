@@ -69,10 +69,8 @@ def with_documents(corpus: Corpus, documents: Sequence[tuple[str, str]], encoder
     names = (*corpus.names, *(_free(name, corpus.names) for name, _ in documents))
     extended = replace(extended, names=names)
     if corpus.texts is not None:
-        extended.__dict__["texts"] = [
-            *corpus.texts,
-            *flat,
-        ]  # in the place of the property that reads the file
+        # in the place of the property that reads the file
+        extended.__dict__["texts"] = [*corpus.texts, *flat]
     return extended
 
 

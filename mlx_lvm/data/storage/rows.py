@@ -94,11 +94,8 @@ class RowCheck:
     def __init__(self, where: Any = "row {}".format) -> None:
         self.where = where
         self.bad: dict[str, list[np.ndarray]] = {}
-        self.off_unit, self.shortest, self.longest = (
-            0,
-            np.inf,
-            0.0,
-        )  # sound rows that are not of unit length, and lengths
+        # sound rows that are not of unit length, and lengths
+        self.off_unit, self.shortest, self.longest = 0, np.inf, 0.0
 
     def add(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
         squares = squared_lengths(vectors, scales)

@@ -38,19 +38,13 @@ from mlx_lvm.training.ramn.folds import solve_bands
 from mlx_lvm.training.ramn.linear import band_gram, fit_linear, folds_apart, principal_directions
 
 SMALLEST_VARIANCE = 1e-3  # of a direction, as a share of the mean one
-FAMILIAR, MARGIN, SLOPE = (
-    0.999,
-    1.3,
-    8.0,
-)  # trust is 1/2 at 1.3 times the novelty that 999 in 1000 training targets stay below
+# trust is 1/2 at 1.3 times the novelty that 999 in 1000 training targets stay below
+FAMILIAR, MARGIN, SLOPE = 0.999, 1.3, 8.0
 # share of the document's mean that a query leaves out in another domain: what all its chunks have in common
 SET_APART = 0.3
 INPUT_SIZE = 0.25  # root mean square of the network's inputs
-WHITENING = {
-    "input": 0.2,
-    "output": 0.4,
-    "push": 0.8,
-}  # powers of the variance that directions are divided by
+# powers of the variance that directions are divided by
+WHITENING = {"input": 0.2, "output": 0.4, "push": 0.8}
 
 
 @dataclass(frozen=True)

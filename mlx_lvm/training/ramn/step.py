@@ -33,12 +33,8 @@ GROUPS = {"net": (1.0, True), "filter": (2.0, False), "scalars": (40.0, False)}
 FROZEN = [  # besides basis and map
     "mean", "shift_filter", "log_novelty", "trust_limit", "trust_slope", "input_gain", "output_gain", "blend",
 ]  # fmt: skip
-FILTERS = (
-    "filter",
-    "shift_filter",
-    "query_filter",
-    "query_shift_filter",
-)  # of every horizon, with head regress
+# of every horizon, with head regress
+FILTERS = ("filter", "shift_filter", "query_filter", "query_shift_filter")
 
 
 class DocumentStep(StepState):
