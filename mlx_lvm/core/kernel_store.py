@@ -27,8 +27,8 @@ class Store:
 
 
 def open_store(kind: str) -> Store:
-    """The user's store for kernels of this kind (`wide`, `plain`), made if need be. Never fails: the note
-    says why there is none.
+    """The user's store for kernels of this kind, made if need be: `plain`, or the processor's widest vectors,
+    since kernels for them run nowhere else. Never fails: the note says why there is none.
 
     It lies in $XDG_CACHE_HOME or ~/.cache, has mode 0700, and no other user could replace a folder above it.
     """

@@ -17,7 +17,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from mlx_lvm.core.blas import Blas, open_blas
+from mlx_lvm.core.blas import Blas, open_blas, vectors
 from mlx_lvm.core.kernel_store import Store, keep_kernels_in, open_store
 from mlx_lvm.core.memory import host_memory
 
@@ -62,7 +62,7 @@ def tune() -> Tuning:
     global _tuning
     if _tuning is None and sys.platform == "linux":
         wide = compile_wide()
-        _tuning = Tuning(open_blas(), keep_freed_memory(), wide, keep_kernels("wide" if wide else "plain"))
+        _tuning = Tuning(open_blas(), keep_freed_memory(), wide, keep_kernels(vectors() if wide else "plain"))
     return tuning()
 
 

@@ -83,21 +83,21 @@ def test_a_user_without_a_home_compiles_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         kernel_store.os.path, "expanduser", lambda path: path
     )  # as without HOME and login name
-    found = open_store("wide")
+    found = open_store("avx2")
     assert not found.folder and "no home folder" in found.note and "XDG_CACHE_HOME" in found.note
 
 
 def test_what_others_may_write_to_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    folder = Path(open_store("wide").folder)
+    folder = Path(open_store("avx2").folder)
     folder.chmod(0o770)
-    assert "could be written by others" in open_store("wide").note
+    assert "could be written by others" in open_store("avx2").note
     folder.chmod(0o755)
-    assert open_store("wide").folder and stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert open_store("avx2").folder and stat.S_IMODE(folder.stat().st_mode) == 0o700
     cache.chmod(0o777)
-    assert f"{cache} can be written by everybody" in open_store("wide").note
+    assert f"{cache} can be written by everybody" in open_store("avx2").note
     cache.chmod(0o1777)  # as /tmp: nobody renames what is another's
-    assert open_store("wide").folder
+    assert open_store("avx2").folder
 
 
 def test_what_belongs_to_another_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_what_belongs_to_another_is_refused(cache: Path, monkeypatch: pytest.Mon
 def test_a_file_or_a_link_in_the_way(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     (cache / "mlx-lvm").write_text("")
-    found = open_store("wide")
+    found = open_store("avx2")
     assert not found.folder and "mlx-lvm" in found.note
 
 
@@ -129,7 +129,7 @@ def test_a_file_system_that_is_of_no_use(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(kernel_store.os, "statvfs", lambda folder: type("Odd", (Disk,), {field: value}))
-    assert said in open_store("wide").note
+    assert said in open_store("avx2").note
 
 
 def test_without_a_store_nothing_is_compiled(cache: Path, tmp_path: Path) -> None:
