@@ -24,6 +24,19 @@ from mlx_lvm.core.products import tf32_active
 
 SLOW_BLAS = 20.0  # GFLOP/s per core pair below which a Linux CPU runs a reference BLAS
 SIDE = 1024
+EXTRAS = {  # of pyproject.toml, with the modules that each promises
+    "parity": ("torch",),
+    "hub": ("huggingface_hub",),
+    "embed": ("tokenizers", "huggingface_hub"),
+    "embed-torch": ("tokenizers", "huggingface_hub", "torch", "sentence_transformers"),
+    "decode": ("vec2text", "transformers", "sentence_transformers"),
+    "parquet": ("pyarrow",),
+    "faiss": ("faiss",),
+    "report": ("matplotlib",),
+    "tune": ("optuna", "matplotlib"),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+}
 
 
 @dataclass(frozen=True)
@@ -157,17 +170,12 @@ def _kernels(store: Store) -> list[Check]:
 
 
 def _extras() -> list[Check]:
-    extras = {
-        "parity": ("torch",),
-        "embed": ("sentence_transformers",),
-        "decode": ("vec2text",),
-        "report": ("matplotlib",),
-        "tune": ("optuna",),
-    }
+    """What each extra that adds a command or an option brings; `cpu` and CUDA stand under device and BLAS."""
     out = []
-    for extra, modules in extras.items():
+    for extra, modules in EXTRAS.items():
         missing = [module for module in modules if not _installed(module)]
-        finding = f"not installed; pip install 'mlx-lvm[{extra}]' adds it" if missing else "installed"
+        lacks = "not installed" if len(missing) == len(modules) else f"lacks {', '.join(missing)}"
+        finding = f"{lacks}; pip install 'mlx-lvm[{extra}]' adds it" if missing else "installed"
         out.append(Check(f"extra {extra}", finding, not missing))
     return out
 

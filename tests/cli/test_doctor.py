@@ -1,4 +1,6 @@
 import json
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,14 @@ from mlx_lvm.bench import doctor
 from mlx_lvm.core import linux_cpu
 from mlx_lvm.core.kernel_store import Store
 from mlx_lvm.core.mlx import mx
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent.parent
+BACKENDS = ("cpu", "cuda12", "cuda13", "dev")
 
 
 def test_doctor_says_what_runs(lvm: Callable) -> None:
@@ -48,3 +58,31 @@ def test_doctor_shows_where_kernels_lie(
     assert "none are compiled" in out and "! kernels: /home is read-only; set XDG_CACHE_HOME" in out
     tuned(monkeypatch, kernels=Store())
     assert "tune()" in lvm("doctor").out
+
+
+def promised(extra: str, extras: dict[str, list[str]]) -> set[str]:
+    """The modules that an extra of pyproject.toml brings, those of extras that it names included."""
+    found = set()
+    for requirement in extras[extra]:
+        name, inner = re.match(r"([\w.-]+)(?:\[([\w,-]+)\])?", requirement).groups()  # type: ignore[union-attr]
+        if name == "mlx-lvm":
+            found |= {module for one in inner.split(",") for module in promised(one, extras)}
+        else:
+            found.add({"faiss-cpu": "faiss"}.get(name, name.replace("-", "_")))
+    return found
+
+
+def test_doctor_knows_every_extra_by_what_it_brings() -> None:
+    """But those of a backend, which device and BLAS tell of, and the developers' own."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    known = {extra: set(modules) for extra, modules in doctor.EXTRAS.items()}
+    assert known == {extra: promised(extra, extras) for extra in extras if extra not in BACKENDS}
+
+
+def test_doctor_says_what_an_extra_lacks(lvm: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_installed", lambda module: module in ("tokenizers", "matplotlib"))
+    checks = json.loads(lvm("doctor", "--json").out)["checks"]
+    assert checks["extra report"]["finding"] == "installed"
+    assert checks["extra embed"]["finding"] == ("lacks huggingface_hub; pip install 'mlx-lvm[embed]' adds it")
+    assert checks["extra faiss"]["finding"].startswith("not installed; pip install")
