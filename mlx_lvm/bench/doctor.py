@@ -21,6 +21,7 @@ from mlx_lvm.core.linux_cpu import COMPILER, tuning
 from mlx_lvm.core.mac_cpu import REMEDY, has_tools
 from mlx_lvm.core.mlx import TF32, mx
 from mlx_lvm.core.products import tf32_active
+from mlx_lvm.errors import SetupInvalid
 
 SLOW_BLAS = 20.0  # GFLOP/s per core pair below which a Linux CPU runs a reference BLAS
 SIDE = 1024
@@ -176,8 +177,21 @@ def _extras() -> list[Check]:
         missing = [module for module in modules if not _installed(module)]
         lacks = "not installed" if len(missing) == len(modules) else f"lacks {', '.join(missing)}"
         finding = f"{lacks}; pip install 'mlx-lvm[{extra}]' adds it" if missing else "installed"
-        out.append(Check(f"extra {extra}", finding, not missing))
+        if extra == "decode" and not missing:
+            finding = _decode()
+        out.append(Check(f"extra {extra}", finding, finding == "installed"))
     return out
+
+
+def _decode() -> str:
+    """The one extra that can be installed and of no use: beside transformers that are too new."""
+    from mlx_lvm.ranking.decode import require_extra
+
+    try:
+        require_extra()
+    except SetupInvalid as error:
+        return str(error)
+    return "installed"
 
 
 def _installed(module: str) -> bool:

@@ -188,7 +188,7 @@ def require_extra() -> None:
     if tuple(map(int, found.split(".")[:2])) > NEWEST:
         raise SetupInvalid(
             f"--decode: vec2text loads with transformers {'.'.join(map(str, NEWEST))} at most; here is "
-            f"{found}: {INSTALL}, best in an environment of its own, since newer encoders need newer ones"
+            f"{found}: {INSTALL} brings older ones, for encoders too"
         )
 
 

@@ -11,6 +11,7 @@ from mlx_lvm.bench import doctor
 from mlx_lvm.core import linux_cpu
 from mlx_lvm.core.kernel_store import Store
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.ranking import decode
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -86,3 +87,17 @@ def test_doctor_says_what_an_extra_lacks(lvm: Callable, monkeypatch: pytest.Monk
     assert checks["extra report"]["finding"] == "installed"
     assert checks["extra embed"]["finding"] == ("lacks huggingface_hub; pip install 'mlx-lvm[embed]' adds it")
     assert checks["extra faiss"]["finding"].startswith("not installed; pip install")
+
+
+def test_doctor_says_that_transformers_are_too_new_for_decode(
+    lvm: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_installed", lambda module: True)
+    monkeypatch.setattr(decode.importlib.util, "find_spec", lambda name: name)
+    for found, finding in (
+        ("5.1.0", "with transformers 4.50 at most; here is 5.1.0"),
+        ("4.50.3", "installed"),
+    ):
+        monkeypatch.setattr(decode, "version", lambda name, found=found: found)
+        check = json.loads(lvm("doctor", "--json").out)["checks"]["extra decode"]
+        assert finding in check["finding"] and check["value"] == (finding == "installed")
