@@ -34,7 +34,7 @@ from mlx_lvm.predictors.base import Predictor, predict_all, sample
 from mlx_lvm.predictors.baselines import fit_baselines, target_mean
 from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.training.config import TrainConfig, preset
-from mlx_lvm.training.emn.statistics import bind
+from mlx_lvm.training.emn.bind import bind
 from mlx_lvm.training.store import BestInMemory
 from mlx_lvm.training.tasks.choose import make_task
 from mlx_lvm.training.trainer import Trainer

@@ -8,14 +8,15 @@ A TEXT names what is written there: `sotu=sotu sotu-minilm.safetensors=sotu` is 
 text is left out in turn: a network trained on the training documents of all others is scored on every corpus
 of it, beside the baselines fitted there, with intervals by paired bootstrap over documents. --without keeps
 documents whose name holds TITLE out of every training: a novel that is a corpus of its own may be among
-somebody's books. --keep writes the network of each text left out. --release then trains on all and writes the
-model and its card.
+somebody's books. --keep writes the network of each text left out; one that is there already is taken, not
+trained again. --release then trains on all and writes the model and its card.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.evaluation.setup import set_up
 from mlx_lvm.evaluation.summary import summarise
 from mlx_lvm.hub.export import write_model
-from mlx_lvm.hub.load import Loaded, for_corpus
+from mlx_lvm.hub.load import Loaded, for_corpus, load_model
 from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, COSINE
 from mlx_lvm.models.emn import EMN
 from mlx_lvm.predictors.history import predictor_of
@@ -96,20 +97,23 @@ def main() -> None:
     named = [one.split("=") for one in given.corpora]
     corpora = [(load_corpus(one[0]), one[1]) for one in named]
     chosen = [documents_of(corpus, given.without) for corpus, _ in corpora]
-    materials = [
-        materials_of(given.head, one, documents) for (one, _), documents in zip(corpora, chosen, strict=True)
-    ]
+
+    @cache
+    def materials(number: int) -> list[Any]:
+        return materials_of(given.head, corpora[number][0], chosen[number])
 
     def trained(left_out: str | None) -> EMN:
-        some = [m for of, (_, text) in zip(materials, corpora, strict=True) if text != left_out for m in of]
+        some = [m for at, (_, text) in enumerate(corpora) if text != left_out for m in materials(at)]
         return train_on(given.head, some, seed=given.seed)
 
     rows, texts = [], list(dict.fromkeys(text for _, text in corpora))
     for text in texts:
-        network = trained(text)
         others = " and ".join(one for one in texts if one != text)
-        if given.keep is not None:
-            write_model(Loaded(network, f"without-{text}"), given.keep / f"{given.head}-without-{text}")
+        kept = None if given.keep is None else given.keep / f"{given.head}-without-{text}"
+        network = load_model(kept).model if kept is not None and kept.exists() else trained(text)
+        assert isinstance(network, EMN)
+        if kept is not None and not kept.exists():
+            write_model(Loaded(network, f"without-{text}"), kept)
         for corpus, _ in (one for one in corpora if one[1] == text):
             rows.append({**scores(network, given.head, corpus, given.split), "network": others})
             print(json.dumps(rows[-1]), flush=True)

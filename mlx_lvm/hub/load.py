@@ -123,7 +123,7 @@ def for_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
     """
     if loaded.model.config.dim:
         return loaded
-    from mlx_lvm.training.emn.statistics import bind
+    from mlx_lvm.training.emn.bind import bind
 
     assert isinstance(loaded.model, EMN)
     documents = split_corpus(corpus, loaded.split_seed).train

@@ -14,7 +14,7 @@ head rank:     raw = (e^t / s) (sum_a (b_a + d_a) r_a + W sum_a (b'_a + d'_a) r_
 So f(Q x; Q m) = Q f(x; m) for every orthogonal Q, and f(s x; s m) = s f(x; m) for head predict: no parameter
 of the network depends on the width, the encoder or the unit of length, and one file serves them all. What it
 needs of a corpus (m, f, W) is no weight but a statistic, computed in one pass; with `dim` 0 a file holds
-none, and `training.emn.statistics.bind` adds those of the corpus at hand.
+none, and `training.emn.bind.bind` adds those of the corpus at hand.
 
 The expert is linear and fitted in closed form, see `training.emn.experts`: a filter for every principal
 direction and a ridge map of the last chunk, the slow average and c.
@@ -185,7 +185,7 @@ class EMN(VectorModel):
             raise UsageError(
                 f"{self.config.variant}: serves any encoder, so it holds no corpus's mean. Give it the "
                 "corpus that the chunks come from: --corpus FILE, or "
-                "`mlx_lvm.training.emn.statistics.bind(model, corpus)` in Python"
+                "`mlx_lvm.training.emn.bind.bind(model, corpus)` in Python"
             )
         super().check_context(context)
 

@@ -3,6 +3,7 @@ resume.
 """
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +17,26 @@ from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models.emn import EMN
 from mlx_lvm.models.emn_config import EMNConfig
+from mlx_lvm.models.emn_geometry import MEAN, ROWS
 from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.training.config import TrainConfig, preset
+from mlx_lvm.training.emn import bind as binding
+from mlx_lvm.training.emn import statistics
+from mlx_lvm.training.emn.balance import EXTENTS, SHARES, best_balance
+from mlx_lvm.training.emn.bind import bind
 from mlx_lvm.training.emn.experts import expert_module, fit_expert, with_expert
-from mlx_lvm.training.emn.geometry import geometry_of, joined
-from mlx_lvm.training.emn.losses import GCE_POWER, RANDOM_NEGATIVES, rank_loss
-from mlx_lvm.training.emn.prepare import (
-    by_document,
-    directions,
-    document_of,
-    figures_of,
-    lead,
-    model_of,
-    prepare,
-)
-from mlx_lvm.training.emn.reading import reading, take_batch
+from mlx_lvm.training.emn.geometry import Geometry, geometry_of, joined
+from mlx_lvm.training.emn.losses import CENTRED, GCE_POWER, RANDOM_NEGATIVES, rank_loss
+from mlx_lvm.training.emn.prepare import directions, model_of, prepare
+from mlx_lvm.training.emn.reading import document_of, reading, take_batch
+from mlx_lvm.training.emn.scores import by_document, figures_of, lead
 from mlx_lvm.training.emn.statistics import (
     PRIOR,
     PRIOR_WINDOWS,
     RIDGE,
-    bind,
     covariance_power,
     statistics_of,
-    universal,
 )
 from mlx_lvm.training.emn.universal import Recipe, train_network
 from mlx_lvm.training.ramn.linear import band_gram, folds_apart
@@ -229,8 +226,13 @@ def segment_of(table: np.ndarray, row: int, read: int) -> bool:
 
 
 @pytest.mark.parametrize(("head", "expert"), [("predict", "auto"), ("predict", "no"), ("rank", "no")])
-def test_a_network_serves_a_corpus_once_it_has_its_statistics(small: Corpus, head: str, expert: str) -> None:
-    """It is then what a training on that corpus begins with, were the network's last layers not zero."""
+def test_a_network_serves_a_corpus_once_it_has_its_statistics(
+    small: Corpus, head: str, expert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is then what a training on that corpus begins with, but for the weight of the two cosines by which
+    its corrections go as far as they do.
+    """
+    monkeypatch.setattr(binding, "CENTRED", CENTRED)
     network = disturbed(EMN(EMNConfig(dim=0, head=head, expert=expert, **SIZES)))
     bound = bind(network, small)
     has = "yes" if expert == "auto" else "no"
@@ -239,10 +241,63 @@ def test_a_network_serves_a_corpus_once_it_has_its_statistics(small: Corpus, hea
     assert bound.config == ready.config and bound.weights().keys() == wanted.keys()
     for name, value in bound.weights().items():
         np.testing.assert_allclose(np.array(value), np.array(wanted[name]), atol=1e-5, err_msg=name)
-    for name, value in universal(bound).weights().items():
-        assert np.array_equal(np.array(value), np.array(network.weights()[name])), name
     with pytest.raises(UsageError, match="has the expert of one corpus"):
         bind(EMN(EMNConfig(dim=small.dim, expert="yes", head=head, **SIZES)), small)
+
+
+def test_the_documents_choose_how_far_corrections_go() -> None:
+    """Noise is not followed; what says the targets is, as far as they are. A share of the mean is kept where
+    the targets ask for it, and nothing is changed for less than chance.
+    """
+    generator = np.random.default_rng(0)
+    count, truth = 600, EMN(EMNConfig(dim=0, **SIZES))
+    rows = generator.standard_normal((count, ROWS, 32)).astype(np.float32)
+    rows[:, MEAN] = rows[0, MEAN]
+    plain = np.eye(1, ROWS, MEAN, dtype=np.float32)[0] + np.eye(1, ROWS, 0, dtype=np.float32)[0]
+
+    def chosen(extent: float, share: float, noise: float = 0.1) -> tuple[float, float]:
+        """What is best where the targets are the rows, corrected so far and with so much of the mean."""
+        gram = rows @ rows.swapaxes(1, 2)
+        tokens = np.full(count, 16, np.float32)
+        arrays = [mx.array(x) for x in (gram, tokens, tokens)]
+        weights = plain + extent * np.array(truth.corrections(*arrays)[0])[:, 0]
+        target = np.einsum("na,nad->nd", weights, rows) + share * rows[0, MEAN]
+        target += noise * generator.standard_normal(target.shape).astype(np.float32) - rows[0, MEAN]
+        products = np.einsum("nad,nd->na", rows, target)
+        made = Geometry(
+            gram,
+            products,
+            np.square(target).sum(axis=1),
+            tokens,
+            tokens,
+            (np.arange(count) % 10).astype(np.int32),
+            np.tile(plain, (10, 1)),
+        )
+        return best_balance(truth, made)
+
+    truth = disturbed(truth)
+    assert chosen(0.5, 0.2) == (0.5, 0.2) and chosen(1.25, -0.1) == (1.25, -0.1) and chosen(0.0, 0.0)[0] == 0
+    assert chosen(1.0, 0.0) == (1.0, 0.0) and (1.0, 0.0) in product(EXTENTS, SHARES)
+    assert chosen(1.0, 0.05, noise=300.0) == (1.0, 0.0)
+
+
+def test_no_window_is_scored_by_a_filter_that_saw_it(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has the filter of the documents in other folds, among some segments as among all."""
+    monkeypatch.setattr(statistics, "PRIOR_WINDOWS", (0,))
+    read, _ = read_of(small)
+    found = statistics_of(read, whiten=False)
+    every, document = geometry_of(read, found, left_out=True), document_of(read)
+    folds = {one: np.unique(every.source[document == one]) for one in np.unique(document)}
+    assert all(len(fold) == 1 for fold in folds.values()) and len(np.unique(every.source)) > 1
+    for fold in np.unique(every.source):
+        rest = np.array([one for one in folds if folds[one] != fold])
+        others = statistics_of(reading(small, rest, 5, np.array(read.mean)), whiten=False)
+        np.testing.assert_allclose(every.filters[fold], others.filter, atol=1e-4)
+    some = replace(read, parts=read.parts.some(3))
+    few = geometry_of(some, found, left_out=True)
+    assert len(few) == some.parts.windows < len(every)
+    for one in np.unique(document_of(some)):
+        assert set(few.source[document_of(some) == one]) == set(folds[one])
 
 
 def test_one_document_is_enough_to_serve(small: Corpus) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models.emn_geometry import MEAN
 from mlx_lvm.training.emn.reading import BLOCK, Reading, take_batch
-from mlx_lvm.training.emn.statistics import Statistics
+from mlx_lvm.training.emn.statistics import Statistics, fold_of
 
 MAX_WINDOWS = 200_000  # of all corpora, evenly spaced where there are more: 450 MB
 
@@ -56,8 +56,12 @@ class Geometry:
         return len(table)
 
 
-def geometry_of(read: Reading, found: Statistics, limit: int = MAX_WINDOWS) -> Geometry:
-    """Every window that was read, or `limit` of them, evenly spaced."""
+def geometry_of(
+    read: Reading, found: Statistics, limit: int = MAX_WINDOWS, left_out: bool = False
+) -> Geometry:
+    """Every window that was read, or `limit` of them, evenly spaced; `left_out`: each with the filter of the
+    documents of other folds, its fold as source.
+    """
     keep = np.zeros(read.parts.windows, bool)
     keep[np.linspace(0, len(keep) - 1, min(limit, len(keep))).round().astype(np.int64)] = True
     parts: list[tuple[np.ndarray, ...]] = []
@@ -78,11 +82,16 @@ def geometry_of(read: Reading, found: Statistics, limit: int = MAX_WINDOWS) -> G
         )
         parts.append(tuple(np.array(value)[chosen] for value in values))
     gram, cross, square, tokens, count = (np.concatenate(part) for part in zip(*parts, strict=True))
-    source = np.zeros(len(square), np.int32)
+    source, filters = np.zeros(len(square), np.int32), found.filter[None]
+    if left_out and found.left_out is not None:
+        source, filters = (
+            np.repeat(fold_of(read.parts), read.parts.counts)[keep].astype(np.int32),
+            found.left_out,
+        )
     # Cosines know no unit of length; that of the targets keeps every product near 1.
     unit = np.float32(1 / max(float((square + 2 * cross[:, MEAN] + gram[:, MEAN, MEAN]).mean()), 1e-30))
     return Geometry(
-        gram * unit, cross * unit, square * unit, tokens, count, source, found.filter.astype(np.float32)[None]
+        gram * unit, cross * unit, square * unit, tokens, count, source, filters.astype(np.float32)
     )
 
 

@@ -37,29 +37,32 @@ def predict_loss(
 def cosines(model: EMN | None, index: mx.array, arrays: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
     """Cosine and centred cosine [n] of each window's prediction with its target; without a model, of the lag
     filter's.
+    """
+    chosen = {name: mx.take(values, index, axis=0) for name, values in arrays.items() if name != "filter"}
+    weights = mx.take(arrays["filter"], chosen["source"], axis=0)
+    if model is not None:
+        corrections, _ = model.corrections(chosen["gram"], chosen["tokens"], chosen["count"])
+        weights = weights + model.base[0] + corrections[:, 0]
+    return cosines_of(weights, chosen)
+
+
+def cosines_of(weights: mx.array, windows: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
+    """The same of predictions that weigh the rows so [n, 22].
 
     The prediction itself is never made: with p = sum_a w_a r_a, every product of p that a cosine needs is one
     of the rows'.
     """
-    chosen = {name: mx.take(values, index, axis=0) for name, values in arrays.items() if name != "filter"}
-    gram, cross = chosen["gram"], chosen["cross"]
-    weights = mx.take(arrays["filter"], chosen["source"], axis=0)
-    if model is not None:
-        corrections, _ = model.corrections(gram, chosen["tokens"], chosen["count"])
-        weights = weights + model.base[0] + corrections[:, 0]
+    gram, cross, square = windows["gram"], windows["cross"], windows["square"]
     with_rows = (gram @ weights[..., None]).squeeze(-1)
     length = mx.sqrt(mx.maximum((weights * with_rows).sum(axis=-1), SMALLEST))
     with_mean, mean_square = with_rows[:, MEAN], gram[:, MEAN, MEAN]
-    with_truth, truth_with_mean = (
-        (weights * cross).sum(axis=-1),
-        cross[:, MEAN],
-    )  # of the target less the mean
-    size = mx.sqrt(mx.maximum(chosen["square"] + 2 * truth_with_mean + mean_square, SMALLEST))
-    stretch = (
-        size / length
-    )  # the prediction as long as its target, less the mean, against the target less the mean
+    # Of the target less the mean.
+    with_truth, truth_with_mean = (weights * cross).sum(axis=-1), cross[:, MEAN]
+    size = mx.sqrt(mx.maximum(square + 2 * truth_with_mean + mean_square, SMALLEST))
+    # The prediction as long as its target, less the mean, against the target less the mean.
+    stretch = size / length
     apart = mx.square(size) - 2 * stretch * with_mean + mean_square
-    both = mx.sqrt(mx.maximum(apart, SMALLEST) * mx.maximum(chosen["square"], SMALLEST))
+    both = mx.sqrt(mx.maximum(apart, SMALLEST) * mx.maximum(square, SMALLEST))
     return (with_truth + with_mean) / (length * size), (stretch * with_truth - truth_with_mean) / both
 
 

@@ -14,13 +14,12 @@ from mlx_lvm.data.splits import Split
 from mlx_lvm.models.emn import EMN, Expert
 from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.predictors.baselines import target_mean
+from mlx_lvm.training.emn.balance import balance
 from mlx_lvm.training.emn.experts import FittedExpert, expert_module, fit_expert, with_expert
-from mlx_lvm.training.emn.geometry import Geometry, geometry_of
-from mlx_lvm.training.emn.losses import CENTRED, cosines
-from mlx_lvm.training.emn.reading import BLOCK, Reading, reading, take_batch
+from mlx_lvm.training.emn.geometry import geometry_of
+from mlx_lvm.training.emn.reading import BLOCK, Reading, document_of, reading, take_batch
+from mlx_lvm.training.emn.scores import scores_of
 from mlx_lvm.training.emn.statistics import Statistics, hold, statistics_of
-
-COSINE_BLOCK = 4096  # windows at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,47 +83,6 @@ def better(plain: Prepared, found: Prepared) -> bool:
     return bool(gains.mean() > error)
 
 
-def document_of(read: Reading) -> np.ndarray:
-    """The document of every window, in the order of `geometry_of`."""
-    parts = read.parts
-    counts = np.minimum(parts.ends - parts.targets, 32)
-    return np.repeat(parts.corpus.document_of(parts.rows[parts.starts]), counts)
-
-
-def lead(now: np.ndarray, start: np.ndarray, counts: np.ndarray) -> float:
-    """By how much documents of so many windows are scored higher on average than at the start, less the
-    standard error of that over documents: what a gain of few documents is worth. One document has no
-    standard error, and then no gain counts.
-    """
-    gains, share = now - start, counts / counts.sum()
-    gain = float((share * gains).sum())
-    if len(gains) < 2:
-        return -abs(gain)
-    spread = np.square(share * (gains - gain)).sum() * len(gains) / (len(gains) - 1)
-    return gain - float(np.sqrt(spread))
-
-
-def by_document(scores: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean score of each document, its windows); document: that of each score."""
-    _, place, counts = np.unique(document, return_inverse=True, return_counts=True)
-    return np.bincount(place, scores) / counts, counts
-
-
-def scores_of(model: EMN | None, geometry: Geometry) -> np.ndarray:
-    """Cosine plus 0.3 of the centred one, of every window, float64."""
-    cosine, centred = figures_of(model, geometry)
-    return cosine + CENTRED * centred
-
-
-def figures_of(model: EMN | None, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """(cosine, centred cosine) of every window, float64; without a model, of the lag filter."""
-    arrays, parts = geometry.arrays, []
-    for start in range(0, len(geometry), COSINE_BLOCK):
-        index = mx.arange(start, min(start + COSINE_BLOCK, len(geometry)))
-        parts.append([np.array(x, np.float64) for x in cosines(model, index, arrays)])
-    return np.concatenate([a for a, _ in parts]), np.concatenate([b for _, b in parts])
-
-
 def model_of(prepared: Prepared, network: EMN | None = None) -> EMN:
     """A model of the corpus that begins as its lag filter, or with the network of another EMN of the same
     head and size.
@@ -138,6 +96,10 @@ def model_of(prepared: Prepared, network: EMN | None = None) -> EMN:
     hold(model, prepared.statistics)
     if prepared.expert is not None:
         model.expert = expert_module(prepared.expert.whole, prepared.config)
+    if network is not None:
+        model.eval()
+        balance(model, prepared.train, prepared.statistics)
+        model.train()
     return model
 
 

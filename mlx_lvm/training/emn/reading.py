@@ -100,6 +100,12 @@ def take_batch(arrays: dict[str, mx.array], table: mx.array) -> Batch:
     )
 
 
+def document_of(read: Reading) -> np.ndarray:
+    """The document of every window, in the order of `Segments.blocks`."""
+    parts = read.parts
+    return np.repeat(parts.corpus.document_of(parts.rows[parts.starts]), parts.counts)
+
+
 @cache
 def _causal() -> np.ndarray:
     """The kernels as seen from each of 32 targets, [20 * 32, 132]: zero for the target itself and what

@@ -13,14 +13,13 @@ import numpy as np
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.data.splits import split_corpus
-from mlx_lvm.errors import UsageError
 from mlx_lvm.models.emn import EMN
 from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.models.emn_geometry import MEAN, ROWS, TOKENS
 from mlx_lvm.predictors.baselines import target_mean
-from mlx_lvm.training.emn.experts import FittedExpert, expert_module, fit_expert, with_expert
+from mlx_lvm.training.emn.experts import FittedExpert, fit_expert, with_expert
 from mlx_lvm.training.emn.reading import BLOCK, Reading, reading, take_batch
+from mlx_lvm.training.ramn.documents import Segments
 
 WHITENING_POWER = 0.5  # of the covariance that a ranking direction is divided by
 FLOOR = 1e-3  # smallest variance of a direction, as a share of the mean one
@@ -35,21 +34,28 @@ FOLDS = 10  # of documents
 
 @dataclass(frozen=True)
 class Statistics:
-    """mean [dim]; filter [22]: weights of the rows that fit the targets best; whiten [dim, dim], None for
-    head predict.
+    """mean [dim]; filter [22]: weights of the rows that fit the targets best; left_out [folds, 22]: those
+    without each fold of the documents, None where there is one document; whiten [dim, dim], None for head
+    predict.
     """
 
     mean: np.ndarray
     filter: np.ndarray
+    left_out: np.ndarray | None = None
     whiten: np.ndarray | None = None
+
+
+def fold_of(parts: Segments) -> np.ndarray:
+    """The fold of every segment: its document's, which take turns."""
+    every = np.unique(parts.corpus.document_of(parts.rows))
+    return np.searchsorted(every, parts.corpus.document_of(parts.rows[parts.starts])) % FOLDS
 
 
 def statistics_of(read: Reading, whiten: bool) -> Statistics:
     """Of the documents that were read, an expert's row among them where there is one."""
     gram, cross, windows = np.zeros((FOLDS, ROWS, ROWS)), np.zeros((FOLDS, ROWS)), np.zeros(FOLDS)
     dim, parts = read.centred.shape[1], read.parts
-    documents = parts.corpus.document_of(parts.rows[parts.starts])
-    fold = np.unique(documents, return_inverse=True)[1] % FOLDS
+    fold = fold_of(parts)
     covariance = np.zeros((dim, dim)) if whiten else None
     for index in parts.blocks(BLOCK):
         batch = take_batch(read.arrays, mx.array(parts.table(parts.targets[index])))
@@ -66,9 +72,15 @@ def statistics_of(read: Reading, whiten: bool) -> Statistics:
             covariance += np.array(flat.T @ flat, np.float64)
     mean = np.array(read.mean)
     if covariance is not None:
-        return Statistics(mean, np.eye(1, ROWS, MEAN)[0], covariance_power(covariance / parts.windows))
+        whitened = covariance_power(covariance / parts.windows)
+        return Statistics(mean, np.eye(1, ROWS, MEAN)[0], whiten=whitened)
     held = prior_windows(gram, cross, windows)
-    return Statistics(mean, fitted_filter(gram.sum(axis=0), cross.sum(axis=0), parts.windows, held))
+    fitted = fitted_filter(gram.sum(axis=0), cross.sum(axis=0), parts.windows, held)
+    if np.count_nonzero(windows) < 2:
+        return Statistics(mean, fitted)
+    rest = [[other for other in range(FOLDS) if other != one] for one in range(FOLDS)]
+    sums = [(gram[some].sum(axis=0), cross[some].sum(axis=0), float(windows[some].sum())) for some in rest]
+    return Statistics(mean, fitted, np.stack([fitted_filter(*each, held) for each in sums]))
 
 
 def fitted_filter(gram: np.ndarray, cross: np.ndarray, windows: float, held: float) -> np.ndarray:
@@ -128,34 +140,6 @@ def read_with_expert(
     return with_expert(read, fitted, sizes), fitted
 
 
-def bind(model: EMN, corpus: Corpus, documents: np.ndarray | None = None, context: int = 5) -> EMN:
-    """The model with the statistics of a corpus: those of `documents`, by default its training documents
-    under split seed 0.
-
-    Raises UsageError for a model that has an expert, which is of one corpus alone.
-    """
-    if model.config.has_expert:
-        raise UsageError(
-            f"{model.config.variant}: has the expert of one corpus and serves no other; train one for "
-            f"{corpus.name}"
-        )
-    chosen = split_corpus(corpus).train if documents is None else documents
-    read, fitted = read_with_expert(corpus, chosen, context, model.config)
-    found = statistics_of(read, whiten=model.config.head == "rank")
-    config = model.config.replace(dim=corpus.dim, expert="no" if fitted is None else "yes")
-    out = EMN(config)
-    own = {name: value for name, value in model.weights().items() if name not in CORPUS_WEIGHTS}
-    out.load_weights(list({**out.weights(), **own}.items()))
-    hold(out, found)
-    if fitted is not None:
-        out.expert = expert_module(fitted.whole, config)
-    out.train(model.training)
-    return out
-
-
-CORPUS_WEIGHTS = ("mean", "filter", "whiten")  # beside an expert's, which begin with "expert."
-
-
 def hold(model: EMN, found: Statistics) -> None:
     """Store the statistics in a model of the corpus's width."""
     model.mean = mx.array(found.mean.astype(np.float32))
@@ -163,11 +147,3 @@ def hold(model: EMN, found: Statistics) -> None:
         model.filter = mx.array(found.filter.astype(np.float32))
     elif found.whiten is not None:
         model.whiten = mx.array(found.whiten.astype(np.float32))
-
-
-def universal(model: EMN) -> EMN:
-    """The model with no corpus's statistics, for any encoder."""
-    out = EMN(model.config.replace(dim=0, expert="auto"))
-    own = model.weights()
-    out.load_weights([(name, own[name]) for name in out.weights()])
-    return out

@@ -24,15 +24,9 @@ from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import SINGLE, Group
 from mlx_lvm.training.emn.geometry import geometry_of
 from mlx_lvm.training.emn.losses import CENTRED
-from mlx_lvm.training.emn.prepare import (
-    by_document,
-    directions,
-    document_of,
-    figures_of,
-    lead,
-    model_of,
-    prepare,
-)
+from mlx_lvm.training.emn.prepare import directions, model_of, prepare
+from mlx_lvm.training.emn.reading import document_of
+from mlx_lvm.training.emn.scores import by_document, figures_of, lead
 from mlx_lvm.training.emn.step import EmnStep, Ranked
 from mlx_lvm.training.ramn.step import learning_rate
 from mlx_lvm.training.state import epoch_order

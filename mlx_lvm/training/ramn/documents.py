@@ -7,7 +7,7 @@ A segment is up to 32 consecutive targets of one document with the (at most 100)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -49,6 +49,18 @@ class Segments:
         `Batch.valid`.
         """
         return [np.arange(start, min(start + size, len(self))) for start in range(0, len(self), size)]
+
+    def some(self, most: int) -> Segments:
+        """So many of them, evenly spaced, or all."""
+        keep = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64))
+        targets, starts, ends = self.targets[keep], self.starts[keep], self.ends[keep]
+        found = replace(self, targets=targets, starts=starts, ends=ends)
+        return replace(found, windows=int(found.counts.sum()))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Targets of each segment."""
+        return np.minimum(self.ends - self.targets, TARGETS)
 
     @cached_property
     def _place(self) -> dict[int, int]:
