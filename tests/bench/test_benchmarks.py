@@ -4,11 +4,14 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from mlx_lvm.bench.timing import Row, Times
+from mlx_lvm.bench.workers import Options
 from mlx_lvm.core.mlx import mx
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
@@ -17,7 +20,7 @@ SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py"))
 
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, str(FOLDER / name), *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, str(FOLDER / name), *arguments], capture_output=True, text=True, timeout=300
     )
 
 
@@ -29,13 +32,18 @@ def test_every_script_says_what_it_does(name: str) -> None:
     assert ran.returncode == 0 and f"benchmarks/{name}" in ran.stdout, ran.stderr
 
 
+def module(name: str) -> ModuleType:
+    """A script, in this process."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
 @pytest.fixture
 def gpu() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_benchmark", FOLDER / "gpu.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module("gpu")
 
 
 def row(task: str, batch: int, mine: float, eager: float, compiled: float | None) -> dict:
@@ -67,37 +75,50 @@ def test_the_gpu_table_and_what_it_missed(gpu: ModuleType) -> None:
 
 
 @pytest.mark.slow
-def test_gpu_rows_are_kept_and_only_what_is_missing_is_measured(small_file: Path, tmp_path: Path) -> None:
+def test_gpu_rows_are_kept_and_only_what_is_missing_is_measured(
+    gpu: ModuleType, small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first time both sides run; after it, what they would be asked to time is enough to see."""
     out = tmp_path / "gpu.json"
-    arguments = [
-        "--device",
-        "cpu",
-        "--corpus",
-        str(small_file),
-        "--models",
-        "amn",
-        "--precisions",
-        "float32",
-        "--no-compile",
-    ]
-    arguments += ["--seconds", "0.01", "--train", "2", "--out", str(out)]
-    assert run("gpu.py", *arguments, "--forward", "1").returncode == 0
-    first = json.loads(out.read_text())["rows"]
-    ran = run("gpu.py", *arguments, "--forward", "1", "3")
-    assert ran.returncode == 0 and ran.stderr.splitlines()[0] == "float32 amn: forward at batch 3"
-    rows = json.loads(out.read_text())["rows"]
-    assert rows[:2] == first and [(r["task"], r["batch"]) for r in rows] == [
-        ("forward", 1),
-        ("train", 2),
-        ("forward", 3),
-    ]
-    other = json.loads(out.read_text())
-    other["about"]["torch"]["version"] = "0"
-    out.write_text(json.dumps(other))
-    ran = run("gpu.py", *arguments, "--forward", "5")
-    assert (
-        ran.returncode == 1 and "choose another --out" in ran.stderr and json.loads(out.read_text()) == other
-    )
+    command = f"--device cpu --corpus {small_file} --models amn --precisions float32 --no-compile"
+    command += f" --seconds 0.01 --train 2 --out {out} --forward"
+    first = run("gpu.py", *command.split(), "1")
+    assert first.returncode == 0, first.stderr
+    held = json.loads(out.read_text())
+    assert [(r["task"], r["batch"]) for r in held["rows"]] == [("forward", 1), ("train", 2)]
+
+    class Sides:
+        """Those of the first time; they measure at once, and keep what they were asked for."""
+
+        def __init__(self, sides: dict, options: Options) -> None:
+            self.about, self.peaks = held["about"], {}
+
+        def __enter__(self) -> "Sides":
+            return self
+
+        def __exit__(self, *of: object) -> None: ...
+
+    asked: list[tuple[str, int]] = []
+
+    def rows(timing: Sides, tasks: list, *rest: object) -> Iterator[Row]:
+        asked.extend((task, batch) for task, batches in tasks for batch in batches)
+        times = {"compiled": Times(1.0, 1.0, 1.0, 3)}
+        return (Row("amn", task, batch, times, times, 1.0) for task, batch in asked)
+
+    monkeypatch.setattr(gpu, "Bench", Sides)
+    monkeypatch.setattr(gpu, "rows", rows)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *command.split(), "1", "3"])
+    gpu.main()
+    found = json.loads(out.read_text())
+    assert asked == [("forward", 3)] and found["rows"][:2] == held["rows"]
+    assert [(r["task"], r["batch"]) for r in found["rows"][2:]] == asked
+
+    found["about"]["torch"]["version"] = "0"
+    out.write_text(json.dumps(found))
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *command.split(), "5"])
+    with pytest.raises(SystemExit, match="choose another --out"):
+        gpu.main()
+    assert json.loads(out.read_text()) == found
 
 
 @pytest.mark.skipif(mx.is_available(mx.gpu), reason="here is a GPU")
@@ -107,11 +128,16 @@ def test_no_gpu_no_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_parts_of_a_step_are_all_timed(small_file: Path) -> None:
-    ran = run("step.py", "lstm", "--corpus", str(small_file), "--epochs", "1", "--batch-size", "8")
-    assert ran.returncode == 0, ran.stderr
-    first, *parts, epoch = ran.stdout.splitlines()
-    assert first.startswith("lstm, batch 8, Device(")
+def test_the_parts_of_a_step_are_all_timed(
+    small_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = module("step")
+    monkeypatch.setattr(step, "CALLS", 9)
+    arguments = ["amn", "--corpus", str(small_file), "--epochs", "1", "--batch-size", "64"]
+    monkeypatch.setattr(sys, "argv", ["step.py", *arguments])
+    step.main()
+    first, *parts, epoch = capsys.readouterr().out.splitlines()
+    assert first.startswith("amn, batch 64, Device(")
     assert [line[:22].strip() for line in parts] == [
         "gather",
         "forward",

@@ -93,6 +93,7 @@ for arguments in json.loads(sys.argv[1]):
             sys.exit(f"lvm {' '.join(arguments)} ended with {end.code}")
     print(json.dumps(json.loads(out.getvalue())), flush=True)
 """
+ALONE = ("--against", "none")
 FAULTS = """
 from mlx_lvm.parity.faults.planting import Fault, call
 
@@ -196,7 +197,19 @@ def test_the_commands_know_it(package: str, small_file: Path, tmp_path: Path) ->
         ("export", run, "--out", exported),
         ("eval", exported, "--corpus", small_file, "--quick"),
         ("import", exported / "model.safetensors", "--model", "seventh", "--out", tmp_path / "imported"),
-        ("bench", "seventh", "--batches", 1, "--tasks", "forward", "--seconds", 0.01, "--against", "none"),
+        (
+            "bench",
+            "seventh",
+            "-c",
+            small_file,
+            "--batches",
+            1,
+            "--tasks",
+            "forward",
+            "--seconds",
+            0.01,
+            *ALONE,
+        ),
     )
     told = subprocess.run(
         [sys.executable, "-c", SESSION, json.dumps([list(map(str, command)) for command in commands])],
