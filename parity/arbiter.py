@@ -21,7 +21,7 @@ that goldens verify without torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +39,7 @@ from mlx_lvm.parity.verdict import (
     Check,
     Compared,
     failed,
+    unobservable,
 )
 
 UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # unit roundoff
@@ -107,31 +108,16 @@ def judge(
     unit, limit = UNIT[dtype], limit or LIMIT[dtype]
     known, there = np.isfinite(truth), np.isfinite(torch)
     if not must_observe and _lost(torch, truth):
-        return Check(
-            what, UNOBSERVABLE, True, note=f"beyond the range of {dtype}: torch itself loses the value"
-        )
+        return unobservable(what, f"beyond the range of {dtype}: torch itself loses the value")
     # torch lost what MLX did not: float16 divides 0 by 0 in `F.normalize`
     kept = known & ~there & np.isfinite(mlx)
     if kept.any() and np.array_equal(np.isfinite(mlx), known):
-        error, floor, largest = (
-            rms((mlx - truth)[known]),
-            unit * rms(truth[known]) * slack,
-            float(np.abs(mlx - truth)[known].max()),
-        )
-        verdict = TORCH_INACCURATE if error <= limit * floor else MLX_INACCURATE
-        ratio = error / floor if floor else (0.0 if error == 0 else math.inf)
-        return Check(
-            what,
-            verdict,
-            verdict in PASSING,
-            ratio,
-            error,
-            math.inf,
-            largest,
-            limit * floor,
-            int(known.sum()),
-            limit,
-        )
+        error, reference = rms((mlx - truth)[known]), unit * rms(truth[known]) * slack
+        verdict = TORCH_INACCURATE if error <= limit * reference else MLX_INACCURATE
+        ratio = error / reference if reference else (0.0 if error == 0 else math.inf)
+        largest, count = float(np.abs(mlx - truth)[known].max()), int(known.sum())
+        errors = (ratio, error, math.inf, largest, limit * reference)
+        return Check(what, verdict, verdict in PASSING, *errors, count, limit)
     wrong = int(((np.isfinite(mlx) != there) | (there & ~known) | (must_observe & known & ~there)).sum())
     if wrong:
         return failed(
@@ -141,64 +127,61 @@ def judge(
     if not both.any():
         if must_observe:
             return failed(what, "no finite value to compare", verdict=SETUP_INVALID)
-        return Check(what, UNOBSERVABLE, True, note="not finite, on all sides alike")
+        return unobservable(what, "not finite, on all sides alike")
     m, t, true = mlx[both], torch[both], truth[both]
     error, torch_error, size = rms(m - true), rms(t - true), max(rms(true), scale)
-    floor = max(torch_error, unit * size * slack, SMALLEST_NORMAL)
+    reference = max(torch_error, unit * size * slack, SMALLEST_NORMAL)
     near, luck = NeighbourErrors(), ""
-    if neighbours is not None and error > limit / 2 * floor:
+    if neighbours is not None and error > limit / 2 * reference:
         near = neighbours()
-        if near.torch_error > floor:
-            luck = "torch is luckier here than on neighbouring inputs" if error > limit * floor else ""
-            floor = near.torch_error
-    ratio = error / floor
-    largest = float(np.abs(m - true).max())
+        if near.torch_error > reference:
+            luck = "torch is luckier here than on neighbouring inputs" if error > limit * reference else ""
+            reference = near.torch_error
+    ratio, largest = error / reference, float(np.abs(m - true).max())
 
-    def check(verdict: str, floor: float = floor, note: str = luck) -> Check:
-        ratio = error / floor
-        return Check(
-            what,
-            verdict,
-            verdict in PASSING,
-            ratio,
-            error,
-            torch_error,
-            largest,
-            limit * floor,
-            m.size,
-            limit,
-            note=note,
-        )
+    def check(verdict: str, reference: float = reference, note: str = luck) -> Check:
+        errors = (error / reference, error, torch_error, largest, limit * reference)
+        return Check(what, verdict, verdict in PASSING, *errors, m.size, limit, note=note)
 
     if np.array_equal(m, t):
         return check(BITWISE)
     if scale:
-        return check(
-            UNOBSERVABLE if ratio <= limit else MLX_INACCURATE,
-            note="zero by mathematics, or below what float64 resolves",
-        )
+        verdict = UNOBSERVABLE if ratio <= limit else MLX_INACCURATE
+        return check(verdict, note="zero by mathematics, or below what float64 resolves")
     if size < SMALLEST_NORMAL and ratio <= limit:
-        return check(
-            UNOBSERVABLE,
-            note="below the smallest normal number, where a device may take every number for zero",
-        )
+        note = "below the smallest normal number, where a device may take every number for zero"
+        return check(UNOBSERVABLE, note=note)
     if ratio <= limit:
-        gross = torch_error > GROSS * unit * size and torch_error > 8 * error
-        if gross:
-            return check(TORCH_INACCURATE)
-        if torch_error > GROSS * unit * size:
-            return check(BOTH)
-        return check(EQUIVALENT)
+        if torch_error <= GROSS * unit * size:
+            return check(EQUIVALENT)
+        return check(TORCH_INACCURATE if torch_error > 8 * error else BOTH)
     moved, usual, mlx_usual = near
     if error <= 2 * limit * usual and mlx_usual <= limit * usual:
         return check(EQUIVALENT, error / limit, "MLX is unluckier here than on neighbouring inputs")
-    if moved > ILL * unit * size and error <= limit * max(moved, floor):
-        return check(
-            ILL_CONDITIONED,
-            max(moved, floor),
-            f"the backward error of one product moves the truth by {moved:.1e}",
-        )
+    if moved > ILL * unit * size and error <= limit * max(moved, reference):
+        note = f"the backward error of one product moves the truth by {moved:.1e}"
+        return check(ILL_CONDITIONED, max(moved, reference), note)
     return check(MLX_INACCURATE)
+
+
+def judge_each(
+    head: Compared,
+    mlx: Mapping[str, np.ndarray],
+    torch: Mapping[str, np.ndarray],
+    truth: Mapping[str, np.ndarray],
+    dtype: str,
+    neighbours: Callable[[str], Callable[[], NeighbourErrors]] | None = None,
+    must_observe: bool = False,
+) -> Iterator[Check]:
+    """Every value by its name, and one failure for names that only one side has."""
+    if set(mlx) != set(truth):
+        note = f"only one side has: {', '.join(sorted(set(mlx) ^ set(truth)))}"
+        yield failed(head._replace(value="names"), note)
+    for name in (name for name in truth if name in mlx):
+        values = (mlx[name], torch[name], truth[name])
+        near = neighbours(name) if neighbours else None
+        what = head._replace(value=name)
+        yield judge(what, *values, dtype, neighbours=near, must_observe=must_observe)
 
 
 def _lost(torch: np.ndarray, truth: np.ndarray) -> bool:

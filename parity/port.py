@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mlx_lvm.core.mlx import mx, nn, tree_flatten, tree_unflatten
-from mlx_lvm.parity.arbiter import NeighbourErrors, judge, rms
+from mlx_lvm.parity.arbiter import NeighbourErrors, judge, judge_each, rms
 from mlx_lvm.parity.report.port import PortReport, first_place
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.setup import require_valid
@@ -120,9 +120,8 @@ class Port:
                 if tap in mine.shapes:
                     yield failed(Compared(stage=stage, value=tap), f"shapes differ: {mine.shapes[tap]}")
                 elif tap in mine.values:
-                    yield judge(
-                        Compared(stage=stage, value=tap), mine.values[tap], other[tap], value, "float32"
-                    )
+                    what = Compared(stage=stage, value=tap)
+                    yield judge(what, mine.values[tap], other[tap], value, "float32")
 
     def torch_taps(self, model: torch.nn.Module, forced: Arrays | None = None) -> Arrays:
         trace = Trace(forced)
@@ -167,21 +166,8 @@ class Port:
     def outputs(self) -> Iterator[Check]:
         mine = {name: float64(value) for name, value in self.mlx_outputs.items()}
         torch_out, truth = (forward(model, self.tensors(model)) for model in (self.torch, self.truth))
-        if set(mine) != set(truth):
-            yield failed(
-                Compared(stage="outputs", value="names"),
-                f"only one side has {sorted(set(mine) ^ set(truth))}",
-            )
-        for name in truth.keys() & mine.keys():
-            near = partial(self.neighbours, forward, name)
-            yield judge(
-                Compared(stage="outputs", value=name),
-                mine[name],
-                torch_out[name],
-                truth[name],
-                "float32",
-                neighbours=near,
-            )
+        near = partial(partial, self.neighbours, forward)
+        yield from judge_each(Compared(stage="outputs"), mine, torch_out, truth, "float32", near)
 
     @cached_property
     def mlx_outputs(self) -> dict[str, mx.array]:
@@ -197,18 +183,14 @@ class Port:
         mine = self.mlx_gradients(pulls)
         for name in [name for name in truth if name in mine]:
             true, value = as_laid(truth[name], mine[name].shape), as_laid(other[name], mine[name].shape)
+            what = Compared(stage="gradients", value=name)
             if true is None or value is None:
-                yield failed(
-                    Compared(stage="gradients", value=name),
-                    f"MLX {mine[name].shape}, torch {truth[name].shape}",
-                )
+                yield failed(what, f"MLX {mine[name].shape}, torch {truth[name].shape}")
                 continue
             null = rms(true) <= 2.0**-43 * largest  # zero by mathematics: a bias that softmax ignores
             near = partial(self.neighbours, run, name)
-            yield judge(
-                Compared(stage="gradients", value=name), mine[name], value, true, "float32",
-                neighbours=near, scale=largest if null else 0.0,
-            )  # fmt: skip
+            scale = largest if null else 0.0
+            yield judge(what, mine[name], value, true, "float32", neighbours=near, scale=scale)
 
     def mlx_gradients(self, pulls: Arrays) -> Arrays:
         weights = dict(leaves(self.mlx.trainable_parameters()))

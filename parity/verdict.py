@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from mlx_lvm.core.result import JsonObject
@@ -84,34 +85,28 @@ def failed(
     what: Compared, note: str, where: str = "", verdict: str = MLX_INACCURATE, compared: int = 0
 ) -> Check:
     """A check that fails for a reason that is no number."""
-    return Check(
-        what,
-        verdict,
-        False,
-        math.inf,
-        math.inf,
-        0.0,
-        math.inf,
-        0.0,
-        compared,
-        first_divergence=where,
-        note=note,
-    )
+    errors = (math.inf, math.inf, 0.0, math.inf, 0.0)
+    return Check(what, verdict, False, *errors, compared, first_divergence=where, note=note)
+
+
+def unobservable(what: Compared, note: str) -> Check:
+    """A check that passes because nothing is there to be seen, for a reason."""
+    return Check(what, UNOBSERVABLE, True, note=note)
 
 
 def exact(what: Compared, same: bool, note: str = "", where: str = "", compared: int = 1) -> Check:
     """A check that allows no difference at all."""
-    return (
-        Check(what, BITWISE, True, compared=compared, note=note)
-        if same
-        else failed(what, note, where, compared=compared)
-    )
+    if same:
+        return Check(what, BITWISE, True, compared=compared, note=note)
+    return failed(what, note, where, compared=compared)
+
+
+def blamed(checks: Iterable[Check], where: str, source: Any = None) -> list[Check]:
+    """The failures among them with the first place that parts, and what a bundle is made from."""
+    return [c if c.passed else replace(c, first_divergence=where, source=source) for c in checks]
 
 
 def verdict_of(checks: list[Check]) -> bool:
     """All passed, and at least one of them compared something."""
-    return (
-        bool(checks)
-        and all(check.passed for check in checks)
-        and any(c.compared and c.verdict != UNOBSERVABLE for c in checks)
-    )
+    compared = any(check.compared and check.verdict != UNOBSERVABLE for check in checks)
+    return compared and all(check.passed for check in checks)

@@ -9,14 +9,22 @@ from functools import partial
 import numpy as np
 import torch
 
-from mlx_lvm.parity.arbiter import GRADIENT_LIMIT, LARGEST, NeighbourErrors, judge, rms, slack_of_sum
+from mlx_lvm.parity.arbiter import (
+    GRADIENT_LIMIT,
+    LARGEST,
+    NeighbourErrors,
+    judge,
+    judge_each,
+    rms,
+    slack_of_sum,
+)
 from mlx_lvm.parity.sides.gates import split_gates
 from mlx_lvm.parity.sides.inputs import Case, random_case
 from mlx_lvm.parity.sides.kinks import NULL, settle_kinks
 from mlx_lvm.parity.sides.sides import Outputs, Sides, draw_cotangents, twin_gradients, twin_outputs
 from mlx_lvm.parity.sides.taps import first_divergence, tap_case
 from mlx_lvm.parity.twins.base import Twin
-from mlx_lvm.parity.verdict import UNOBSERVABLE, Check, Compared, failed
+from mlx_lvm.parity.verdict import Check, Compared, blamed, failed, unobservable
 
 HEADROOM = 16  # gradients this far below the largest number of a format may be summed over a batch in it
 
@@ -30,21 +38,15 @@ def forward_checks(
     for case in cases:
         with np.errstate(all="ignore"):
             torch_out, truth = sides.torch_forward(case.context), sides.truth_forward(case.context)
-            neighbours = _once(
-                partial(sides.neighbours, twin_outputs, sides.mlx_forward, case.context, truth)
-            )
+            near = partial(sides.neighbours, twin_outputs, sides.mlx_forward, case.context, truth)
+            neighbours = _once(near)
             for mode in modes:
                 out = sides.mlx_forward(case.context, compiled=mode == "compiled")
                 head = Compared(subject.name, "forward", subject.parameters, mode, case.name)
-                found = list(compare(head, out, torch_out, truth, sides.dtype, neighbours, case.finite))
+                values = (out, torch_out, truth)
+                found = list(judge_each(head, *values, sides.dtype, neighbours, case.finite))
                 if not all(check.passed for check in found):
-                    where = blame(sides, case)
-                    found = [
-                        check
-                        if check.passed
-                        else replace(check, first_divergence=where, source=(subject, case))
-                        for check in found
-                    ]
+                    found = blamed(found, blame(sides, case), (subject, case))
                 yield from found
 
 
@@ -53,32 +55,6 @@ def blame(sides: Sides, case: Case) -> str:
     if sides.parts_at is None:
         sides.parts_at = first_divergence(tap_case(sides, random_case(case.context.shape[2], 3, 5, 0)))
     return sides.parts_at or first_divergence(tap_case(sides, case))
-
-
-def compare(
-    head: Compared,
-    mlx: Outputs,
-    torch: Outputs,
-    truth: Outputs,
-    dtype: str,
-    neighbours: Callable[[str], Callable[[], NeighbourErrors]],
-    must_observe: bool,
-) -> Iterator[Check]:
-    if set(mlx) != set(truth):
-        yield failed(
-            head._replace(value="fields"), f"only one side has: {', '.join(sorted(set(mlx) ^ set(truth)))}"
-        )
-    for name in truth:
-        if name in mlx:
-            yield judge(
-                head._replace(value=name),
-                mlx[name],
-                torch[name],
-                truth[name],
-                dtype,
-                neighbours=neighbours(name),
-                must_observe=must_observe,
-            )
 
 
 def _once(
@@ -127,12 +103,8 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
     if any(np.abs(g).max(initial=0) > LARGEST[sides.dtype] / HEADROOM for g in truth.values()):
         # The gradient of normalising a vector of zeros is 1 / eps: float16 cannot hold it, nor sums of what
         # follows from it.
-        yield Check(
-            head._replace(run="eager", value="all"),
-            UNOBSERVABLE,
-            True,
-            note=f"a gradient beyond the range of {sides.dtype}",
-        )
+        what = head._replace(run="eager", value="all")
+        yield unobservable(what, f"a gradient beyond the range of {sides.dtype}")
         return
     null = null_gradients(sides, case, truth, run)
     largest = max((rms(g) for name, g in truth.items() if name != "input"), default=0.0)
@@ -141,9 +113,8 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
         out = split_gates(sides.mlx_gradients(case.context, cotangents, compiled=mode == "compiled"))
         head = head._replace(run=mode)
         if set(out) != set(truth):
-            yield failed(
-                head._replace(value="names"), f"only one side has: {', '.join(sorted(set(out) ^ set(truth)))}"
-            )
+            note = f"only one side has: {', '.join(sorted(set(out) ^ set(truth)))}"
+            yield failed(head._replace(value="names"), note)
 
         def verdicts(
             truth: Outputs, note: str = "", out: Outputs = out, head: Compared = head
@@ -153,14 +124,8 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
             for name in truth.keys() & out.keys():
                 # a BLAS may flush such inputs to zero, and nothing else is left of these
                 if name in null and denormal:
-                    found.append(
-                        Check(
-                            head._replace(value=name),
-                            UNOBSERVABLE,
-                            True,
-                            note="zero by mathematics, of denormal inputs",
-                        )
-                    )
+                    null_note = "zero by mathematics, of denormal inputs"
+                    found.append(unobservable(head._replace(value=name), null_note))
                     continue
                 scale = largest if name in null else 0.0
                 # that cancel in a number which is zero by mathematics
@@ -180,21 +145,15 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
         if not all(check.passed for check in checks):
             other, flipped = settle_kinks(sides, case, run, out, truth)
             if flipped:
-                checks = verdicts(
-                    other,
-                    f"{flipped} relu units lie within rounding of their kink; the truth takes MLX's side "
-                    "there",
-                )
+                near = f"{flipped} relu units lie within rounding of their kink"
+                checks = verdicts(other, f"{near}; the truth takes MLX's side there")
         order = list(truth)
         checks.sort(key=lambda check: order.index(check.what.value))
         failures = [check for check in checks if not check.passed]
         # in the forward pass, or else in the backward pass, which meets the last parameter first
         if failures:
             where = blame(sides, case) or f"gradient of {failures[-1].what.value}"
-            checks = [
-                c if c.passed else replace(c, first_divergence=where, source=(sides.subject, case))
-                for c in checks
-            ]
+            checks = blamed(checks, where, (sides.subject, case))
         yield from checks
 
 

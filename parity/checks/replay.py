@@ -12,7 +12,7 @@ import torch
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import normalize
 from mlx_lvm.models.base import Prediction as MlxPrediction
-from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, judge, rms, slack_of_sum
+from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, judge, judge_each, rms, slack_of_sum
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.twins import losses as torch_losses
 from mlx_lvm.parity.twins.base import Prediction
@@ -57,15 +57,8 @@ def optimizer_checks(steps: int = STEPS) -> Iterator[Check]:
     }
     mine = _mlx_optimizer(start, steps)
     float32, float64 = (_torch_optimizer(start, steps, dtype) for dtype in (torch.float32, torch.float64))
-    for name in float64:
-        yield judge(
-            Compared("optimiser", "replay", "alone", f"{steps:,} steps", value=name),
-            mine[name],
-            float32[name],
-            float64[name],
-            "float32",
-            must_observe=True,
-        )
+    head = Compared("optimiser", "replay", "alone", f"{steps:,} steps")
+    yield from judge_each(head, mine, float32, float64, "float32", must_observe=True)
 
 
 def _rate(step: int) -> float:
@@ -161,12 +154,8 @@ def loss_checks(seeds: int = 3) -> Iterator[Check]:
         }
         for case, (raw, target) in pairs.items():
             for name in mlx_losses.LOSS_FUNCTIONS:
-                yield from _loss_case(
-                    Compared("losses", "replay", "alone", "each", f"{case}-{seed}"),
-                    name,
-                    raw.astype(np.float32),
-                    target.astype(np.float32),
-                )
+                head = Compared("losses", "replay", "alone", "each", f"{case}-{seed}")
+                yield from _loss_case(head, name, raw.astype(np.float32), target.astype(np.float32))
 
 
 def _loss_case(head: Compared, name: str, raw: np.ndarray, target: np.ndarray) -> Iterator[Check]:
@@ -174,10 +163,7 @@ def _loss_case(head: Compared, name: str, raw: np.ndarray, target: np.ndarray) -
         return mlx_losses.total_loss({name: 0.5}, 0.07)(MlxPrediction(raw, normalize(raw)), mx.array(target))
 
     found = [bridge.to_float64(part).reshape(-1) for part in mx.value_and_grad(mine)(mx.array(raw))]
-    truth, other = (
-        _torch_loss(name, raw, target, torch.float64),
-        _torch_loss(name, raw, target, torch.float32),
-    )
+    truth, other = (_torch_loss(name, raw, target, dtype) for dtype in (torch.float64, torch.float32))
     for k, part in enumerate(("value", "gradient")):
         flat = float(np.abs(truth[k]).max()) < 1e-13  # one window has no spread, and no other to tell it from
         yield judge(
@@ -212,17 +198,10 @@ def _neighbours(name: str, raw: np.ndarray, target: np.ndarray, truth: np.ndarra
         return value.astype(np.float64) * (1 + units * UNIT["float32"] * draw.uniform(-1, 1, value.shape))
 
     moved = error = 0.0
+    reach = float(np.sqrt(raw.shape[1]))
     for _ in range(4):
-        reach = float(np.sqrt(raw.shape[1]))
-        moved = max(
-            moved, rms(_torch_loss(name, shaken(raw, reach), shaken(target, reach), torch.float64)[k] - truth)
-        )
+        far = _torch_loss(name, shaken(raw, reach), shaken(target, reach), torch.float64)[k]
         near = shaken(raw, 4).astype(np.float32)
-        error = max(
-            error,
-            rms(
-                _torch_loss(name, near, target, torch.float32)[k]
-                - _torch_loss(name, near, target, torch.float64)[k]
-            ),
-        )
+        single, double = (_torch_loss(name, near, target, kind)[k] for kind in (torch.float32, torch.float64))
+        moved, error = max(moved, rms(far - truth)), max(error, rms(single - double))
     return NeighbourErrors(moved, error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,12 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.models import build
-from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, judge, rms, slack_of_sum
+from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, judge, judge_each, rms, slack_of_sum
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.inputs import random_case
 from mlx_lvm.parity.sides.sides import Subject, shake
 from mlx_lvm.parity.sides.training import BATCH, Torch, Trained, mlx_run, run_of
-from mlx_lvm.parity.verdict import UNOBSERVABLE, Check, Compared, failed
+from mlx_lvm.parity.verdict import Check, Compared, blamed, failed, unobservable
 from mlx_lvm.training.config import TrainConfig
 
 TRIM = 0.01  # share of the elements of a tensor whose steps may be undetermined
@@ -38,35 +38,33 @@ ALL_LOSSES = {
 }
 
 
+PARTS = {
+    "losses": "loss",
+    "first": "gradient or clipping",
+    "second": "optimiser",
+    "weights": "optimiser",
+}
+
+
 def training_checks(
     subject: Subject, corpus: Corpus, steps: int, dtype: str = "float32", seed: int = 0, **options: Any
 ) -> Iterator[Check]:
     """Every quantity of K steps. `options` are fields of TrainConfig; clipping is set so that it acts."""
     if dtype != "float32":
-        yield Check(
-            Compared(subject.name, "training", subject.parameters, f"{steps} steps", "all"),
-            UNOBSERVABLE,
-            True,
-            note="models train in float32 only",
-        )
+        what = Compared(subject.name, "training", subject.parameters, f"{steps} steps", "all")
+        yield unobservable(what, "models train in float32 only")
         return
     found = list(train_both(subject, corpus, steps, seed, **options))
-    if all(check.passed for check in found):
-        yield from found
-        return
-    where = part_to_blame(found if steps == 1 else list(train_both(subject, corpus, 1, seed, **options)))
-    yield from (check if check.passed else replace(check, first_divergence=where) for check in found)
+    where = ""
+    if not all(check.passed for check in found):
+        where = part_to_blame(found if steps == 1 else list(train_both(subject, corpus, 1, seed, **options)))
+    yield from blamed(found, where)
 
 
 def part_to_blame(first_step: list[Check]) -> str:
     """Which part of a training step parts first, from what one step leaves behind."""
     failures = [check.what.case for check in first_step if not check.passed]
-    for part, name in (
-        ("losses", "loss"),
-        ("first", "gradient or clipping"),
-        ("second", "optimiser"),
-        ("weights", "optimiser"),
-    ):
+    for part, name in PARTS.items():
         if part in failures:
             return name
     if failures and set(failures) <= {"probe"}:
@@ -96,15 +94,9 @@ def train_both(subject: Subject, corpus: Corpus, steps: int, seed: int, **option
         one, truth = (run_of(near, corpus, config, batches, kind) for kind in ("float32", "float64"))
         return one, truth
 
-    yield from compare_runs(
-        head,
-        mlx_run(subject, corpus, config, batches),
-        run_of(subject, corpus, config, batches, "float32"),
-        truth,
-        null,
-        config.lr * steps,
-        Neighbours(pair),
-    )
+    mlx = mlx_run(subject, corpus, config, batches)
+    single = run_of(subject, corpus, config, batches, "float32")
+    yield from compare_runs(head, mlx, single, truth, null, config.lr * steps, Neighbours(pair))
 
 
 class Neighbours:
@@ -121,9 +113,8 @@ class Neighbours:
         """For `judge`: the largest error of torch in a field of `Trained`, or in one entry of it."""
 
         def error(pair: tuple[Trained, Trained]) -> float:
-            torch, truth = (
-                getattr(side, part)[name] if name else np.asarray(getattr(side, part)) for side in pair
-            )
+            fields = (getattr(side, part) for side in pair)
+            torch, truth = (field[name] if name else np.asarray(field) for field in fields)
             if part == "weights":
                 _, torch, truth = trimmed(torch, torch, truth)
             return rms(torch - truth)
@@ -157,64 +148,36 @@ def compare_runs(
     """reach: the farthest that AdamW can have moved a weight, lr times steps."""
     # Numbers that are added to the loss, and shared out to the elements of a small parameter's gradient.
     terms = mlx.probe["raw"].shape[1] * BATCH
-    yield judge(
-        head._replace(case="losses"),
-        mlx.losses,
-        torch.losses,
-        truth.losses,
-        "float32",
-        neighbours=near.neighbours("losses"),
-        must_observe=True,
-        slack=slack_of_sum(terms),
-    )
+    losses, of = (mlx.losses, torch.losses, truth.losses), near.neighbours("losses")
+    what, slack = head._replace(case="losses"), slack_of_sum(terms)
+    yield judge(what, *losses, "float32", neighbours=of, must_observe=True, slack=slack)
     for part in ("first", "second", "weights"):
         sides = [getattr(side, part) for side in (mlx, torch, truth)]
         if set(sides[0]) != set(sides[2]):
-            yield failed(
-                head._replace(case=part), f"only one side has: {sorted(set(sides[0]) ^ set(sides[2]))}"
-            )
+            note = f"only one side has: {sorted(set(sides[0]) ^ set(sides[2]))}"
+            yield failed(head._replace(case=part), note)
             continue
         for name in sides[2]:
             mine, other, true = (side[name] for side in sides)
             if name in null:
                 passed = part != "weights" or float(np.abs(mine - true).max()) <= 2.5 * reach
                 note = "gradient zero by mathematics: AdamW turns its rounding noise into steps"
-                yield replace(
-                    failed(head._replace(case=part, value=name), note, name),
-                    verdict=UNOBSERVABLE,
-                    passed=passed,
-                    ratio=0.0,
-                    mlx_error=0.0,
-                )
+                yield replace(unobservable(head._replace(case=part, value=name), note), passed=passed)
             else:
                 if part == "weights":
                     mine, other, true = trimmed(mine, other, true)
                 # A square errs twice as much.
                 slack = slack_of_sum(terms // true.size) * (2 if part == "second" else 1)
+                what, of = head._replace(case=part, value=name), near.neighbours(part, name)
                 check = judge(
-                    head._replace(case=part, value=name),
-                    mine,
-                    other,
-                    true,
-                    "float32",
-                    neighbours=near.neighbours(part, name),
-                    must_observe=True,
-                    slack=slack,
+                    what, mine, other, true, "float32", neighbours=of, must_observe=True, slack=slack
                 )
                 yield check if check.passed else replace(check, first_divergence=f"{part}/{name}")
     names = [name for name in truth.weights if name not in null]
     whole = [np.concatenate([side.weights[name].ravel() for name in names]) for side in (mlx, torch, truth)]
     yield judge(head._replace(case="trajectory"), *trimmed(*whole), "float32", must_observe=True)
-    for name, value in truth.probe.items():
-        yield judge(
-            head._replace(case="probe", value=name),
-            mlx.probe[name],
-            torch.probe[name],
-            value,
-            "float32",
-            neighbours=near.neighbours("probe", name),
-            must_observe=True,
-        )
+    probes, around = (mlx.probe, torch.probe, truth.probe), partial(near.neighbours, "probe")
+    yield from judge_each(head._replace(case="probe"), *probes, "float32", around, must_observe=True)
 
 
 def trimmed(

@@ -4,8 +4,8 @@ on its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.encoders import bert, layers, mpnet, pooling, positions, t5
 from mlx_lvm.encoders.encoder import TextEncoder
 from mlx_lvm.encoders.layers import ACTIVATIONS, Linear
+from mlx_lvm.parity.faults.planting import patch, replacing
 
+Plant = Callable[[TextEncoder], AbstractContextManager[None]]
 ALL = ("bert", "mpnet", "t5")
-_places, _buckets = mpnet.places, positions.buckets
+_places, _buckets, _rms = mpnet.places, positions.buckets, layers.RMSNorm.__call__
 FIRST = ("encoder.layer.0", "encoder.block.0")
 MODULES: dict[str, Any] = {"bert": bert, "mpnet": mpnet, "t5": t5}
 
@@ -25,7 +27,7 @@ class Fault:
     """`plant(encoder)` is a context in which it holds. `expect`: beginnings of the place to be blamed."""
 
     name: str
-    plant: Callable[[TextEncoder], AbstractContextManager[None]]
+    plant: Plant
     expect: tuple[str, ...]
     kinds: tuple[str, ...] = ALL
     where: Callable[[TextEncoder], bool] = lambda encoder: True
@@ -35,38 +37,20 @@ class Fault:
         return encoder.model.config.model_type in self.kinds and self.where(encoder)
 
 
-@contextmanager
-def put(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute, or the entry of a dict, replaced while it lasts."""
-    if isinstance(owner, dict) and name in owner:
-        before, owner[name] = owner[name], value
-        try:
-            yield
-        finally:
-            owner[name] = before
-        return
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
-
-
 def epsilon(encoder: TextEncoder) -> AbstractContextManager[None]:
     """1e-5 where the file says less, and 1e-12 where it says 1e-5."""
     for module in encoder.model.modules():
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
             module.eps = 1e-12 if module.eps > 2e-6 else 1e-5
-    return put(encoder, "batch_size", encoder.batch_size)
+    return nullcontext()
 
 
-def attention(change: Callable[..., mx.array]) -> Callable[[TextEncoder], AbstractContextManager[None]]:
+def attention(change: Callable[..., mx.array]) -> Plant:
     """`attend` of the encoder's architecture replaced by change(attend, q, k, v, heads, scale, bias)."""
 
     def plant(encoder: TextEncoder) -> AbstractContextManager[None]:
         owner, original = MODULES[encoder.model.config.model_type], layers.attend
-        return put(owner, "attend", lambda *given: change(original, *given))
+        return patch(owner, "attend", lambda *given: change(original, *given))
 
     return plant
 
@@ -88,12 +72,12 @@ def heads_interleaved(
     return turned(attend(q, k, v, heads, scale, bias), heads)
 
 
-def of_mask(change: Callable[[mx.array], mx.array]) -> Callable[[TextEncoder], AbstractContextManager[None]]:
+def of_mask(change: Callable[[mx.array], mx.array]) -> Plant:
     """What is added to the scores, changed."""
 
     def plant(encoder: TextEncoder) -> AbstractContextManager[None]:
         original = encoder.model.bias
-        return put(encoder.model, "bias", lambda mask: change(original(mask)))
+        return patch(encoder.model, "bias", lambda mask: change(original(mask)))
 
     return plant
 
@@ -107,13 +91,7 @@ def bias_in_the_first_layer_only(encoder: TextEncoder) -> AbstractContextManager
 
     for block in encoder.model.blocks[1:]:
         block.__class__ = Alone
-    return put(encoder, "batch_size", encoder.batch_size)
-
-
-def embedding(
-    change: Callable[..., mx.array], owner: Any
-) -> Callable[[TextEncoder], AbstractContextManager[None]]:
-    return lambda encoder: put(owner.Embeddings, "__call__", change)
+    return nullcontext()
 
 
 def bert_from_one(self: Any, ids: mx.array) -> mx.array:
@@ -128,14 +106,9 @@ def bert_without_type(self: Any, ids: mx.array) -> mx.array:
     return self.LayerNorm(self.word_embeddings(ids) + rows)
 
 
-def subtracting_norm(encoder: TextEncoder) -> AbstractContextManager[None]:
+def subtracting_norm(self: Any, x: mx.array) -> mx.array:
     """The mean taken off, as BERT's norm does."""
-    rms = layers.RMSNorm.__call__
-
-    def norm(self: Any, x: mx.array) -> mx.array:
-        return rms(self, x - x.mean(axis=-1, keepdims=True))
-
-    return put(layers.RMSNorm, "__call__", norm)
+    return _rms(self, x - x.mean(axis=-1, keepdims=True))
 
 
 def residual_after_norm(self: Any, x: mx.array) -> mx.array:
@@ -150,18 +123,31 @@ def special_left_out(encoder: TextEncoder) -> AbstractContextManager[None]:
         before = 1 if ends > 1 else 0
         return [row[before:-1] or row for row in type(tokens).ids(tokens, texts)]
 
-    return put(tokens, "ids", ids)
+    return patch(tokens, "ids", ids)
 
 
 def without_bias(self: Any, x: mx.array) -> mx.array:
     return x @ self.weight.T
 
 
-def activation(encoder: TextEncoder) -> str:
-    config: Any = encoder.model.config
-    if config.model_type == "t5":
-        return "gelu_new" if config.feed_forward_proj != "relu" else "relu"
-    return str(config.hidden_act)
+def one_too_early(ids: mx.array) -> mx.array:
+    return _places(ids) - (ids != mpnet.PADDING)
+
+
+def padding_counted(ids: mx.array) -> mx.array:
+    return mx.broadcast_to(mx.arange(ids.shape[1]) + 2, ids.shape)
+
+
+def gelu(name: str) -> Callable[[TextEncoder], bool]:
+    """Whether it is the encoder's activation."""
+
+    def where(encoder: TextEncoder) -> bool:
+        config: Any = encoder.model.config
+        if config.model_type == "t5":
+            return name == "gelu_new" and config.feed_forward_proj != "relu"
+        return bool(config.hidden_act == name)
+
+    return where
 
 
 def has_far_positions(encoder: TextEncoder) -> bool:
@@ -169,107 +155,85 @@ def has_far_positions(encoder: TextEncoder) -> bool:
     return encoder.tokens.longest > 16
 
 
-def mean(encoder: TextEncoder) -> bool:
-    return "mean" in encoder.pooling.modes
-
-
 def counted_padding(encoder: TextEncoder) -> AbstractContextManager[None]:
     class Everything(pooling.Pooling):
         def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
             return super().__call__(x, mx.ones_like(mask))
 
-    return put(encoder, "pooling", Everything(encoder.pooling.modes, encoder.pooling.include_prompt))
+    return patch(encoder, "pooling", Everything(encoder.pooling.modes, encoder.pooling.include_prompt))
 
 
-PARTS = ("embeddings", "encoder.embed_tokens")
+def mean_of_all(encoder: TextEncoder) -> AbstractContextManager[None]:
+    return patch(encoder, "pooling", pooling.Pooling(("mean",)))
+
+
+def no_activation(encoder: TextEncoder) -> AbstractContextManager[None]:
+    return patch(encoder.denses[0], "activation", "Identity")
+
+
+def has_active_dense(encoder: TextEncoder) -> bool:
+    return bool(encoder.denses) and encoder.denses[0].activation != "Identity"
+
+
+def turned_round(length: int, count: int, furthest: int) -> Any:
+    return _buckets(length, count, furthest).T.copy()
+
+
+def half_as_far(length: int, count: int, furthest: int) -> Any:
+    return _buckets(length, count, furthest // 2)
+
+
+def acts(name: str, other: Callable) -> Plant:
+    return replacing(ACTIVATIONS, name, other)
+
+
+def calls(owner: Any, other: Callable) -> Plant:
+    return replacing(owner, "__call__", other)
+
+
+def places(other: Callable[[mx.array], mx.array]) -> Plant:
+    return replacing(mpnet, "places", other)
+
+
+def buckets(other: Callable[[int, int, int], Any]) -> Plant:
+    return replacing(positions, "buckets", other)
+
+
+EMBEDDED, BLOCK, POSITIONS = ("embeddings",), ("encoder.block.0",), ("positions",)
+LAYER1, NORM = ("encoder.layer.1", "encoder.block.1"), ("encoder.final_layer_norm",)
+POOLED, DENSE, TOKENS = ("pooling",), ("2.dense",), ("tokens",)
+BERT, MPNET, T5, RELATIVE = ("bert",), ("mpnet",), ("t5",), ("mpnet", "t5")
 FAULTS: tuple[Fault, ...] = (
-    Fault("another epsilon in the norms", epsilon, ("embeddings", "encoder.block.0")),
-    Fault(
-        "GELU by its tanh approximation",
-        lambda e: put(ACTIVATIONS, "gelu", layers.gelu_tanh),
-        FIRST,
-        where=lambda e: activation(e) == "gelu",
-    ),
-    Fault(
-        "GELU exact where the file says tanh",
-        lambda e: put(ACTIVATIONS, "gelu_new", layers.gelu),
-        FIRST,
-        where=lambda e: activation(e) == "gelu_new",
-    ),
+    Fault("another epsilon in the norms", epsilon, EMBEDDED + BLOCK),
+    Fault("GELU by its tanh approximation", acts("gelu", layers.gelu_tanh), FIRST, ALL, gelu("gelu")),
+    Fault("GELU exact where the file says tanh", acts("gelu_new", layers.gelu), FIRST, ALL, gelu("gelu_new")),
     Fault("padding is looked at", of_mask(lambda bias: mx.maximum(bias, -50.0) * (bias > -49)), FIRST),
     Fault("padding is looked at a little", of_mask(lambda bias: mx.maximum(bias, -4.0)), FIRST),
     Fault("attention with the wrong scale", attention(other_scale), FIRST),
     Fault("heads interleaved", attention(heads_interleaved), FIRST),
-    Fault(
-        "a Linear's bias left out", lambda e: put(Linear, "__call__", without_bias), FIRST, ("bert", "mpnet")
-    ),
-    Fault("positions counted from one", embedding(bert_from_one, bert), ("embeddings",), ("bert",)),
-    Fault("the segment's embedding left out", embedding(bert_without_type, bert), ("embeddings",), ("bert",)),
-    Fault(
-        "positions one too early",
-        lambda e: put(mpnet, "places", lambda ids: _places(ids) - (ids != mpnet.PADDING)),
-        ("embeddings",),
-        ("mpnet",),
-    ),
-    Fault(
-        "a padding token in the text takes a position",
-        lambda e: put(mpnet, "places", lambda ids: mx.broadcast_to(mx.arange(ids.shape[1]) + 2, ids.shape)),
-        ("embeddings",),
-        ("mpnet",),
-    ),
-    Fault(
-        "relative positions the wrong way round",
-        lambda e: put(positions, "buckets", lambda *given: _buckets(*given).T.copy()),
-        ("positions",),
-        ("mpnet", "t5"),
-    ),
+    Fault("a Linear's bias left out", calls(Linear, without_bias), FIRST, BERT + MPNET),
+    Fault("positions counted from one", calls(bert.Embeddings, bert_from_one), EMBEDDED, BERT),
+    Fault("the segment's embedding left out", calls(bert.Embeddings, bert_without_type), EMBEDDED, BERT),
+    Fault("positions one too early", places(one_too_early), EMBEDDED, MPNET),
+    Fault("a padding token in the text takes a position", places(padding_counted), EMBEDDED, MPNET),
+    Fault("relative positions the wrong way round", buckets(turned_round), POSITIONS, RELATIVE),
     Fault(
         "the last bucket begins at half the distance",
-        lambda e: put(
-            positions, "buckets", lambda length, count, furthest: _buckets(length, count, furthest // 2)
-        ),
-        ("positions",),
-        ("mpnet", "t5"),
+        buckets(half_as_far),
+        POSITIONS,
+        RELATIVE,
         has_far_positions,
     ),
+    Fault("relative positions in the first layer only", bias_in_the_first_layer_only, LAYER1, RELATIVE),
+    Fault("a norm that takes the mean off", calls(layers.RMSNorm, subtracting_norm), BLOCK, T5),
+    Fault("the residual taken after the norm", calls(t5.LayerFF, residual_after_norm), BLOCK, T5),
+    Fault("the last norm left out", lambda e: patch(e.model, "finish", lambda x: x), NORM, T5),
     Fault(
-        "relative positions in the first layer only",
-        bias_in_the_first_layer_only,
-        ("encoder.layer.1", "encoder.block.1"),
-        ("mpnet", "t5"),
+        "the mean taken over padding too", counted_padding, POOLED, ALL, lambda e: "mean" in e.pooling.modes
     ),
-    Fault("a norm that takes the mean off", subtracting_norm, ("encoder.block.0",), ("t5",)),
-    Fault(
-        "the residual taken after the norm",
-        lambda e: put(t5.LayerFF, "__call__", residual_after_norm),
-        ("encoder.block.0",),
-        ("t5",),
-    ),
-    Fault(
-        "the last norm left out",
-        lambda e: put(e.model, "finish", lambda x: x),
-        ("encoder.final_layer_norm",),
-        ("t5",),
-    ),
-    Fault("the mean taken over padding too", counted_padding, ("pooling",), where=mean),
-    Fault(
-        "the mean for the first token",
-        lambda e: put(e, "pooling", pooling.Pooling(("mean",))),
-        ("pooling",),
-        where=lambda e: e.pooling.modes == ("cls",),
-    ),
-    Fault(
-        "the dense layer left out",
-        lambda e: put(e, "denses", ()),
-        ("2.dense",),
-        where=lambda e: bool(e.denses),
-    ),
-    Fault(
-        "the dense layer's activation left out",
-        lambda e: put(e.denses[0], "activation", "Identity"),
-        ("2.dense",),
-        where=lambda e: bool(e.denses) and e.denses[0].activation != "Identity",
-    ),
-    Fault("texts cut one token early", lambda e: put(e.tokens, "longest", e.tokens.longest - 1), ("tokens",)),
-    Fault("special tokens left out", special_left_out, ("tokens",)),
+    Fault("the mean for the first token", mean_of_all, POOLED, ALL, lambda e: e.pooling.modes == ("cls",)),
+    Fault("the dense layer left out", lambda e: patch(e, "denses", ()), DENSE, ALL, lambda e: bool(e.denses)),
+    Fault("the dense layer's activation left out", no_activation, DENSE, ALL, has_active_dense),
+    Fault("texts cut one token early", lambda e: patch(e.tokens, "longest", e.tokens.longest - 1), TOKENS),
+    Fault("special tokens left out", special_left_out, TOKENS),
 )

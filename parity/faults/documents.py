@@ -29,10 +29,6 @@ class DocumentFault:
     patch: Callable[[], AbstractContextManager[None]]
 
 
-def _one_rate(name: str, rate: float, decays: bool) -> Callable[[], AbstractContextManager[None]]:
-    return partial(patch, steps, "GROUPS", {**steps.GROUPS, name: (rate, decays)})
-
-
 def _constant_rate(config: Any, number: int, total: int) -> float:
     return config.lr * min(1.0, number / steps.WARMUP)
 
@@ -60,39 +56,34 @@ def _late(number: int) -> float:
     return min(steps.AVERAGE, (number + 1) / (number + 11))
 
 
-def _set(target: Any, name: str, value: Any) -> Callable[[], AbstractContextManager[None]]:
-    return partial(patch, target, name, value)
+def _rates(name: str, rate: float, decays: bool) -> dict[str, tuple[float, bool]]:
+    return {**steps.GROUPS, name: (rate, decays)}
 
 
+# expect, where what is replaced, by what: faults that head retrieve shows, and that head regress shows
+RETRIEVE: dict[str, tuple[tuple[str, ...], Any, str, Any]] = {
+    "cross entropy for generalised": (LOSS, losses, "generalised_cross_entropy", _cross_entropy),
+    "q of 0.4": (LOSS, losses, "GCE_Q", 0.4),
+    "chunks of the context as candidates": (LOSS, losses, "target_mask", _all_targets),
+    "the target among its random negatives": (LOSS, losses, "negative_mask", _itself_too),
+    "half of the random negatives": (LOSS, losses, "RANDOM_NEGATIVES", 512),
+    "filter at the network's rate": (OPTIMISER, steps, "GROUPS", _rates("filter", 1.0, False)),
+    "filter decays": (OPTIMISER, steps, "GROUPS", _rates("filter", 2.0, True)),
+    "scalars at 30 times the rate": (OPTIMISER, steps, "GROUPS", _rates("scalars", 30.0, False)),
+    "network does not decay": (OPTIMISER, steps, "GROUPS", _rates("net", 1.0, False)),
+    "average one step late": (AVERAGE, steps, "kept_share", _late),
+    "no average": (AVERAGE, steps, "kept_share", lambda number: 0.0),
+    "no cosine fall": (SCHEDULE, document_training, "learning_rate", _constant_rate),
+}
+REGRESS: dict[str, tuple[tuple[str, ...], Any, str, Any]] = {
+    "no warm-up": (OPTIMISER, document_training, "learning_rate", _no_warmup),
+    "no centred cosine": (LOSS, losses, "CENTRED", 0.0),
+    "squared error in full": (LOSS, losses, "SQUARED", 1.0),
+    "gradient not clipped": (GRADIENT, steps, "clip_gradients", lambda gradients, norm, most: gradients),
+    "the filter is trained": (GRADIENT, steps, "FILTERS", ()),
+}
 DOCUMENT_FAULTS = [
-    DocumentFault(
-        "cross entropy for generalised",
-        "retrieve",
-        LOSS,
-        _set(losses, "generalised_cross_entropy", _cross_entropy),
-    ),
-    DocumentFault("q of 0.4", "retrieve", LOSS, _set(losses, "GCE_Q", 0.4)),
-    DocumentFault(
-        "chunks of the context as candidates", "retrieve", LOSS, _set(losses, "target_mask", _all_targets)
-    ),
-    DocumentFault(
-        "the target among its random negatives", "retrieve", LOSS, _set(losses, "negative_mask", _itself_too)
-    ),
-    DocumentFault("half of the random negatives", "retrieve", LOSS, _set(losses, "RANDOM_NEGATIVES", 512)),
-    DocumentFault("filter at the network's rate", "retrieve", OPTIMISER, _one_rate("filter", 1.0, False)),
-    DocumentFault("filter decays", "retrieve", OPTIMISER, _one_rate("filter", 2.0, True)),
-    DocumentFault("scalars at 30 times the rate", "retrieve", OPTIMISER, _one_rate("scalars", 30.0, False)),
-    DocumentFault("network does not decay", "retrieve", OPTIMISER, _one_rate("net", 1.0, False)),
-    DocumentFault("average one step late", "retrieve", AVERAGE, _set(steps, "kept_share", _late)),
-    DocumentFault("no average", "retrieve", AVERAGE, _set(steps, "kept_share", lambda number: 0.0)),
-    DocumentFault(
-        "no cosine fall", "retrieve", SCHEDULE, _set(document_training, "learning_rate", _constant_rate)
-    ),
-    DocumentFault("no warm-up", "regress", OPTIMISER, _set(document_training, "learning_rate", _no_warmup)),
-    DocumentFault("no centred cosine", "regress", LOSS, _set(losses, "CENTRED", 0.0)),
-    DocumentFault("squared error in full", "regress", LOSS, _set(losses, "SQUARED", 1.0)),
-    DocumentFault(
-        "gradient not clipped", "regress", GRADIENT, _set(steps, "clip_gradients", lambda g, norm, most: g)
-    ),
-    DocumentFault("the filter is trained", "regress", GRADIENT, _set(steps, "FILTERS", ())),
+    DocumentFault(name, head, expect, partial(patch, target, attribute, value))
+    for head, faults in (("retrieve", RETRIEVE), ("regress", REGRESS))
+    for name, (expect, target, attribute, value) in faults.items()
 ]

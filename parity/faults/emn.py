@@ -8,7 +8,7 @@ from typing import Any
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import emn
 from mlx_lvm.models.emn_geometry import invariants
-from mlx_lvm.parity.faults.planting import Fault, Plant, method, patch
+from mlx_lvm.parity.faults.planting import Fault, Plant, method, of, patch
 
 END = "each_out"
 
@@ -16,8 +16,7 @@ END = "each_out"
 def faults() -> Iterator[Fault]:
     """Of head predict with an expert, which holds all but the whitened half of head rank."""
 
-    def fault(name: str, place: str | tuple[str, ...], plant: Plant) -> Fault:
-        return Fault(f"emn: {name}", "emn", (place,) if isinstance(place, str) else place, plant)
+    fault = of("emn")
 
     def kernels(change: Callable[[mx.array], mx.array]) -> Plant:
         return lambda model: patch(model, "_kernels", change(model["_kernels"]))

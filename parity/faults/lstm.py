@@ -5,88 +5,67 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.parity.faults.planting import Fault, Plant, call, layer_function, method, patch
+from mlx_lvm.models import layers
+from mlx_lvm.parity.faults.planting import REVERSED, Fault, method, of, patch, replacing
 from mlx_lvm.parity.faults.recurrent import last_step, permuted, recurrent, transposed
 
 
 def faults() -> Iterator[Fault]:
     """Its own, and one change that nothing can notice."""
 
-    def fault(name: str, gates: str, plant: Plant) -> Fault:
-        return Fault(f"lstm: {name}", "lstm", tuple(f"lstm.l0.t0.{gate}" for gate in gates), plant)
+    fault = of("lstm")
 
-    yield fault("gates i and f swapped", "i", recurrent("lstm", permuted((1, 0, 2, 3))))
-    yield fault("gates g and o swapped", "g", recurrent("lstm", permuted((0, 1, 3, 2))))
-    yield fault("gates in the order i, f, o, g", "g", recurrent("lstm", permuted((0, 1, 3, 2))))
-    yield fault("gates in the order f, i, o, g", "i", recurrent("lstm", permuted((1, 0, 3, 2))))
-    yield fault("input bias dropped", "i", recurrent("lstm", lambda a, b, c, d: (a, b, 0 * c, d)))
-    yield fault("hidden bias dropped", "i", recurrent("lstm", lambda a, b, c, d: (a, b, c, 0 * d)))
-    yield fault("input bias twice", "i", recurrent("lstm", lambda a, b, c, d: (a, b, 2 * c, d)))
-    yield fault(
-        "one added to the forget bias",
-        "f",
-        recurrent("lstm", lambda a, b, c, d: (a, b, c + mx.repeat(mx.array([0.0, 1, 0, 0]), 32), d)),
-    )
+    def changed(name: str, gate: str, change: Callable) -> Fault:
+        """Other weights, as (w_ih, w_hh, b_ih, b_hh), than the layer's own."""
+        return fault(name, f"lstm.l0.t0.{gate}", recurrent("lstm", change))
+
+    yield changed("gates i and f swapped", "i", permuted((1, 0, 2, 3)))
+    yield changed("gates g and o swapped", "g", permuted((0, 1, 3, 2)))
+    yield changed("gates in the order i, f, o, g", "g", permuted((0, 1, 3, 2)))
+    yield changed("gates in the order f, i, o, g", "i", permuted((1, 0, 3, 2)))
+    yield changed("input bias dropped", "i", lambda a, b, c, d: (a, b, 0 * c, d))
+    yield changed("hidden bias dropped", "i", lambda a, b, c, d: (a, b, c, 0 * d))
+    yield changed("input bias twice", "i", lambda a, b, c, d: (a, b, 2 * c, d))
+    one = mx.repeat(mx.array([0.0, 1, 0, 0]), 32)
+    yield changed("one added to the forget bias", "f", lambda a, b, c, d: (a, b, c + one, d))
     for gate, name in enumerate("ifgo"):
-        yield Fault(
-            f"lstm: hidden weights of gate {name} transposed",
-            "lstm",
-            (f"lstm.l0.t1.{name}",),
-            recurrent("lstm", transposed(1, gate, 4)),
-        )
-
-    def with_cell(function: Callable) -> Plant:
-        def lstm_cell(
-            cell: mx.array, i: mx.array, f: mx.array, g: mx.array, o: mx.array
-        ) -> tuple[mx.array, mx.array]:
-            return function(cell, i, f, g, o)
-
-        return layer_function("lstm_cell", lstm_cell)
+        turned = recurrent("lstm", transposed(1, gate, 4))
+        yield fault(f"hidden weights of gate {name} transposed", f"lstm.l0.t1.{name}", turned)
 
     sigmoid, tanh = mx.sigmoid, mx.tanh
+
+    def cell(name: str, tap: str, function: Callable) -> Fault:
+        """function(c, i, f, g, o) -> (hidden, cell) in place of the layer's."""
+
+        # taps are named by its parameters
+        def lstm_cell(cell, i, f, g, o):  # type: ignore[no-untyped-def]
+            return function(cell, i, f, g, o)
+
+        return fault(name, f"lstm.l0.{tap}", replacing(layers, "lstm_cell", lstm_cell))
 
     def standard(cell: mx.array, i: mx.array, f: mx.array, g: mx.array) -> mx.array:
         return sigmoid(f) * cell + sigmoid(i) * tanh(g)
 
-    yield fault(
-        "no tanh on the cell",
-        "h",
-        with_cell(lambda c, i, f, g, o: (sigmoid(o) * (n := standard(c, i, f, g)), n)),
+    yield cell(
+        "no tanh on the cell", "t0.h", lambda c, i, f, g, o: (sigmoid(o) * (n := standard(c, i, f, g)), n)
     )
-    yield fault(
+    yield cell(
         "candidate by sigmoid",
-        "c",
-        with_cell(lambda c, i, f, g, o: (sigmoid(o) * tanh(n := standard(c, i, f, 2 * g)), n)),
+        "t0.c",
+        lambda c, i, f, g, o: (sigmoid(o) * tanh(n := standard(c, i, f, 2 * g)), n),
     )
-    yield fault(
-        "output gate by tanh",
-        "h",
-        with_cell(lambda c, i, f, g, o: (tanh(o) * tanh(n := standard(c, i, f, g)), n)),
+    yield cell(
+        "output gate by tanh", "t0.h", lambda c, i, f, g, o: (tanh(o) * tanh(n := standard(c, i, f, g)), n)
     )
-    yield Fault(
-        "lstm: coupled gates, f = 1 - i",
-        "lstm",
-        ("lstm.l0.t1.c",),
-        with_cell(lambda c, i, f, g, o: (sigmoid(o) * tanh(n := standard(c, i, -i, g)), n)),
+    yield cell(
+        "coupled gates, f = 1 - i",
+        "t1.c",
+        lambda c, i, f, g, o: (sigmoid(o) * tanh(n := standard(c, i, -i, g)), n),
     )
-    yield Fault("lstm: the first step in place of the last", "lstm", ("lstm",), last_step("lstm", 0))
-    yield Fault("lstm: the step before the last", "lstm", ("lstm",), last_step("lstm", -2))
-    yield Fault(
-        "lstm: chunks in reverse",
-        "lstm",
-        ("lstm <-",),
-        call("", lambda self, original, x: original(self, x[:, ::-1])),
-    )
-    yield Fault(
-        "lstm: one layer skipped",
-        "lstm",
-        ("lstm.l0", "lstm"),
-        method("lstm", "run", lambda self, original, x, *w: original(self, x, *w)[::-1]),
-    )
-    yield Fault(
-        "lstm: another dropout rate",
-        "lstm",
-        (),
-        lambda model: patch(model.lstm.dropout, "_p_1", 0.5),
-        equivalent="dropout does nothing in evaluation",
-    )
+    yield fault("the first step in place of the last", "lstm", last_step("lstm", 0))
+    yield fault("the step before the last", "lstm", last_step("lstm", -2))
+    yield fault("chunks in reverse", "lstm <-", REVERSED)
+    skipped = method("lstm", "run", lambda self, original, x, *w: original(self, x, *w)[::-1])
+    yield fault("one layer skipped", ("lstm.l0", "lstm"), skipped)
+    dropout = "dropout does nothing in evaluation"
+    yield fault("another dropout rate", (), lambda model: patch(model.lstm.dropout, "_p_1", 0.5), dropout)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.models import VectorModel, architecture, layers
+from mlx_lvm.models import VectorModel, architecture
 
 Plant = Callable[[VectorModel], AbstractContextManager[None]]
 
@@ -34,19 +35,32 @@ def config_of(model: str) -> Any:
     return kind.config_class.from_dict(dict(kind.small))
 
 
+def of(model: str) -> Callable[..., Fault]:
+    """Makes the faults of one architecture: fault(name, place or places, plant, equivalent=...)."""
+
+    def fault(name: str, expect: str | tuple[str, ...], plant: Plant, equivalent: str = "") -> Fault:
+        places = (expect,) if isinstance(expect, str) else expect
+        return Fault(f"{model}: {name}", model, places, plant, equivalent=equivalent)
+
+    return fault
+
+
 @contextmanager
 def patch(target: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(target, name)
-    setattr(target, name, value)
+    """An attribute, or the entry of a dict, replaced while it lasts."""
+    entry = isinstance(target, dict) and name in target
+    put: Callable[[str, Any], None] = target.__setitem__ if entry else partial(setattr, target)
+    before = target[name] if entry else getattr(target, name)
+    put(name, value)
     try:
         yield
     finally:
-        setattr(target, name, before)
+        put(name, before)
 
 
-def anyhow(patches: Callable[[], AbstractContextManager[None]]) -> Plant:
-    """A fault that lies in no model."""
-    return lambda model: patches()
+def replacing(target: Any, name: str, value: Any) -> Callable[[Any], AbstractContextManager[None]]:
+    """A fault that lies in no model or encoder: an attribute, or an entry of a dict."""
+    return lambda model: patch(target, name, value)
 
 
 def method(module: str, name: str, function: Callable) -> Plant:
@@ -74,9 +88,7 @@ def call(module: str, function: Callable) -> Plant:
     return method(module, "__call__", function)
 
 
-def layer_function(name: str, function: Callable) -> Plant:
-    """Another function of `models.layers`, such as a recurrent cell."""
-    return lambda model: patch(layers, name, function)
+REVERSED = call("", lambda self, original, x: original(self, x[:, ::-1]))  # the chunks, last first
 
 
 def value(change: Callable[[dict[str, mx.array]], dict[str, mx.array]]) -> Plant:

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from mlx_lvm.core.mlx import mx, tree_map
 from mlx_lvm.models import normalize
+from mlx_lvm.parity.faults.planting import Fault, replacing
 from mlx_lvm.parity.sides import training as training_sides
 from mlx_lvm.training import losses, optimizer
 from mlx_lvm.training import step as step_module
-from mlx_lvm.training.optimizer import BETA1, BETA2, EPS
+from mlx_lvm.training.optimizer import BETA1, BETA2, EPS, coefficients
 from mlx_lvm.training.schedule import Plateau
 
 LOSS, CLIP, OPTIMISER, SCHEDULE = ("loss",), ("gradient or clipping",), ("optimiser",), ("schedule",)
-
-
-@contextmanager
-def _set(target: Any, name: str, value: Any) -> Iterator[None]:
-    before = target[name] if isinstance(target, dict) else getattr(target, name)
-    put = target.__setitem__ if isinstance(target, dict) else lambda key, new: setattr(target, key, new)
-    put(name, value)
-    try:
-        yield
-    finally:
-        put(name, before)
-
-
-def _loss(name: str, function: Callable) -> Callable[[], AbstractContextManager[None]]:
-    return lambda: _set(losses.LOSS_FUNCTIONS, name, function)
-
-
-def _step(name: str, function: Any) -> Callable[[], AbstractContextManager[None]]:
-    return lambda: _set(step_module, name, function)
 
 
 def _adamw(
@@ -73,12 +54,12 @@ def _float32_correction(lr: float, weight_decay: float, step: int) -> mx.array:
 
 def _corrected(lr: float, weight_decay: float, step: int, size: Any, root: Any) -> mx.array:
     """The coefficients with another step size and root."""
-    decay, _, _, *moments = mx.split(optimizer.coefficients(lr, weight_decay, step), len(optimizer.NO_OP))
+    decay, _, _, *moments = mx.split(coefficients(lr, weight_decay, step), len(optimizer.NO_OP))
     return mx.concatenate([decay, mx.array([size]), mx.array([root]), *moments])
 
 
 def _late_correction(lr: float, weight_decay: float, step: int) -> mx.array:
-    return optimizer.coefficients(lr, weight_decay, step + 1)
+    return coefficients(lr, weight_decay, step + 1)
 
 
 def _by_value(gradients: Any, norm: mx.array, largest: float) -> Any:
@@ -87,6 +68,10 @@ def _by_value(gradients: Any, norm: mx.array, largest: float) -> Any:
 
 def _each_alone(gradients: Any, norm: mx.array, largest: float) -> Any:
     return tree_map(lambda g: g * mx.minimum(largest / (mx.sqrt(mx.square(g).sum()) + 1e-6), 1.0), gradients)
+
+
+def _clip_at_twice(gradients: Any, norm: mx.array, largest: float) -> Any:
+    return optimizer.clip_gradients(gradients, norm, 2 * largest)
 
 
 def _clip_after(
@@ -116,6 +101,21 @@ class _Tenfold(Plateau):
         super().observe(loss)
 
 
+def _dot(a: mx.array, b: mx.array) -> mx.array:
+    return (a * b).sum(axis=-1)
+
+
+def _means_alone(prediction: Any, target: mx.array, temperature: float) -> mx.array:
+    return mx.square(prediction.unit.mean(axis=0) - normalize(target).mean(axis=0)).sum()
+
+
+def _sample_variance(prediction: Any, target: mx.array, temperature: float) -> mx.array:
+    true, predicted = (
+        mx.sqrt(unit.var(axis=0, ddof=1) + 1e-8) for unit in (normalize(target), prediction.unit)
+    )
+    return mx.maximum(true - predicted, 0).mean()
+
+
 def _unscaled_infonce(prediction: Any, target: mx.array, temperature: float) -> mx.array:
     return losses.infonce(prediction, target, 1.0)
 
@@ -129,94 +129,63 @@ def _forgetful(
     parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.array
 ) -> tuple[Any, dict[str, Any]]:
     """The second moment of the last step alone."""
-    updated, new = optimizer.adamw(
-        parameters, gradients, {**moments, "second": tree_map(mx.zeros_like, moments["second"])}, coefs
-    )
-    return updated, new
+    forgotten = {**moments, "second": tree_map(mx.zeros_like, moments["second"])}
+    return optimizer.adamw(parameters, gradients, forgotten, coefs)
 
 
-TRAINING_FAULTS: list[tuple[str, tuple[str, ...], Callable[[], AbstractContextManager[None]]]] = [
-    (
-        "squared error summed over dimensions",
-        LOSS,
-        _loss("mse", lambda p, t, _: mx.square(p.raw - t).sum(axis=-1).mean()),
-    ),
-    ("squared error halved", LOSS, _loss("mse", lambda p, t, _: mx.square(p.raw - t).mean() / 2)),
-    ("squared error of the unit vector", LOSS, _loss("mse", lambda p, t, _: mx.square(p.unit - t).mean())),
-    ("root of the squared error", LOSS, _loss("mse", lambda p, t, _: mx.sqrt(mx.square(p.raw - t).mean()))),
-    ("absolute error", LOSS, _loss("mse", lambda p, t, _: mx.abs(p.raw - t).mean())),
-    (
-        "cosine summed over the batch",
-        LOSS,
-        _loss("cosine", lambda p, t, _: (1 - (p.unit * normalize(t)).sum(axis=-1)).sum()),
-    ),
-    (
-        "cosine with the raw target",
-        LOSS,
-        _loss("cosine", lambda p, t, _: (1 - (p.raw * t).sum(axis=-1)).mean()),
-    ),
-    ("InfoNCE without temperature", LOSS, _loss("infonce", _unscaled_infonce)),
-    ("InfoNCE one way only", LOSS, _loss("infonce", _one_sided)),
-    (
-        "sample variance in the variance loss",
-        LOSS,
-        _loss(
-            "variance",
-            lambda p, t, _: mx.maximum(
-                mx.sqrt(normalize(t).var(axis=0, ddof=1) + 1e-8) - mx.sqrt(p.unit.var(axis=0, ddof=1) + 1e-8),
-                0,
-            ).mean(),
-        ),
-    ),
-    (
-        "moment loss without the variance",
-        LOSS,
-        _loss("moment", lambda p, t, _: mx.square(p.unit.mean(axis=0) - normalize(t).mean(axis=0)).sum()),
-    ),
-    ("gradient not clipped", CLIP, _step("clip_gradients", lambda g, norm, largest: g)),
-    ("gradient clipped by value", CLIP, _step("clip_gradients", _by_value)),
-    ("each tensor clipped alone", CLIP, _step("clip_gradients", _each_alone)),
-    (
-        "clipped by the squared norm",
-        CLIP,
-        _step("gradient_norm", lambda g: mx.square(optimizer.gradient_norm(g))),
-    ),
-    (
-        "clipped by twice the limit",
-        CLIP,
-        _step("clip_gradients", lambda g, norm, largest: optimizer.clip_gradients(g, norm, 2 * largest)),
-    ),
-    ("step clipped in place of the gradient", OPTIMISER, _step("adamw", _clip_after)),
-    ("no bias correction", OPTIMISER, _step("coefficients", _no_correction)),
-    ("bias correction in float32", OPTIMISER, _step("coefficients", _float32_correction)),
-    ("bias correction one step late", OPTIMISER, _step("coefficients", _late_correction)),
-    ("L2 in place of decoupled decay", CLIP, _step("adamw", _adamw(decay="l2"))),
-    ("no weight decay", OPTIMISER, _step("adamw", _adamw(decay="none"))),
-    (
-        "weight decay of 0.1",
-        OPTIMISER,
-        _step("coefficients", lambda lr, decay, step: optimizer.coefficients(lr, 0.1, step)),
-    ),
-    ("epsilon of 1e-6", OPTIMISER, _step("adamw", _adamw(lambda m, v, root: m / (mx.sqrt(v) / root + 1e-6)))),
-    (
-        "epsilon inside the root",
-        OPTIMISER,
-        _step("adamw", _adamw(lambda m, v, root: m / (mx.sqrt(v + EPS) / root))),
-    ),
-    ("beta1 of 0.95", CLIP, _step("adamw", _adamw(beta1=0.95))),
-    ("beta2 of 0.99", OPTIMISER, _step("adamw", _adamw(beta2=0.99))),
-    (
-        "first moment in place of its root-scaled step",
-        OPTIMISER,
-        _step("adamw", _adamw(lambda m, v, root: m)),
-    ),
-    (
-        "learning rate doubled",
-        OPTIMISER,
-        _step("coefficients", lambda lr, decay, step: optimizer.coefficients(2 * lr, decay, step)),
-    ),
-    ("second moment not kept", SCHEDULE, _step("adamw", _forgetful)),
-    ("learning rate never cut", SCHEDULE, lambda: _set(training_sides, "Plateau", _Constant)),
-    ("learning rate cut late", SCHEDULE, lambda: _set(training_sides, "Plateau", _Patient)),
-    ("learning rate cut tenfold", SCHEDULE, lambda: _set(training_sides, "Plateau", _Tenfold)),
-]
+def training_faults() -> Iterator[Fault]:
+    """All of them, in the name of AMN, whose training shows them."""
+    for name, (loss, function) in LOSSES.items():
+        yield _fault(name, LOSS, losses.LOSS_FUNCTIONS, loss, function)
+    for name, (expect, of, function) in STEPS.items():
+        yield _fault(name, expect, step_module, of, function)
+    for name, schedule in SCHEDULES.items():
+        yield _fault(name, SCHEDULE, training_sides, "Plateau", schedule)
+
+
+def _fault(name: str, expect: tuple[str, ...], target: Any, attribute: str, value: Any) -> Fault:
+    return Fault(f"training: {name}", "amn", expect, replacing(target, attribute, value), "training")
+
+
+LOSSES: dict[str, tuple[str, Callable]] = {
+    "squared error summed over dimensions": ("mse", lambda p, t, _: mx.square(p.raw - t).sum(axis=-1).mean()),
+    "squared error halved": ("mse", lambda p, t, _: mx.square(p.raw - t).mean() / 2),
+    "squared error of the unit vector": ("mse", lambda p, t, _: mx.square(p.unit - t).mean()),
+    "root of the squared error": ("mse", lambda p, t, _: mx.sqrt(mx.square(p.raw - t).mean())),
+    "absolute error": ("mse", lambda p, t, _: mx.abs(p.raw - t).mean()),
+    "cosine summed over the batch": ("cosine", lambda p, t, _: (1 - _dot(p.unit, normalize(t))).sum()),
+    "cosine with the raw target": ("cosine", lambda p, t, _: (1 - _dot(p.raw, t)).mean()),
+    "InfoNCE without temperature": ("infonce", _unscaled_infonce),
+    "InfoNCE one way only": ("infonce", _one_sided),
+    "sample variance in the variance loss": ("variance", _sample_variance),
+    "moment loss without the variance": ("moment", _means_alone),
+}
+
+# expect, what of the training step is replaced, by what
+STEPS: dict[str, tuple[tuple[str, ...], str, Callable]] = {
+    "gradient not clipped": (CLIP, "clip_gradients", lambda g, norm, largest: g),
+    "gradient clipped by value": (CLIP, "clip_gradients", _by_value),
+    "each tensor clipped alone": (CLIP, "clip_gradients", _each_alone),
+    "clipped by the squared norm": (CLIP, "gradient_norm", lambda g: mx.square(optimizer.gradient_norm(g))),
+    "clipped by twice the limit": (CLIP, "clip_gradients", _clip_at_twice),
+    "step clipped in place of the gradient": (OPTIMISER, "adamw", _clip_after),
+    "no bias correction": (OPTIMISER, "coefficients", _no_correction),
+    "bias correction in float32": (OPTIMISER, "coefficients", _float32_correction),
+    "bias correction one step late": (OPTIMISER, "coefficients", _late_correction),
+    "L2 in place of decoupled decay": (CLIP, "adamw", _adamw(decay="l2")),
+    "no weight decay": (OPTIMISER, "adamw", _adamw(decay="none")),
+    "weight decay of 0.1": (OPTIMISER, "coefficients", lambda lr, _, step: coefficients(lr, 0.1, step)),
+    "epsilon of 1e-6": (OPTIMISER, "adamw", _adamw(lambda m, v, root: m / (mx.sqrt(v) / root + 1e-6))),
+    "epsilon inside the root": (OPTIMISER, "adamw", _adamw(lambda m, v, root: m / (mx.sqrt(v + EPS) / root))),
+    "beta1 of 0.95": (CLIP, "adamw", _adamw(beta1=0.95)),
+    "beta2 of 0.99": (OPTIMISER, "adamw", _adamw(beta2=0.99)),
+    "first moment in place of its root-scaled step": (OPTIMISER, "adamw", _adamw(lambda m, v, root: m)),
+    "learning rate doubled": (OPTIMISER, "coefficients", lambda lr, *rest: coefficients(2 * lr, *rest)),
+    "second moment not kept": (SCHEDULE, "adamw", _forgetful),
+}
+
+SCHEDULES: dict[str, type[Plateau]] = {
+    "learning rate never cut": _Constant,
+    "learning rate cut late": _Patient,
+    "learning rate cut tenfold": _Tenfold,
+}

@@ -26,7 +26,7 @@ from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.recurrence import steps_of
 from mlx_lvm.parity.sides.sides import Sides
 from mlx_lvm.parity.sides.trace import FIELDS, INPUT, Trace, again, ask, mlx_trace, slack_of
-from mlx_lvm.parity.verdict import Check, Compared, failed
+from mlx_lvm.parity.verdict import Check, Compared, blamed, failed
 
 
 def torch_trace(
@@ -111,13 +111,7 @@ def taps_checks(sides: Sides, cases: Iterable[Case]) -> Iterator[Check]:
     sides.require_evaluation()
     for case in cases:
         found = tap_case(sides, case)
-        where = first_divergence(found)
-        for check in found:
-            yield (
-                check
-                if check.passed
-                else replace(check, first_divergence=where, source=(sides.subject, case))
-            )
+        yield from blamed(found, first_divergence(found), (sides.subject, case))
 
 
 @dataclass(frozen=True)
