@@ -17,23 +17,16 @@ from mlx_lvm.errors import Problems
 
 
 @dataclass(frozen=True)
-class BertConfig(EncoderConfig):
-    title: ClassVar[str] = "BERT"
-    model_type: ClassVar[str] = "bert"
-    fixed: ClassVar = {
-        "position_embedding_type": ("absolute",),
-        "is_decoder": (False,),
-        "add_cross_attention": (False,),
-    }
+class LayersConfig(EncoderConfig):
+    """What BERT and the encoders with its layers are made of."""
 
-    vocab_size: int = option(30522, "tokens", low=1)
+    vocab_size: int = option(30522, "tokens", low=2)
     hidden_size: int = option(768, "width of a token's vector", low=1)
     num_hidden_layers: int = option(12, "layers", low=1)
     num_attention_heads: int = option(12, "heads of the attention", low=1)
     intermediate_size: int = option(3072, "width inside the feed-forward network", low=1)
     hidden_act: str = option("gelu", "its activation", choices=tuple(ACTIVATIONS))
-    max_position_embeddings: int = option(512, "longest text in tokens", low=1)
-    type_vocab_size: int = option(2, "kinds of segments", low=1)
+    max_position_embeddings: int = option(512, "rows of the table of positions", low=3)
     layer_norm_eps: float = option(1e-12, "added to a variance", low=0)
 
     def check(self, problems: Problems) -> None:
@@ -45,6 +38,24 @@ class BertConfig(EncoderConfig):
     @property
     def width(self) -> int:
         return self.hidden_size
+
+    @property
+    def scale(self) -> float:
+        """Of the attention's scores."""
+        return (self.hidden_size // self.num_attention_heads) ** -0.5
+
+
+@dataclass(frozen=True)
+class BertConfig(LayersConfig):
+    title: ClassVar[str] = "BERT"
+    model_type: ClassVar[str] = "bert"
+    fixed: ClassVar = {
+        "position_embedding_type": ("absolute",),
+        "is_decoder": (False,),
+        "add_cross_attention": (False,),
+    }
+
+    type_vocab_size: int = option(2, "kinds of segments", low=1)
 
     @property
     def positions(self) -> int | None:
@@ -67,10 +78,7 @@ class Embeddings(nn.Module):
 class SelfAttention(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.heads, self.scale = (
-            config.num_attention_heads,
-            (config.hidden_size // config.num_attention_heads) ** -0.5,
-        )
+        self.heads, self.scale = config.num_attention_heads, config.scale
         self.query = Linear(config.hidden_size, config.hidden_size)
         self.key = Linear(config.hidden_size, config.hidden_size)
         self.value = Linear(config.hidden_size, config.hidden_size)
@@ -82,7 +90,7 @@ class SelfAttention(nn.Module):
 class Residual(nn.Module):
     """LayerNorm(x + W y + b)."""
 
-    def __init__(self, inputs: int, config: BertConfig) -> None:
+    def __init__(self, inputs: int, config: LayersConfig) -> None:
         super().__init__()
         self.dense = Linear(inputs, config.hidden_size)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
@@ -102,7 +110,7 @@ class Attention(nn.Module):
 
 
 class Intermediate(nn.Module):
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: LayersConfig) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.intermediate_size)
         self.activation = config.hidden_act
@@ -112,9 +120,11 @@ class Intermediate(nn.Module):
 
 
 class Layer(Block):
-    def __init__(self, config: BertConfig) -> None:
+    """`attention(x, bias)` is the architecture's own, with its residual and norm."""
+
+    def __init__(self, config: LayersConfig, attention: nn.Module) -> None:
         super().__init__()
-        self.attention = Attention(config)
+        self.attention = attention
         self.intermediate = Intermediate(config)
         self.output = Residual(config.intermediate_size, config)
 
@@ -125,12 +135,25 @@ class Layer(Block):
 
 
 class Stack(nn.Module):
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, layers: list[Layer]) -> None:
         super().__init__()
-        self.layer = [Layer(config) for _ in range(config.num_hidden_layers)]
+        self.layer = layers
 
 
-class BertModel(TextModel):
+class LayeredModel(TextModel):
+    """An embedding, and a stack of these layers."""
+
+    @property
+    def blocks(self) -> Sequence[Layer]:
+        layers: list[Layer] = self.encoder.layer
+        return layers
+
+    def embed(self, ids: mx.array) -> mx.array:
+        x: mx.array = self.embeddings(ids)
+        return x
+
+
+class BertModel(LayeredModel):
     """Every text is one segment, so its type is 0 throughout. The pooler is left out: no sentence vector
     reads it.
     """
@@ -141,13 +164,4 @@ class BertModel(TextModel):
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.embeddings = Embeddings(config)
-        self.encoder = Stack(config)
-
-    @property
-    def blocks(self) -> Sequence[Layer]:
-        layers: list[Layer] = self.encoder.layer
-        return layers
-
-    def embed(self, ids: mx.array) -> mx.array:
-        x: mx.array = self.embeddings(ids)
-        return x
+        self.encoder = Stack([Layer(config, Attention(config)) for _ in range(config.num_hidden_layers)])

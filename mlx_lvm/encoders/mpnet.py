@@ -6,47 +6,30 @@ layer's attention adds one and the same bias by relative position.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx, nn
-from mlx_lvm.encoders.base import Block, EncoderConfig, TextModel, key_bias
-from mlx_lvm.encoders.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, attend
+from mlx_lvm.encoders import bert
+from mlx_lvm.encoders.base import key_bias
+from mlx_lvm.encoders.bert import Layer, LayeredModel, LayersConfig
+from mlx_lvm.encoders.layers import Embedding, LayerNorm, Linear, attend
 from mlx_lvm.encoders.positions import position_bias
-from mlx_lvm.errors import Problems
 
 PADDING = 1  # token id that has no position of its own; transformers fixes it, whatever `pad_token_id` says
 FURTHEST = 128  # distance from which on all share a bucket
 
 
 @dataclass(frozen=True)
-class MPNetConfig(EncoderConfig):
+class MPNetConfig(LayersConfig):
     title: ClassVar[str] = "MPNet"
     model_type: ClassVar[str] = "mpnet"
     # transformers counts into 32 buckets whatever the table's length is
     fixed: ClassVar = {"relative_attention_num_buckets": (32,)}
 
     vocab_size: int = option(30527, "tokens", low=2)
-    hidden_size: int = option(768, "width of a token's vector", low=1)
-    num_hidden_layers: int = option(12, "layers", low=1)
-    num_attention_heads: int = option(12, "heads of the attention", low=1)
-    intermediate_size: int = option(3072, "width inside the feed-forward network", low=1)
-    hidden_act: str = option("gelu", "its activation", choices=tuple(ACTIVATIONS))
-    max_position_embeddings: int = option(512, "longest text in tokens, and 2", low=3)
     relative_attention_num_buckets: int = option(32, "buckets of relative positions", low=4)
-    layer_norm_eps: float = option(1e-12, "added to a variance", low=0)
-
-    def check(self, problems: Problems) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            problems.add(
-                f"hidden_size = {self.hidden_size} does not divide into {self.num_attention_heads} heads"
-            )
-
-    @property
-    def width(self) -> int:
-        return self.hidden_size
 
     @property
     def positions(self) -> int | None:
@@ -75,10 +58,7 @@ def places(ids: mx.array) -> mx.array:
 class SelfAttention(nn.Module):
     def __init__(self, config: MPNetConfig) -> None:
         super().__init__()
-        self.heads, self.scale = (
-            config.num_attention_heads,
-            (config.hidden_size // config.num_attention_heads) ** -0.5,
-        )
+        self.heads, self.scale = config.num_attention_heads, config.scale
         self.q = Linear(config.hidden_size, config.hidden_size)
         self.k = Linear(config.hidden_size, config.hidden_size)
         self.v = Linear(config.hidden_size, config.hidden_size)
@@ -98,49 +78,17 @@ class Attention(nn.Module):
         return self.LayerNorm(self.attn(x, bias) + x)
 
 
-class Intermediate(nn.Module):
+class Stack(bert.Stack):
+    """Its table of relative positions serves every layer."""
+
     def __init__(self, config: MPNetConfig) -> None:
-        super().__init__()
-        self.dense = Linear(config.hidden_size, config.intermediate_size)
-        self.activation = config.hidden_act
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return ACTIVATIONS[self.activation](self.dense(x))
-
-
-class Output(nn.Module):
-    def __init__(self, config: MPNetConfig) -> None:
-        super().__init__()
-        self.dense = Linear(config.intermediate_size, config.hidden_size)
-        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-
-    def __call__(self, y: mx.array, x: mx.array) -> mx.array:
-        return self.LayerNorm(self.dense(y) + x)
-
-
-class Layer(Block):
-    def __init__(self, config: MPNetConfig) -> None:
-        super().__init__()
-        self.attention = Attention(config)
-        self.intermediate = Intermediate(config)
-        self.output = Output(config)
-
-    def halves(self, x: mx.array, bias: mx.array) -> Iterator[mx.array]:
-        x = self.attention(x, bias)
-        yield x
-        yield self.output(self.intermediate(x), x)
-
-
-class Stack(nn.Module):
-    def __init__(self, config: MPNetConfig) -> None:
-        super().__init__()
-        self.layer = [Layer(config) for _ in range(config.num_hidden_layers)]
+        super().__init__([Layer(config, Attention(config)) for _ in range(config.num_hidden_layers)])
         self.relative_attention_bias = Embedding(
             config.relative_attention_num_buckets, config.num_attention_heads
         )
 
 
-class MPNetModel(TextModel):
+class MPNetModel(LayeredModel):
     ignored = ("pooler.", "lm_head.", "embeddings.position_ids")
     prefix = "mpnet."
 
@@ -148,15 +96,6 @@ class MPNetModel(TextModel):
         super().__init__(config)
         self.embeddings = Embeddings(config)
         self.encoder = Stack(config)
-
-    @property
-    def blocks(self) -> Sequence[Layer]:
-        layers: list[Layer] = self.encoder.layer
-        return layers
-
-    def embed(self, ids: mx.array) -> mx.array:
-        x: mx.array = self.embeddings(ids)
-        return x
 
     def bias(self, mask: mx.array) -> mx.array:
         table = self.encoder.relative_attention_bias.weight
