@@ -4,6 +4,12 @@ An error names the thing, the value and the remedy. Problems found together are 
 `Problems`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class LvmError(Exception):
     """A mistake we expect: shown as one message, never as a traceback."""
@@ -73,6 +79,27 @@ class Problems:
         if len(self.found) > self.LIMIT:
             shown.append(f"  ... and {len(self.found) - self.LIMIT} more")
         raise kind("\n".join([f"{self.subject}: {len(self.found)} problems", *shown]))
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turns the system's refusals into IOFailed, naming what was to be written."""
+    try:
+        yield
+    except OSError as error:
+        raise IOFailed(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Imports of what an extra brings; what: who needs which library, in words.
+
+    Raises SetupInvalid with the command that installs it where they fail.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise SetupInvalid(f"{what} ({error}): pip install 'mlx-lvm[{extra}]'") from None
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -109,6 +109,5 @@ def convert(
         display.say("read " + ", ".join(f"{role} from '{name}'" for role, name in report.columns.items()))
     if report.unused:
         display.say(f"left out, as they have no role in a corpus: {', '.join(report.unused)}")
-    for note in [f"left out: {reason}" for reason in report.left_out] + report.notes:
-        display.say(f"warning: {note}", style="yellow")
+    display.note([f"left out: {reason}" for reason in report.left_out] + report.notes, "warning")
     display.result({**asdict(report), **made})

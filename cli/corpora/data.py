@@ -69,8 +69,7 @@ def info(
     duplicates = find_duplicates(mapped, split_seed, near, approximate=approximate)
     leakage = duplicates.leakage
     _show(out, found)
-    for told in lengths_told(mapped, rows_check):
-        out.say(f"warning: {told}", style="yellow")
+    out.note(lengths_told(mapped, rows_check), "warning")
     searched = duplicates.near >= 0
     rows = [
         ["vectors that repeat another exactly", f"{duplicates.exact:,}"],
@@ -85,13 +84,8 @@ def info(
         ],
     ]
     out.table("Duplicates", ["", ""], rows)
-    out.result(
-        {
-            **found.to_dict(),
-            "duplicates": {**duplicates.to_dict(), "approximate": approximate},
-            "problems": [],
-        }
-    )
+    twice = {**duplicates.to_dict(), "approximate": approximate}
+    out.result({**found.to_dict(), "duplicates": twice, "problems": []})
 
 
 @app.command("check")
@@ -120,13 +114,7 @@ def check_(
     path = find_corpus(corpus)
     if not path.exists():
         raise InvalidFile(f"{path}: no such file or folder")
-    result: JsonObject = {
-        "path": str(path),
-        "documents": None,
-        "vectors": None,
-        "dim": None,
-        "windows": None,
-    }
+    result: JsonObject = {"path": str(path), **dict.fromkeys(("documents", "vectors", "dim", "windows"))}
     try:
         mapped = open_corpus(path)
     except InvalidFile as error:
@@ -136,24 +124,17 @@ def check_(
         found, duplicates = check(mapped, context, split_seed, near, max_leakage, approximate)
         problems, warnings = found.problems, found.warnings
         windows = int((mapped.lengths - context).clip(0).sum())
-        result |= {
-            "documents": len(mapped.names),
-            "vectors": len(mapped),
-            "dim": mapped.dim,
-            "windows": windows,
-        }
+        documents, vectors, dim = len(mapped.names), len(mapped), mapped.dim
+        result |= {"documents": documents, "vectors": vectors, "dim": dim, "windows": windows}
         out.say(
-            f"{path}: {len(mapped.names):,} documents, {len(mapped):,} vectors of {mapped.dim} dimensions, "
+            f"{path}: {documents:,} documents, {vectors:,} vectors of {dim} dimensions, "
             f"{windows:,} windows of {context}"
         )
     for problem in problems:
         out.say(f"problem: {problem}", style="red")
-    for warning in warnings:
-        out.say(f"warning: {warning}", style="yellow")
-    out.say(
-        "No problems." if not problems else f"{len(problems)} problem{'s' * (len(problems) > 1)}.",
-        style="bold",
-    )
+    out.note(warnings, "warning")
+    counted = f"{len(problems)} problem{'s' * (len(problems) > 1)}." if problems else "No problems."
+    out.say(counted, style="bold")
     found_twice = {**duplicates.to_dict(), "approximate": approximate} if duplicates else None
     out.result({**result, "problems": problems, "warnings": warnings, "duplicates": found_twice})
     if problems:

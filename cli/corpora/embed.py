@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -213,25 +214,10 @@ def embed(
             + ", ".join(f"{count} {ending}" for ending, count in sorted(done.left_out.items())),
         ),
     ]
-    for count, note in notes:
-        if count:
-            display.say(f"warning: {note}", style="yellow")
-    display.result(
-        {
-            "path": str(out),
-            "documents": done.documents,
-            "chunks": done.chunks,
-            "dim": done.dim,
-            "seconds": done.seconds,
-            "resumed": done.resumed,
-            "too_long": done.too_long,
-            "blank": done.blank,
-            "left_out": done.left_out,
-            "encoder": {**model.card.to_dict(), "device": model.device, "engine": engine},
-            "same_space": same,
-            "other_space": different,
-        }
-    )
+    display.note((note for count, note in notes if count), "warning")
+    about = {**model.card.to_dict(), "device": model.device, "engine": engine}
+    spaces = {"same_space": same, "other_space": different}
+    display.result({"path": str(out), **asdict(done), "encoder": about, **spaces})
 
 
 def _compare(card: Any) -> tuple[list[str], dict[str, str]]:

@@ -9,7 +9,7 @@ import typer
 
 from mlx_lvm.cli.shared.common import Json, Output
 from mlx_lvm.core.result import JsonObject
-from mlx_lvm.errors import SetupInvalid
+from mlx_lvm.errors import needing
 from mlx_lvm.models import architectures
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -71,8 +71,7 @@ def import_(
     written = write_model(loaded, out, dtype=loaded.dtype)
     kind = loaded.model.config.model_type
     display.say(f"{out}: {kind}, {written.parameters:,} parameters, {loaded.model.config.to_dict()}")
-    for note in loaded.notes:
-        display.say(f"note: {note}", style="yellow")
+    display.note(loaded.notes)
     display.say(f"next: lvm parity {out}   lvm eval {out} --corpus NAME|FILE")
     display.result(
         {
@@ -85,10 +84,6 @@ def import_(
 
 
 def _read_torch(file: Path) -> tuple[Any, Any]:
-    try:
+    with needing("parity", f"{file}: reading torch files needs torch"):
         from mlx_lvm.parity.checkpoint import read_checkpoint
-    except ImportError as error:
-        raise SetupInvalid(
-            f"{file}: reading torch files needs torch ({error}): pip install 'mlx-lvm[parity]'"
-        ) from None
     return read_checkpoint(file)

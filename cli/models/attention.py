@@ -95,8 +95,7 @@ def attention(
     display.warn(warnings)
     display.say(f"{name} on {data.name}: {len(found):,} windows in {result['documents']} documents")
     show(display, measured, rows, labels)
-    for note in notes:
-        display.say(f"note: {note}", style="yellow")
+    display.note(notes)
     if out is not None:
         from mlx_lvm.evaluation.report.heat_map import save_heat_map
 

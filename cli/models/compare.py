@@ -69,5 +69,4 @@ def show(display: Output, result: Leaderboard) -> None:
     display.warn(result.warnings)
     display.table("", COLUMNS, result.table)
     display.say(result.sentence)
-    for note in result.notes:
-        display.say(f"note: {note}", style="yellow")
+    display.note(result.notes)

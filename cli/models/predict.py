@@ -207,8 +207,7 @@ def show(display: Output, found: Outlook, warnings: list[str], notes: list[str])
                 "cosine to be expected between the prediction and the next chunk: "
                 f"{step.expected_cosine:.2f}{was}"
             )
-    for note in notes:
-        display.say(f"note: {note}", style="yellow")
+    display.note(notes)
 
 
 def ranked_by(terms: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
@@ -88,6 +88,11 @@ class Output:
         """What must be read before any figure."""
         for warning in warnings:
             self.say(f"warning: {warning}", style="bold yellow")
+
+    def note(self, notes: Iterable[str], kind: str = "note") -> None:
+        """What to know besides the figures."""
+        for note in notes:
+            self.say(f"{kind}: {note}", style="yellow")
 
     @contextmanager
     def status(self, begin: str = "") -> Iterator[Callable[[str], None]]:

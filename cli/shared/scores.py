@@ -22,5 +22,4 @@ def show(display: Output, found: Evaluation, every: bool = False) -> None:
     display.table(table.title, table.columns, table.rows, bold=table.bold)
     for line in remarks(found, every):
         display.say(line)
-    for note in found.notes:
-        display.say(f"note: {note}", style="yellow")
+    display.note(found.notes)

@@ -15,7 +15,7 @@ import typer
 from mlx_lvm.bench.timing import Bench, Row, Times, rows
 from mlx_lvm.bench.workers import About, Options
 from mlx_lvm.cli.shared.common import Json, Output, how_option, output_option, timed_option
-from mlx_lvm.core.result import JsonObject, Result
+from mlx_lvm.core.result import JsonObject, Result, markdown_table
 from mlx_lvm.errors import UsageError, nearest
 from mlx_lvm.models import architecture, build, trained
 
@@ -206,8 +206,7 @@ def _about(out: Output, found: Found) -> None:
             f"{model}: peak memory "
             + ", ".join(f"{side} {values['resident'] / 1e6:,.0f} MB" for side, values in sides.items())
         )
-    for note in dict.fromkeys(found.notes):
-        out.say(f"note: {note}", style="yellow")
+    out.note(dict.fromkeys(found.notes))
 
 
 def _cells(row: Row) -> list[str]:
@@ -229,43 +228,28 @@ def _cells(row: Row) -> list[str]:
 
 
 def _expect(out: Output, as_markdown: bool) -> None:
-    """Floors of Apple's chips, computed from public figures."""
+    """The roofline of Apple's chips, computed from public figures."""
     from mlx_lvm.bench.roofline import CHIPS, Cost
 
-    columns, rows, floors = ["chip", "GB/s", "TFLOP/s"], [], []
-    works = []
+    columns, rows, rooflines, works = ["chip", "GB/s", "TFLOP/s"], [], [], []
     for name in trained():
         cost = Cost.of(build(architecture(name).config_class()), context=5)
         works += [(name, "forward", 1, cost.forward(1)), (name, "train", 32, cost.step(32))]
     columns += [f"{name} {task} {batch}" for name, task, batch, _ in works]
     for chip in CHIPS:
         least = [found.roofline(chip.flops, chip.bandwidth) * 1e3 for *_, found in works]
-        rows.append(
-            [
-                chip.name,
-                f"{chip.bandwidth / 1e9:.0f}",
-                f"{chip.flops / 1e12:.1f}",
-                *(f"{value:.3f}" for value in least),
-            ]
-        )
-        floors += [
+        has = [chip.name, f"{chip.bandwidth / 1e9:.0f}", f"{chip.flops / 1e12:.1f}"]
+        rows.append([*has, *(f"{value:.3f}" for value in least)])
+        rooflines += [
             {"chip": chip.name, "model": name, "task": task, "batch": batch, "floor_ms": value}
             for (name, task, batch, _), value in zip(works, least, strict=True)
         ]
     if as_markdown:
-        out.say(
-            "\n".join(
-                [
-                    "| " + " | ".join(columns) + " |",
-                    "|" + "---|" * len(columns),
-                    *("| " + " | ".join(r) + " |" for r in rows),
-                ]
-            )
-        )
+        out.say("\n".join(markdown_table(columns, rows)))
     else:
         out.table("Least milliseconds, computed from public figures, not measured", columns, rows)
     out.say(
         "A real program adds what it costs to start each kernel, some tenths of a millisecond a forward "
         "pass, and reaches no peak."
     )
-    out.result({"computed": True, "rows": floors})
+    out.result({"computed": True, "rows": rooflines})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlx_lvm.cli.shared.common import Json, Output
 from mlx_lvm.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlx_lvm.bench.encoder import EncoderTime
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -73,24 +76,15 @@ def bench_encoder(
     view.table(
         f"{ours.card.model}, {tokens} tokens, {precision}, on {ours.device}",
         ["texts", "mlx ms", "mlx texts/s", "torch ms", "torch texts/s", "mlx/torch"],
-        [
-            [
-                str(row.batch),
-                *(
-                    "-" if value is None else f"{value:,.{digits}f}"
-                    for value, digits in (
-                        (row.mlx_ms, 1),
-                        (row.mlx_rate, 1),
-                        (row.torch_ms, 1),
-                        (row.torch_rate, 1),
-                        (row.ratio, 2),
-                    )
-                ),
-            ]
-            for row in rows
-        ],
+        [cells(row) for row in rows],
     )
     view.say(
         f"{about['kernels_per_layer']} kernels a layer; mlx/torch: texts a second, above 1 MLX is faster"
     )
     view.result({**about, "rows": [row.to_dict() for row in rows]})
+
+
+def cells(row: EncoderTime) -> list[str]:
+    times = (row.mlx_ms, row.mlx_rate, row.torch_ms, row.torch_rate)
+    ratio = "-" if row.ratio is None else f"{row.ratio:,.2f}"
+    return [str(row.batch), *("-" if value is None else f"{value:,.1f}" for value in times), ratio]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,19 +98,9 @@ def parity(
     if write_goldens:
         _write_goldens(subjects, plan, Path(write_goldens), view)
         return
-    with _status(view) as progress:
+    with view.status() as progress:
         report = run(subjects, plan, progress)
     _show(report, view, out)
-
-
-@contextmanager
-def _status(view: Output) -> Iterator[Callable[[str], None]]:
-    """Says what is being compared, on a terminal."""
-    if not view.notes.is_terminal:
-        yield lambda text: None
-        return
-    with view.status() as progress:
-        yield progress
 
 
 def _show(report: Any, view: Output, out: str) -> None:
@@ -139,19 +127,23 @@ def _show(report: Any, view: Output, out: str) -> None:
     )
     view.result(result)
     if not report.passed:
-        shown = [f"  - {reports.describe(check)}" for check in report.failures[:10]]
-        more = [f"  ... and {len(report.failures) - 10:,} more"] if len(report.failures) > 10 else []
-        raise CheckFailed(
-            "\n".join(
-                [f"{len(report.failures):,} of {result['compared']:,} comparisons failed", *shown, *more]
-            )
-        )
+        raise failed("comparisons", report.failures, result["compared"])
+
+
+def failed(what: str, failures: list[Any], compared: int) -> CheckFailed:
+    """The error that shows the first ten."""
+    from mlx_lvm.parity.report.table import describe
+
+    lines = [f"{len(failures):,} of {compared:,} {what} failed"]
+    lines += [f"  - {describe(check)}" for check in failures[:10]]
+    lines += [f"  ... and {len(failures) - 10:,} more"] if len(failures) > 10 else []
+    return CheckFailed("\n".join(lines))
 
 
 def _verify_goldens(path: Path, view: Output) -> None:
     from mlx_lvm.parity.arbiter import LIMIT
     from mlx_lvm.parity.checks.goldens import verify_goldens
-    from mlx_lvm.parity.report.table import COLUMNS, describe, rows
+    from mlx_lvm.parity.report.table import COLUMNS, rows
     from mlx_lvm.parity.verdict import verdict_of
 
     checks, about = verify_goldens(path)
@@ -167,14 +159,7 @@ def _verify_goldens(path: Path, view: Output) -> None:
     )
     view.result({"passed": passed, "goldens": str(path), "checks": [check.to_dict() for check in checks]})
     if not passed:
-        raise CheckFailed(
-            "\n".join(
-                [
-                    f"{len(failures):,} of {len(checks):,} goldens failed",
-                    *(f"  - {describe(c)}" for c in failures[:10]),
-                ]
-            )
-        )
+        raise failed("goldens", failures, len(checks))
 
 
 def _write_goldens(subjects: list[Any], plan: Any, path: Path, view: Output) -> None:
@@ -196,18 +181,14 @@ def _self_test(view: Output, out: str) -> None:
     from mlx_lvm.core.files.disk import write_json
     from mlx_lvm.parity.selftest import self_test, summary
 
-    with _status(view) as progress:
+    with view.status() as progress:
         outcomes = self_test(progress=progress)
     counts = summary(outcomes)
-    models = list(dict.fromkeys(o.fault.model if o.fault.stage == "model" else "training" for o in outcomes))
-    table = []
-    for name in models:
-        mine = summary(
-            [o for o in outcomes if (o.fault.model if o.fault.stage == "model" else "training") == name]
-        )
-        table.append(
-            [name, *(str(mine[key]) for key in ("planted", "caught", "blamed", "equivalent", "silent"))]
-        )
+    groups: dict[str, list[Any]] = {}
+    for outcome in outcomes:
+        fault = outcome.fault
+        groups.setdefault(fault.model if fault.stage == "model" else "training", []).append(outcome)
+    table = [[name, *map(str, summary(mine).values())] for name, mine in groups.items()]
     view.table(
         "Planted faults",
         ["where", "planted", "caught", "blamed rightly", "equivalent", "silent on those"],
@@ -215,26 +196,18 @@ def _self_test(view: Output, out: str) -> None:
     )
     for outcome in outcomes:
         if not outcome.right:
-            view.say(
-                f"! {outcome.fault.name}: "
-                f"{'noticed although equivalent' if outcome.caught else 'NOT CAUGHT'}",
-                style="red",
-            )
+            what = "noticed although equivalent" if outcome.caught else "NOT CAUGHT"
+            view.say(f"! {outcome.fault.name}: {what}", style="red")
         elif outcome.caught and not outcome.blamed:
-            view.say(
-                f"  {outcome.fault.name}: blamed on {outcome.place}, expected "
-                f"{', '.join(outcome.fault.expect)}"
-            )
+            expected = ", ".join(outcome.fault.expect)
+            view.say(f"  {outcome.fault.name}: blamed on {outcome.place}, expected {expected}")
     passed = all(outcome.right for outcome in outcomes) and counts["blamed"] >= 0.95 * counts["planted"]
     view.say(
         f"{counts['caught']} of {counts['planted']} caught, {counts['blamed']} blamed on the right place.",
         style="green" if passed else "red",
     )
-    result = {
-        "passed": passed,
-        "checks": [],
-        "mutants": {**counts, "faults": [outcome.to_dict() for outcome in outcomes]},
-    }
+    mutants = {**counts, "faults": [outcome.to_dict() for outcome in outcomes]}
+    result = {"passed": passed, "checks": [], "mutants": mutants}
     if out:
         write_json(Path(out) / "selftest.json", result)
     view.result(result)

@@ -50,11 +50,8 @@ def parity_encoder(
     from mlx_lvm.parity.encoders.run import run
 
     view = Output(json)
-    if view.notes.is_terminal:
-        with view.status() as progress:
-            report = run(folder, dtype, seeds, self_test, progress)
-    else:
-        report = run(folder, dtype, seeds, self_test)
+    with view.status() as progress:
+        report = run(folder, dtype, seeds, self_test, progress)
     _show(report, view, out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -84,6 +84,13 @@ def as_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(name): as_json(one) for name, one in value.items()}
     return [as_json(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> list[str]:
+    """Lines of a table in Markdown; with `numbers` all columns but the first are set right."""
+    rule = "---:|" if numbers else "---|"
+    head = f"|---|{rule * (len(columns) - 1)}"
+    return ["| " + " | ".join(columns) + " |", head, *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def plain_table(

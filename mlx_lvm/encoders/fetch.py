@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm.errors import InvalidFile, SetupInvalid
+from mlx_lvm.errors import InvalidFile, SetupInvalid, needing
 
 FILES = ["*.json", "*.safetensors"]  # never a pickle
 OTHERS = ["onnx/*", "openvino/*", "*/onnx/*"]
@@ -29,12 +29,8 @@ def find_encoder(name: str, revision: str | None = None) -> tuple[Path, str]:
         raise InvalidFile(f"encoder {name}: a file; give the folder of a sentence-transformers model")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InvalidFile(f"encoder {name}: no such folder")
-    try:
+    with needing("embed", f"encoder {name}: to fetch it needs huggingface_hub"):
         from huggingface_hub import constants, snapshot_download
-    except ImportError as error:
-        raise SetupInvalid(
-            f"encoder {name}: to fetch it needs huggingface_hub ({error}): pip install 'mlx-lvm[embed]'"
-        ) from None
     options: dict[str, Any] = {"revision": revision, "allow_patterns": FILES, "ignore_patterns": OTHERS}
     repository = name if "/" in name else f"{HOME}/{name}"
     why = "only a part of it is in the cache"

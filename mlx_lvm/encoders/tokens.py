@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lvm.encoders.base import OTHER_ENGINE
-from mlx_lvm.errors import InvalidFile, SetupInvalid
+from mlx_lvm.errors import InvalidFile, needing
 
 SLICE = 256  # texts tokenized together: bounds what their encodings hold in memory
 
@@ -66,10 +66,8 @@ def valid(text: str) -> str:
 
 
 def _load(path: Path) -> Any:
-    try:
+    with needing("embed", "an encoder needs tokenizers"):
         from tokenizers import Tokenizer
-    except ImportError as error:
-        raise SetupInvalid(f"an encoder needs tokenizers ({error}): pip install 'mlx-lvm[embed]'") from None
     if not path.is_file():
         raise InvalidFile(f"{path}: no such file. A tokenizer in another form: {OTHER_ENGINE}.")
     try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlx_lvm.core.files.disk import read_json
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.result import JsonObject, Result, as_json, entry
+from mlx_lvm.core.result import JsonObject, Result, as_json, entry, markdown_table
 from mlx_lvm.core.stats import RESAMPLES, Difference, DocumentBootstrap, holm
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
@@ -144,9 +144,7 @@ class Leaderboard(Result):
 
     @property
     def markdown(self) -> str:
-        lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in self.table]
-        return "\n".join([*lines, "", self.sentence, ""])
+        return "\n".join([*markdown_table(COLUMNS, self.table), "", self.sentence, ""])
 
     def to_dict(self) -> JsonObject:
         """For JSON, with the baselines under their older name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from mlx_lvm.core.result import Interval, JsonObject
+from mlx_lvm.core.result import Interval, JsonObject, markdown_table
 from mlx_lvm.hub.front_matter import Measured, front_matter
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.hub.universal_card import universal_results
@@ -102,12 +102,12 @@ def _results(figures: CardFigures | None, dtype: str) -> str:
         "chunks, the context's own left out. Baselines are fitted on the training documents; oracle and "
         "random test the metrics.",
         "",
-        "| predictor | " + " | ".join(COLUMNS.values()) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
     ]
-    for name, scores in sorted(figures.scores.items(), key=lambda item: -item[1][COSINE].value):
-        cells = [_cell(scores[metric]) for metric in COLUMNS]
-        lines.append(f"| {f'**{name}**' if name == figures.model else name} | " + " | ".join(cells) + " |")
+    rows = [
+        [f"**{name}**" if name == figures.model else name, *(_cell(scores[metric]) for metric in COLUMNS)]
+        for name, scores in sorted(figures.scores.items(), key=lambda item: -item[1][COSINE].value)
+    ]
+    lines += markdown_table(["predictor", *COLUMNS.values()], rows)
     if figures.rounding is not None:
         lines += ["", f"Storing the weights in {dtype} changes the cosine by {figures.rounding:+.6f}."]
     lines += ["", f"Measured with `lvm eval MODEL --corpus {figures.corpus} --split {figures.split}`."]
@@ -163,25 +163,15 @@ model.load_state_dict(load_file("FOLDER/model.safetensors"), strict=True)
 
 
 def _origin(loaded: Loaded, digest: str) -> str:
-    trained = (
-        ("training", {**loaded.train, "corpus": loaded.corpus})
-        if loaded.train
-        else ("origin", loaded.imported)
-    )
-    card = {key: value for key, value in (loaded.card.to_dict() if loaded.card else {}).items() if value}
-    return "\n".join(
-        [
-            "## Provenance",
-            "",
-            f"- weights: sha256 `{digest}`",
-            *(
-                [
-                    f"- corpus: `{loaded.corpus}`, sha256 of its vectors `{loaded.corpus_sha256}`",
-                    f"- encoder: `{json.dumps(card, sort_keys=True, ensure_ascii=False)}`",
-                    f"- {trained[0]}: `{json.dumps(trained[1], sort_keys=True)}`",
-                ]
-                if loaded.model.config.dim
-                else []
-            ),
+    lines = ["## Provenance", "", f"- weights: sha256 `{digest}`"]
+    if loaded.model.config.dim:
+        card = {key: value for key, value in (loaded.card.to_dict() if loaded.card else {}).items() if value}
+        what, origin = "origin", loaded.imported
+        if loaded.train:
+            what, origin = "training", {**loaded.train, "corpus": loaded.corpus}
+        lines += [
+            f"- corpus: `{loaded.corpus}`, sha256 of its vectors `{loaded.corpus_sha256}`",
+            f"- encoder: `{json.dumps(card, sort_keys=True, ensure_ascii=False)}`",
+            f"- {what}: `{json.dumps(origin, sort_keys=True)}`",
         ]
-    )
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm.errors import InvalidFile, LvmError, SetupInvalid, UsageError
+from mlx_lvm.errors import InvalidFile, LvmError, SetupInvalid, UsageError, needing
 
 FILES = ("model.safetensors", "config.json", "README.md")
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -77,13 +77,9 @@ def push(folder: str | Path, repo: str, *, private: bool = False, message: str =
 
 
 def _client(repo: str) -> Any:
-    try:
+    with needing("hub", f"{repo}: the Hub needs huggingface_hub"):
         import huggingface_hub
         import huggingface_hub.errors
-    except ImportError as error:
-        raise SetupInvalid(
-            f"{repo}: the Hub needs huggingface_hub ({error}): pip install 'mlx-lvm[hub]'"
-        ) from None
     return huggingface_hub
 
 

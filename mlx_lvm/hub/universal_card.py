@@ -4,41 +4,33 @@ saw nothing.
 
 from __future__ import annotations
 
-from mlx_lvm.core.result import JsonObject
+from mlx_lvm.core.result import JsonObject, markdown_table
 
 WORDS = {"cosine": "cosine", "centred_cosine": "centred cosine", "centred.mrr": "MRR"}
+COLUMNS = (
+    *("corpus (width)", "network trained on", "documents, windows", "figure", "value"),
+    "to the best baseline",
+)
+INTRODUCTION = """\
+Zero-shot: the network was trained on nothing of the corpus, in any encoder. Of the corpus the model has
+statistics alone, in closed form from its training documents. One network a row: this file, or its recipe
+on some of the texts.
+Differences are to the best baseline in that figure, fitted on the corpus, 95% over documents."""
 
 
 def universal_results(imported: JsonObject) -> str:
     """The section "Results" from `trained_on` {corpus: {encoder, documents, titles}} and `held_out`, rows as
     `benchmarks/universal.py` measures them.
     """
-    lines = [
-        "## Results",
-        "",
-        "Zero-shot: the network was trained on nothing of the corpus, in any encoder. Of the corpus the "
-        "model has",
-        "statistics alone, in closed form from its training documents. One network a row: this file, or its "
-        "recipe",
-        "on some of the texts.",
-    ]
-    lines += [
-        "Differences are to the best baseline in that figure, fitted on the corpus, 95% over documents.",
-        "",
-    ]
-    lines += [
-        "| corpus (width) | network trained on | documents, windows | figure | value | to the best baseline "
-        "|",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for row in imported["held_out"]:
+        scored = f"{row['documents']}, {row['windows']:,} {row['split']}"
         for key in (name for name in WORDS if name in row):
             found, (low, high) = row[key], row[key]["ci"]
-            lines.append(
-                f"| {row['corpus']} ({row['dim']}) | {row['network']} | {row['documents']}, "
-                f"{row['windows']:,} {row['split']} | {WORDS[key]} | {found['value']:.4f} | "
-                f"{found['difference']:+.4f} [{low:+.4f}, {high:+.4f}] on {found['closed_form']} |"
-            )
+            gain = f"{found['difference']:+.4f} [{low:+.4f}, {high:+.4f}] on {found['closed_form']}"
+            cells = [f"{row['corpus']} ({row['dim']})", row["network"], scored, WORDS[key]]
+            rows.append([*cells, f"{found['value']:.4f}", gain])
+    lines = ["## Results", "", INTRODUCTION, "", *markdown_table(COLUMNS, rows)]
     lines += ["", "Measured with `python benchmarks/universal.py`.", "", "## Trained on", ""]
     for corpus, about in imported["trained_on"].items():
         titles = f": {'; '.join(about['titles'])}" if about.get("titles") else ""

@@ -18,7 +18,7 @@ from typing import Any
 
 from mlx_lvm.config import Options, Range
 from mlx_lvm.core.result import JsonObject, Result
-from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError
+from mlx_lvm.errors import InvalidFile, NonFiniteError, UsageError, needing
 from mlx_lvm.models import ModelConfig, VectorModel, architecture
 from mlx_lvm.training.config import SEARCH, TrainConfig, preset
 from mlx_lvm.training.session import new_task
@@ -110,10 +110,8 @@ def _flag(key: str) -> str:
 
 def require_optuna() -> Any:
     """Raises SetupInvalid where optuna is missing."""
-    try:
+    with needing("tune", "lvm tune needs optuna"):
         import optuna
-    except ImportError as error:
-        raise SetupInvalid(f"lvm tune needs optuna ({error}): pip install 'mlx-lvm[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
@@ -267,10 +265,8 @@ PLOTS = ("optimization_history", "intermediate_values", "param_importances", "sl
 def plot(study: Any, folder: Path) -> list[Path]:
     """optuna's own pictures, drawn by matplotlib; those that need more trials than there are are left out."""
     require_optuna()
-    try:
+    with needing("tune", "the plots need matplotlib"):
         import matplotlib
-    except ImportError as error:
-        raise SetupInvalid(f"the plots need matplotlib ({error}): pip install 'mlx-lvm[tune]'") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from optuna.visualization import matplotlib as pictures

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_lvm.errors import InvalidFile, SetupInvalid
+from mlx_lvm.errors import InvalidFile, needing
 from mlx_lvm.parity.sides import bridge
 
 EMBEDDINGS = {"bert": "embeddings", "mpnet": "embeddings", "t5": "encoder.embed_tokens"}
@@ -150,13 +150,9 @@ class Reference:
 
 
 def _load(folder: Path) -> Any:
-    try:
+    with needing("embed-torch", "parity of an encoder needs transformers"):
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging
-    except ImportError as error:
-        raise SetupInvalid(
-            f"parity of an encoder needs transformers ({error}): pip install 'mlx-lvm[embed-torch]'"
-        ) from None
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it reports the pooler that no sentence vector reads
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlx_lvm.hub.load import Loaded
-from mlx_lvm.parity.report.report import COLUMNS, rows, setting
+from mlx_lvm.parity.report.report import setting, table_of
 from mlx_lvm.parity.run import Plan, run, subject_of
 
 
@@ -14,7 +14,7 @@ def parity_section(loaded: Loaded) -> str:
     `mlx_lvm.parity.sides.setup.prepare` must have been called before the model was loaded.
     """
     report = run([subject_of(loaded)], Plan())
-    about, limit = setting(report), setting(report)["largest_ratio"]
+    about = setting(report)
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return "\n".join(
         [
@@ -24,9 +24,7 @@ def parity_section(loaded: Loaded) -> str:
             f"PyTorch on these weights, both against PyTorch in float64, {len(report.failures)} failed "
             f"({versions}; {about['machine']}, {about['device']}).",
             "",
-            "| " + " | ".join(COLUMNS) + " |",
-            "|---|" + "---:|" * (len(COLUMNS) - 1),
-            *("| " + " | ".join(row.cells(limit)) + " |" for row in rows(report.checks)),
+            *table_of(report),
             "",
             "Measured with `lvm parity MODEL`.",
         ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from mlx_lvm.core.files.disk import write_atomic, write_json
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.core.result import JsonObject
+from mlx_lvm.core.result import JsonObject, markdown_table
 from mlx_lvm.parity.arbiter import LIMIT, UNIT
 from mlx_lvm.parity.report.table import COLUMNS, describe, rows
 from mlx_lvm.parity.run import Report
@@ -44,6 +44,12 @@ def setting(report: Report) -> JsonObject:
     }
 
 
+def table_of(report: Report) -> list[str]:
+    """Lines of Markdown."""
+    limit = LIMIT[report.plan.dtype]
+    return markdown_table(COLUMNS, (row.cells(limit) for row in rows(report.checks)), numbers=True)
+
+
 def to_dict(report: Report) -> JsonObject:
     return {
         "passed": report.passed,
@@ -60,6 +66,7 @@ def markdown(report: Report) -> str:
     """`parity.md`: what was compared, how it was judged, the table and the worst case."""
     about, limit = setting(report), LIMIT[report.plan.dtype]
     verdict = "passed" if report.passed else "FAILED"
+    counts = Counter(check.verdict for check in report.checks).most_common()
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [
         "# Parity with PyTorch",
@@ -75,15 +82,9 @@ def markdown(report: Report) -> str:
         "error and u rms(truth),",
         f"u = {about['unit_roundoff']:.1e}. Weights must agree to the bit.",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|---|" + "---:|" * (len(COLUMNS) - 1),
-        *("| " + " | ".join(row.cells(limit)) + " |" for row in rows(report.checks)),
+        *table_of(report),
         "",
-        "Verdicts: "
-        + ", ".join(
-            f"{count:,} {name}" for name, count in Counter(c.verdict for c in report.checks).most_common()
-        )
-        + ".",
+        f"Verdicts: {', '.join(f'{count:,} {name}' for name, count in counts)}.",
         "",
     ]
     measured = [check for check in report.checks if check.verdict not in ("bitwise", "unobservable")]

@@ -9,15 +9,8 @@ from dataclasses import dataclass
 from mlx_lvm.parity.verdict import Check
 
 COLUMNS = (
-    "model / check / parameters / run",
-    "passed",
-    "bitwise",
-    "worst ratio",
-    "allowed",
-    "largest error",
-    "MLX rms",
-    "torch rms",
-    "verdict",
+    *("model / check / parameters / run", "passed", "bitwise", "worst ratio", "allowed", "largest error"),
+    *("MLX rms", "torch rms", "verdict"),
 )
 
 
@@ -42,30 +35,11 @@ class Row:
         worst = self.worst
         verdict = "equivalent" if passed == len(self.checks) else worst.verdict
         if counts["bitwise"] == len(self.checks):
-            return [
-                self.name,
-                f"{passed}/{len(self.checks)}",
-                str(counts["bitwise"]),
-                "0",
-                "0",
-                "0",
-                "0",
-                "0",
-                "bitwise",
-            ]
-        usual = [
-            c.max_abs_error
-            for c in self.checks
-            if not c.what.case.startswith("adversarial-") and math.isfinite(c.max_abs_error)
-        ]
-        largest = max(usual, default=0.0)
-        numbers = [
-            f"{worst.ratio:.2f}",
-            f"{worst.limit or limit:g}",
-            f"{largest:.1e}",
-            f"{worst.mlx_error:.1e}",
-            f"{worst.torch_error:.1e}",
-        ]
+            numbers, verdict = ["0"] * 5, "bitwise"
+        else:
+            usual = [c.max_abs_error for c in self.checks if not c.what.case.startswith("adversarial-")]
+            errors = (max(filter(math.isfinite, usual), default=0.0), worst.mlx_error, worst.torch_error)
+            numbers = [f"{worst.ratio:.2f}", f"{worst.limit or limit:g}", *(f"{e:.1e}" for e in errors)]
         return [self.name, f"{passed}/{len(self.checks)}", str(counts["bitwise"]), *numbers, verdict]
 
 

@@ -26,7 +26,7 @@ from mlx_lvm.data.names import check_names
 from mlx_lvm.data.storage.rows import RowCheck, to_stored
 from mlx_lvm.data.storage.texts import chunk_lines, read_texts
 from mlx_lvm.data.storage.writer import CorpusWriter, remove, require_free
-from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError
+from mlx_lvm.errors import InvalidFile, LvmError, Problems, UsageError, writing
 
 EMBED_DTYPES = ("I8", "F16", "F32")
 PART = 256  # chunks embedded and stored together: what a kill can cost
@@ -89,13 +89,11 @@ def embed(
     listing = list_documents(paths)
     result.left_out = listing.left_out
     work = out.with_name(f"{out.name}.partial")
-    try:
+    with writing(work):
         if restart:
             remove(work)
         work.mkdir(parents=True, exist_ok=True)
         chunked = _chunk(read_documents(listing.files), chunking, work / "chunks.jsonl", result)
-    except OSError as error:
-        raise IOFailed(f"{work}: cannot be written ({error.strerror or error})") from error
     _keep_plan(work, chunked, encoder, chunking, dtype)
     result.documents, result.chunks, result.dim = (
         len(chunked.names),

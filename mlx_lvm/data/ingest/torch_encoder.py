@@ -16,7 +16,7 @@ import numpy as np
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.data.ingest.encoder import digest
 from mlx_lvm.encoders.fetch import line
-from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid
+from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, needing
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -82,15 +82,11 @@ def _load(name: str, device: str | None, revision: str | None) -> Any:
         raise InvalidFile(f"encoder {name}: no such folder")
     if local.is_file():
         raise InvalidFile(f"encoder {name}: a file; give the folder of a sentence-transformers model")
-    try:
+    with needing("embed-torch", "--engine torch needs sentence-transformers"):
         from sentence_transformers import SentenceTransformer
 
         # type: ignore[import-not-found,unused-ignore]
         from transformers.utils import logging as transformers_logging
-    except ImportError as error:
-        raise SetupInvalid(
-            f"--engine torch needs sentence-transformers ({error}): pip install 'mlx-lvm[embed-torch]'"
-        ) from None
     transformers_logging.disable_progress_bar()
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     try:

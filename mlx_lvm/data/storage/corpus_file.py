@@ -18,7 +18,7 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.storage.mapped import AS_DRAWN, UNIT
 from mlx_lvm.data.storage.reader import FORMAT, PROVENANCE, VERSION
 from mlx_lvm.data.storage.rows import RowCheck, to_stored, unit_rows
-from mlx_lvm.errors import InvalidFile, IOFailed, Problems
+from mlx_lvm.errors import InvalidFile, Problems, writing
 
 NO_DIGEST = "0" * 64
 HASH_BYTES = 16 << 20
@@ -71,12 +71,10 @@ class CorpusFile:
         }
         self.plan = layout(self.entries, self.metadata)
         self.row_bytes = DTYPES[dtype][0] * card.dim
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self.descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
             os.ftruncate(self.descriptor, self.plan.size)
-        except OSError as error:
-            raise IOFailed(f"{path}: cannot be written ({error.strerror or error})") from error
 
     def _where(self, row: int) -> str:
         document = int(np.searchsorted(self.offsets, row, side="right")) - 1
@@ -106,10 +104,8 @@ class CorpusFile:
             self._write(self.plan.tensors["scales"].start + 4 * start, scales)
 
     def _write(self, position: int, values: np.ndarray) -> None:
-        try:
+        with writing(self.path):
             write_at(self.descriptor, values, position)
-        except OSError as error:
-            raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
     def finish(self) -> str:
         """Writes what is left, with the digests, and flushes it to the drive. Returns the digest of the
@@ -123,7 +119,7 @@ class CorpusFile:
         for name, value in self.small.items():
             self._write(self.plan.tensors[name].start, value)
         digest, rest = hashlib.sha256(), hashlib.sha256()
-        try:
+        with writing(self.path):
             for name, tensor in sorted(self.plan.tensors.items()):
                 into = digest if name == "vectors" else rest
                 for position in range(tensor.start, tensor.end, HASH_BYTES):
@@ -134,8 +130,6 @@ class CorpusFile:
             head = layout(self.entries, self.metadata).head
             write_at(self.descriptor, np.frombuffer(head, np.uint8), 0)
             os.fsync(self.descriptor)
-        except OSError as error:
-            raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
         return digest.hexdigest()
 
     def place(self) -> None:

@@ -25,7 +25,7 @@ from mlx_lvm.data.names import normal
 from mlx_lvm.data.storage.corpus_file import CorpusFile
 from mlx_lvm.data.storage.reader import INDEX, INDEX_FORMAT, VECTOR_DTYPES, VERSION, check_documents
 from mlx_lvm.data.storage.texts import SUFFIXES, chunk_lines
-from mlx_lvm.errors import InvalidFile, IOFailed, Problems, UsageError
+from mlx_lvm.errors import InvalidFile, Problems, UsageError, writing
 
 
 class CorpusWriter:
@@ -111,7 +111,7 @@ class CorpusWriter:
         """
         digests = [file.finish() for file in self.files]
         rest = iter(texts) if texts is not None else None
-        try:
+        with writing(self.path):
             texts_written = [None if rest is None else self._write_texts(file, rest) for file in self.files]
             sync(self.files[-1].descriptor)  # one flush to the disk itself takes all that was written before
             if self.folder is None:
@@ -127,8 +127,6 @@ class CorpusWriter:
             elif aside is not None:
                 remove(aside)
             sync_folder(self.path.parent)
-        except OSError as error:
-            raise IOFailed(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
     def _write_texts(self, file: CorpusFile, texts: Iterator[str]) -> Path:
         target = file.path.with_name(f".{file.path.name}.texts.partial")

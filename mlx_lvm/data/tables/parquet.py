@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.data.tables.base import Array, ArrayFile, reading
-from mlx_lvm.errors import InvalidFile, SetupInvalid
+from mlx_lvm.errors import InvalidFile, needing
 
 LEAST_WIDE = 8  # columns that are taken for the numbers of a vector
 
 
 def open_parquet(path: Path) -> ArrayFile:
-    try:
+    with needing("parquet", f"{path}: reading parquet needs pyarrow"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError:
-        raise SetupInvalid(f"{path}: reading parquet needs pyarrow: pip install 'mlx-lvm[parquet]'") from None
     with _arrow(path, pa.ArrowException):
         table = pq.ParquetFile(path)
         schema, count = table.schema_arrow, table.metadata.num_rows

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
-from mlx_lvm.errors import SetupInvalid
+from mlx_lvm.errors import needing
 
 SIZE = (4.8, 3.1)  # inches: on a phone's width the text keeps about its size
 SUBJECT, BEST, FILTER, MEAN, ORACLE, OTHER = "#c2410c", "#1d4ed8", "#0f766e", "#6b7280", "#111827", "#cbd5e1"
@@ -60,11 +60,9 @@ def available() -> bool:
 @contextmanager
 def figure(salt: str, size: tuple[float, float] = SIZE) -> Iterator[Any]:
     """A figure of our style. Raises SetupInvalid where matplotlib is missing."""
-    try:
+    with needing("report", "pictures need matplotlib"):
         import matplotlib
         from matplotlib.figure import Figure
-    except ImportError:
-        raise SetupInvalid("pictures need matplotlib: pip install 'mlx-lvm[report]'") from None
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
         # A name in letters that matplotlib's font lacks: the reader's browser has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

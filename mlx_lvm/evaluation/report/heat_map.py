@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm.errors import IOFailed
+from mlx_lvm.errors import writing
 from mlx_lvm.evaluation.report.drawing import Draw, figure
 
 
@@ -56,8 +56,6 @@ def save_heat_map(
         axes = made.subplots()
         heat_map(rows, labels, positions)(axes)
         axes.set_title(title, fontsize=10)
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             made.savefig(path, dpi=160)
-        except OSError as error:
-            raise IOFailed(f"{path}: cannot be written ({error.strerror or error})") from error
