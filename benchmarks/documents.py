@@ -1,4 +1,5 @@
-"""How many documents `emn` needs: used as it is, trained further, or trained from scratch, beside baselines.
+"""How many documents `emn` needs: used as it is, trained further, or trained from scratch, and what
+baselines do there.
 
     python benchmarks/documents.py CORPUS=NETWORK ... [--draws 2] [--out FILE.json] [--plot FILE.svg]
 

@@ -1,11 +1,11 @@
-"""What an evaluation costs at scale: every closed form on a million vectors, and exact retrieval in a large
+"""What an evaluation costs at scale: every baseline on a million vectors, and exact retrieval in a large
 pool.
 
-    python benchmarks/evaluation.py closed-forms --vectors 1000000
+    python benchmarks/evaluation.py baselines --vectors 1000000
     python benchmarks/evaluation.py retrieval --candidates 200000 --queries 10000
 
 Vectors are drawn (768 dimensions, stored as I8, documents of 20 to 180 chunks around a topic that drifts).
-Prints seconds for each closed form and the most memory that the process had resident; the vectors themselves
+Prints seconds for each baseline and the most memory that the process had resident; the vectors themselves
 are counted in.
 """
 
@@ -61,7 +61,7 @@ def peak() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT:.2f} GiB"
 
 
-def closed_forms(count: int) -> None:
+def baselines(count: int) -> None:
     corpus = drawn_corpus(count)
     parts = split_corpus(corpus, 0)
     print(
@@ -101,14 +101,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("closed-forms", "retrieval"))
+    parser.add_argument("what", choices=("baselines", "retrieval"))
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--candidates", type=int, default=200_000)
     parser.add_argument("--queries", type=int, default=10_000)
     given = parser.parse_args()
-    closed_forms(given.vectors) if given.what == "closed-forms" else retrieval(
-        given.candidates, given.queries
-    )
+    baselines(given.vectors) if given.what == "baselines" else retrieval(given.candidates, given.queries)
 
 
 if __name__ == "__main__":

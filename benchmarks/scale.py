@@ -1,5 +1,5 @@
 """Cost of an AMN training step against the corpus' size, the context's length and the vectors' width; memory
-beside it.
+alongside.
 
     python benchmarks/scale.py --out benchmarks/scale.json --plot benchmarks/scale.svg
 
@@ -117,7 +117,7 @@ def measure_group(name: str, values: list[int], rounds: int) -> list[dict[str, A
             "gflop": setting.work.flops / 1e9,
             "corpus_mb": setting.corpus_bytes / 1e6,
         }
-        if len(values) == 1:  # with the usual setting beside it
+        if len(values) == 1:  # with the usual setting alongside
             row["peak_mb"] = mx.get_peak_memory() / 1e6
         print(json.dumps(row), flush=True)
         rows.append(row)

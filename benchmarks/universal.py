@@ -6,7 +6,7 @@ nothing.
 
 A TEXT names what is written there: `sotu=sotu sotu-minilm.safetensors=sotu` is one text in two encoders. Each
 text is left out in turn: a network trained on the training documents of all others is scored on every corpus
-of it, beside the baselines fitted there, with intervals by paired bootstrap over documents. --without keeps
+of it, with the baselines fitted there, and with intervals by paired bootstrap over documents. --without keeps
 documents whose name holds TITLE out of every training: a novel that is a corpus of its own may be among
 somebody's books. --keep writes the network of each text left out; one that is there already is taken, not
 trained again. --release then trains on all and writes the model and its card.

@@ -223,7 +223,7 @@ def _cells(row: Row) -> list[str]:
         *ms(row.torch, "eager", "median", "p95", "p99"),
         *ms(row.torch, "compiled", "median"),
         "" if row.ratio is None else f"{row.ratio:.2f}",
-        f"{row.floor_ms:.3g}",
+        f"{row.roofline_ms:.3g}",
     ]
 
 
@@ -247,7 +247,7 @@ def _expect(out: Output, as_markdown: bool) -> None:
     if as_markdown:
         out.say("\n".join(markdown_table(columns, rows)))
     else:
-        out.table("Least milliseconds, computed from public figures, not measured", columns, rows)
+        out.table("Roofline in milliseconds, computed from public figures, not measured", columns, rows)
     out.say(
         "A real program adds what it costs to start each kernel, some tenths of a millisecond a forward "
         "pass, and reaches no peak."

@@ -1,4 +1,4 @@
-"""The least time a machine needs for a model: its multiplications at the machine's peak, or its bytes at the
+"""The roofline of a machine for a model: its multiplications at the machine's peak, or its bytes at the
 memory's speed.
 
     roofline = max(FLOPs / peak FLOP/s, bytes / peak bytes/s)

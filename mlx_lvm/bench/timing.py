@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from mlx_lvm.bench.roofline import Cost
 from mlx_lvm.bench.workers import CONFIG, About, Cell, Options, Worker
-from mlx_lvm.core.result import JsonObject, Result
+from mlx_lvm.core.result import JsonObject, Result, key
 from mlx_lvm.errors import LvmError, SetupInvalid
 
 ROUNDS = 12  # turns of each program in a cell
@@ -43,7 +43,7 @@ class Times(Result):
 @dataclass(frozen=True)
 class Row(Result):
     """What a model takes for one task at one batch size. mlx, torch: times by how the program is run;
-    floor_ms: the roofline of this machine.
+    roofline_ms: that of this machine.
     """
 
     model: str
@@ -51,7 +51,7 @@ class Row(Result):
     batch: int
     mlx: dict[str, Times]
     torch: dict[str, Times]
-    floor_ms: float
+    roofline_ms: float = field(metadata=key("floor_ms"))
 
     @property
     def mlx_ms(self) -> float | None:

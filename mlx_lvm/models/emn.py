@@ -16,7 +16,7 @@ of the network depends on the width, the encoder or the unit of length, and one 
 needs of a corpus (m, f, W) is no weight but a statistic, computed in one pass; with `dim` 0 a file holds
 none, and `training.emn.bind.bind` adds those of the corpus at hand.
 
-The expert is linear and fitted in closed form, see `training.emn.experts`: a filter for every principal
+The expert is linear and solved by least squares, see `training.emn.experts`: a filter for every principal
 direction and a ridge map of the last chunk, the slow average and c.
 
 A row of zeros is no chunk: contexts of several lengths share a batch when zeros fill them up on the left.

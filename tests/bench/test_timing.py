@@ -1,4 +1,4 @@
-"""Turns, refusals and floors of `lvm bench`, against counts made another way."""
+"""Turns, refusals and rooflines of `lvm bench`, against counts made another way."""
 
 import os
 import subprocess
@@ -199,7 +199,7 @@ def test_multiplications_of_the_transformer_are_torch_s() -> None:
     assert counter.get_total_flops() / 2 in (2 * ours, 2 * (ours - scores))
 
 
-def test_the_floor_is_the_larger_part() -> None:
+def test_the_roofline_is_the_larger_part() -> None:
     assert Work(10.0, 4.0).roofline(5.0, 4.0) == 2.0 and Work(10.0, 40.0).roofline(5.0, 4.0) == 10.0
     cost = Cost.of(build(architecture("amn").config_class()), context=5)
     assert cost.work("epoch", 32, windows=320).flops == pytest.approx(10 * cost.step(32).flops)

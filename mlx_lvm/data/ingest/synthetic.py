@@ -150,7 +150,7 @@ class Process(Config):
         return self.rotate((inside * self.weights(contexts.shape[1])).sum(axis=1)) + mean
 
     def least_error(self, context: int) -> float:
-        """The expected squared error of that prediction, per vector: the floor for every model."""
+        """The expected squared error of that prediction, per vector: no model has less."""
         ahead = self.covariance(context - np.arange(context))
         return float(
             (self.covariance(np.zeros(1, int))[0] - (self.weights(context) * ahead).sum(axis=0)).sum()
