@@ -102,6 +102,12 @@ def needing(extra: str, what: str) -> Iterator[None]:
         raise SetupInvalid(f"{what} ({error}): pip install 'mlx-lvm[{extra}]'") from None
 
 
+def one_line(error: Exception) -> str:
+    """An exception of somebody else's in one line: its kind and the first line of what it says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+
+
 def nearest(word: str, known: list[str]) -> str:
     """` Did you mean 'amn'?` where a known name is close to `word`, else the names themselves."""
     import difflib

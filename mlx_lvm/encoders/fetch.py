@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm.errors import InvalidFile, SetupInvalid, needing
+from mlx_lvm.errors import InvalidFile, SetupInvalid, needing, one_line
 
 FILES = ["*.json", "*.safetensors"]  # never a pickle
 OTHERS = ["onnx/*", "openvino/*", "*/onnx/*"]
@@ -38,7 +38,7 @@ def find_encoder(name: str, revision: str | None = None) -> tuple[Path, str]:
         try:
             folder = Path(snapshot_download(repository, local_files_only=only_local, **options))
         except Exception as error:  # a dozen kinds, and those of the HTTP library under it
-            why = line(error)
+            why = one_line(error)
             continue
         if _is_whole(folder) or not (only_local or constants.HF_HUB_OFFLINE):
             return folder, folder.name  # of a model without them, the reader says what is missing
@@ -55,9 +55,3 @@ def _is_whole(folder: Path) -> bool:
     """
     weights = any(folder.glob("*.safetensors")) or any(folder.glob("*/*.safetensors"))
     return weights and (folder / "config.json").exists() and any(folder.glob("tokenizer.json"))
-
-
-def line(error: Exception) -> str:
-    """An exception in one line."""
-    lines = [text for text in str(error).strip().splitlines() if text.strip()]
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

@@ -26,7 +26,6 @@ from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.evaluate import Evaluation, examine, unknown_space
 from mlx_lvm.evaluation.setup import Measured, best_fraction, score
-from mlx_lvm.evaluation.study.direction import offset_cosines
 from mlx_lvm.evaluation.summary import PredictorScores, summarise
 from mlx_lvm.evaluation.verdict import Claim, Verdict, paired, verdict
 from mlx_lvm.hub.load import Loaded
@@ -40,6 +39,7 @@ from mlx_lvm.metrics.names import (
     Figures,
     Metric,
 )
+from mlx_lvm.metrics.offsets import offset_cosines
 from mlx_lvm.metrics.retrieval import build_pool
 from mlx_lvm.models.base import normalize
 from mlx_lvm.predictors.base import Predictor, document_rows, predict_all, sample

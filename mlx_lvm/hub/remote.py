@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlx_lvm.errors import InvalidFile, LvmError, SetupInvalid, UsageError, needing
+from mlx_lvm.errors import InvalidFile, LvmError, SetupInvalid, UsageError, needing, one_line
 
 FILES = ("model.safetensors", "config.json", "README.md")
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -105,8 +105,7 @@ def _in_words(error: Exception, repo: str, revision: str | None) -> LvmError:
         )
     if isinstance(error, errors.HFValidationError):
         return UsageError(f"'{repo}' is not a name of the Hub: {error}")
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    why = f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+    why = one_line(error)
     if status is not None:
         return SetupInvalid(f"{repo}: the Hub answers {status} ({why}). Try again later")
     if constants.HF_HUB_OFFLINE:

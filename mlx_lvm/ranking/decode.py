@@ -31,7 +31,7 @@ from mlx_lvm.core.files.safetensors import open_safetensors
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError
+from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError, one_line
 from mlx_lvm.ranking.predict import Decoded
 
 INSTALL = "pip install 'mlx-lvm[decode]'"
@@ -133,11 +133,11 @@ class Inverter:
         except OSError as error:  # what transformers raises for a file that it can neither find nor fetch
             raise SetupInvalid(
                 f"--decode {self.name}: something it builds on is not on this machine and cannot be fetched "
-                f"({_line(error)}). vec2text loads the inverter, its base model and its encoder; with a "
+                f"({one_line(error)}). vec2text loads the inverter, its base model and its encoder; with a "
                 "network each is downloaded once."
             ) from None
         except Exception as error:  # whatever its many loaders raise
-            raise InvalidFile(f"--decode {self.name}: vec2text cannot load it ({_line(error)})") from None
+            raise InvalidFile(f"--decode {self.name}: vec2text cannot load it ({one_line(error)})") from None
         if found["missing_keys"]:
             raise InvalidFile(
                 f"--decode {self.name}: lacks weights that vec2text needs "
@@ -214,7 +214,7 @@ def _fetch_config(name: str) -> str:
         return str(hf_hub_download(name, "config.json"))
     except Exception as error:  # of the network and the Hub
         raise SetupInvalid(
-            f"inverter '{name}' is not on this machine and cannot be fetched ({_line(error)}). "
+            f"inverter '{name}' is not on this machine and cannot be fetched ({one_line(error)}). "
             "With a network it is downloaded once; without one, pass --decode FOLDER."
         ) from None
 
@@ -231,8 +231,3 @@ def _embed(model: Any, texts: Any) -> np.ndarray:
 def _short(name: str) -> str:
     """The name of a model without its owner's or its folder's."""
     return name.rstrip("/").rpartition("/")[2]
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

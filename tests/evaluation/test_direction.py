@@ -6,8 +6,9 @@ import pytest
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
-from mlx_lvm.evaluation.study import direction as directions
-from mlx_lvm.evaluation.study.direction import LAST, OFFSETS, TARGET, direction, explain, offset_cosines
+from mlx_lvm.evaluation.study.direction import direction, explain
+from mlx_lvm.metrics import offsets
+from mlx_lvm.metrics.offsets import LAST, OFFSETS, TARGET, offset_cosines
 from mlx_lvm.predictors.base import predict_all
 from mlx_lvm.predictors.controls import Oracle
 
@@ -17,7 +18,7 @@ TEST = np.array([4, 7, 9, 13])
 
 
 def test_offsets_against_a_loop(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directions, "BLOCK", 7)
+    monkeypatch.setattr(offsets, "BLOCK", 7)
     found = windows(uneven, TEST, 3)
     predicted = np.random.default_rng(0).standard_normal((len(found), uneven.dim)).astype(np.float32)
     values = offset_cosines(mx.array(predicted), found)

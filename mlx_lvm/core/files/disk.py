@@ -30,6 +30,15 @@ def sha256(data: bytes | np.ndarray) -> str:
     return hashlib.sha256(data if isinstance(data, bytes) else np.ascontiguousarray(data).data).hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """The same of a file, read in blocks."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            found.update(block)
+    return found.hexdigest()
+
+
 def write_atomic(path: str | Path, data: bytes, *, full: bool = True) -> None:
     """Write a whole file or nothing: temporary name in the same folder, flush, `os.replace`, flush of the
     folder.

@@ -6,13 +6,13 @@ prompt decide which space the vectors live in. Vectors are always scaled to unit
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from mlx_lvm.core.files.disk import file_sha256
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.encoders.encoder import TextEncoder
@@ -116,15 +116,7 @@ def load_encoder(
 def weights_digest(folder: Path) -> str:
     """What stands for a commit where there is none: the digest of the first file of weights."""
     file = weight_files(folder)[0]
-    return f"{file.name} sha256 {digest(file)}"
-
-
-def digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            found.update(block)
-    return found.hexdigest()
+    return f"{file.name} sha256 {file_sha256(file)}"
 
 
 def same_name(a: EncoderCard, b: EncoderCard) -> bool:

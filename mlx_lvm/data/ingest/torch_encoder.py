@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.core.files.disk import file_sha256
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
-from mlx_lvm.data.ingest.encoder import digest
-from mlx_lvm.encoders.fetch import line
-from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, needing
+from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, needing, one_line
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -94,13 +93,13 @@ def _load(name: str, device: str | None, revision: str | None) -> Any:
     except Exception as first:  # whatever its many loaders raise
         if local.is_dir():
             raise InvalidFile(
-                f"encoder {name}: no model that sentence-transformers can load ({line(first)})"
+                f"encoder {name}: no model that sentence-transformers can load ({one_line(first)})"
             ) from None
     try:
         return SentenceTransformer(name, device=device, revision=revision)
     except Exception as error:
         raise SetupInvalid(
-            f"encoder '{name}' is not on this machine and cannot be fetched ({line(error)}). "
+            f"encoder '{name}' is not on this machine and cannot be fetched ({one_line(error)}). "
             "With a network it is downloaded once; without one, pass --encoder FOLDER of a model."
         ) from None
 
@@ -126,6 +125,5 @@ def _revision(model: Any, folder: Path) -> str:
     commit = getattr(commit, "_commit_hash", None)
     if commit:
         return str(commit)
-    return next(
-        (f"{name} sha256 {digest(folder / name)}" for name in WEIGHTS if (folder / name).is_file()), ""
-    )
+    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    return f"{file.name} sha256 {file_sha256(file)}" if file else ""

@@ -17,17 +17,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.result import JsonObject, Result
 from mlx_lvm.core.stats import DocumentBootstrap
-from mlx_lvm.data.windows import Windows
 from mlx_lvm.evaluation.study.curves import Curve
-from mlx_lvm.metrics.figures import cosines
-from mlx_lvm.predictors.base import BLOCK
+from mlx_lvm.metrics.offsets import LAST, OFFSETS, TARGET
 
-OFFSETS = tuple(range(-5, 5))
 SAME = 0.01  # difference of cosines that the sentence calls none
-TARGET, LAST = OFFSETS.index(0), OFFSETS.index(-1)
 
 
 class OffsetCurve(Curve):
@@ -85,22 +80,6 @@ class Direction(Result):
     @property
     def threshold(self) -> float:
         return math.sqrt(max(self.r1, 0.0))
-
-
-def offset_cosines(predicted: mx.array, windows: Windows) -> np.ndarray:
-    """cos(p_t, x_{t+o}) [n, 10], NaN where the document has no chunk there; `predicted` [n, dim] raw or
-    unit.
-    """
-    ends = windows.corpus.offsets[1:][windows.documents]
-    parts = []
-    for block in windows.blocks(BLOCK):
-        rows = windows.targets[block][:, None] + np.array(OFFSETS)
-        there = (rows >= windows.starts[block][:, None]) & (rows < ends[block][:, None])
-        near = windows.corpus.take(np.clip(rows, 0, len(windows.corpus) - 1))
-        parts.append(
-            np.where(there, np.array(cosines(predicted[block][:, None], near), dtype=np.float64), np.nan)
-        )
-    return np.concatenate(parts)
 
 
 def direction(

@@ -17,12 +17,13 @@ from mlx_lvm.evaluation.evaluate import CONTROL_NAMES, Evaluation
 from mlx_lvm.evaluation.study.ablations import Change, ablate
 from mlx_lvm.evaluation.study.attention import Attention, attends, attention
 from mlx_lvm.evaluation.study.difficulty import Difficulty, difficulty
-from mlx_lvm.evaluation.study.direction import LAST, Direction, direction, explain
+from mlx_lvm.evaluation.study.direction import Direction, direction, explain
 from mlx_lvm.evaluation.study.horizons import HorizonTerms, horizons
 from mlx_lvm.evaluation.study.queries import QueryTerms, queries
 from mlx_lvm.evaluation.study.rollout import Rollout, rollout
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.metrics.names import COSINE
+from mlx_lvm.metrics.offsets import LAST
 from mlx_lvm.metrics.retrieval import ranks
 from mlx_lvm.predictors.base import sample
 from mlx_lvm.predictors.history import several_horizons, takes_queries

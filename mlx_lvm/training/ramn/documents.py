@@ -192,9 +192,7 @@ def centred_rows(segments: Segments, mean: np.ndarray, basis: mx.array | None = 
     """
     parts = []
     for start in range(0, len(segments.rows), BLOCK):
-        x = segments.corpus.take(mx.array(segments.rows[start : start + BLOCK].astype(np.int32))) - mx.array(
-            mean
-        )
+        x = segments.corpus.take(segments.rows[start : start + BLOCK]) - mx.array(mean)
         parts.append(x if basis is None else x @ basis.T)
         mx.eval(parts[-1])
     return mx.concatenate(parts)
