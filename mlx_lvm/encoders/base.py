@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from mlx_lvm.config import Config
 from mlx_lvm.core.mlx import mx, nn, tree_flatten
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import InvalidFile, UsageError
 
 C = TypeVar("C", bound="EncoderConfig")
@@ -27,7 +28,7 @@ class EncoderConfig(Config):
     fixed: ClassVar[dict[str, tuple[Any, ...]]] = {}  # key -> the values that the code stands for
 
     @classmethod
-    def read(cls: type[C], values: dict[str, Any], where: str) -> C:
+    def read(cls: type[C], values: JsonObject, where: str) -> C:
         """The config out of a `config.json`. Raises InvalidFile for a value out of range and for a variant we
         do not compute.
         """

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.encoders import ARCHITECTURES
 from mlx_lvm.encoders.base import OTHER_ENGINE, EncoderConfig, TextModel
 from mlx_lvm.encoders.pooling import Dense, Pooling
@@ -100,7 +101,7 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _architecture(values: dict[str, Any], file: Path) -> tuple[type[TextModel], EncoderConfig]:
+def _architecture(values: JsonObject, file: Path) -> tuple[type[TextModel], EncoderConfig]:
     kind = values.get("model_type")
     if kind not in ARCHITECTURES:
         raise InvalidFile(
@@ -111,7 +112,7 @@ def _architecture(values: dict[str, Any], file: Path) -> tuple[type[TextModel], 
     return architecture, config.read(values, str(file))
 
 
-def _max_tokens(settings: dict[str, Any], path: Path, config: EncoderConfig) -> int:
+def _max_tokens(settings: JsonObject, path: Path, config: EncoderConfig) -> int:
     """The settings' own number, else the tokenizer's, as sentence-transformers takes it; never past the
     model's positions.
     """
@@ -124,7 +125,7 @@ def _max_tokens(settings: dict[str, Any], path: Path, config: EncoderConfig) -> 
     return int(min(bounds, default=FURTHEST))
 
 
-def read_object(path: Path, required: bool = True) -> dict[str, Any]:
+def read_object(path: Path, required: bool = True) -> JsonObject:
     """A JSON object; empty where the file is absent and not required."""
     if not required and not path.exists():
         return {}

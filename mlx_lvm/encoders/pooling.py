@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from mlx_lvm.core.mlx import mx, nn
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.encoders.base import OTHER_ENGINE
 from mlx_lvm.encoders.layers import Linear
 from mlx_lvm.errors import InvalidFile
@@ -38,7 +38,7 @@ class Pooling:
     include_prompt: bool = True
 
     @staticmethod
-    def read(values: dict[str, Any], where: str) -> Pooling:
+    def read(values: JsonObject, where: str) -> Pooling:
         """Raises InvalidFile for a mode that we do not compute."""
         named = values.get("pooling_mode")
         if named is None:
@@ -86,7 +86,7 @@ class Dense(nn.Module):
         self.activation = activation
 
     @staticmethod
-    def read(values: dict[str, Any], where: str) -> Dense:
+    def read(values: JsonObject, where: str) -> Dense:
         """Raises InvalidFile for an activation or a wiring that we do not compute."""
         activation = str(values.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(
             "."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mlx_lvm.core.files.safetensors import SafeFile, open_safetensors
 from mlx_lvm.core.mlx import mx, nn, tree_flatten
@@ -48,7 +47,7 @@ def load_weights(model: nn.Module, folder: Path, dtype: mx.Dtype) -> None:
     prefix = getattr(model, "prefix", "")
     ignored: tuple[str, ...] = getattr(model, "ignored", ())
     renamed = {name.removeprefix(prefix): (name, file) for name, file in stored.items()}
-    wanted: dict[str, Any] = dict(tree_flatten(model.parameters()))
+    wanted: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     problems = Problems(str(folder))
     for name in sorted(set(renamed) - set(wanted)):
         if not name.startswith(ignored or ("\0",)):

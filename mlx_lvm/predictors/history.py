@@ -7,6 +7,7 @@ zero rows on the left, which such a model takes for no chunk.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -86,7 +87,7 @@ class HistoryPredictor:
         return out
 
     @cached_property
-    def _forward(self) -> dict[str, Any]:
+    def _forward(self) -> dict[str, Callable[..., mx.array]]:
         """The compiled forward pass to a field of the prediction."""
         model: Any = self.model  # one that takes a query has one more argument
 

@@ -8,7 +8,7 @@ enter the compiled step as an array, so that a changed learning rate does not tr
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypedDict
 
 from mlx_lvm.core.activations import kernel_boundary
 from mlx_lvm.core.mlx import mx, tree_flatten, tree_map
@@ -20,7 +20,14 @@ COLUMNS = 64  # in which what is left of the squares is added
 NO_OP = (1.0, 0.0, 1.0, 0.0, 1.0, 0.0)
 
 
-def zero_moments(parameters: Any) -> dict[str, Any]:
+class Moments(TypedDict):
+    """Of the gradient and of its square: trees of arrays like the parameters."""
+
+    first: Any
+    second: Any
+
+
+def zero_moments(parameters: Any) -> Moments:
     return {"first": tree_map(mx.zeros_like, parameters), "second": tree_map(mx.zeros_like, parameters)}
 
 
@@ -41,9 +48,7 @@ def skip_if_nonfinite(ok: mx.array, gradients: Any, coefs: Any) -> tuple[Any, An
     return chosen, tree_map(lambda c: mx.where(ok, c, mx.array(NO_OP)), coefs)
 
 
-def adamw(
-    parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.array
-) -> tuple[Any, dict[str, Any]]:
+def adamw(parameters: Any, gradients: Any, moments: Moments, coefs: mx.array) -> tuple[Any, Moments]:
     """One step of decoupled-weight-decay Adam (Loshchilov & Hutter 2019), as `torch.optim.AdamW`; no epsilon
     inside the root.
 

@@ -19,6 +19,7 @@ from mlx_lvm.parity.twins.base import Prediction
 from mlx_lvm.parity.verdict import Check, Compared, exact
 from mlx_lvm.training import losses as mlx_losses
 from mlx_lvm.training import optimizer
+from mlx_lvm.training.optimizer import Moments
 from mlx_lvm.training.schedule import Plateau
 
 STEPS = 10_000
@@ -70,7 +71,7 @@ def _mlx_optimizer(start: dict[str, np.ndarray], steps: int) -> dict[str, np.nda
     moments = optimizer.zero_moments(weights)
 
     @mx.compile
-    def step(weights: dict, moments: dict, gradients: dict, coefs: mx.array) -> tuple:
+    def step(weights: dict, moments: Moments, gradients: dict, coefs: mx.array) -> tuple:
         norm = optimizer.gradient_norm(gradients)
         return (
             *optimizer.adamw(weights, optimizer.clip_gradients(gradients, norm, CLIP), moments, coefs),
@@ -86,8 +87,8 @@ def _mlx_optimizer(start: dict[str, np.ndarray], steps: int) -> dict[str, np.nda
         mx.eval(weights, moments, norm)
         norms.append(norm)
     out = {f"weights/{name}": bridge.to_float64(value) for name, value in weights.items()}
-    for part in ("first", "second"):
-        out.update({f"{part}/{name}": bridge.to_float64(value) for name, value in moments[part].items()})
+    for part, tree in (("first", moments["first"]), ("second", moments["second"])):
+        out.update({f"{part}/{name}": bridge.to_float64(value) for name, value in tree.items()})
     return {**out, "log norms": np.log(np.maximum(np.array(mx.stack(norms), dtype=np.float64), 1e-37))}
 
 

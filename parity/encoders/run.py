@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.encoders import ARCHITECTURES
 from mlx_lvm.encoders.encoder import TextEncoder
 from mlx_lvm.errors import UsageError
@@ -48,7 +48,7 @@ class Outcome:
     def blamed(self) -> bool:
         return self.place.startswith(self.fault.expect)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {
             "fault": self.fault.name,
             "encoder": self.encoder,
@@ -76,7 +76,7 @@ class EncoderReport:
     def passed(self) -> bool:
         return verdict_of(self.checks) and all(outcome.caught and outcome.blamed for outcome in self.outcomes)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {
             "passed": self.passed,
             "dtype": self.dtype,

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlx_lvm.core.files.disk import write_atomic, write_json
 from mlx_lvm.core.files.safetensors import to_bytes
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.encoders import ARCHITECTURES
 from mlx_lvm.encoders.pooling import Dense
 
@@ -70,7 +71,7 @@ def write_small(folder: Path, kind: str, seed: int) -> Path:
     return folder
 
 
-def _sizes(kind: str, seed: int) -> dict[str, Any]:
+def _sizes(kind: str, seed: int) -> JsonObject:
     """What `config.json` says, by the architecture's own names."""
     heads, head, layers = (2, 3, 4)[seed % 3], (8, 12, 16)[seed % 3], 2 + seed % 2
     if kind == "t5":

@@ -11,7 +11,7 @@ from mlx_lvm.parity.faults.planting import Fault, replacing
 from mlx_lvm.parity.sides import training as training_sides
 from mlx_lvm.training import losses, optimizer
 from mlx_lvm.training import step as step_module
-from mlx_lvm.training.optimizer import BETA1, BETA2, EPS, coefficients
+from mlx_lvm.training.optimizer import BETA1, BETA2, EPS, Moments, coefficients
 from mlx_lvm.training.schedule import Plateau
 
 LOSS, CLIP, OPTIMISER, SCHEDULE = ("loss",), ("gradient or clipping",), ("optimiser",), ("schedule",)
@@ -25,9 +25,7 @@ def _adamw(
 ) -> Callable:
     """AdamW with one thing changed. decay: decoupled, l2, none, or after the step."""
 
-    def adamw(
-        parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.array
-    ) -> tuple[Any, dict[str, Any]]:
+    def adamw(parameters: Any, gradients: Any, moments: Moments, coefs: mx.array) -> tuple[Any, Moments]:
         keep, size, root = coefs[0], coefs[1], coefs[2]
         if decay == "l2":
             gradients = tree_map(lambda g, p: g + 0.01 * p, gradients, parameters)
@@ -74,9 +72,7 @@ def _clip_at_twice(gradients: Any, norm: mx.array, largest: float) -> Any:
     return optimizer.clip_gradients(gradients, norm, 2 * largest)
 
 
-def _clip_after(
-    parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.array
-) -> tuple[Any, dict[str, Any]]:
+def _clip_after(parameters: Any, gradients: Any, moments: Moments, coefs: mx.array) -> tuple[Any, Moments]:
     """Clipping the step in place of the gradient."""
     updated, new = optimizer.adamw(parameters, gradients, moments, coefs)
     return tree_map(lambda old, p: old + mx.clip(p - old, -1e-4, 1e-4), parameters, updated), new
@@ -125,9 +121,7 @@ def _one_sided(prediction: Any, target: mx.array, temperature: float) -> mx.arra
     return (mx.logsumexp(logits, axis=-1) - mx.diagonal(logits)).mean()
 
 
-def _forgetful(
-    parameters: Any, gradients: Any, moments: dict[str, Any], coefs: mx.array
-) -> tuple[Any, dict[str, Any]]:
+def _forgetful(parameters: Any, gradients: Any, moments: Moments, coefs: mx.array) -> tuple[Any, Moments]:
     """The second moment of the last step alone."""
     forgotten = {**moments, "second": tree_map(mx.zeros_like, moments["second"])}
     return optimizer.adamw(parameters, gradients, forgotten, coefs)

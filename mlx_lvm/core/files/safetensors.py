@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import InvalidFile, IOFailed, Problems
 
 MAX_HEADER = 4 << 20  # bytes; a header holds names, shapes and metadata, never data
@@ -154,7 +155,7 @@ def _parse_header(
 ) -> tuple[dict[str, TensorInfo], dict[str, str], dict[str, str]]:
     problems = Problems(str(path))
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> JsonObject:
         if len({key for key, _ in pairs}) < len(pairs):
             for key, count in Counter(key for key, _ in pairs).items():
                 if count > 1:
@@ -257,7 +258,7 @@ def layout(entries: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[s
 
     Data starts at a multiple of 8 bytes and wider elements come first, so that every tensor is aligned.
     """
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    header: JsonObject = {"__metadata__": dict(sorted(metadata.items()))}
     position, places = 0, {}
     order = sorted(entries, key=lambda name: (-DTYPES[entries[name][0]][0], name))
     for name in order:

@@ -16,6 +16,7 @@ from mlx_lvm.core.mlx import mx, nn, tree_flatten, tree_map, tree_unflatten
 from mlx_lvm.models.ramn import RAMN
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.optimizer import (
+    Moments,
     adamw,
     clip_gradients,
     coefficients,
@@ -138,8 +139,8 @@ def learning_rate(config: TrainConfig, number: int, total: int) -> float:
 
 
 def grouped_adamw(
-    parameters: Any, gradients: Any, moments: dict[str, Any], rates: dict[str, mx.array]
-) -> tuple[Any, dict[str, Any]]:
+    parameters: Any, gradients: Any, moments: Moments, rates: dict[str, mx.array]
+) -> tuple[Any, Moments]:
     """AdamW with a learning rate and a decay for each group of parameters: the network, the filter, and the
     rest.
     """
@@ -154,7 +155,7 @@ def grouped_adamw(
             key: {name: values[name] for name in names if group_of(name) == group}
             for key, values in flat.items()
         }
-        before = {"first": part["first"], "second": part["second"]}
+        before: Moments = {"first": part["first"], "second": part["second"]}
         weights, after = adamw(part["weight"], part["gradient"], before, coefs)
         for key, values in (("weight", weights), *after.items()):
             out[key].update(values)
