@@ -10,12 +10,7 @@ import typer
 
 from mlx_lvm.cli.corpora.embed import Licence, Overwrite, RateBar, ShardSize, Source, stored_dtype
 from mlx_lvm.cli.corpora.writing import Dtype, Out, size_of, written
-from mlx_lvm.cli.shared.common import (
-    Json,
-    Output,
-    data_option,
-    provenance_option,
-)
+from mlx_lvm.cli.shared.common import Json, Output, data_option, provenance_option
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.convert.convert import Columns, Target
 from mlx_lvm.data.convert.convert import convert as convert_file

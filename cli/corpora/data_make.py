@@ -17,11 +17,7 @@ from mlx_lvm.cli.corpora.writing import (
     windows_of,
     written,
 )
-from mlx_lvm.cli.shared.common import (
-    Json,
-    Output,
-    data_option,
-)
+from mlx_lvm.cli.shared.common import Json, Output, data_option
 from mlx_lvm.data.ingest.choosing import assign_together, choose, parse_fractions, read_assignment
 from mlx_lvm.data.ingest.transform import merge as merge_corpora
 from mlx_lvm.data.ingest.transform import resplit

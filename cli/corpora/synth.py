@@ -9,11 +9,7 @@ import numpy as np
 
 from mlx_lvm.cli.corpora.embed import Overwrite, ShardSize, stored_dtype
 from mlx_lvm.cli.corpora.writing import CONTEXT, Dtype, Out, size_of, written
-from mlx_lvm.cli.shared.common import (
-    Json,
-    Output,
-    process_option,
-)
+from mlx_lvm.cli.shared.common import Json, Output, process_option
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.ingest.synthetic import Process
 from mlx_lvm.data.ingest.transform import synthesise

@@ -9,10 +9,7 @@ import numpy as np
 import typer
 
 from mlx_lvm.cli.corpora.embed import stored_dtype
-from mlx_lvm.cli.shared.common import (
-    Output,
-    output_option,
-)
+from mlx_lvm.cli.shared.common import Output, output_option
 from mlx_lvm.config import parse_size
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.storage.mapped import MappedCorpus

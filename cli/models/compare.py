@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlx_lvm.cli.shared.common import Corpus, Json, Output, data_option, output_option
+from mlx_lvm.cli.shared.common import Corpus, Json, Markdown, MaxWindows, Output, Split
 
 if TYPE_CHECKING:
     from mlx_lvm.evaluation.leaderboard import Leaderboard
@@ -26,13 +26,9 @@ def compare(
         ),
     ] = None,
     corpus: Corpus = "",
-    split: Annotated[
-        str, data_option("--split", metavar="train|val|test|all", help="Documents to score on.")
-    ] = "test",
-    max_windows: Annotated[
-        int, data_option("--max-windows", min=1, help="Score at most so many windows, evenly spaced.")
-    ] = 20_000,
-    as_markdown: Annotated[bool, output_option("--markdown", help="Print the table as Markdown.")] = False,
+    split: Split = "test",
+    max_windows: MaxWindows = 20_000,
+    as_markdown: Markdown = False,
     json: Json = False,
 ) -> None:
     """Rank models by cosine on held-out documents: gain over the best baseline, retrieval, time, latency.

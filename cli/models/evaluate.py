@@ -14,8 +14,10 @@ import typer
 from mlx_lvm.cli.shared.common import (
     Corpus,
     Json,
+    MaxWindows,
     Output,
     Precision,
+    Split,
     data_option,
     output_option,
     parts_option,
@@ -33,9 +35,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 def evaluate(
     model: Subject,
     corpus: Corpus = "",
-    split: Annotated[
-        str, data_option("--split", metavar="train|val|test|all", help="Documents to score on.")
-    ] = "test",
+    split: Split = "test",
     text: GivenText = None,
     encoder: EncoderOf = None,
     context: Annotated[
@@ -45,9 +45,7 @@ def evaluate(
         int | None,
         data_option("--split-seed", help="Of a baseline; a model keeps the split it was trained with."),
     ] = None,
-    max_windows: Annotated[
-        int, data_option("--max-windows", min=1, help="Score at most so many windows, evenly spaced.")
-    ] = 20_000,
+    max_windows: MaxWindows = 20_000,
     precision: Precision = "float32",
     every: Annotated[bool, output_option("--all", help="Show every baseline, control and figure.")] = False,
     quick: Annotated[bool, parts_option("--quick", help="The table and the verdict alone.")] = False,

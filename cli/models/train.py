@@ -17,7 +17,7 @@ from mlx_lvm.api.training import NO_FILE, Recipe, RecipeFile, beginning
 from mlx_lvm.api.training import recipe as new_recipe
 from mlx_lvm.cli.models.train_many import PLAN, resume_many, train_many
 from mlx_lvm.cli.models.train_one import resume_locked, run
-from mlx_lvm.cli.shared.common import Output, output_option, recipe_option
+from mlx_lvm.cli.shared.common import Device, Json, Output, output_option, recipe_option
 from mlx_lvm.cli.shared.progress import Silent
 from mlx_lvm.config import Config, Options, field_types
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
@@ -122,12 +122,8 @@ def train(
         str | None,
         output_option("--report-to", metavar="tensorboard|wandb", help="Send each epoch's record there too."),
     ] = None,
-    device: Annotated[
-        str | None, output_option("--device", metavar="cpu|gpu", help="Default: the GPU where MLX has one.")
-    ] = None,
-    as_json: Annotated[
-        bool, output_option("--json", help="Print one JSON object on stdout and nothing else there.")
-    ] = False,
+    device: Device = None,
+    as_json: Json = False,
     **options: Any,
 ) -> None:
     given = {name: value for name, value in options.items() if value is not None}

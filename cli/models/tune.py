@@ -10,7 +10,7 @@ import typer
 
 from mlx_lvm.api.training import beginning
 from mlx_lvm.cli.models.train import choose_device, model_options, recipe
-from mlx_lvm.cli.shared.common import Json, Output, output_option, search_option
+from mlx_lvm.cli.shared.common import Device, Json, Output, output_option, search_option
 from mlx_lvm.cli.shared.progress import StopOnSignal
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import trained
@@ -55,9 +55,7 @@ def tune(
             "--out", help="Folder of the study and its pictures. Default: runs/tune-<model>-<corpus>."
         ),
     ] = None,
-    device: Annotated[
-        str | None, output_option("--device", metavar="cpu|gpu", help="Default: the GPU where MLX has one.")
-    ] = None,
+    device: Device = None,
     as_json: Json = False,
     **options: Any,
 ) -> None:

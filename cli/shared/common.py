@@ -60,6 +60,15 @@ Precision = Annotated[
     ),
 ]
 
+Split = Annotated[str, data_option("--split", metavar="train|val|test|all", help="Documents to score on.")]
+MaxWindows = Annotated[
+    int, data_option("--max-windows", min=1, help="Score at most so many windows, evenly spaced.")
+]
+Device = Annotated[
+    str | None, output_option("--device", metavar="cpu|gpu", help="Default: the GPU where MLX has one.")
+]
+Markdown = Annotated[bool, output_option("--markdown", help="Print the table as Markdown.")]
+
 PLAIN_WIDTH = 160  # columns of a table that nobody's terminal bounds
 GAP, EDGES = 3, 2  # columns of a terminal between those of a table, and at its sides
 TEXT_WIDTH = 30  # least width of a column of text

@@ -14,7 +14,7 @@ import typer
 
 from mlx_lvm.bench.timing import Bench, Row, Times, rows
 from mlx_lvm.bench.workers import About, Options
-from mlx_lvm.cli.shared.common import Json, Output, how_option, output_option, timed_option
+from mlx_lvm.cli.shared.common import Json, Markdown, Output, how_option, timed_option
 from mlx_lvm.core.result import JsonObject, Result, markdown_table
 from mlx_lvm.errors import UsageError, nearest
 from mlx_lvm.models import architecture, build, trained
@@ -65,7 +65,7 @@ def bench(
             "--expect", help="Print what Apple's chips need at least, from public figures; times nothing."
         ),
     ] = False,
-    as_markdown: Annotated[bool, output_option("--markdown", help="Print the table as Markdown.")] = False,
+    as_markdown: Markdown = False,
     json: Json = False,
 ) -> None:
     """Time MLX and torch in turn, each in its own process, on the same class of device.
