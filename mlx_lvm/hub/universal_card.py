@@ -13,7 +13,7 @@ COLUMNS = (
 )
 INTRODUCTION = """\
 Zero-shot: the network was trained on nothing of the corpus, in any encoder. Of the corpus the model has
-statistics alone, in closed form from its training documents. One network a row: this file, or its recipe
+statistics alone, which its training documents give. One network a row: this file, or its recipe
 on some of the texts.
 Differences are to the best baseline in that figure, fitted on the corpus, 95% over documents."""
 

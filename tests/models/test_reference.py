@@ -26,7 +26,7 @@ def check(ratios):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 5, 32, 100])
-@pytest.mark.parametrize("batch", [1, 2, 33])
+@pytest.mark.parametrize("batch", [1, 9])
 @pytest.mark.parametrize("name", SMALL)
 def test_outputs_and_gradients(reference, name, batch, length):
     check(reference.ratios(reference.config(name, **SMALL[name]), batch, length))
