@@ -23,7 +23,7 @@ from mlx_lvm.training.emn.scores import by_document, lead
 from mlx_lvm.training.emn.statistics import Statistics
 
 EXTENTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)  # of the corrections
-SHARES = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2, 0.3)  # of the mean, added to what the filter gives it
+SHARES = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2, 0.3)  # of the mean, beside what the filter gives it
 SEGMENTS = 256  # that choose, evenly spaced: 8,000 windows
 
 
@@ -37,8 +37,7 @@ def balance(model: EMN, read: Reading, found: Statistics, centred: float = CENTR
     extent, share = best_balance(model, geometry_of(some, found, left_out=True), centred)
     for last in (model.every_out, model.each_out):
         last.weight, last.bias = last.weight * extent, last.bias * extent
-    model.base = model.base * extent
-    model.filter = model.filter + share * mx.array(np.eye(1, ROWS, MEAN, dtype=np.float32)[0])
+    model.base = model.base * extent + share * mx.array(np.eye(1, ROWS, MEAN, dtype=np.float32))
 
 
 def best_balance(model: EMN, geometry: Geometry, weight: float = CENTRED) -> tuple[float, float]:
