@@ -21,8 +21,8 @@ from mlx_lvm.models.emn_geometry import MEAN, ROWS
 from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.training.config import TrainConfig, preset
+from mlx_lvm.training.emn import balance, statistics
 from mlx_lvm.training.emn import bind as binding
-from mlx_lvm.training.emn import statistics
 from mlx_lvm.training.emn.balance import EXTENTS, SHARES, best_balance
 from mlx_lvm.training.emn.bind import bind
 from mlx_lvm.training.emn.experts import expert_module, fit_expert, with_expert
@@ -110,10 +110,17 @@ def test_covariance_power_knows_no_unit_and_keeps_the_mean_square(scale: float) 
 
 
 @pytest.mark.parametrize("expert", ["no", "yes"])
-def test_cosines_without_vectors_are_those_of_the_predictions(small: Corpus, expert: str) -> None:
+def test_cosines_without_vectors_are_those_of_the_predictions(
+    small: Corpus, expert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network that goes half as far and keeps more of the mean too."""
+    monkeypatch.setattr(balance, "best_balance", lambda *given: (0.5, 0.2))
     parts = split_corpus(small)
     ready = prepare(small, parts, 5, EMNConfig(dim=small.dim, expert=expert, **SIZES))
-    model = disturbed(model_of(ready))
+    network = disturbed(EMN(EMNConfig(dim=0, **SIZES)))
+    model = model_of(ready, network).eval()
+    assert np.array_equal(np.array(model.each_out.weight), 0.5 * np.array(network.each_out.weight))
+    assert float((model.base - 0.5 * network.base)[0, MEAN]) == pytest.approx(0.2)
     found = figures_of(model, geometry_of(ready.val, ready.statistics))
     read, predictor = windows(small, parts.val, 5), predictor_of("emn", model)
     p, y, m = (
