@@ -32,6 +32,7 @@ from mlx_lvm.training.emn.prepare import directions, model_of, prepare
 from mlx_lvm.training.emn.reading import document_of, reading, take_batch
 from mlx_lvm.training.emn.scores import by_document, figures_of, lead
 from mlx_lvm.training.emn.statistics import (
+    EQUAL_WINDOWS,
     PRIOR,
     PRIOR_WINDOWS,
     RIDGE,
@@ -93,7 +94,8 @@ def test_statistics_are_least_squares_and_a_power_of_the_covariance(small: Corpu
     best = min(PRIOR_WINDOWS, key=error)
     np.testing.assert_allclose(found.filter, fitted(fold >= 0, best), atol=1e-4)
     whitened = statistics_of(read, whiten=True).whiten
-    np.testing.assert_allclose(whitened, covariance_power(y.T @ y / len(y)), atol=1e-4)
+    equal = EQUAL_WINDOWS / len(y) * np.mean(np.square(y)) * np.eye(small.dim)
+    np.testing.assert_allclose(whitened, covariance_power(y.T @ y / len(y) + equal), atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e4])

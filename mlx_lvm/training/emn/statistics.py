@@ -22,6 +22,8 @@ from mlx_lvm.training.emn.reading import BLOCK, Reading, reading, take_batch
 from mlx_lvm.training.ramn.documents import Segments
 
 WHITENING_POWER = 0.5  # of the covariance that a ranking direction is divided by
+# By how many windows' worth it is held to one variance in every direction: few windows say nothing of most.
+EQUAL_WINDOWS = 20
 FLOOR = 1e-3  # smallest variance of a direction, as a share of the mean one
 # share of the rows' mean square that holds the filter to the mean alone: the rows are nearly collinear
 RIDGE = 1e-3
@@ -72,7 +74,8 @@ def statistics_of(read: Reading, whiten: bool) -> Statistics:
             covariance += np.array(flat.T @ flat, np.float64)
     mean = np.array(read.mean)
     if covariance is not None:
-        whitened = covariance_power(covariance / parts.windows)
+        held = EQUAL_WINDOWS * np.trace(covariance) / parts.windows / dim * np.eye(dim)
+        whitened = covariance_power((covariance + held) / parts.windows)
         return Statistics(mean, np.eye(1, ROWS, MEAN)[0], whiten=whitened)
     held = prior_windows(gram, cross, windows)
     fitted = fitted_filter(gram.sum(axis=0), cross.sum(axis=0), parts.windows, held)
