@@ -74,8 +74,8 @@ def statistics_of(read: Reading, whiten: bool) -> Statistics:
             covariance += np.array(flat.T @ flat, np.float64)
     mean = np.array(read.mean)
     if covariance is not None:
-        held = EQUAL_WINDOWS * np.trace(covariance) / parts.windows / dim * np.eye(dim)
-        whitened = covariance_power((covariance + held) / parts.windows)
+        equal = EQUAL_WINDOWS * np.trace(covariance) / parts.windows / dim * np.eye(dim)
+        whitened = covariance_power((covariance + equal) / parts.windows)
         return Statistics(mean, np.eye(1, ROWS, MEAN)[0], whiten=whitened)
     held = prior_windows(gram, cross, windows)
     fitted = fitted_filter(gram.sum(axis=0), cross.sum(axis=0), parts.windows, held)
