@@ -120,6 +120,7 @@ def test_cosines_without_vectors_are_those_of_the_predictions(
     parts = split_corpus(small)
     ready = prepare(small, parts, 5, EMNConfig(dim=small.dim, expert=expert, **SIZES))
     network = disturbed(EMN(EMNConfig(dim=0, **SIZES)))
+    network.base = mx.full(network.base.shape, 0.1)
     model = model_of(ready, network).eval()
     assert np.array_equal(np.array(model.each_out.weight), 0.5 * np.array(network.each_out.weight))
     assert float((model.base - 0.5 * network.base)[0, MEAN]) == pytest.approx(0.2)
