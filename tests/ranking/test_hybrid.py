@@ -19,6 +19,7 @@ from mlx_lvm.ranking.logit import RIDGE, fit_logit
 from mlx_lvm.ranking.mixture import (
     INGREDIENTS,
     MIXTURES,
+    NEAR,
     Weights,
     best_mixture,
     choose_terms,
@@ -65,7 +66,8 @@ def test_a_drawn_truth_gives_back_its_weights_and_temperature(temperature: float
     weights = np.array([4.0, -2.0, 0.0]) * temperature
     found = fit_logit(*arrays(drawn(weights)))
     assert_allclose(found, weights, atol=0.2 * max(1, temperature))  # four standard errors of 8,000 windows
-    probability = np.array(mx.softmax(logit.logits(*arrays(drawn(weights, seed=1)), found), axis=1))
+    features, offsets = arrays(drawn(weights, seed=1))
+    probability = np.array(mx.softmax(mx.array(found.astype(np.float32)) @ features + offsets, axis=1))
     assert_allclose(probability.sum(axis=1), 1, atol=1e-5)
     for low, high in ((0.0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 0.3), (0.3, 1.0)):
         inside = (probability >= low) & (probability < high)
@@ -81,9 +83,21 @@ def test_a_drawn_truth_gives_back_its_weights_and_temperature(temperature: float
 def test_no_step_away_from_the_optimum_is_better() -> None:
     features, offsets = arrays(drawn(np.array([5.0, 1.0, -3.0]), 400))
     found = fit_logit(features, offsets)
-    best = logit.likelihood(features, offsets, found)
+    best = logit.likelihood(features, offsets, found).mean()
     for step in np.vstack([np.eye(3), -np.eye(3)]) * 0.3:
-        assert logit.likelihood(features, offsets, found + step) < best
+        assert logit.likelihood(features, offsets, found + step).mean() < best
+
+
+def test_a_fold_is_one_step_from_all_windows() -> None:
+    features, offsets = arrays(drawn(np.array([5.0, 1.0, -3.0]), 4000))
+    whole = logit.maximise(features, offsets, np.zeros(3))
+    others = np.arange(4000) % 4 != 0
+    step, promised = whole.step(others)
+    rows = mx.array(np.flatnonzero(others).astype(np.int32))
+    apart = fit_logit(mx.take(features, rows, axis=0), mx.take(offsets, rows, axis=0))
+    assert 1e-6 < promised < NEAR
+    assert np.abs(apart - whole.weights).max() > 0.02  # so far, without the step
+    assert_allclose(whole.weights + step, apart, atol=0.005)
 
 
 def test_terms_that_say_the_same_share_their_weight_and_one_that_is_never_wrong_stays_finite() -> None:
