@@ -166,8 +166,8 @@ def _fold_weights(
             if promised < NEAR:
                 out[held_out, number, columns] = at.weights + step
             else:
-                few = scored.select(np.flatnonzero(others))
-                out[held_out, number, columns] = fit_logit(few.features(names), few.offsets, at.weights)
+                apart = scored.select(np.flatnonzero(others))
+                out[held_out, number, columns] = fit_logit(apart.features(names), apart.offsets, at.weights)
     return out
 
 
