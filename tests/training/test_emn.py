@@ -30,7 +30,7 @@ from mlx_lvm.training.emn.geometry import Geometry, geometry_of, joined
 from mlx_lvm.training.emn.losses import CENTRED, GCE_POWER, RANDOM_NEGATIVES, rank_loss
 from mlx_lvm.training.emn.prepare import directions, model_of, prepare
 from mlx_lvm.training.emn.reading import document_of, reading, take_batch
-from mlx_lvm.training.emn.scores import by_document, figures_of, lead
+from mlx_lvm.training.emn.scores import by_document, centred_weight, figures_of, lead
 from mlx_lvm.training.emn.statistics import (
     EQUAL_WINDOWS,
     PRIOR,
@@ -283,12 +283,27 @@ def test_the_documents_choose_how_far_corrections_go() -> None:
             (np.arange(count) % 10).astype(np.int32),
             np.tile(plain, (10, 1)),
         )
-        return best_balance(truth, made)
+        return best_balance(truth, made, 0.3)
 
     truth = disturbed(truth)
     assert chosen(0.5, 0.2) == (0.5, 0.2) and chosen(1.25, -0.1) == (1.25, -0.1) and chosen(0.0, 0.0)[0] == 0
     assert chosen(1.0, 0.0) == (1.0, 0.0) and (1.0, 0.0) in product(EXTENTS, SHARES)
     assert chosen(1.0, 0.05, noise=300.0) == (1.0, 0.0)
+
+
+def test_a_direction_common_to_all_chunks_does_not_decide_what_a_cosine_is_worth(small: Corpus) -> None:
+    """It brings all cosines together and hardly moves the centred ones."""
+    common = mx.array(3 * np.eye(1, small.dim, dtype=np.float32))
+    chunks = small.take(np.arange(len(small))) + common
+    pointing = replace(small, vectors=chunks, scales=None, sha256="")
+    lacks = []
+    for corpus in (small, pointing):
+        read, _ = read_of(corpus)
+        geometry = geometry_of(read, statistics_of(read, whiten=False))
+        cosine, centred = figures_of(None, geometry)
+        lacks.append((1 - cosine.mean(), 1 - centred.mean()))
+        assert centred_weight(geometry, 0.4) == pytest.approx(0.4 * lacks[-1][0] / lacks[-1][1])
+    assert lacks[1][0] < 0.2 * lacks[0][0] and lacks[1][1] > 0.8 * lacks[0][1]
 
 
 def test_no_window_is_scored_by_a_filter_that_saw_it(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

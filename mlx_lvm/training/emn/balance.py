@@ -19,7 +19,7 @@ from mlx_lvm.models.emn_geometry import MEAN, ROWS
 from mlx_lvm.training.emn.geometry import Geometry, geometry_of
 from mlx_lvm.training.emn.losses import CENTRED, cosines_of
 from mlx_lvm.training.emn.reading import Reading
-from mlx_lvm.training.emn.scores import by_document, lead
+from mlx_lvm.training.emn.scores import by_document, centred_weight, lead
 from mlx_lvm.training.emn.statistics import Statistics
 
 EXTENTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)  # of the corrections
@@ -28,19 +28,20 @@ SEGMENTS = 256  # that choose, evenly spaced: 8,000 windows
 
 
 def balance(model: EMN, read: Reading, found: Statistics, centred: float = CENTRED) -> None:
-    """Set both in a model of head predict that holds the statistics `found` of what was read; centred: the
-    weight of the centred cosine. With one document, which cannot be left out, nothing is set.
+    """Set both in a model of head predict that holds the statistics `found` of what was read; `centred`:
+    see `scores.centred_weight`. With one document, which cannot be left out, nothing is set.
     """
     if found.left_out is None:
         return
     some = replace(read, parts=read.parts.some(SEGMENTS))
-    extent, share = best_balance(model, geometry_of(some, found, left_out=True), centred)
+    geometry = geometry_of(some, found, left_out=True)
+    extent, share = best_balance(model, geometry, centred_weight(geometry, centred))
     for last in (model.every_out, model.each_out):
         last.weight, last.bias = last.weight * extent, last.bias * extent
     model.base = model.base * extent + share * mx.array(np.eye(1, ROWS, MEAN, dtype=np.float32))
 
 
-def best_balance(model: EMN, geometry: Geometry, weight: float = CENTRED) -> tuple[float, float]:
+def best_balance(model: EMN, geometry: Geometry, weight: float) -> tuple[float, float]:
     """(extent, share) with the best mean of the cosine plus `weight` times the centred one, (1, 0) where that
     leads by no more than its standard error over `geometry.source`: groups of documents.
     """

@@ -12,8 +12,8 @@ from mlx_lvm.training.emn.balance import balance
 from mlx_lvm.training.emn.experts import expert_module
 from mlx_lvm.training.emn.statistics import hold, read_with_expert, statistics_of
 
-# Weight of the centred cosine where nothing is trained: its best baseline is harder to pass than cosine's.
-CENTRED = 0.4
+# Share of the centred cosine where nothing is trained: its best baseline is harder to pass than cosine's.
+CENTRED = 0.7
 CORPUS_WEIGHTS = ("mean", "filter", "whiten")  # beside an expert's, which begin with "expert."
 
 

@@ -16,7 +16,7 @@ from mlx_lvm.models.emn_geometry import MEAN
 from mlx_lvm.training.emn.reading import take_batch
 from mlx_lvm.training.ramn.documents import MAX_CONTEXT, TARGETS, old_mask
 
-CENTRED = 0.3  # weight of the centred cosine, of a network for one corpus
+CENTRED = 0.5  # weight of the centred cosine in a network for one corpus; see `scores.centred_weight`
 GCE_POWER = 0.3
 MASKED = -1e4  # logit of what does not compete
 RANDOM_NEGATIVES = 512  # chunks of all training documents, drawn for each step
@@ -24,21 +24,20 @@ SMALLEST = 1e-24
 NEVER_RANKED = 5  # chunks before the target that no ranking holds
 
 
-def predict_loss(
-    model: EMN, index: mx.array, arrays: dict[str, mx.array], weight: float = CENTRED
-) -> tuple[mx.array, mx.array]:
+def predict_loss(model: EMN, index: mx.array, arrays: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
     """(sum of the loss over the windows of `index` [n], sum of cosines); arrays as
-    `geometry.Geometry.arrays`; weight: of the centred cosine.
+    `geometry.Geometry.arrays`, and `weight` [1]: of the centred cosine.
     """
     cosine, centred = cosines(model, index, arrays)
-    return (1 - cosine + weight * (1 - centred)).sum(), cosine.sum()
+    return (1 - cosine + arrays["weight"] * (1 - centred)).sum(), cosine.sum()
 
 
 def cosines(model: EMN | None, index: mx.array, arrays: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
     """Cosine and centred cosine [n] of each window's prediction with its target; without a model, of the lag
     filter's.
     """
-    chosen = {name: mx.take(values, index, axis=0) for name, values in arrays.items() if name != "filter"}
+    windows = (name for name in arrays if name not in ("filter", "weight"))
+    chosen = {name: mx.take(arrays[name], index, axis=0) for name in windows}
     weights = mx.take(arrays["filter"], chosen["source"], axis=0)
     if model is not None:
         corrections, _ = model.corrections(chosen["gram"], chosen["tokens"], chosen["count"])

@@ -18,7 +18,7 @@ from mlx_lvm.training.emn.balance import balance
 from mlx_lvm.training.emn.experts import FittedExpert, expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.geometry import geometry_of
 from mlx_lvm.training.emn.reading import BLOCK, Reading, document_of, reading, take_batch
-from mlx_lvm.training.emn.scores import scores_of
+from mlx_lvm.training.emn.scores import centred_weight, scores_of
 from mlx_lvm.training.emn.statistics import Statistics, hold, statistics_of
 
 
@@ -76,7 +76,9 @@ def better(plain: Prepared, found: Prepared) -> bool:
     """
     if plain.config.head == "rank":  # which has no filter: judged by what predicts
         plain, found = (replace(one, statistics=statistics_of(one.train, False)) for one in (plain, found))
-    scores = [scores_of(None, geometry_of(one.val, one.statistics)) for one in (plain, found)]
+    geometries = [geometry_of(one.val, one.statistics) for one in (plain, found)]
+    weight = centred_weight(geometries[0])
+    scores = [scores_of(None, geometry, weight) for geometry in geometries]
     document = document_of(plain.val)
     gains = np.array([(scores[1] - scores[0])[document == one].mean() for one in np.unique(document)])
     error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0

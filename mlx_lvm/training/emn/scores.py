@@ -31,10 +31,19 @@ def by_document(scores: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, n
     return np.bincount(place, scores) / counts, counts
 
 
-def scores_of(model: EMN | None, geometry: Geometry) -> np.ndarray:
-    """Cosine plus 0.3 of the centred one, of every window, float64."""
+def centred_weight(geometry: Geometry, share: float = CENTRED) -> float:
+    """What the centred cosine weighs beside the cosine: `share`, in units of what the lag filter lacks in
+    each of them. Where all vectors of an encoder point much the same way its cosines differ little, and its
+    centred cosines as elsewhere.
+    """
+    cosine, centred = figures_of(None, geometry)
+    return float(share * (1 - cosine).mean() / max((1 - centred).mean(), 1e-6))
+
+
+def scores_of(model: EMN | None, geometry: Geometry, weight: float) -> np.ndarray:
+    """Cosine plus `weight` times the centred one, of every window, float64."""
     cosine, centred = figures_of(model, geometry)
-    return cosine + CENTRED * centred
+    return cosine + weight * centred
 
 
 def figures_of(model: EMN | None, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from mlx_lvm.core.mlx import mx, nn, tree_unflatten
 from mlx_lvm.models.emn import EMN
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import SINGLE, Group
-from mlx_lvm.training.emn.losses import CENTRED, predict_loss, rank_loss
+from mlx_lvm.training.emn.losses import predict_loss, rank_loss
 from mlx_lvm.training.emn.reading import Reading
 from mlx_lvm.training.emn.statistics import Statistics
 from mlx_lvm.training.optimizer import adamw, clip_gradients, coefficients, gradient_norm, skip_if_nonfinite
@@ -79,10 +79,11 @@ class EmnStep(StepState):
         materials: Sequence[Material],
         config: TrainConfig,
         group: Group = SINGLE,
-        centred: float = CENTRED,
+        centred: float = 0.0,
         documents: int = 0,
     ) -> None:
         self.centred = centred  # weight of the centred cosine in the loss of head predict
+        weight = mx.array([centred], dtype=mx.float32)  # an input of the step: a kernel serves every corpus
         # What validation documents said before the first step. A checkpoint holds it, for epochs are measured
         # from there.
         self.at_start = mx.zeros((documents,))
@@ -92,7 +93,7 @@ class EmnStep(StepState):
         own = model.weights()
         self.live.load_weights([(name, own[name] + 0) for name in self.live.weights()])
         super().__init__(self.live)
-        self._arrays = [material.arrays for material in materials]
+        self._arrays = [{**material.arrays, "weight": weight} for material in materials]
         self._step = self._compile()
 
     def __call__(self, batch: np.ndarray, lr: float, key: int) -> None:
@@ -124,7 +125,7 @@ class EmnStep(StepState):
 
     def _compile(self) -> Callable[..., None]:
         live, average, config, group, state = self.live, self.model, self.config, self.group, self.state
-        loss_of = rank_loss if live.config.head == "rank" else partial(predict_loss, weight=self.centred)
+        loss_of = rank_loss if live.config.head == "rank" else predict_loss
         names = list(live.weights())
         live.train()
 

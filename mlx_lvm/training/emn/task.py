@@ -23,10 +23,9 @@ from mlx_lvm.predictors.base import document_rows, sample
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import SINGLE, Group
 from mlx_lvm.training.emn.geometry import geometry_of
-from mlx_lvm.training.emn.losses import CENTRED
 from mlx_lvm.training.emn.prepare import directions, model_of, prepare
 from mlx_lvm.training.emn.reading import document_of
-from mlx_lvm.training.emn.scores import by_document, figures_of, lead
+from mlx_lvm.training.emn.scores import by_document, centred_weight, figures_of, lead
 from mlx_lvm.training.emn.step import EmnStep, Ranked
 from mlx_lvm.training.ramn.step import learning_rate
 from mlx_lvm.training.state import epoch_order
@@ -41,7 +40,7 @@ class EmnTask(Task):
     """The network of the model given, with the statistics and the expert of the corpus.
 
     The best epoch is that of the largest lead over the model before the first step, in validation cosine
-    plus 0.3 of the centred one (predict: what its loss weighs) or in mean reciprocal rank (rank); see
+    plus a weight times the centred one (predict: what its loss weighs) or in mean reciprocal rank (rank); see
     `prepare.lead`. Where no epoch leads, the start is kept: of few documents it knows more than they say.
     """
 
@@ -81,7 +80,8 @@ class EmnTask(Task):
         least = LEAST_STEPS if model.config.head == "predict" else 1
         self.steps_per_epoch = max(-(-len(self._targets) // config.batch_size), least)
         documents = len(np.unique(self._document))
-        self.step = EmnStep(self.model, [material], config, group, documents=documents)
+        weight = centred_weight(material) if model.config.head == "predict" else 0.0
+        self.step = EmnStep(self.model, [material], config, group, weight, documents)
 
     selection_metric = "val_lead"
 
@@ -116,7 +116,7 @@ class EmnTask(Task):
         if self.model.config.head == "predict":
             cosines, centred_ = figures_of(self.model, self._held)
             cosine, centred = float(cosines.mean()), float(centred_.mean())
-            scores = cosines + CENTRED * centred_
+            scores = cosines + self.step.centred * centred_
             found = {"val_score": float(scores.mean())}
         else:
             raw = directions(self.model, self.prepared.val, self.model.whiten)
