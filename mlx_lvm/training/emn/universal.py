@@ -6,8 +6,8 @@ a small one would drown, a large one hold more than its share of what there is t
 every window twice: with the expert of its corpus, fitted without its document, and with none.
 
 Its loss weighs the centred cosine 0.6, about twice what that of a network for one corpus does: the best
-baseline in cosine is another one than in centred cosine, which is harder to pass, and a network that is trained on no window of a
-corpus has cosine to spare there.
+baseline in cosine is another one than in centred cosine, which is harder to pass, and a network that is
+trained on no window of a corpus has cosine to spare there.
 """
 
 from __future__ import annotations
