@@ -118,7 +118,7 @@ def _blas() -> Check:
         remedy = (
             "MLX runs on its reference BLAS, many times slower than this machine: pip install 'mlx-lvm[cpu]'"
         )
-    if blas.name == "mkl" and mkl_holds_back():
+    if blas.name == "mkl" and mkl_holds_back() and "openblas" not in blas.note:
         remedy = "MKL does not use this processor's AVX-512, OpenBLAS does: pip install cmeel-openblas"
     if FORTRAN in blas.note:
         remedy = "OpenBLAS lacks a library of the system: apt-get install libgfortran5"

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
+from mlx_lvm.core.memory import process_limits
+
+BUFFER = 128 << 20  # bytes that OpenBLAS takes for each of its threads, and for the thread that calls it
 FORTRAN = "libgfortran.so.5"  # the one library that OpenBLAS from pip needs and does not bring
 
 
@@ -48,6 +51,9 @@ def open_blas() -> Blas:
     os.environ.setdefault("KMP_BLOCKTIME", "0")  # MKL: no milliseconds in place of 200
     failed = []
     for name, path in [(os.path.basename(wish), wish)] if wish else candidates():
+        if name == "openblas" and (cramped := _cramped()):
+            failed.append(f"{path}: {cramped}")
+            continue
         try:
             _open(path).cblas_sgemm  # noqa: B018 (a BLAS without the C interface would change nothing)
         except (OSError, AttributeError) as error:
@@ -78,6 +84,19 @@ def candidates() -> list[tuple[str, str]]:
     if not os.path.exists("/proc/self/maps"):
         found = [pair for pair in found if pair[0] != "mkl"]
     return sorted(found, key=lambda pair: pair[0] != best)
+
+
+def _cramped() -> str:
+    """What keeps OpenBLAS from its buffers, empty where nothing does: without one it ends the process."""
+    wished = os.environ.get("OPENBLAS_NUM_THREADS", "")
+    threads = int(wished) if wished.isdigit() else len(os.sched_getaffinity(0))
+    needed, allowed = (threads + 1) * BUFFER, min(process_limits(), default=0)
+    if not allowed or 2 * needed <= allowed:
+        return ""
+    return (
+        f"its buffers take {needed >> 20:,} MB, more than half of the {allowed >> 20:,} MB that a limit of "
+        "this process allows: raise it (ulimit -d, ulimit -v), or set OPENBLAS_NUM_THREADS=1"
+    )
 
 
 def _of_pip(name: str, package: str, start: str) -> list[tuple[str, str]]:

@@ -101,6 +101,18 @@ blas.candidates = lambda: [("openblas", {WHEEL[0]!r})]
 
 
 @linux
+@pytest.mark.parametrize(("threads", "said"), [("4", "its buffers take 640 MB"), ("3", "cannot open shared")])
+def test_openblas_is_passed_over_where_it_would_end_the_process(threads: str, said: str) -> None:
+    """It does so where a limit leaves it no room for its buffers, 128 MB for each thread and the caller."""
+    limited = (
+        "import resource; resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
+        "blas.candidates = lambda: [('openblas', '/there/libopenblas.so.0')]"
+    )
+    name, _, note = blas_of(limited, OPENBLAS_NUM_THREADS=threads)
+    assert name == "mlx" and said in note
+
+
+@linux
 @pytest.mark.parametrize(("processor", "first"), [("AuthenticAMD", "openblas"), ("GenuineIntel", "mkl")])
 def test_openblas_comes_first_where_mkl_would_not_use_avx512(
     monkeypatch: pytest.MonkeyPatch, processor: str, first: str
@@ -167,6 +179,7 @@ def test_without_proc_mkl_stays_first(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Blas("mkl", "/there/libmkl_rt.so.3"), True, "pip install cmeel-openblas"),
         (Blas("mkl", "/there/libmkl_rt.so.3"), False, ""),
+        (Blas("mkl", "/there/mkl", "/there/libopenblas.so.0: its buffers take 384 MB"), True, ""),
         (
             Blas("mkl", "/there/mkl", "openblas: libgfortran.so.5: no such file"),
             True,
