@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from mlx_lvm import __version__
-from mlx_lvm.errors import LvmError, nearest
+from mlx_lvm.errors import LvmError, SetupInvalid, nearest
 
 # command -> (file, help line, panel)
 COMMANDS = {
@@ -147,6 +147,13 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        if debug:
+            raise
+        found = f"error: out of memory{': ' if str(error) else ''}{error}."
+        remedy = "Raise the limit (ulimit -d, ulimit -v), or take a smaller corpus or a shorter --context."
+        print(found, remedy, file=sys.stderr)
+        sys.exit(SetupInvalid.exit_code)
     except BrokenPipeError:  # `lvm ... | head` is no mistake
         _leave_quietly()
     except SystemExit as end:  # which typer makes of it, with exit code 1

@@ -65,9 +65,10 @@ class RidgeSystem:
 
     def solve(self, penalty: float, horizon: int = 0) -> Ridge:
         """The penalty is that of the summed squared error; the offset is not penalised."""
-        system = self.gram.copy()
-        system[np.diag_indices_from(system)] += penalty
-        weights = np.linalg.solve(system, self.cross[:, horizon])
+        diagonal = self.gram.diagonal().copy()  # in place, as solving copies it: 118 MB for 5 lags of 768
+        np.fill_diagonal(self.gram, diagonal + penalty)
+        weights = np.linalg.solve(self.gram, self.cross[:, horizon])
+        np.fill_diagonal(self.gram, diagonal)
         offset = self.target_means[horizon] - self.context_means @ weights
         return Ridge(
             "ridge", mx.array(weights.astype(np.float32)), mx.array(offset.astype(np.float32)), penalty

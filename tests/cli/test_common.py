@@ -1,11 +1,14 @@
 """Tables on terminals of every width: what does not fit goes on below, and no number is cut off."""
 
 import re
+from collections.abc import Callable
 from io import StringIO
 
 import pytest
 
 from mlx_lvm.cli.shared.common import Output, panels
+
+from ..conftest import Ran
 
 COLUMNS = ["test", "cosine", "95% interval", "Δ best baseline", "centred", "R@1", "MRR (same document)"]
 ROWS = [
@@ -71,3 +74,19 @@ def test_what_is_being_done_is_text(capsys: pytest.CaptureFixture[str]) -> None:
         progress("scoring [/red]")
         progress("scoring [bold]run")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"), [("Unable to allocate 112. MiB", "memory: Unable"), ("", "memory. ")]
+)
+def test_no_memory_is_one_line_with_a_remedy(
+    lvm: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, reason: str, said: str
+) -> None:
+    def full(**_: object) -> None:
+        raise MemoryError(reason)
+
+    monkeypatch.setattr("mlx_lvm.cli.main.app", full)
+    ran = lvm("train", "amn")
+    assert ran.code == 3 and said in ran.err and "ulimit -d" in ran.err and ran.err.count("\n") == 1
+    with pytest.raises(MemoryError):
+        lvm("train", "amn", "--debug")
