@@ -12,7 +12,6 @@ import torch
 from mlx_lvm.parity.arbiter import (
     GRADIENT_LIMIT,
     LARGEST,
-    NeighbourErrors,
     judge,
     judge_each,
     rms,
@@ -21,7 +20,7 @@ from mlx_lvm.parity.arbiter import (
 from mlx_lvm.parity.sides.gates import split_gates
 from mlx_lvm.parity.sides.inputs import Case, random_case
 from mlx_lvm.parity.sides.kinks import NULL, settle_kinks
-from mlx_lvm.parity.sides.sides import Outputs, Sides, draw_cotangents, twin_gradients, twin_outputs
+from mlx_lvm.parity.sides.sides import Outputs, Sides, draw_cotangents, once, twin_gradients, twin_outputs
 from mlx_lvm.parity.sides.taps import first_divergence, tap_case
 from mlx_lvm.parity.twins.base import Twin
 from mlx_lvm.parity.verdict import Check, Compared, blamed, failed, unobservable
@@ -39,7 +38,7 @@ def forward_checks(
         with np.errstate(all="ignore"):
             torch_out, truth = sides.torch_forward(case.context), sides.truth_forward(case.context)
             near = partial(sides.neighbours, twin_outputs, sides.mlx_forward, case.context, truth)
-            neighbours = _once(near)
+            neighbours = once(near)
             for mode in modes:
                 out = sides.mlx_forward(case.context, compiled=mode == "compiled")
                 head = Compared(subject.name, "forward", subject.parameters, mode, case.name)
@@ -55,23 +54,6 @@ def blame(sides: Sides, case: Case) -> str:
     if sides.parts_at is None:
         sides.parts_at = first_divergence(tap_case(sides, random_case(case.context.shape[2], 3, 5, 0)))
     return sides.parts_at or first_divergence(tap_case(sides, case))
-
-
-def _once(
-    measure: Callable[[], dict[str, NeighbourErrors]],
-) -> Callable[[str], Callable[[], NeighbourErrors]]:
-    """`measure` runs once, when the first value asks, and serves all values of a case."""
-    found: dict[str, NeighbourErrors] = {}
-
-    def of(name: str) -> Callable[[], NeighbourErrors]:
-        def ask() -> NeighbourErrors:
-            if not found:
-                found.update(measure())
-            return found[name]
-
-        return ask
-
-    return of
 
 
 def gradient_checks(
@@ -119,7 +101,7 @@ def _gradient_case(sides: Sides, case: Case, modes: tuple[str, ...]) -> Iterator
         def verdicts(
             truth: Outputs, note: str = "", out: Outputs = out, head: Compared = head
         ) -> list[Check]:
-            neighbours = _once(lambda: sides.neighbours(run, mlx_run, case.context, truth))
+            neighbours = once(lambda: sides.neighbours(run, mlx_run, case.context, truth))
             found = []
             for name in truth.keys() & out.keys():
                 # a BLAS may flush such inputs to zero, and nothing else is left of these

@@ -9,11 +9,12 @@ import pytest
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import SetupInvalid, UsageError
 from mlx_lvm.models import architecture, architectures
+from mlx_lvm.parity.arbiter import judge
 from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
 from mlx_lvm.parity.checks.training import ALL_LOSSES, synthetic_corpus, training_checks
 from mlx_lvm.parity.checks.weights import weights_checks
 from mlx_lvm.parity.run import Plan, find_subjects, parse_checks, run, small
-from mlx_lvm.parity.sides import setup
+from mlx_lvm.parity.sides import setup, taps
 from mlx_lvm.parity.sides.inputs import adversarial_cases, random_case, real_cases
 from mlx_lvm.parity.sides.kinks import near_kinks
 from mlx_lvm.parity.sides.sides import Sides, Subject
@@ -81,6 +82,30 @@ def test_taps_and_weights(name: str) -> None:
         "filter": {"raw", "unit"},  # no modules inside
     }
     assert expected[name] <= taps
+
+
+def test_an_inherited_error_is_held_against_torchs_on_neighbours_where_no_own_error_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of one chunk EMN's residual is what two weights that nearly cancel leave: several times as far off on
+    the next input. How far the truth moves excuses nothing.
+    """
+    near: dict = {}
+
+    def asking(what, *values, neighbours=None, **options):  # type: ignore[no-untyped-def]
+        if neighbours:
+            near[what.run, what.value] = neighbours(), np.sqrt(np.mean(values[2] ** 2)) * 2.0**-24
+        return judge(what, *values, neighbours=neighbours, **options)
+
+    monkeypatch.setattr(taps, "judge", asking)
+    sides, case = Sides(subject("emn")), random_case(64, 2, 1, 5)
+    assert not failures(tap_case(sides, case))
+    assert {run for run, _ in near} == {"inherited"}
+    errors, rounding = near["inherited", "residual"]
+    assert errors.torch_error > 5 * rounding and errors.moved == 0 and errors.mlx_error == np.inf
+    near.clear()
+    sides.mlx.each_out.weight = sides.mlx.each_out.weight * 1.01
+    assert failures(tap_case(sides, case)) and near == {}
 
 
 def test_gradients_at_a_zero_output() -> None:
