@@ -49,7 +49,7 @@ def install(largest: int = LARGEST) -> None:
     assert "mlx.core" not in sys.modules, "the emulation must come before MLX"
     refuse_files(largest)
     forbid_fork()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    few_files()
     from mlx_lvm.core.linux_cpu import tune
 
     tune()  # opens the BLAS, whose threads must flush too
@@ -62,6 +62,11 @@ def install(largest: int = LARGEST) -> None:
         )  # starts the thread of MLX's stream; no product, which would settle TF32
     round_products(mx)
     be_a_gpu(mx)
+
+
+def few_files() -> None:
+    """OPEN_FILES files may be open, until somebody asks for more."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 @contextmanager

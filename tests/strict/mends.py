@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
-MENDS: dict[str, Callable[[], None]] = {}
+
+class Mend(NamedTuple):
+    """out: takes the mend out while it lasts. steps: of `work.py`, the last of which fails then."""
+
+    out: Callable[[], AbstractContextManager[None]]
+    steps: tuple[str, ...]
 
 
-def before_mlx(name: str) -> None:
-    """What must be taken out before MLX is loaded."""
-    if name == "tf32":
+MENDS: dict[str, Mend] = {}
+
+
+def before_mlx(names: list[str]) -> None:
+    """What must be taken out before MLX is loaded, for as long as the process lives."""
+    if "tf32" in names:
         os.environ["MLX_ENABLE_TF32"] = "1"  # as MLX has it where nobody says otherwise
 
 
-def without(function: Callable[[], None]) -> Callable[[], None]:
-    MENDS[function.__name__.replace("_", "-")] = function
-    return function
+def found_in(*steps: str) -> Callable[[Callable[[], Iterator[None]]], None]:
+    def add(function: Callable[[], Iterator[None]]) -> None:
+        MENDS[function.__name__.replace("_", "-")] = Mend(contextmanager(function), steps)
+
+    return add
 
 
-@without
-def subnormals() -> None:
+@found_in("parity")
+def subnormals() -> Iterator[None]:
     """A chunk is there unless all is exactly zero; the verdict takes every number for one."""
     from mlx_lvm.core.mlx import mx
     from mlx_lvm.models import filter, ramn
@@ -34,56 +47,64 @@ def subnormals() -> None:
     def is_chunk(x: mx.array, keepdims: bool = False) -> mx.array:
         return mx.abs(x).max(axis=-1, keepdims=keepdims) != 0
 
-    filter.is_chunk = ramn.is_chunk = is_chunk
-    twin_filter.is_chunk = twin_ramn.is_chunk = lambda x: (x != 0).any(dim=-1)
-    arbiter.SMALLEST_NORMAL = 5e-324
-    sides.flushes_subnormals = lambda device: False
+    with ExitStack() as stack:
+        for model, twin in ((filter, twin_filter), (ramn, twin_ramn)):
+            stack.enter_context(patch.object(model, "is_chunk", is_chunk))
+            stack.enter_context(patch.object(twin, "is_chunk", lambda x: (x != 0).any(dim=-1)))
+        stack.enter_context(patch.object(arbiter, "SMALLEST_NORMAL", 5e-324))
+        stack.enter_context(patch.object(sides, "flushes_subnormals", lambda device: False))
+        yield
 
 
-@without
-def tf32() -> None:
+@found_in("corpora", "train")
+def tf32() -> Iterator[None]:
     """Nobody looks whether products are float32; see `before_mlx`."""
     from mlx_lvm.core import products
     from mlx_lvm.hub import load
 
-    products.choose = load.choose = lambda precision: None
+    with patch.object(products, "choose", nothing), patch.object(load, "choose", nothing):
+        yield
 
 
-@without
-def full_flush() -> None:
+@found_in("corpora")
+def full_flush() -> Iterator[None]:
     from mlx_lvm.core.files import disk
     from mlx_lvm.data.storage import writer
 
     def sync(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined]
 
-    disk.sync = writer.sync = sync
+    with patch.object(disk, "sync", sync), patch.object(writer, "sync", sync):
+        yield
 
 
-@without
-def sliced_input_and_output() -> None:
+@found_in("corpora")
+def sliced_input_and_output() -> Iterator[None]:
     from mlx_lvm.core.files import disk
 
-    disk.SLICE = 1 << 60
+    with patch.object(disk, "SLICE", 1 << 60):
+        yield
 
 
-@without
-def open_files() -> None:
+@found_in("corpora", "shards")
+def open_files() -> Iterator[None]:
     from mlx_lvm.data.storage import reader, writer
 
-    def nothing(*_: Any) -> None:
-        pass
-
-    reader.allow_open_files = writer.allow_open_files = nothing
+    with patch.object(reader, "allow_open_files", nothing), patch.object(writer, "allow_open_files", nothing):
+        yield
 
 
-@without
-def one_form_of_names() -> None:
-    import sys
-
+@found_in("corpora", "names")
+def one_form_of_names() -> Iterator[None]:
     from mlx_lvm.data import names
 
-    for module in list(sys.modules.values()):
-        if getattr(module, "normal", None) is names.normal and module is not names:
-            module.normal = lambda name: name  # type: ignore[attr-defined]
-    names.normal = lambda name: name
+    with ExitStack() as stack:
+        for module in list(sys.modules.values()):
+            if getattr(module, "normal", None) is names.normal and module is not names:
+                stack.enter_context(patch.object(module, "normal", lambda name: name))
+        stack.enter_context(patch.object(names, "normal", lambda name: name))
+        yield
+
+
+def nothing(*_: Any) -> None:
+    pass

@@ -1,7 +1,6 @@
-"""What a user does in the first hour, on an emulated Mac: python tests/strict/work.py FOLDER [--without MEND]
-[--steps a,b]
+"""What a user does in the first hour, on an emulated Mac: python tests/strict/work.py FOLDER [--without ...]
 
-Prints one JSON object: the step that failed and why, or null.
+Prints one JSON object, the step that failed and why, or null; without mends one for each, taken out in turn.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import argparse
 import json
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -25,13 +23,21 @@ SMALL = ("--epochs", 1, "--seed", 1)
 AMN = ("--attention-dim", 16, "--hidden-dim", 32)
 RAMN = ("--rank", 8, "--hidden-dim", 16)
 SUBJECTS = ("amn", "lstm", "gru", "transformer", "ramn", "emn", "filter")
+FAULTY = ("ramn", "filter"), "forward"  # subjects and checks that show a mend taken out
+
+
+STEPS = (
+    "corpora", "names", "shards", "merge", "embed", "train",
+    "resume", "ramn", "evaluate", "predict", "export", "parity",
+)  # fmt: skip
 
 
 class Work:
     """Steps in order, by their names; each raises AssertionError or whatever it meets."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, subjects: tuple[str, ...] = SUBJECTS, checks: str = "all") -> None:
+        self.folder, self.subjects, self.checks = folder, subjects, checks
+        folder.mkdir(parents=True, exist_ok=True)
         self.corpus = folder / "small.safetensors"
 
     def lvm(self, *arguments: object) -> Any:
@@ -49,22 +55,14 @@ class Work:
                 assert not error.code, f"lvm {' '.join(map(str, arguments))} ended with {error.code}"
         return json.loads(out.getvalue())
 
-    def steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        for name in (
-            "corpora",
-            "names",
-            "shards",
-            "merge",
-            "embed",
-            "train",
-            "resume",
-            "ramn",
-            "evaluate",
-            "predict",
-            "export",
-            "parity",
-        ):
-            yield name, getattr(self, name)
+    def do(self, steps: tuple[str, ...]) -> dict[str, str | None]:
+        """The step that failed and why, or null."""
+        for name in steps:
+            try:
+                getattr(self, name)()
+            except (Exception, SystemExit) as error:
+                return {"step": name, "why": f"{type(error).__name__}: {error}"[:2000]}
+        return {"step": None, "why": ""}
 
     def corpora(self) -> None:
         """Forty documents of real vectors, written, read back, converted and merged."""
@@ -195,9 +193,9 @@ class Work:
         parity._small_variants = lambda subject, plan: iter(())  # type: ignore[assignment] (they are small as they are)
         drawn = [
             replace(parity.Subject.drawn(parity.small(architecture(name).config_class()), 0), name=name)
-            for name in SUBJECTS
+            for name in self.subjects
         ]
-        report = parity.run(drawn, parity.Plan(checks=parity.CHECKS, seeds=1))
+        report = parity.run(drawn, parity.Plan(checks=parity.parse_checks(self.checks), seeds=1))
         worst = max((check.ratio for check in report.checks), default=0.0)
         failed = [check.name for check in report.failures]
         assert not failed, f"parity: {len(failed)} of {len(report.checks):,} failed, {failed[:3]}"
@@ -207,8 +205,7 @@ class Work:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--without", default="", choices=["", *MENDS])
-    parser.add_argument("--steps", default="")
+    parser.add_argument("--without", nargs="+", default=[], choices=MENDS)
     given = parser.parse_args()
     before_mlx(given.without)
     mac.install(LARGEST)
@@ -216,22 +213,18 @@ def main() -> None:
 
     assert disk.SLICE <= mac.LARGEST, "reads and writes are not sliced below 2^31 - 1 bytes"
     disk.SLICE = LARGEST
-    if given.without:
-        import mlx_lvm.cli.models.train
-        import mlx_lvm.data.convert.convert
-        import mlx_lvm.data.ingest.documents  # noqa: F401 (what takes names in by then)
+    if not given.without:
+        print(json.dumps(Work(given.folder).do(STEPS)))
+        return
+    import mlx_lvm.cli.models.train
+    import mlx_lvm.data.convert.convert
+    import mlx_lvm.data.ingest.documents  # noqa: F401 (what takes names in by then)
 
-        MENDS[given.without]()
-    work, wanted = Work(given.folder), given.steps.split(",") if given.steps else None
-    for name, step in work.steps():
-        if wanted and name not in wanted:
-            continue
-        try:
-            step()
-        except (Exception, SystemExit) as error:
-            print(json.dumps({"step": name, "why": f"{type(error).__name__}: {error}"[:2000]}))
-            sys.exit(1)
-    print(json.dumps({"step": None, "why": ""}))
+    for name in given.without:
+        mac.few_files()
+        with MENDS[name].out():
+            found = Work(given.folder / name, *FAULTY).do(MENDS[name].steps)
+        print(json.dumps({"mend": name, **found}), flush=True)
 
 
 if __name__ == "__main__":
