@@ -1,8 +1,8 @@
-"""EMN's expert: the closed form that RAMN begins as, for training targets fitted without their own document.
+"""EMN's expert: what RAMN begins as, fitted for training targets without their own document.
 
-By folds, because a closed form is less wrong about what it was fitted on, and the network would trust it more
-than it may. Bands and map have penalties chosen by the same folds (`training.ramn.folds`), down to one filter
-for all directions and no map.
+By folds, because a linear prediction is less wrong about what it was fitted on, and the network would trust
+it more than it may. Bands and map have penalties chosen by the same folds (`training.ramn.folds`), down to
+one filter for all directions and no map.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""EMN on one corpus: statistics and expert in closed form, then the network, in seconds.
+"""EMN on one corpus: statistics and expert, which are solved for, then the network, in seconds.
 
 Head predict learns from windows as inner products of their rows, head rank from segments of documents.
 """
