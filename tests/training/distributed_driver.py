@@ -23,6 +23,7 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import LvmError
+from mlx_lvm.hub.load import load_model
 from mlx_lvm.models import config_from_dict
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import init
@@ -30,12 +31,12 @@ from mlx_lvm.training.state import step_key
 from mlx_lvm.training.step import TrainStep
 from mlx_lvm.training.tasks.choose import initial_model, make_task
 
-EMN = {"model_type": "emn", "hidden_dim": 8, "rank": 8, "dropout": 0.0, "expert": "yes"}
+EMN = {"model_type": "emn", "rank": 8, "dropout": 0.0, "expert": "yes"}
 SIZES = {
     "amn": {"attention_dim": 8, "hidden_dim": 16},
     "lstm": {"hidden_dim": 8, "dropout": 0.0},
     "emn": EMN,
-    "emn-rank": {**EMN, "head": "rank"},
+    "emn-rank": {**EMN, "hidden_dim": 8, "head": "rank"},
 }
 BATCHES = (32, 7, 1)  # even, odd, fewer windows than ranks
 
@@ -48,7 +49,8 @@ def train(mode: str, name: str, losses: str, corpus_file: str, out: str) -> None
     )
     sizes = config_from_dict({"model_type": name, **SIZES[name], "dim": corpus.dim})
     if sizes.model_type == "emn":
-        task = make_task(sizes, corpus, config, group)
+        start = load_model("emn").model if name == "emn" else None  # as `lvm train emn` begins
+        task = make_task(sizes, corpus, config, group, start=start)
         model, step, targets = task.model, task.step, np.concatenate(list(task.batches(0, 0)))
     else:
         model = initial_model(sizes, config)
