@@ -53,8 +53,8 @@ def _lone(text: str) -> bool:
     return any(0xD800 <= ord(letter) < 0xE000 for letter in text)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(HOSTILE, min_size=1, max_size=8))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(HOSTILE, min_size=1, max_size=4))
 def test_hostile_texts(minilm: TextEncoder, theirs: object, texts: list[str]) -> None:
     check(minilm, theirs, texts)
 
