@@ -121,10 +121,12 @@ def open_study(path: Path, search: Search) -> Any:
     search.
     """
     optuna = require_optuna()
+    from sqlalchemy.pool import NullPool  # the file is open while it is read or written, and no longer
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
-            storage=f"sqlite:///{path}",
+            storage=optuna.storages.RDBStorage(f"sqlite:///{path}", {"poolclass": NullPool}),
             study_name="lvm",
             load_if_exists=True,
             direction="maximize",

@@ -3,6 +3,7 @@ it found.
 """
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import fields
@@ -159,6 +160,15 @@ def test_time_and_signals_end_the_search(tmp_path: Path, small_file: Path) -> No
     assert run_search(study, one, 100, seconds=0.01)
     assert not run_search(study, one, 100, stop=lambda: True)
     assert len(study.trials) <= 1
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="Linux alone lists a process's files there")
+def test_the_study_is_open_only_while_it_is_read_or_written(tmp_path: Path, small_file: Path) -> None:
+    """Python 3.13 warns of a connection that nobody closed."""
+    study = open_study(tmp_path / "s.db", search(small_file))
+    assert not study.trials
+    opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert str(tmp_path / "s.db") not in opened
 
 
 def test_another_search_does_not_take_the_study(tmp_path: Path, small_file: Path) -> None:
