@@ -10,6 +10,7 @@ RAMN.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +25,8 @@ from mlx_lvm.models.base import (
     is_chunk,
     normalize,
 )
+
+GROUPS = 16  # of dimensions
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,12 @@ class Filter(VectorModel):
             shares = present / mx.maximum(present.sum(axis=1, keepdims=True), 1)
             parts.append(shares.astype(context.dtype)[:, None, :] @ context)
             weights.append(self.centroid_weight)
-        # One product, so that the gradients of the scalars are products too: MLX's CPU adds long sums one
-        # after the other.
-        raw = mx.concatenate(weights) @ mx.concatenate(parts, axis=1)
+        # A product for each group of dimensions, so that the gradients of the scalars are products too, and
+        # short ones: MLX's CPU and OpenBLAS add long sums one after the other.
+        groups = math.gcd(dim, GROUPS)
+        read = mx.unflatten(mx.concatenate(parts, axis=1), -1, (groups, -1)).swapaxes(1, 2)
+        each = mx.broadcast_to(mx.concatenate(weights), (groups, 1, read.shape[2]))
+        raw = mx.flatten(each @ read, 1)
         return Prediction(raw, normalize(raw))
 
     @classmethod
