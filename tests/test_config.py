@@ -2,7 +2,8 @@ from dataclasses import fields
 
 import pytest
 
-from mlx_lvm.config import field_types
+from mlx_lvm.config import Config, field_types
+from mlx_lvm.encoders import BertConfig, MPNetConfig
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import architecture, config_from_dict, trained
 from mlx_lvm.models.amn import AMNConfig
@@ -103,3 +104,12 @@ def test_what_an_architecture_says_of_its_training_are_options(name: str) -> Non
         for head in (heads.metadata["choices"] if heads else ("",))
     }
     assert {*model.recipes} <= variants, "a recipe that no variant asks for"
+
+
+def test_what_is_no_field_says_its_type() -> None:
+    """Python 3.10 cannot read a class's types where a `ClassVar` names none."""
+    classes = [Config]
+    for one in classes:
+        classes += one.__subclasses__()
+        assert "ClassVar" not in one.__annotations__.values(), one
+    assert {BertConfig, MPNetConfig, AMNConfig, TrainConfig} <= set(classes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx, nn
@@ -49,7 +49,7 @@ class LayersConfig(EncoderConfig):
 class BertConfig(LayersConfig):
     title: ClassVar[str] = "BERT"
     model_type: ClassVar[str] = "bert"
-    fixed: ClassVar = {
+    fixed: ClassVar[dict[str, tuple[Any, ...]]] = {
         "position_embedding_type": ("absolute",),
         "is_decoder": (False,),
         "add_cross_attention": (False,),

@@ -7,7 +7,7 @@ layer's attention adds one and the same bias by relative position.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx, nn
@@ -26,7 +26,7 @@ class MPNetConfig(LayersConfig):
     title: ClassVar[str] = "MPNet"
     model_type: ClassVar[str] = "mpnet"
     # transformers counts into 32 buckets whatever the table's length is
-    fixed: ClassVar = {"relative_attention_num_buckets": (32,)}
+    fixed: ClassVar[dict[str, tuple[Any, ...]]] = {"relative_attention_num_buckets": (32,)}
 
     vocab_size: int = option(30527, "tokens", low=2)
     relative_attention_num_buckets: int = option(32, "buckets of relative positions", low=4)
