@@ -400,7 +400,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("os.mkdir", fail)
+        patch.setattr("pathlib.Path.mkdir", fail)
         with pytest.raises(IOFailed, match="Permission denied"):
             checkpoints.save(tmp_path / "checkpoints", Checkpoint({}, {}, {}), "step-00000001", ())
 
