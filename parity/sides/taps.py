@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def tap_case(sides: Sides, case: Case) -> list[Check]:
         if force:
             trace.values.update(alone(sides, trace, force))
         whole = not force and all(check.passed for check in found)
-        near = once(lambda trace=trace: lucky(sides, case, trace)) if whole else lambda tap: None
+        near = once(partial(lucky, sides, case, trace)) if whole else None
         for tap in truth:
             what = head._replace(run=kind, value=tap)
             if tap in trace.shapes:
@@ -167,7 +168,8 @@ def tap_case(sides: Sides, case: Case) -> list[Check]:
                 theirs, target = same_places(other[tap], mine), same_places(truth[tap], mine)
                 given = force or known.truth["inherited"]
                 slack = max(slack_of(sides.mlx, tap, sides.dtype), slack_of_terms(sides, tap, given, target))
-                check = judge(what, mine, theirs, target, sides.dtype, slack=slack, neighbours=near(tap))
+                asked = near(tap) if near else None
+                check = judge(what, mine, theirs, target, sides.dtype, slack=slack, neighbours=asked)
                 found.append(within_bound(check, sides, tap, mine, target, force) if force else check)
     return found
 
