@@ -78,6 +78,23 @@ class NeighbourErrors(NamedTuple):
     mlx_error: float = math.inf
 
 
+def once(
+    measure: Callable[[], dict[str, NeighbourErrors]],
+) -> Callable[[str], Callable[[], NeighbourErrors]]:
+    """For each value of a case what `measure` found of it; it runs once, when the first value asks."""
+    found: dict[str, NeighbourErrors] = {}
+
+    def of(name: str) -> Callable[[], NeighbourErrors]:
+        def ask() -> NeighbourErrors:
+            if not found:
+                found.update(measure())
+            return found[name]
+
+        return ask
+
+    return of
+
+
 def judge(
     what: Compared,
     mlx: np.ndarray,

@@ -14,13 +14,14 @@ from mlx_lvm.parity.arbiter import (
     LARGEST,
     judge,
     judge_each,
+    once,
     rms,
     slack_of_sum,
 )
 from mlx_lvm.parity.sides.gates import split_gates
 from mlx_lvm.parity.sides.inputs import Case, random_case
 from mlx_lvm.parity.sides.kinks import NULL, settle_kinks
-from mlx_lvm.parity.sides.sides import Outputs, Sides, draw_cotangents, once, twin_gradients, twin_outputs
+from mlx_lvm.parity.sides.sides import Outputs, Sides, draw_cotangents, twin_gradients, twin_outputs
 from mlx_lvm.parity.sides.taps import first_divergence, tap_case
 from mlx_lvm.parity.twins.base import Twin
 from mlx_lvm.parity.verdict import Check, Compared, blamed, failed, unobservable

@@ -243,23 +243,6 @@ class Sides:
         return {name: _distance(out[name], truth[name]) for name in truth}
 
 
-def once(
-    measure: Callable[[], dict[str, NeighbourErrors]],
-) -> Callable[[str], Callable[[], NeighbourErrors]]:
-    """For each value of a case what `measure` found of it; it runs once, when the first value asks."""
-    found: dict[str, NeighbourErrors] = {}
-
-    def of(name: str) -> Callable[[], NeighbourErrors]:
-        def ask() -> NeighbourErrors:
-            if not found:
-                found.update(measure())
-            return found[name]
-
-        return ask
-
-    return of
-
-
 def shake(value: torch.Tensor, unit: float, generator: torch.Generator) -> torch.Tensor:
     """Every element off by up to `unit` of itself."""
     return value * (1 + unit * (2 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1))

@@ -23,11 +23,11 @@ import torch
 from torch import nn as torch_nn
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, gamma, judge, rms, slack_of_sum
+from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, gamma, judge, once, rms, slack_of_sum
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.recurrence import steps_of
-from mlx_lvm.parity.sides.sides import Outputs, Sides, once
+from mlx_lvm.parity.sides.sides import Outputs, Sides
 from mlx_lvm.parity.sides.trace import FIELDS, INPUT, Trace, again, ask, mlx_trace, slack_of
 from mlx_lvm.parity.verdict import Check, Compared, blamed, failed
 

@@ -41,7 +41,7 @@ class EmnTask(Task):
 
     The best epoch is that of the largest lead over the model before the first step, in validation cosine
     plus a weight times the centred one (predict: what its loss weighs) or in mean reciprocal rank (rank); see
-    `prepare.lead`. Where no epoch leads, the start is kept: of few documents it knows more than they say.
+    `scores.lead`. Where no epoch leads, the start is kept: of few documents it knows more than they say.
     """
 
     scores_start = True  # with statistics and expert of the corpus it predicts before any step
