@@ -3,7 +3,8 @@ from dataclasses import fields
 import pytest
 
 from mlx_lvm.config import Config, field_types
-from mlx_lvm.encoders import BertConfig, MPNetConfig
+from mlx_lvm.encoders.bert import BertConfig
+from mlx_lvm.encoders.mpnet import MPNetConfig
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import architecture, config_from_dict, trained
 from mlx_lvm.models.amn import AMNConfig

@@ -1,7 +1,6 @@
 """Text encoders in MLX: a sentence-transformers folder as it is, computed without torch.
 
-One file an architecture, with torch's parameter names: `bert`, `mpnet`, `t5`. `encoder.TextEncoder` is what
-the rest uses.
+One file an architecture, with torch's parameter names. `encoder.TextEncoder` is what the rest uses.
 """
 
 from mlx_lvm.encoders.base import EncoderConfig, TextModel
@@ -14,15 +13,3 @@ ARCHITECTURES: dict[str, tuple[type[TextModel], type[EncoderConfig]]] = {
     "mpnet": (MPNetModel, MPNetConfig),
     "t5": (T5EncoderModel, T5Config),
 }
-
-__all__ = [
-    "ARCHITECTURES",
-    "BertConfig",
-    "BertModel",
-    "EncoderConfig",
-    "MPNetConfig",
-    "MPNetModel",
-    "T5Config",
-    "T5EncoderModel",
-    "TextModel",
-]

@@ -1,6 +1,4 @@
-"""What the architectures share: a config read from `config.json`, and a model as embedding, blocks and a last
-step.
-"""
+"""What architectures share: a config out of `config.json`; a model as embedding, blocks and a last step."""
 
 from __future__ import annotations
 
@@ -20,18 +18,14 @@ OTHER_ENGINE = "--engine torch runs it through sentence-transformers"
 
 @dataclass(frozen=True)
 class EncoderConfig(Config):
-    """Sizes of an encoder by the names they have in its `config.json`; absent ones have transformers'
-    defaults.
-    """
+    """Sizes of an encoder by their names in its `config.json`; absent ones have transformers' defaults."""
 
     model_type: ClassVar[str] = ""
     fixed: ClassVar[dict[str, tuple[Any, ...]]] = {}  # key -> the values that the code stands for
 
     @classmethod
     def read(cls: type[C], values: JsonObject, where: str) -> C:
-        """The config out of a `config.json`. Raises InvalidFile for a value out of range and for a variant we
-        do not compute.
-        """
+        """Raises InvalidFile for a value out of range and for a variant we do not compute."""
         for key, allowed in cls.fixed.items():
             if key in values and values[key] not in allowed:
                 expected = " or ".join(repr(value) for value in allowed)
@@ -70,8 +64,7 @@ class TextModel(nn.Module):
     """A transformer encoder: token ids [batch, length] int32 and mask [batch, length] (1 for a token, 0 for
     padding) to hidden states [batch, length, width].
 
-    It is cut where a comparison wants to look: `embed`, then every one of `blocks`, then `finish`. Padding
-    changes nothing.
+    It is cut where a comparison looks: `embed`, each of `blocks`, then `finish`. Padding changes nothing.
     """
 
     ignored: ClassVar[tuple[str, ...]] = ()  # beginnings of names in a file that no text vector depends on
@@ -98,9 +91,7 @@ class TextModel(nn.Module):
         raise NotImplementedError
 
     def bias(self, mask: mx.array) -> mx.array:
-        """What is added to the attention's scores: broadcasts to [batch, heads, length, length], -inf at
-        padding.
-        """
+        """Added to the attention's scores: broadcasts to [batch, heads, length, length], -inf at padding."""
         return key_bias(mask, self.dtype)
 
     def finish(self, x: mx.array) -> mx.array:
@@ -116,7 +107,5 @@ class TextModel(nn.Module):
 
 
 def key_bias(mask: mx.array, dtype: mx.Dtype) -> mx.array:
-    """[batch, length] -> [batch, 1, 1, length]: 0 for a token, -inf for padding, which nothing then looks
-    at.
-    """
+    """[batch, length] -> [batch, 1, 1, length]: 0 for a token, -inf for padding, which nothing looks at."""
     return mx.where(mask[:, None, None, :] > 0, 0.0, -mx.inf).astype(dtype)

@@ -1,8 +1,6 @@
-"""Texts of many lengths in batches of few shapes: sorted by length, padded up to a length and a number of
-rows that come again.
+"""Texts of many lengths in batches of few shapes: sorted, and padded to lengths and rows that come again.
 
-A compiled function is traced once a shape. The longest texts come first, so that what would not fit in memory
-fails at once.
+A compiled function is traced once a shape. The longest come first: what does not fit in memory fails at once.
 """
 
 from __future__ import annotations
@@ -18,9 +16,7 @@ STEPS = ((8, 256), (32, 512), (128, 1 << 30))
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of the texts it holds, [n], and its shape: `size` >= n rows of `length` tokens. What is over is
-    padding.
-    """
+    """Rows [n] of its texts, and its shape: `size` >= n rows of `length` tokens. What is over is padding."""
 
     rows: np.ndarray
     size: int
@@ -39,8 +35,7 @@ def plan(
     """Batches of about `tokens` tokens, padding counted, and at most `most` texts; every text once.
 
     lengths: each from 1 to `longest`, which no text is padded past: a model has no position there.
-    exact: shapes need not come again; a batch is as long as its longest text, has no row too many, and comes
-        as near to `tokens` as whole rows allow
+    exact: shapes need not come again: no token or row too many, and as near to `tokens` as rows allow.
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     at = 0

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.encoders.base import Block, EncoderConfig, TextModel
-from mlx_lvm.encoders.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, attend
+from mlx_lvm.encoders.layers import ACTIVATIONS, LayerNorm, Linear, attend
 from mlx_lvm.errors import Problems
 
 
@@ -65,9 +65,9 @@ class BertConfig(LayersConfig):
 class Embeddings(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
-        self.position_embeddings = Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type_embeddings = Embedding(config.type_vocab_size, config.hidden_size)
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def __call__(self, ids: mx.array) -> mx.array:
@@ -154,9 +154,7 @@ class LayeredModel(TextModel):
 
 
 class BertModel(LayeredModel):
-    """Every text is one segment, so its type is 0 throughout. The pooler is left out: no sentence vector
-    reads it.
-    """
+    """Every text is one segment, of type 0. The pooler is left out: no sentence vector reads it."""
 
     ignored = ("pooler.", "cls.", "embeddings.position_ids", "embeddings.token_type_ids")
     prefix = "bert."

@@ -19,7 +19,6 @@ from mlx_lvm.encoders.base import TextModel
 from mlx_lvm.encoders.batches import Batch, plan
 from mlx_lvm.encoders.folder import EncoderFolder, read_folder
 from mlx_lvm.encoders.parallel import by_turns, cores, lanes
-from mlx_lvm.encoders.pooling import Dense, Pooling
 from mlx_lvm.encoders.tokens import Tokens
 from mlx_lvm.encoders.weights import load_weights
 from mlx_lvm.errors import InvalidFile, NonFiniteError, UsageError
@@ -33,43 +32,28 @@ BATCH = 64  # texts
 class TextEncoder:
     """An encoder read from a folder. The same texts in one call give the same bytes again."""
 
-    def __init__(
-        self,
-        model: TextModel,
-        tokens: Tokens,
-        pooling: Pooling,
-        denses: Sequence[Dense],
-        folder: EncoderFolder | None = None,
-    ) -> None:
-        self.model, self.tokens, self.pooling, self.denses, self.folder = (
-            model,
-            tokens,
-            pooling,
-            tuple(denses),
-            folder,
-        )
+    def __init__(self, model: TextModel, tokens: Tokens, folder: EncoderFolder) -> None:
+        self.model, self.tokens, self.folder = model, tokens, folder
+        self.pooling, self.denses = folder.pooling, tuple(dense for _, dense in folder.denses)
         self.batch_size = BATCH
         self._compiled: Any = mx.compile(self.vectors)
 
     @classmethod
     def load(cls, path: str | Path, dtype: str = "float32") -> TextEncoder:
-        """Raises InvalidFile where the folder is none or holds another architecture, UsageError for an
-        unknown dtype.
-        """
+        """Raises InvalidFile where the folder holds no encoder of ours, UsageError for an unknown dtype."""
         if dtype not in DTYPES:
             raise UsageError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}")
         folder = read_folder(path)
         model = folder.architecture(folder.config)
-        load_weights(model, folder.model_path, DTYPES[dtype])
-        for place, dense in folder.denses:
-            load_weights(dense, place, DTYPES[dtype])
+        for place, module in [(folder.model_path, model), *folder.denses]:
+            load_weights(module, place, DTYPES[dtype])
         tokens = Tokens(folder.model_path / "tokenizer.json", folder.max_tokens, folder.lower_case)
         rows = int(folder.config.vocab_size)  # type: ignore[attr-defined]
         if tokens.size > rows:
             raise InvalidFile(
                 f"{folder.path}: tokenizer.json has ids up to {tokens.size - 1}, the model {rows} rows"
             )
-        return cls(model, tokens, folder.pooling, [dense for _, dense in folder.denses], folder)
+        return cls(model, tokens, folder)
 
     @property
     def dim(self) -> int:
@@ -79,12 +63,11 @@ class TextEncoder:
         return len(self.pooling.modes) * self.model.config.width
 
     def encode(self, texts: Sequence[str], prompt: str | None = None) -> np.ndarray:
-        """Unit vectors [texts, dim] float32. prompt: what every text begins with; default: the folder's own,
-        if any.
+        """Unit vectors [texts, dim] float32. prompt: what every text begins with; None: the folder's own.
 
         Raises NonFiniteError where a vector is not finite.
         """
-        prompt = prompt if prompt is not None else (self.folder.default_prompt if self.folder else "")
+        prompt = self.folder.default_prompt if prompt is None else prompt
         ids = self.tokens.ids([prompt + text for text in texts])
         skipped = 0 if self.pooling.include_prompt or not prompt else len(self.tokens.ids([prompt])[0]) - 1
         out = np.empty((len(ids), self.dim), np.float32)
@@ -102,9 +85,7 @@ class TextEncoder:
         return sum(length > self.tokens.longest for length in self.tokens.lengths(texts))
 
     def vectors(self, ids: mx.array, lengths: mx.array, skipped: mx.array) -> mx.array:
-        """Token ids [batch, length], how many of each row are text, and how many at its start do not count ->
-        unit [batch, dim].
-        """
+        """Token ids [batch, length], lengths of texts, tokens skipped at each start -> unit [batch, dim]."""
         *_, made = self._stages(ids, lengths, skipped)
         return made
 
@@ -126,8 +107,7 @@ class TextEncoder:
     def _run(self, ids: list[list[int]], skipped: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows, their vectors) of every batch; some are under way while one is read.
 
-        A CPU gains nothing by a trace of the whole, so it pads to no shape that comes again, and takes
-        half a layer at a time.
+        A CPU gains nothing by a trace of the whole: it pads to no common shape and takes half layers.
         """
         lengths = [len(row) for row in ids]
         if on_cpu():
@@ -150,9 +130,7 @@ class TextEncoder:
 
 
 def _arrays(ids: list[list[int]], batch: Batch, skipped: int) -> tuple[mx.array, mx.array, mx.array]:
-    """The arguments of `vectors`. Rows that hold no text get one token, so that their attention has something
-    to look at.
-    """
+    """The arguments of `vectors`. Rows of no text get one token, which their attention can look at."""
     # MPNet counts no position for a 1; the others do not care
     padded = np.ones((batch.size, batch.length), np.int32)
     lengths = np.ones(batch.size, np.int32)

@@ -1,7 +1,6 @@
 """An encoder's folder by its name: a local folder, the Hub's cache on this machine, or the Hub itself.
 
-`huggingface_hub` keeps what it fetched; its environment variables hold here too (HF_HOME, HF_HUB_OFFLINE,
-HF_TOKEN).
+`huggingface_hub` keeps what it fetched, and its variables hold here (HF_HOME, HF_HUB_OFFLINE, HF_TOKEN).
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ HOME = "sentence-transformers"  # the Hub's organisation that a bare name is loo
 def find_encoder(name: str, revision: str | None = None) -> tuple[Path, str]:
     """(folder, commit of the Hub, empty for a local folder). What is in the cache needs no network.
 
-    Raises InvalidFile for a path that is no folder, SetupInvalid where the encoder is not here and cannot be
-    fetched.
+    Raises InvalidFile for a path that is no folder, SetupInvalid for what is not here and cannot be fetched.
     """
     local = Path(name).expanduser()
     if local.is_dir():
@@ -50,8 +48,6 @@ def find_encoder(name: str, revision: str | None = None) -> tuple[Path, str]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a cached snapshot holds what an encoder is read from; another program may have fetched a file
-    of it.
-    """
+    """Whether a cached snapshot holds an encoder; another program may have fetched one file of it."""
     weights = any(folder.glob("*.safetensors")) or any(folder.glob("*/*.safetensors"))
     return weights and (folder / "config.json").exists() and any(folder.glob("tokenizer.json"))

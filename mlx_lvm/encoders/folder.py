@@ -1,14 +1,11 @@
-"""A sentence-transformers folder, or a plain one of transformers: which model, and what happens to its
-vectors.
-"""
+"""A folder of sentence-transformers, or of transformers: which model, and what becomes of its vectors."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from mlx_lvm.core.files.disk import read_json
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.encoders import ARCHITECTURES
 from mlx_lvm.encoders.base import OTHER_ENGINE, EncoderConfig, TextModel
@@ -20,27 +17,21 @@ FURTHEST = 8192  # tokens of a text where nothing says how many an encoder reads
 
 @dataclass(frozen=True)
 class EncoderFolder:
-    """What a folder holds. `denses` are (folder, module) in order; `prompts` by name, `default_prompt` the
-    text of one or ''.
-    """
+    """What a folder holds. `denses` are (folder, module) in order."""
 
-    path: Path  # of the folder
+    path: Path
     model_path: Path  # of the transformer in it
     architecture: type[TextModel]
     config: EncoderConfig
     pooling: Pooling
     denses: list[tuple[Path, Dense]]
-    normalised: bool
     max_tokens: int
-    lower_case: bool = False
-    prompts: dict[str, str] = field(default_factory=dict)
-    default_prompt: str = ""
+    lower_case: bool
+    default_prompt: str  # what every text begins with; empty where nothing is said
 
 
 def read_folder(path: str | Path) -> EncoderFolder:
-    """Raises InvalidFile where the folder holds no encoder, or one that is not computed here, naming the
-    remedy.
-    """
+    """Raises InvalidFile where the folder holds no encoder, or one that is not computed here."""
     path = Path(path)
     if not path.is_dir():
         raise InvalidFile(f"encoder {path}: {'a file, not' if path.exists() else 'no such'} folder")
@@ -48,19 +39,15 @@ def read_folder(path: str | Path) -> EncoderFolder:
     model_path = path / modules[0][1]
     values = read_object(model_path / "config.json")
     architecture, config = _architecture(values, model_path / "config.json")
-    pooling, denses, normalised = Pooling(), [], False
-    for kind, place in modules[1:]:
+    pooling, denses = Pooling(), []
+    for kind, place in [(kind, path / place) for kind, place in modules[1:]]:
         if kind == "Pooling":
-            pooling = Pooling.read(read_object(path / place / "config.json"), str(path / place))
-        elif kind == "Dense":
-            denses.append(
-                (path / place, Dense.read(read_object(path / place / "config.json"), str(path / place)))
-            )
-        else:
-            normalised = True
+            pooling = Pooling.read(read_object(place / "config.json"), str(place))
+        elif kind == "Dense":  # else Normalize: vectors always are
+            denses.append((place, Dense.read(read_object(place / "config.json"), str(place))))
     settings = next((read_object(file) for file in sorted(model_path.glob("sentence_*_config.json"))), {})
     saved = read_object(path / "config_sentence_transformers.json", required=False)
-    prompts = {str(name): str(text) for name, text in (saved.get("prompts") or {}).items() if text}
+    prompt = (saved.get("prompts") or {}).get(saved.get("default_prompt_name"))
     return EncoderFolder(
         path,
         model_path,
@@ -68,18 +55,14 @@ def read_folder(path: str | Path) -> EncoderFolder:
         config,
         pooling,
         denses,
-        normalised,
         _max_tokens(settings, model_path, config),
         bool(settings.get("do_lower_case", False)),
-        prompts,
-        prompts.get(saved.get("default_prompt_name") or "", ""),
+        str(prompt or ""),
     )
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:
-    """(kind, sub-folder) of the modules in order. Without `modules.json`, a transformer whose vectors are
-    averaged.
-    """
+    """(kind, sub-folder) of the modules in order; without `modules.json` a transformer, to be averaged."""
     file = path / "modules.json"
     if not file.exists():
         return [("Transformer", "")]
@@ -90,9 +73,8 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     for number, (kind, place) in enumerate(found):
         if kind not in (("Transformer",) if number == 0 else ("Pooling", "Dense", "Normalize")):
             raise InvalidFile(
-                f"{file}: module {number} is {kind or 'unnamed'}; "
-                "here are a Transformer, then Pooling, Dense and Normalize. "
-                f"{OTHER_ENGINE}."
+                f"{file}: module {number} is {kind or 'unnamed'}; here are a Transformer, then Pooling, "
+                f"Dense and Normalize. {OTHER_ENGINE}."
             )
         if Path(place).is_absolute() or ".." in Path(place).parts:
             raise InvalidFile(f"{file}: module {number} lies at {place!r}, outside of the folder")
@@ -113,9 +95,7 @@ def _architecture(values: JsonObject, file: Path) -> tuple[type[TextModel], Enco
 
 
 def _max_tokens(settings: JsonObject, path: Path, config: EncoderConfig) -> int:
-    """The settings' own number, else the tokenizer's, as sentence-transformers takes it; never past the
-    model's positions.
-    """
+    """The settings' own number, else the tokenizer's; never past the model's positions."""
     said = settings.get("max_seq_length")
     if said is None:
         said = read_object(path / "tokenizer_config.json", required=False).get("model_max_length")
@@ -129,18 +109,9 @@ def read_object(path: Path, required: bool = True) -> JsonObject:
     """A JSON object; empty where the file is absent and not required."""
     if not required and not path.exists():
         return {}
+    if not path.exists():
+        raise InvalidFile(f"{path}: no such file; expected the folder of a sentence-transformers model")
     values = read_json(path)
     if not isinstance(values, dict):
         raise InvalidFile(f"{path}: expected a JSON object")
     return values
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidFile(
-            f"{path}: no such file; expected the folder of a sentence-transformers model"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidFile(f"{path}: cannot be read as JSON ({error})") from None

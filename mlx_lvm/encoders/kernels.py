@@ -36,15 +36,7 @@ UNDER = (
 EDGE = 5.5
 SHUT = -84.5  # its exponential, and that of all below it, is zero here
 # 2^f for |f| <= 1/2, to a relative 2e-9: interpolated at Chebyshev's points
-EXP2 = (
-    1.0,
-    0.6931472067,
-    0.2402265092,
-    0.05550327227,
-    0.009618056678,
-    0.001340042818,
-    0.0001546144472,
-)
+EXP2 = (1.0, 0.6931472067, 0.2402265092, 0.05550327227, 0.009618056678, 0.001340042818, 0.0001546144472)
 
 
 @mx.compile
@@ -59,8 +51,7 @@ def gelu(x: mx.array) -> mx.array:
 
 @mx.compile
 def exp_below_zero(x: mx.array) -> mx.array:
-    """exp(x) for x <= 0, float32, to a relative (4 + 2 |x|) 2^-24: 2^n 2^f with n whole. exp(-inf) is exactly
-    0.
+    """exp(x) for x <= 0, float32, to a relative (4 + 2 |x|) 2^-24: 2^n 2^f, n whole. exp(-inf) is exactly 0.
 
     One kernel: no bits are looked at as a number, which MLX does not fuse, and it is 11 operations deep.
     Halves are multiplied to 2^-n by shifts, of at most 30 places.
@@ -77,8 +68,7 @@ def exp_below_zero(x: mx.array) -> mx.array:
 def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, bias: mx.array) -> mx.array:
     """softmax(scale q k^T + bias) v: q, k, v [batch, heads, length, d]. Every row has a finite score.
 
-    Scores lie in memory with a key's in a row: MLX reduces along columns with vectors, along a row number by
-    number.
+    A key's scores lie in a row: MLX reduces along columns with vectors, along a row number by number.
     """
     scores = k @ (q if scale == 1 else q * scale).swapaxes(-1, -2) + bias.swapaxes(-1, -2)
     weights = exp_below_zero(scores - scores.max(axis=-2, keepdims=True))

@@ -8,8 +8,6 @@ from mlx_lvm.core.activations import scalar_library, tanh
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.encoders import kernels
 
-Embedding = nn.Embedding
-
 
 class LayerNorm(nn.LayerNorm):
     def __call__(self, x: mx.array) -> mx.array:
@@ -44,8 +42,7 @@ class Linear(nn.Module):
 
 
 def attend(q: mx.array, k: mx.array, v: mx.array, heads: int, scale: float, bias: mx.array) -> mx.array:
-    """softmax(scale q k^T + bias) v in each of `heads` heads: q, k, v [batch, length, width] -> [batch,
-    length, width].
+    """softmax(scale q k^T + bias) v in each of `heads` heads, of q, k, v and to [batch, length, width].
 
     bias broadcasts to [batch, heads, length, length].
     """

@@ -14,7 +14,7 @@ from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.encoders import bert
 from mlx_lvm.encoders.base import key_bias
 from mlx_lvm.encoders.bert import Layer, LayeredModel, LayersConfig
-from mlx_lvm.encoders.layers import Embedding, LayerNorm, Linear, attend
+from mlx_lvm.encoders.layers import LayerNorm, Linear, attend
 from mlx_lvm.encoders.positions import position_bias
 
 PADDING = 1  # token id that has no position of its own; transformers fixes it, whatever `pad_token_id` says
@@ -39,8 +39,8 @@ class MPNetConfig(LayersConfig):
 class Embeddings(nn.Module):
     def __init__(self, config: MPNetConfig) -> None:
         super().__init__()
-        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
-        self.position_embeddings = Embedding(config.max_position_embeddings, config.hidden_size)
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def __call__(self, ids: mx.array) -> mx.array:
@@ -48,9 +48,7 @@ class Embeddings(nn.Module):
 
 
 def places(ids: mx.array) -> mx.array:
-    """1, 2, ... after PADDING over what is no padding. A text may name the padding token too, and it counts
-    as such.
-    """
+    """1, 2, ... after PADDING over what is no padding, which a padding token named in a text is too."""
     counted = (ids != PADDING).astype(mx.int32)
     return mx.cumsum(counted, axis=1) * counted + PADDING
 
@@ -83,9 +81,8 @@ class Stack(bert.Stack):
 
     def __init__(self, config: MPNetConfig) -> None:
         super().__init__([Layer(config, Attention(config)) for _ in range(config.num_hidden_layers)])
-        self.relative_attention_bias = Embedding(
-            config.relative_attention_num_buckets, config.num_attention_heads
-        )
+        buckets = config.relative_attention_num_buckets
+        self.relative_attention_bias = nn.Embedding(buckets, config.num_attention_heads)
 
 
 class MPNetModel(LayeredModel):

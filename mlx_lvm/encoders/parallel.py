@@ -22,9 +22,7 @@ from mlx_lvm.core.threads import blas_threads
 
 @contextmanager
 def lanes(batches: int) -> Iterator[list[mx.Stream]]:
-    """Streams for so many batches: on a CPU one for each thread of its BLAS, where that can be told; else the
-    default one.
-    """
+    """Streams for so many batches: one for each thread of a CPU's BLAS that tells them; else the default."""
     threads = cores()
     count = min(batches, threads)
     if count < 2:

@@ -1,6 +1,4 @@
-"""From tokens' vectors to a text's, as the modules of a sentence-transformers folder say: Pooling, Dense,
-Normalize.
-"""
+"""From tokens' vectors to a text's: the modules Pooling and Dense of a sentence-transformers folder."""
 
 from __future__ import annotations
 
@@ -54,20 +52,17 @@ class Pooling:
         return Pooling(modes, bool(values.get("include_prompt", True)))
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
-        """Tokens' vectors [batch, length, width] and mask [batch, length] of those that count -> [batch,
-        modes x width].
+        """Vectors [batch, length, width], mask [batch, length] of those that count -> [batch, modes x width].
 
-        The sum of a mean is float32 whatever the dtype. A mask that starts with zeros moves `cls` to its
-        first one.
+        The sum of a mean is float32 whatever the dtype. A mask's leading zeros move `cls` to its first one.
         """
         here = mask[:, :, None] > 0
         parts = []
         for mode in self.modes:
             if mode == "cls":
                 first = mx.argmax(mask, axis=1)[:, None, None]
-                parts.append(
-                    mx.take_along_axis(x, mx.broadcast_to(first, (x.shape[0], 1, x.shape[2])), axis=1)[:, 0]
-                )
+                place = mx.broadcast_to(first, (x.shape[0], 1, x.shape[2]))
+                parts.append(mx.take_along_axis(x, place, axis=1)[:, 0])
             elif mode == "max":
                 parts.append(mx.where(here, x, -mx.inf).astype(x.dtype).max(axis=1))
             else:
@@ -88,9 +83,7 @@ class Dense(nn.Module):
     @staticmethod
     def read(values: JsonObject, where: str) -> Dense:
         """Raises InvalidFile for an activation or a wiring that we do not compute."""
-        activation = str(values.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(
-            "."
-        )[2]
+        activation = str(values.get("activation_function", "Tanh")).rpartition(".")[2]
         if activation not in DENSE_ACTIVATIONS:
             known = ", ".join(DENSE_ACTIVATIONS)
             raise InvalidFile(f"{where}: activation {activation}; here are {known}. {OTHER_ENGINE}.")

@@ -15,7 +15,7 @@ from typing import ClassVar
 from mlx_lvm.config import option
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.encoders.base import Block, EncoderConfig, TextModel, key_bias
-from mlx_lvm.encoders.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, attend
+from mlx_lvm.encoders.layers import ACTIVATIONS, Linear, RMSNorm, attend
 from mlx_lvm.encoders.positions import position_bias
 
 FEED_FORWARD = ("relu", "gated-gelu")
@@ -55,7 +55,9 @@ class SelfAttention(nn.Module):
         self.v = Linear(config.d_model, inner, bias=False)
         self.o = Linear(inner, config.d_model, bias=False)
         if has_table:
-            self.relative_attention_bias = Embedding(config.relative_attention_num_buckets, config.num_heads)
+            self.relative_attention_bias = nn.Embedding(
+                config.relative_attention_num_buckets, config.num_heads
+            )
 
     def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
         return self.o(attend(self.q(x), self.k(x), self.v(x), self.heads, 1.0, bias))
@@ -80,12 +82,9 @@ class DenseReluDense(nn.Module):
         self.wo = Linear(config.d_ff, config.d_model, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        inside = (
-            ACTIVATIONS["gelu_new"](self.wi_0(x)) * self.wi_1(x)
-            if self.gated
-            else ACTIVATIONS["relu"](self.wi(x))
-        )
-        return self.wo(inside)
+        if self.gated:
+            return self.wo(ACTIVATIONS["gelu_new"](self.wi_0(x)) * self.wi_1(x))
+        return self.wo(ACTIVATIONS["relu"](self.wi(x)))
 
 
 class LayerFF(nn.Module):
@@ -124,7 +123,7 @@ class T5EncoderModel(TextModel):
     def __init__(self, config: T5Config) -> None:
         super().__init__(config)
         self.furthest = config.relative_attention_max_distance
-        self.shared = Embedding(config.vocab_size, config.d_model)
+        self.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.encoder = Stack(config)
 
     @property
@@ -138,9 +137,7 @@ class T5EncoderModel(TextModel):
 
     def bias(self, mask: mx.array) -> mx.array:
         table = self.blocks[0].layer[0].SelfAttention.relative_attention_bias.weight
-        furthest = self.furthest
-        return position_bias(table, mask.shape[1], furthest, key_bias(mask, table.dtype))
+        return position_bias(table, mask.shape[1], self.furthest, key_bias(mask, table.dtype))
 
     def finish(self, x: mx.array) -> mx.array:
-        x = self.encoder.final_layer_norm(x)
-        return x
+        return self.encoder.final_layer_norm(x)
