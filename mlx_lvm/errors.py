@@ -6,7 +6,7 @@ An error names the thing, the value and the remedy. Problems found together are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,9 +63,8 @@ class Problems:
 
     LIMIT = 20
 
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
-        self.found: list[str] = []
+    def __init__(self, subject: str, found: Iterable[str] = ()) -> None:
+        self.subject, self.found = subject, list(found)
 
     def add(self, problem: str) -> None:
         self.found.append(problem)
@@ -87,7 +86,7 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise IOFailed(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise IOFailed(f"{path}: cannot be written ({reason(error)})") from error
 
 
 @contextmanager
@@ -106,6 +105,11 @@ def one_line(error: Exception) -> str:
     """An exception of somebody else's in one line: its kind and the first line of what it says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+
+
+def reason(error: Exception) -> str:
+    """Why the system refused, in its own words where it has some."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -1,10 +1,8 @@
-"""sigmoid, tanh and GELU: MLX's own, but for many float32 on a Linux CPU, where MLX calls the C library
-number by number.
+"""sigmoid, tanh and GELU: MLX's own, but on a Linux CPU, where MLX calls the C library number by number.
 
-There they are made of one exponential, and that of polynomials, which a compiler turns into vector
-instructions: a tenth of the time. Value and slope are right to their own last digits, also where a gate is
-shut, and nothing differentiates a polynomial. `python benchmarks/functions.py` fits the coefficients and says
-how far off they are.
+There, for many float32, they are made of one exponential, and that of polynomials, which a compiler turns
+into vector instructions: a tenth of the time. Value and slope are right to their own last digits, also where a
+gate is shut, and nothing differentiates a polynomial. `python benchmarks/functions.py` fits the coefficients.
 """
 
 from __future__ import annotations
@@ -47,9 +45,7 @@ def on_cpu() -> bool:
 
 
 def scalar_library(x: mx.array) -> bool:
-    """Whether MLX would compute the functions of `x` number by number, and that costs more than starting the
-    kernels of ours.
-    """
+    """Whether MLX would compute functions of `x` number by number, and that costs more than our kernels."""
     return LINUX and x.dtype == mx.float32 and x.size >= MANY and on_cpu()
 
 
@@ -57,16 +53,13 @@ def kernel_boundary(x: mx.array) -> mx.array:
     """`x`; on a Linux CPU computed in a kernel that ends with it.
 
     Left to itself, MLX cuts where an expression is deep, and a constant that is used on both sides of a cut
-    makes the later kernel a strided one, four times as slow. So every function here says where its kernels
-    end.
+    makes the later kernel a strided one, four times as slow. So functions here say where their kernels end.
     """
     return mx.contiguous(x) if LINUX and on_cpu() else x
 
 
 def polynomial(coefficients: Sequence[float], x: mx.array) -> mx.array:
-    """The polynomial with these coefficients, from the constant upwards; pairwise (Estrin), which is less
-    deep than Horner's way.
-    """
+    """Of these coefficients, from the constant upwards; pairwise (Estrin), less deep than Horner's way."""
     terms: list[Any] = list(coefficients)
     while len(terms) > 1:
         pairs = [high * x + low for low, high in zip(terms[::2], terms[1::2], strict=False)]
@@ -92,9 +85,7 @@ DENSITY = 1 / math.sqrt(2 * math.pi)
 
 
 def exp_in_parts(x: mx.array) -> tuple[mx.array, mx.array]:
-    """2^n and 2^n (exp(r) - 1) for x <= 0, with n whole and r within half of log(2) about zero: exp(x) is
-    their sum.
-    """
+    """2^n and 2^n (exp(r) - 1), whose sum is exp(x), for x <= 0: n whole, r within half of log(2) about 0."""
     x = kernel_boundary(mx.maximum(x, LOWEST))
     raised = kernel_boundary(x * math.log2(math.e) + TO_WHOLE)
     power = mx.view(kernel_boundary((mx.view(raised, mx.int32) << 23) + BIAS), mx.float32)

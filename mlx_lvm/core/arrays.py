@@ -33,8 +33,7 @@ def blocks(count: int, size: int) -> Iterator[slice]:
 
 
 def in_blocks(count: int, size: int, compute: Callable[[slice], mx.array]) -> mx.array:
-    """`compute` of every slice of 0 .. count - 1, evaluated one after the other, concatenated along the first
-    axis.
+    """`compute` of every slice of 0 .. count - 1, evaluated one by one, concatenated along the first axis.
 
     MLX is lazy: without the evaluation, all blocks would lie in memory together. `count` is at least 1.
     """
@@ -46,9 +45,7 @@ def in_blocks(count: int, size: int, compute: Callable[[slice], mx.array]) -> mx
 
 
 def not_finite(arrays: Mapping[str, mx.array]) -> list[str]:
-    """Names of the floating-point arrays that hold NaN or infinity, in their order. The device is asked once
-    for all of them.
-    """
+    """Names of the floating-point arrays that hold NaN or infinity; the device is asked once for all."""
     names = [name for name, value in arrays.items() if mx.issubdtype(value.dtype, mx.floating)]
     if not names:
         return []

@@ -24,9 +24,7 @@ FORTRAN = "libgfortran.so.5"  # the one library that OpenBLAS from pip needs and
 
 @dataclass(frozen=True)
 class Blas:
-    """Which BLAS serves MLX. path: the file that was opened; empty for MLX's own. note: why this one, or what
-    failed.
-    """
+    """Which BLAS serves MLX. path: the file opened, empty for MLX's own. note: why this one, what failed."""
 
     name: str
     path: str = ""
@@ -34,8 +32,7 @@ class Blas:
 
 
 def open_blas() -> Blas:
-    """Opens the best CBLAS into the global scope. Never fails: without one MLX keeps its own, and the note
-    says why.
+    """Opens the best CBLAS into the global scope. Never fails: the note says why MLX keeps its own.
 
     `MLX_LVM_BLAS=off` switches this off, `MLX_LVM_BLAS=/path/to/lib.so` names the library to open.
     """
@@ -44,10 +41,8 @@ def open_blas() -> Blas:
         return Blas("mlx", note="switched off by MLX_LVM_BLAS")
     if "mlx.core" in sys.modules:
         return Blas("mlx", note="MLX was imported first; call mlx_lvm.core.linux_cpu.tune() before it")
-    # A BLAS thread that waits for the next product by spinning takes the core from the thread that prepares
-    # it.
-    # 2^17 cycles, tens of microseconds, in place of 2^26
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "17")
+    # A BLAS thread that spins until the next product takes the core from the thread that prepares it.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "17")  # 2^17 cycles, tens of microseconds, for 2^26
     os.environ.setdefault("KMP_BLOCKTIME", "0")  # MKL: no milliseconds in place of 200
     failed = []
     for name, path in [(os.path.basename(wish), wish)] if wish else candidates():
@@ -64,11 +59,9 @@ def open_blas() -> Blas:
 
 
 def candidates() -> list[tuple[str, str]]:
-    """(name, path) of the libraries worth opening, best first: OpenBLAS where `mkl_holds_back`, MKL
-    elsewhere.
+    """(name, path) of libraries worth opening, best first: OpenBLAS where `mkl_holds_back`, MKL elsewhere.
 
-    The system's follow those of pip, and are looked for where pip has not brought the best: Python does that
-    with a compiler.
+    The system's are looked for only where pip has not brought the best: Python does that with a compiler.
     """
     best = "openblas" if mkl_holds_back() else "mkl"
     found = _of_pip("mkl", "mkl", "libmkl_rt.so")
@@ -127,9 +120,7 @@ def has_avx512() -> bool:
 
 
 def vectors() -> str:
-    """The widest vectors of this processor by the name that g++ gives them: avx512f, avx2, or `basic` where
-    /proc names neither.
-    """
+    """The processor's widest vectors by their name in g++: avx512f, avx2, or `basic` where /proc has none."""
     flags = _processor().split()
     return next((name for name in ("avx512f", "avx2") if name in flags), "basic")
 

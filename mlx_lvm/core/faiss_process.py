@@ -1,5 +1,4 @@
-"""faiss in a process that loads nothing else: on macOS its OpenMP and PyTorch's end a process that holds
-both.
+"""faiss in a process that loads nothing else: on macOS its OpenMP and PyTorch's end a process of both.
 
     python -m mlx_lvm.core.faiss_process build VECTORS.npy INDEX
     python -m mlx_lvm.core.faiss_process search INDEX QUERIES.npy COUNT ROWS.npy
@@ -25,9 +24,7 @@ QUERIES = 4096  # rows whose pairs are in memory together
 
 
 def build(vectors: np.ndarray, path: str) -> None:
-    """4 sqrt(N) cells, their centres from at most 64 evenly spaced chunks a cell. No random choice that
-    another run makes otherwise.
-    """
+    """4 sqrt(N) cells, their centres from at most 64 evenly spaced chunks a cell: the same in every run."""
     import faiss
 
     count, dim = vectors.shape

@@ -28,7 +28,7 @@ class Store:
 
 def open_store(kind: str) -> Store:
     """The user's store for kernels of this kind, made if need be: `plain`, or the processor's widest vectors,
-    since kernels for them run nowhere else. Never fails: the note says why there is none.
+    since theirs run nowhere else. Never fails: the note says why there is none.
 
     It lies in $XDG_CACHE_HOME or ~/.cache, has mode 0700, and no other user could replace a folder above it.
     """
@@ -46,12 +46,10 @@ def open_store(kind: str) -> Store:
 
 
 def make_private(folder: str) -> str:
-    """Makes `folder` with mode 0700; says who else could put files there, in words, or nothing where nobody
-    can.
+    """Makes `folder` with mode 0700; says who else could put files there, or nothing where nobody can.
 
     Every folder on the way must belong to this user or the system's owner, and not be open to everybody
-    without the sticky bit, as a temporary directory has it. Raises OSError where it cannot be made or looked
-    at.
+    without the sticky bit of a temporary directory. Raises OSError where it cannot be made or looked at.
     """
     me, trusted = os.geteuid(), {os.geteuid(), 0, os.stat("/").st_uid}
     for part in [*reversed(Path(folder).parents), Path(folder)]:
@@ -74,9 +72,7 @@ def make_private(folder: str) -> str:
 
 
 def unusable(folder: str) -> str:
-    """Why nothing can be kept in `folder`, or loaded from it, in words; nothing where it can. Raises OSError
-    likewise.
-    """
+    """Why nothing can be kept in `folder`, or loaded from it; empty where it can. Raises OSError likewise."""
     disk = os.statvfs(folder)
     if disk.f_flag & os.ST_NOEXEC:
         return f"{folder} is on a file system mounted noexec"
@@ -94,16 +90,12 @@ def unusable(folder: str) -> str:
 
 
 def is_cold(store: Store) -> bool:
-    """Whether a store is there and holds no kernel yet: what runs first compiles its own, about one a second
-    and core.
-    """
+    """Whether a store holds no kernel yet: what runs first compiles its own, about one a second and core."""
     return bool(store.folder) and next(Path(store.folder).rglob("*.so"), None) is None
 
 
 def keep_kernels_in(folder: str) -> None:
-    """Has MLX keep its kernels in `folder`: they go where TMPDIR points. Files of Python's `tempfile` stay
-    where they went before.
-    """
+    """Has MLX keep its kernels in `folder`, by TMPDIR. Python's `tempfile` stays where it was."""
     before = os.environ.get(PLACE) if os.environ.get("TMPDIR") == folder else None
     if before is None:
         try:

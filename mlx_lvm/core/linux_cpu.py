@@ -1,5 +1,4 @@
-"""What MLX's Linux CPU wheel lacks, given to this process by one call: a fast BLAS, memory that is kept, wide
-kernels in a private store.
+"""What MLX's Linux CPU wheel lacks, by one call: a fast BLAS, memory that is kept, wide kernels in a store.
 
 A program calls `tune()` once, before anything imports MLX; `lvm` does so for every command:
 
@@ -22,10 +21,8 @@ from mlx_lvm.core.kernel_store import Store, keep_kernels_in, open_store
 from mlx_lvm.core.memory import host_memory
 
 TRIM, MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
-KEPT, MAPPED = (
-    1 << 30,
-    256 << 20,
-)  # bytes: freed memory kept for the next array; an array so large is mapped on its own
+KEPT = 1 << 30  # bytes of freed memory that are kept for the next array
+MAPPED = 256 << 20  # bytes from which on an array is mapped on its own
 COMPILER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compiler")
 OFF = ("off", "0", "none")
 NOT_OURS = Store()  # MLX's own folder below the temporary directory
@@ -95,9 +92,7 @@ def compile_wide() -> bool:
 
 
 def keep_kernels(kind: str) -> Store:
-    """A private store for compiled kernels. Where there can be none, MLX compiles nothing: slower, and the
-    same results.
-    """
+    """A private store for compiled kernels. Without one MLX compiles nothing: slower, the same results."""
     store = open_store(kind)
     if store.folder:
         keep_kernels_in(store.folder)

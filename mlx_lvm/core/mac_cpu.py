@@ -1,6 +1,4 @@
-"""A Mac's CPU, which `--device cpu` chooses: MLX compiles its kernels with Apple's Command Line Tools, where
-they are installed.
-"""
+"""A Mac's CPU, which `--device cpu` chooses: MLX compiles its kernels with Apple's Command Line Tools."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ REMEDY = "xcode-select --install"
 
 
 def has_tools() -> bool:
-    """Whether `g++` is a compiler there. Without the tools it opens a window that asks to install them, so
-    this asks otherwise.
-    """
+    """Whether `g++` is a compiler there. Not asked of it: without the tools it opens a window to get them."""
     try:
         return subprocess.run(["xcode-select", "-p"], capture_output=True).returncode == 0
     except OSError:
@@ -23,11 +19,9 @@ def has_tools() -> bool:
 
 
 def use_mac_cpu() -> str:
-    """Before a model runs on the CPU of a Mac: compiles nothing where nothing can be compiled, and says so
-    with the remedy.
+    """Before a model runs on a Mac's CPU: compile nothing where nothing can be, and say so with the remedy.
 
-    The results are the same, later. Elsewhere, and where the tools are installed, nothing happens and nothing
-    is said.
+    The results are the same, later. Elsewhere, and with the tools, nothing happens and nothing is said.
     """
     if sys.platform != "darwin" or has_tools():
         return ""

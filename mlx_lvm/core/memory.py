@@ -11,9 +11,7 @@ CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in
 
 
 def host_memory() -> int:
-    """Bytes that the machine has, or that its container or a limit of this process allows, whichever is
-    least.
-    """
+    """Bytes that the machine has, or that its container or a limit of this process allows: the least."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *process_limits()]
     for path in CONTAINER:
         try:

@@ -42,15 +42,12 @@ def remove_package(name: str) -> None:
 
 
 def packages() -> tuple[str, ...]:
-    """The packages besides this library, each once: those of entry points, then those that a program
-    added.
-    """
+    """The packages besides this library, each once: those of entry points, then those of `add_package`."""
     return tuple(dict.fromkeys([*_installed(), *_added]))
 
 
 def modules(own: str, room: str) -> dict[str, str]:
-    """Full module names by their last part: of the package `own`, and of the folder `room` of every other
-    package.
+    """Full module names by their last part: of the package `own`, and of each other's folder `room`.
 
     A name that `own` has stays its own. Nothing is imported but the packages themselves.
     """

@@ -1,5 +1,4 @@
-"""Whether products of float32 matrices are float32, or rounded to TF32: 10 bits of mantissa, faster on an M5
-and on CUDA.
+"""Whether products of float32 are float32, or rounded to TF32: 10 bits of mantissa, faster on M5 and CUDA.
 
 MLX rounds by default where the device can. Here it does not unless a run, an evaluation or a prediction asks
 for it: figures are then those of every other device. MLX reads `MLX_ENABLE_TF32` once, at the process's first
@@ -19,19 +18,15 @@ PROBE = 1 + 2.0**-12  # TF32 would round this to 1
 
 
 def tf32_active() -> bool:
-    """Whether products round their inputs to 10 bits of mantissa: measured, on matrices, because a vector
-    hides it.
-    """
+    """Whether products round their inputs to 10 bits: measured, on matrices, because a vector hides it."""
     product = np.array(mx.full((64, 64), PROBE) @ mx.eye(64))
     return bool(np.abs(product - np.float32(PROBE)).max() > 2.0**-14)
 
 
 def choose(precision: str) -> None:
-    """From now on multiply in TF32 for precision "tf32", in full for any other, and make sure that the device
-    does.
+    """From now on multiply in TF32 for precision "tf32", in full for any other.
 
-    Raises SetupInvalid where it cannot: a device without TF32, or a process that has multiplied otherwise
-    before.
+    Raises SetupInvalid on a device without TF32, and in a process that has multiplied otherwise before.
     """
     wanted = precision == "tf32"
     os.environ[TF32] = str(int(wanted))

@@ -78,9 +78,7 @@ class DocumentBootstrap:
         return out
 
     def intervals(self, *figures: np.ndarray) -> list[Interval]:
-        """Mean and percentile interval of each figure [n]; with one document the interval is the whole
-        line.
-        """
+        """Mean and percentile interval of each figure [n]; of one document the interval is the whole line."""
         table = np.stack(figures, axis=1)
         return intervals(table.mean(axis=0), self.means(table), self.count)
 
@@ -117,9 +115,7 @@ def intervals(values: np.ndarray, resampled: np.ndarray, documents: int) -> list
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down adjustment: p_(i) times the number of hypotheses not yet passed, never falling, at
-    most 1.
-    """
+    """Holm's step-down adjustment: p_(i) times the hypotheses not yet passed, never falling, at most 1."""
     order = sorted(p_values, key=lambda name: p_values[name])
     out, highest = {}, 0.0
     for place, name in enumerate(order):

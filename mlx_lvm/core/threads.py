@@ -16,8 +16,7 @@ FUNCTIONS = (
 
 
 def blas_threads(count: int | None = None) -> int | None:
-    """Threads of the BLAS that serves MLX, before `count` was set where one is given; None where it cannot be
-    told.
+    """Threads of the BLAS that serves MLX, None where that cannot be told; then `count` is set, if given.
 
     The setting is that of the whole process.
     """

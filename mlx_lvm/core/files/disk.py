@@ -1,5 +1,4 @@
-"""Files that a reader sees as they were or as they shall be, never a part; and what systems refuse of large
-or many files.
+"""Files that a reader sees as they were or as they shall be; and what systems refuse of large or many files.
 
 write_atomic   a whole file under a temporary name, flushed to the disk, then renamed
 sync           to the disk itself, as far as the volume allows
@@ -40,8 +39,7 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomic(path: str | Path, data: bytes, *, full: bool = True) -> None:
-    """Write a whole file or nothing: temporary name in the same folder, flush, `os.replace`, flush of the
-    folder.
+    """Write a whole file or nothing: a temporary name next to it, flush, `os.replace`, flush of the folder.
 
     full=False leaves out the flush of the drive's own cache on macOS (see `sync`), for what may be lost in a
     power cut. Raises IOFailed naming the cause; the file that was there before is untouched then.
@@ -85,9 +83,7 @@ def write_at(descriptor: int, data: np.ndarray, position: int) -> None:
 
 
 def read_at(descriptor: int, into: np.ndarray, position: int) -> int:
-    """Fill a contiguous array with a file's bytes from a place on; fewer than it holds where the file ends.
-    Raises OSError.
-    """
+    """Fill a contiguous array with a file's bytes from a place on; returns how many there were."""
     view = into.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
@@ -125,10 +121,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def allow_open_files(count: int, what: str) -> None:
-    """Make room for `count` more open files, where the process's soft limit is lower than that and may be
-    raised.
+    """Raise the soft limit where it leaves no room for `count` more open files, which `what` needs.
 
-    Raises SetupInvalid where the system allows no more, naming `what` needs them.
+    Raises SetupInvalid naming `what` where the system allows no more.
     """
     import resource
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.core.result import JsonObject
-from mlx_lvm.errors import InvalidFile, IOFailed, Problems
+from mlx_lvm.errors import InvalidFile, IOFailed, Problems, reason
 
 MAX_HEADER = 4 << 20  # bytes; a header holds names, shapes and metadata, never data
 MAX_PARTS = 100_000  # brackets and commas in a header: they, not its bytes, decide what parsing it allocates
@@ -68,8 +68,7 @@ class SafeFile:
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
     data: np.ndarray | None = field(default=None, repr=False, compare=False)  # its bytes, where read already
-    # tensors of types not known here, where that is allowed
-    unread: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)  # tensors of unknown types, where these are allowed
 
     def numpy(self, name: str) -> np.ndarray:
         """The tensor as a read-only map of the file. BF16 comes as the uint16 of its bits."""
@@ -90,14 +89,11 @@ class SafeFile:
         try:
             return np.memmap(self.path, dtype=np.uint8, mode="r")
         except (OSError, ValueError) as error:
-            raise IOFailed(
-                f"{self.path}: cannot be read ({getattr(error, 'strerror', None) or error})"
-            ) from error
+            raise IOFailed(f"{self.path}: cannot be read ({reason(error)})") from error
 
     def array(self, name: str) -> mx.array:
         """The tensor copied to the device."""
-        # older writers began data at any byte
-        aligned = np.require(self.numpy(name), requirements=["C", "A"])
+        aligned = np.require(self.numpy(name), requirements=["C", "A"])  # older writers began at any byte
         data = mx.array(aligned).reshape(self.tensors[name].shape)  # NumPy makes a scalar [1]
         return data.view(mx.bfloat16) if self.tensors[name].dtype == "BF16" else data
 
@@ -108,8 +104,7 @@ class SafeFile:
 def open_safetensors(path: str | Path, lenient: bool = False) -> SafeFile:
     """Raises InvalidFile with every problem of the header, IOFailed where the file cannot be read.
 
-    `lenient` is for other people's files: tensors of types not known here and metadata that is not text are
-    left out.
+    `lenient` is for other people's files: tensors of unknown types and metadata that is no text are left out.
     """
     path = Path(path)
     try:
@@ -124,7 +119,7 @@ def open_safetensors(path: str | Path, lenient: bool = False) -> SafeFile:
     except FileNotFoundError:
         raise InvalidFile(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise IOFailed(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        raise IOFailed(f"{path}: cannot be read ({reason(error)})") from error
     tensors, metadata, unread = _parse_header(path, raw, 8 + length, size, lenient)
     return SafeFile(path, tensors, metadata, unread=unread)
 
@@ -156,11 +151,11 @@ def _parse_header(
     problems = Problems(str(path))
 
     def unique(pairs: list[tuple[str, Any]]) -> JsonObject:
-        if len({key for key, _ in pairs}) < len(pairs):
-            for key, count in Counter(key for key, _ in pairs).items():
-                if count > 1:
-                    problems.add(f"duplicate key {_short(key)} in the header")
-        return dict(pairs)
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+            problems.found += [f"duplicate key {_short(key)} in the header" for key in twice]
+        return made
 
     try:
         if raw[:1] != b"{":
@@ -218,14 +213,9 @@ def _tensor_info(entry: Any, data_start: int, lenient: bool) -> TensorInfo | str
         return f"shape {_short(shape)} is not a list of at most {MAX_RANK} whole numbers below 2^31"
     if not _whole(offsets, MAX_OFFSET) or len(offsets) != 2 or offsets[0] > offsets[1]:
         return f"data_offsets {_short(offsets)} are not two increasing whole numbers"
-    count = 1
-    for side in shape:
-        count *= side
-    if dtype in DTYPES and count * DTYPES[dtype][0] != offsets[1] - offsets[0]:
-        return (
-            f"shape {shape} of {dtype} needs {count * DTYPES[dtype][0]:,} bytes, offsets give "
-            f"{offsets[1] - offsets[0]:,}"
-        )
+    needed, given = DTYPES[dtype][0] * math.prod(shape) if dtype in DTYPES else None, offsets[1] - offsets[0]
+    if needed is not None and needed != given:
+        return f"shape {shape} of {dtype} needs {needed:,} bytes, offsets give {given:,}"
     return TensorInfo(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
 
@@ -243,13 +233,10 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies in a safetensors file: its first bytes (`head`), and each tensor's place after
-    it.
-    """
+    """Where everything lies in a safetensors file: its first bytes (`head`), and tensors after it."""
 
     head: bytes
-    order: tuple[str, ...]
-    tensors: dict[str, TensorInfo]
+    tensors: dict[str, TensorInfo]  # in the order they lie in
     size: int
 
 
@@ -259,34 +246,28 @@ def layout(entries: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[s
     Data starts at a multiple of 8 bytes and wider elements come first, so that every tensor is aligned.
     """
     header: JsonObject = {"__metadata__": dict(sorted(metadata.items()))}
-    position, places = 0, {}
+    position = 0
     order = sorted(entries, key=lambda name: (-DTYPES[entries[name][0]][0], name))
     for name in order:
-        dtype, shape = entries[name]
+        dtype, shape = entries[name][0], [int(side) for side in entries[name][1]]
         end = position + DTYPES[dtype][0] * math.prod(shape)
-        header[name] = {
-            "dtype": dtype,
-            "shape": [int(side) for side in shape],
-            "data_offsets": [position, end],
-        }
-        places[name], position = (position, end), end
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, end]}
+        position = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
-    tensors = {
-        name: TensorInfo(entries[name][0], tuple(entries[name][1]), start + a, start + b)
-        for name, (a, b) in places.items()
-    }
-    return Layout(struct.pack("<Q", len(text)) + text, tuple(order), tensors, start + position)
+    tensors = {}
+    for name in order:
+        a, b = header[name]["data_offsets"]
+        tensors[name] = TensorInfo(header[name]["dtype"], tuple(header[name]["shape"]), start + a, start + b)
+    return Layout(struct.pack("<Q", len(text)) + text, tensors, start + position)
 
 
 def to_bytes(tensors: Mapping[str, mx.array | np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file whose bytes depend on names, values and metadata alone: keys and tensors lie in
-    sorted order.
-    """
+    """A safetensors file whose bytes depend on names, values and metadata alone: all is in sorted order."""
     plain = {name: _raw(value) for name, value in tensors.items()}
     plan = layout({name: (dtype, shape) for name, (dtype, shape, _) in plain.items()}, metadata)
-    return plan.head + b"".join(plain[name][2] for name in plan.order)
+    return plan.head + b"".join(plain[name][2] for name in plan.tensors)
 
 
 def _raw(value: mx.array | np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
