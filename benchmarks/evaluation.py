@@ -25,8 +25,9 @@ tune()
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.corpus import Corpus, quantise
+from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
+from mlx_lvm.data.storage.rows import quantise
 from mlx_lvm.data.windows import windows
 from mlx_lvm.metrics.retrieval import build_pool, ranks
 from mlx_lvm.predictors.base import document_rows, sample

@@ -12,9 +12,10 @@ from mlx_lvm.cli.corpora.embed import Licence, Overwrite, RateBar, ShardSize, So
 from mlx_lvm.cli.corpora.writing import Dtype, Out, size_of, written
 from mlx_lvm.cli.shared.common import Json, Output, data_option, provenance_option
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.convert.convert import Columns, Target
+from mlx_lvm.data.convert.conversion import Target
 from mlx_lvm.data.convert.convert import convert as convert_file
 from mlx_lvm.data.storage.reader import VECTOR_DTYPES, find_corpus, open_corpus
+from mlx_lvm.data.tables.columns import Columns
 from mlx_lvm.errors import UsageError
 
 

@@ -1,8 +1,8 @@
 """sigmoid, tanh and GELU: MLX's own, but on a Linux CPU, where MLX calls the C library number by number.
 
 There, for many float32, they are made of one exponential, and that of polynomials, which a compiler turns
-into vector instructions: a tenth of the time. Value and slope are right to their own last digits, also where a
-gate is shut, and nothing differentiates a polynomial. `python benchmarks/functions.py` fits the coefficients.
+into vector instructions: a tenth of the time. Value and slope are right to their own last digits, also where
+a gate is shut, and nothing differentiates a polynomial. `python benchmarks/functions.py` fits coefficients.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ import numpy as np
 
 from mlx_lvm.core.arrays import ranges
 from mlx_lvm.data.storage.mapped import MappedCorpus
-from mlx_lvm.errors import InvalidFile, UsageError
+from mlx_lvm.data.windows import no_window
+from mlx_lvm.errors import UsageError
 
 STRETCHES = 64  # in a block, at least, where documents are short enough
 LEAST_STRETCHES = 8  # below that, windows of a block would be neighbours
@@ -89,11 +90,7 @@ def lay_out(
     firsts, lengths = corpus.offsets[:-1][documents], corpus.lengths[documents]
     kept = lengths > context
     if not kept.any():
-        raise InvalidFile(
-            f"corpus {corpus.name}, train: no window of {context} + 1 chunks in {len(documents)} documents "
-            f"(the longest has {int(lengths.max(initial=0))} chunks). Use a shorter --context, more "
-            "documents or another --split-seed."
-        )
+        raise no_window(corpus, "train", context, documents)
     firsts, lengths = firsts[kept], lengths[kept]
     new = stretch - context  # rows that each further piece adds
     counts = np.where(lengths > stretch, -(-(lengths - context) // new), 1)
@@ -105,9 +102,7 @@ def lay_out(
 
 
 def pack(sizes: np.ndarray, limit: int) -> np.ndarray:
-    """Edges [groups + 1] of neighbours put together as long as their sizes, each at most `limit`, make no
-    more than it.
-    """
+    """Edges [groups + 1] of neighbours put together as long as their sizes make no more than `limit`."""
     ends = np.cumsum(sizes)
     edges = [0]
     while edges[-1] < len(sizes):
@@ -136,8 +131,8 @@ class Epoch:
         self.layout, self.seed, self.epoch = layout, seed, epoch
         self.drawn = self._random(DRAW).permutation(len(layout.stretch_rows))
         self.edges = pack(layout.stretch_rows[self.drawn], layout.block_rows)
-        # windows up to each block's end
-        self.ends = np.cumsum(np.add.reduceat(layout.stretch_windows[self.drawn], self.edges[:-1]))
+        windows = np.add.reduceat(layout.stretch_windows[self.drawn], self.edges[:-1])
+        self.ends = np.cumsum(windows)  # windows up to each block's end
 
     def __len__(self) -> int:
         """Blocks."""
@@ -186,26 +181,20 @@ class Epoch:
         pieces = ranges(layout.edges[stretches], np.diff(layout.edges)[stretches])
         starts, stops = layout.starts[pieces], layout.stops[pieces]
         sizes, context = stops - starts, layout.context
-        places = np.cumsum(sizes) - sizes
-        windows = sizes - context
-        return Drawn(
-            starts, stops, places, ranges(starts + context, windows), ranges(places + context, windows)
-        )
+        places, windows = np.cumsum(sizes) - sizes, sizes - context
+        targets, local_targets = (ranges(firsts + context, windows) for firsts in (starts, places))
+        return Drawn(starts, stops, places, targets, local_targets)
 
     def _order(self, number: int, count: int) -> np.ndarray:
         return self._random(SHUFFLE, number).permutation(count)
 
     def _trained(self, number: int) -> int:
-        """Windows, carried ones included, that this block trains on: whole batches, and in the last block the
-        rest.
-        """
+        """Windows, carried ones included, that a block trains on: whole batches, in the last the rest."""
         end, size = int(self.ends[number]), self.layout.batch_size
         return (end if number == len(self) - 1 else end // size * size) - self.first_step(number) * size
 
     def _left_over(self, number: int) -> np.ndarray:
-        """Target rows of the windows that earlier blocks leave to this one: the last of their order, less
-        than a batch.
-        """
+        """Target rows of windows that earlier blocks leave: the last of their order, less than a batch."""
         missing = int(self.ends[number - 1]) % self.layout.batch_size if number else 0
         parts: list[np.ndarray] = []
         while missing:

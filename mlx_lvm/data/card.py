@@ -70,28 +70,18 @@ class EncoderCard(Config):
         if self.dim != other.dim:
             return [f"dim {self.dim} against {other.dim}"]
         if self.probes is not None and other.probes is not None:
-            a = self.probes / np.linalg.norm(self.probes, axis=1, keepdims=True)
-            b = other.probes / np.linalg.norm(other.probes, axis=1, keepdims=True)
+            a, b = (p / np.linalg.norm(p, axis=1, keepdims=True) for p in (self.probes, other.probes))
             lowest = float((a * b).sum(axis=1).min())
-            return (
-                []
-                if lowest > SAME_SPACE
-                else [f"probe sentences differ: lowest cosine {lowest:.4f}, {SAME_SPACE} asked"]
-            )
+            told = f"probe sentences differ: lowest cosine {lowest:.4f}, {SAME_SPACE} asked"
+            return [] if lowest > SAME_SPACE else [told]
         mine, theirs = self.to_dict(), other.to_dict()
-        same_weights = "sha256" in mine["revision"] and mine["revision"] == theirs["revision"]
-        fields = (
-            ("pooling", "dense", "normalised", "prompt")
-            if same_weights
-            else ("model", "pooling", "dense", "normalised", "prompt")
-        )
+        same_weights = "sha256" in self.revision and self.revision == other.revision
+        fields = ([] if same_weights else ["model"]) + ["pooling", "dense", "normalised", "prompt"]
         named = [key for key in fields if mine[key] and theirs[key]]
         return [f"{key} '{mine[key]}' against '{theirs[key]}'" for key in named if mine[key] != theirs[key]]
 
     def unknown(self, other: EncoderCard) -> str:
-        """Why nothing tells whether vectors of `other` are of our space; empty where probe vectors or names
-        tell.
-        """
+        """Why nothing tells whether `other` is of our space; empty where probe vectors or names tell."""
         if self.probes is not None and other.probes is not None:
             return ""
         if not (self.model and other.model):
@@ -100,8 +90,7 @@ class EncoderCard(Config):
 
     def require_same(self, other: EncoderCard, what: str) -> None:
         """Raises InvalidFile where vectors of the two cards must not be combined."""
-        found = self.differences(other)
-        if found:
+        if found := self.differences(other):
             raise InvalidFile(
                 f"{what}: vectors of two different encoders ({'; '.join(found)}). "
                 "Embed both with the same encoder, or evaluate each corpus with a model trained on it."

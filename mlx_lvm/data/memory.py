@@ -1,6 +1,4 @@
-"""How much memory there is, so that what does not fit is streamed or sampled instead of ending the
-process.
-"""
+"""How much memory there is, so that what does not fit is streamed or sampled, and no process ends."""
 
 from __future__ import annotations
 
@@ -17,8 +15,7 @@ def machine_memory() -> int:
 
 
 def roomy() -> int:
-    """Bytes that one corpus may take where nobody says: half of the machine's, for it is copied and worked
-    with.
+    """Bytes that one corpus may take where nobody says: half of the machine's, for it is worked with.
 
     Not more than the device holds in one array, for its vectors are one.
     """
@@ -26,9 +23,7 @@ def roomy() -> int:
 
 
 def largest_array() -> int:
-    """Bytes of the largest array that the device holds: of a GPU's memory Metal gives a part in one piece,
-    3.8 GB on a small Mac.
-    """
+    """Bytes of the largest array that the device holds: a part of its memory, 3.8 GB on a small Mac."""
     found = mx.device_info().get("max_buffer_length")
     return found if isinstance(found, int) and found > 0 else 1 << 60
 
@@ -37,8 +32,7 @@ def bound_cache(allowed: int | None = None) -> int:
     """Let MLX keep at most so many bytes of freed arrays for the next ones; the limit is returned.
 
     Metal would keep nearly all of the machine's memory. A quarter of what may be used, be that `allowed`
-    (`--memory`) or a half of the machine's, is many times the arrays of a step. What is in use is not bounded
-    by this.
+    (`--memory`) or a half of the machine's, is many times the arrays of a step. What is in use has no bound.
     """
     limit = (machine_memory() // 2 if allowed is None else allowed) // KEPT_PART
     mx.set_cache_limit(limit)

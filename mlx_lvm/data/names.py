@@ -1,5 +1,4 @@
-"""Document names: one normal form wherever they enter, since they decide the split, and fit to be shown to
-people.
+"""Document names: one normal form wherever they enter, since they decide the split, and fit to be shown.
 
 macOS hands over file names with accents decomposed (NFD), most other systems composed (NFC): the same name in
 both forms would be two documents, in two parts of the split.
@@ -11,7 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from mlx_lvm.errors import Problems, UsageError, nearest
+from mlx_lvm.errors import Problems
 
 MAX_NAME = 1000  # characters of one name
 SHOWN = 5  # names told in a message; the others are counted
@@ -31,14 +30,13 @@ def normal(name: str) -> str:
 
 
 def check_names(names: Sequence[str], problems: Problems, label: str = "") -> None:
-    """Names are unique, as they decide the split, not empty, of at most MAX_NAME characters, and can be
-    shown.
-    """
+    """Names are unique, as they decide the split, not empty, at most MAX_NAME long, and fit to be shown."""
     if len(set(names)) != len(names):
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        more = f" and {len(twice) - SHOWN:,} more" if len(twice) > SHOWN else ""
         problems.add(
             f"{label}document names must be unique, they decide the split; used twice: "
-            f"{', '.join(map(repr, twice[:SHOWN]))}{_more(len(twice))}"
+            f"{', '.join(map(repr, twice[:SHOWN]))}{more}"
         )
     unfit = [(k, why) for k, name in enumerate(names) if (why := _unfit(name))]
     for k, why in unfit[:SHOWN]:
@@ -59,17 +57,3 @@ def _unfit(name: str) -> str:
         if kind := UNFIT.get(unicodedata.category(character)):
             return f"holds {kind}, U+{ord(character):04X}, as character {at + 1}"
     return ""
-
-
-def _more(count: int) -> str:
-    return f" and {count - SHOWN:,} more" if count > SHOWN else ""
-
-
-def find_name(name: str, names: Sequence[str], where: str) -> int:
-    """The place of a name, in whatever normal form it is given. Raises UsageError naming the nearest where
-    there is none.
-    """
-    name = normal(name)
-    if name not in names:
-        raise UsageError(f"{where}: no document '{name}'.{nearest(name, list(names))[:500]}")
-    return list(names).index(name)

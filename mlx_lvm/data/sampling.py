@@ -1,5 +1,4 @@
-"""A part of a corpus that does not fit in memory: some documents of each split, on the device, to judge
-models on.
+"""A part of a corpus too large for memory: some documents of each split, on the device, to judge models on.
 
 Documents are drawn by a fixed seed, so the same ones are taken in every run on the corpus. A document longer
 than what is taken in all gives its beginning. Whoever reports figures from such a part says so:
@@ -19,10 +18,9 @@ from mlx_lvm.data.splits import SPLITS, Split, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.data.storage.stream import RowReader, to_device
-from mlx_lvm.errors import InvalidFile
+from mlx_lvm.data.windows import no_window
 
-# at most, of each part: what an evaluation takes grows with them
-WINDOWS = {"train": 20_000, "val": 5_000, "test": 5_000}
+WINDOWS = {"train": 20_000, "val": 5_000, "test": 5_000}  # at most: what an evaluation takes grows with them
 SHARES = {"train": 0.5, "val": 0.25, "test": 0.25}  # of the memory that a sample may take
 SAMPLE = 4  # a sample takes this part of the memory that a corpus may
 SEED = 0
@@ -30,31 +28,26 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Sampled:
-    """corpus: the documents taken, under their own names. taken: their indices in the whole, by part. whole:
-    the split.
-    """
+    """Documents taken from a corpus, under their own names."""
 
     corpus: Corpus
-    taken: dict[str, np.ndarray]
+    taken: dict[str, np.ndarray]  # their indices in the whole, by part
     whole: Split
 
 
 def load_or_sample(
     reference: str | Path, context: int = 5, seed: int = 0, memory: int | None = None
 ) -> Corpus:
-    """A corpus in memory, or documents of each part of it where its vectors have more than `memory` bytes
-    (half the machine's).
+    """A corpus in memory, or documents of each part where it is larger than `memory` (half the machine's).
 
     Raises as `load_corpus` and `sample_documents`.
     """
     bound_cache(memory)
     mapped = open_corpus(find_corpus(reference))
     allowed = roomy() if memory is None else min(memory, largest_array())
-    return (
-        to_memory(mapped)
-        if mapped.nbytes <= allowed
-        else sample_documents(mapped, context, seed, allowed // SAMPLE).corpus
-    )
+    if mapped.nbytes <= allowed:
+        return to_memory(mapped)
+    return sample_documents(mapped, context, seed, allowed // SAMPLE).corpus
 
 
 def sample_documents(
@@ -62,8 +55,7 @@ def sample_documents(
 ) -> Sampled:
     """Documents of the named parts, at most WINDOWS of each and `memory` bytes in all, read and checked.
 
-    `seed` is that of the split. Raises InvalidFile where a part has no window or a row is unfit, IOFailed
-    where reading fails.
+    `seed` is the split's. Raises InvalidFile for a part without windows or an unfit row, IOFailed.
     """
     split, row_bytes = split_corpus(corpus, seed), max(1, corpus.nbytes // len(corpus))
     taken, lengths = {}, {}
@@ -100,10 +92,7 @@ def _draw(
     """(documents in ascending order, rows to take of each): drawn until they have `most` windows."""
     long = documents[corpus.lengths[documents] > context]
     if not len(long):
-        raise InvalidFile(
-            f"corpus {corpus.name}, {name}: no window of {context} + 1 chunks in {len(documents)} documents. "
-            "Use a shorter --context or another --split-seed."
-        )
+        raise no_window(corpus, name, context, documents)
     drawn = np.random.Generator(np.random.PCG64(SEED)).permutation(long)
     ends = np.cumsum(corpus.lengths[drawn] - context)
     kept = np.sort(drawn[: max(1, int(np.searchsorted(ends, most, side="right")))])

@@ -1,5 +1,4 @@
-"""Train, validation and test by document: a stable hash of its name decides, so a document never changes
-sides.
+"""Train, validation and test by document: a stable hash of its name decides, so it never changes sides.
 
 Pieces of one document, named `<name>#part-<n>`, hash by what stands before the `#`: they stay together. A
 corpus that brings its own split keeps it, whatever the seed.

@@ -1,6 +1,4 @@
-"""Windows as indices: window i reads rows target-context .. target-1 of one document and predicts row
-target.
-"""
+"""Windows as indices: a window reads rows target-context .. target-1 of a document and predicts target."""
 
 from __future__ import annotations
 
@@ -12,14 +10,13 @@ import numpy as np
 from mlx_lvm.core.arrays import blocks, ranges
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.errors import InvalidFile
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Every window of some documents. targets [n] int32 rows, starts [n] first row of the document, documents
-    [n].
-    """
+    """Windows of some documents. targets [n] int32 rows, starts [n] their documents' first, documents [n]."""
 
     corpus: Corpus
     context: int
@@ -46,10 +43,7 @@ class Windows:
     def select(self, index: slice | np.ndarray) -> Windows:
         """The chosen windows alone: a slice, indices, or a mask [n]."""
         return replace(
-            self,
-            targets=self.targets[index],
-            starts=self.starts[index],
-            documents=self.documents[index],
+            self, targets=self.targets[index], starts=self.starts[index], documents=self.documents[index]
         )
 
     def with_chunks_after(self, count: int) -> Windows:
@@ -70,12 +64,7 @@ def windows(corpus: Corpus, documents: np.ndarray, context: int, what: str = "")
     documents = np.asarray(documents, dtype=np.int64)
     starts, counts = corpus.offsets[:-1][documents], np.maximum(corpus.lengths[documents] - context, 0)
     if counts.sum() == 0:
-        longest = int(corpus.lengths[documents].max()) if len(documents) else 0
-        raise InvalidFile(
-            f"corpus {corpus.name}{', ' + what if what else ''}: no window of {context} + 1 chunks in "
-            f"{len(documents)} documents (the longest has {longest} chunks). Use a shorter --context, more "
-            "documents or another --split-seed."
-        )
+        raise no_window(corpus, what, context, documents)
     which = np.repeat(np.arange(len(documents)), counts)
     return Windows(
         corpus,
@@ -84,4 +73,14 @@ def windows(corpus: Corpus, documents: np.ndarray, context: int, what: str = "")
         starts=starts[which].astype(np.int32),
         documents=documents[which],
         skipped=int((counts == 0).sum()),
+    )
+
+
+def no_window(corpus: Corpus | MappedCorpus, what: str, context: int, documents: np.ndarray) -> InvalidFile:
+    """The error that none of the documents is long enough."""
+    longest = int(corpus.lengths[documents].max(initial=0))
+    return InvalidFile(
+        f"corpus {corpus.name}{', ' + what if what else ''}: no window of {context} + 1 chunks in "
+        f"{len(documents)} documents (the longest has {longest} chunks). Use a shorter --context, more "
+        "documents or another --split-seed."
     )

@@ -15,22 +15,33 @@ OTHERS = ["onnx/*", "openvino/*", "*/onnx/*"]
 HOME = "sentence-transformers"  # the Hub's organisation that a bare name is looked for in
 
 
+def hub_id(name: str) -> str:
+    """A bare name is one of the organisation HOME."""
+    return name if "/" in name else f"{HOME}/{name}"
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of that name, None where it can only be a Hub id. Raises InvalidFile for any other path."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise InvalidFile(f"encoder {name}: a file; give the folder of a sentence-transformers model")
+    if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise InvalidFile(f"encoder {name}: no such folder")
+    return path if path.is_dir() else None
+
+
 def find_encoder(name: str, revision: str | None = None) -> tuple[Path, str]:
     """(folder, commit of the Hub, empty for a local folder). What is in the cache needs no network.
 
     Raises InvalidFile for a path that is no folder, SetupInvalid for what is not here and cannot be fetched.
     """
-    local = Path(name).expanduser()
-    if local.is_dir():
+    local = local_folder(name)
+    if local is not None:
         return local, ""
-    if local.is_file():
-        raise InvalidFile(f"encoder {name}: a file; give the folder of a sentence-transformers model")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InvalidFile(f"encoder {name}: no such folder")
     with needing("embed", f"encoder {name}: to fetch it needs huggingface_hub"):
         from huggingface_hub import constants, snapshot_download
     options: dict[str, Any] = {"revision": revision, "allow_patterns": FILES, "ignore_patterns": OTHERS}
-    repository = name if "/" in name else f"{HOME}/{name}"
+    repository = hub_id(name)
     why = "only a part of it is in the cache"
     for only_local in (True, False):
         try:

@@ -20,7 +20,8 @@ from mlx_lvm.core.linux_cpu import tune
 tune()
 
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.convert.convert import Target, convert
+from mlx_lvm.data.convert.conversion import Target
+from mlx_lvm.data.convert.convert import convert
 from mlx_lvm.data.ingest import embedding
 from mlx_lvm.data.ingest.chunking import Chunking
 from mlx_lvm.data.storage.reader import open_corpus

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.convert.convert import Target, convert
+from mlx_lvm.data.convert.conversion import Target
+from mlx_lvm.data.convert.convert import convert
 from mlx_lvm.data.corpus import load_corpus, write_corpus
 from mlx_lvm.data.ingest.choosing import choose, read_assignment
 from mlx_lvm.data.ingest.documents import list_documents, read_documents

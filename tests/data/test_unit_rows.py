@@ -17,7 +17,7 @@ from mlx_lvm.data.ingest.transform import subset, synthesise
 from mlx_lvm.data.quality.audit import check
 from mlx_lvm.data.quality.description import describe
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
-from mlx_lvm.data.storage.rows import quantise, to_float, unit_rows
+from mlx_lvm.data.storage.rows import Stored, quantise, to_float, unit_rows
 from mlx_lvm.data.storage.stream import RowReader
 from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.evaluation.evaluate import examine
@@ -83,17 +83,17 @@ def test_unit_rows_stay_bit_for_bit() -> None:
     for name in ("sotu", "moby"):
         mapped = open_corpus(find_corpus(name))
         for shard in mapped.shards:
-            vectors, scales, changed = unit_rows(shard.vectors, shard.scales)
-            assert vectors is shard.vectors and scales is shard.scales and changed == 0
+            rows, changed = unit_rows(shard.stored)
+            assert rows is shard.stored and changed == 0
     rows = unit(np.random.default_rng(0).standard_normal((500, 300))).astype(np.float32)
     small, scales = quantise(rows)
     for held in (
-        (rows, None),
-        (rows.astype(np.float16), None),
-        (small, scales),
-        (to_float(small, scales), None),
+        Stored(rows),
+        Stored(rows.astype(np.float16)),
+        Stored(small, scales),
+        Stored(to_float(small, scales)),
     ):
-        assert unit_rows(*held)[0] is held[0]
+        assert unit_rows(held)[0] is held
 
 
 def test_it_is_said(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-"""What conversions share: where a corpus goes, what is reported of it, and how arrays and document ids are
-looked at.
-"""
+"""What conversions share: where a corpus goes, what is reported of it, how arrays and ids are looked at."""
 
 from __future__ import annotations
 
@@ -14,6 +12,7 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.storage.rows import to_float
 from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.data.tables.base import Array, ArrayFile
+from mlx_lvm.data.tables.columns import Columns
 from mlx_lvm.errors import InvalidFile
 
 BLOCK_BYTES = 48 << 20  # of rows in memory at a time
@@ -68,32 +67,38 @@ class Target:
         )
 
 
-class Counter:
-    """Bytes read so far, of the vectors that are read, in both passes."""
+@dataclass
+class Conversion:
+    """A conversion under way. ids [rows]: the caller's, if any. done, total: bytes read, of all passes."""
 
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress, self.done, self.total = progress, 0, 0
+    file: ArrayFile
+    columns: Columns
+    target: Target
+    ids: np.ndarray | None
+    report: Report
+    progress: Progress | None
+    done: int = 0
+    total: int = 0
 
     def expect(self, *arrays: Array) -> None:
         self.total += sum(int(np.prod(array.shape)) * array.dtype.itemsize for array in arrays)
 
-    def add(self, array: np.ndarray, passes: int = 1) -> None:
-        self.done += array.nbytes // passes
+    def read(self, *blocks: np.ndarray, passes: int = 1) -> None:
+        """Tells of blocks that were read, of arrays that are read so many times."""
+        self.done += sum(block.nbytes // passes for block in blocks)
         if self.progress is not None:
             self.progress(min(self.done, self.total), self.total)
 
 
 def floats(array: Array, block: np.ndarray) -> np.ndarray:
     """A block as float32, whatever numbers it holds."""
-    return to_float(block, None) if array.bfloat16 else block.astype(np.float32, copy=False)
+    return to_float(block) if array.bfloat16 else block.astype(np.float32, copy=False)
 
 
 def require_floats(file: ArrayFile, *arrays: Array) -> None:
     for array in arrays:
-        known = (
-            array.dtype.kind == "f" or array.bfloat16 or (array.dtype == np.int8 and "scales" in file.arrays)
-        )
-        if not known:
+        scaled = array.dtype == np.int8 and "scales" in file.arrays
+        if not (array.dtype.kind == "f" or array.bfloat16 or scaled):
             raise InvalidFile(
                 f"{file.path}: '{array.name}' holds {array.kind}; expected floats, or int8 with 'scales'"
             )

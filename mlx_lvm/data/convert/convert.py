@@ -1,5 +1,4 @@
-"""Other people's files to a corpus: windows of contexts and targets, vectors with document ids, plain
-vectors.
+"""Other people's files to a corpus: windows of contexts and targets, vectors with ids, plain vectors.
 
 Two passes over the file: the first reads digests or ids and decides where every row goes, the second writes.
 Memory holds a block of rows, and per window C + 1 digests and places.
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_lvm.data.convert.conversion import Counter, Progress, Report, Target
+from mlx_lvm.data.convert.conversion import Conversion, Progress, Report, Target
 from mlx_lvm.data.convert.rows import convert_rows
 from mlx_lvm.data.convert.windows import convert_windows, window_sets
 from mlx_lvm.data.ingest.lists import read_lines
@@ -21,8 +20,6 @@ from mlx_lvm.data.tables.base import ArrayFile
 from mlx_lvm.data.tables.columns import KNOWN, Columns, document_ids
 from mlx_lvm.data.tables.opening import open_arrays, open_table
 from mlx_lvm.errors import InvalidFile
-
-__all__ = ["Columns", "Report", "Target", "convert"]
 
 
 def convert(
@@ -33,24 +30,22 @@ def convert(
     columns: Columns | None = None,
 ) -> Report:
     """Convert one file, or several and the files of folders as one table. `ids` is a file of one document id
-    a row (.npy, or text with a line each) where the file has none; `columns` names the columns that have
-    unknown names.
+    a row (.npy, or text with a line each) where the file has none; `columns` names those of unknown names.
 
-    Raises InvalidFile where nothing in the file is known, or with every problem of its rows; then nothing is
-    written.
+    Raises InvalidFile, and writes nothing, where nothing is known or rows are unfit, with every problem.
     """
     require_free(target.path, target.overwrite)
     columns = columns or Columns()
     file = open_table([paths] if isinstance(paths, (str, Path)) else paths)
     report = Report(left_out=[f"{name}: {reason}" for name, reason in file.unread.items()])
-    counter = Counter(progress)
     given = None if ids is None else _read_ids(Path(ids))
+    job = Conversion(file, columns, target, given, report, progress)
     vectors = columns.find(file, "vectors")
     if vectors is not None and vectors.rank == 2:
         report.columns["vectors"] = vectors.name
-        convert_rows(file, vectors, given, columns, target, report, counter)
+        convert_rows(job, vectors)
     elif pairs := window_sets(file, columns):
-        convert_windows(file, pairs, given, target, report, counter)
+        convert_windows(job, pairs)
     else:
         lost = [one for one in file.arrays.values() if one.kind == "text" and one.name in KNOWN["vectors"]]
         hint = f"'{lost[0].name}' is text: parse it into lists of numbers first. " if lost else ""
@@ -68,10 +63,8 @@ EXPECTED = (
 
 
 def _shown(file: ArrayFile) -> str:
-    held = [
-        f"{array.name} {array.kind}{' in rows of numbers' * (array.rank == 2)}"
-        for array in file.arrays.values()
-    ]
+    arrays = file.arrays.values()
+    held = [f"{array.name} {array.kind}{' in rows of numbers' * (array.rank == 2)}" for array in arrays]
     if len(held) > SHOWN:
         held = [*held[:SHOWN], f"... and {len(held) - SHOWN} more"]
     left = [f"{name}: {reason}" for name, reason in list(file.unread.items())[:SHOWN]]

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# rows that must agree where nothing but their equality says that two windows are of one document
-LEAST_OVERLAP = 2
+LEAST_OVERLAP = 2  # rows that must agree where nothing else says that two windows are of one document
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,7 @@ class Folded:
 
 
 def fold(digests: np.ndarray, groups: np.ndarray | None = None) -> Folded:
-    """digests [n, C + 1] uint64 of each window's rows; groups [n] the document each is said to be from, or
-    None.
+    """digests [n, C + 1] uint64 of each window's rows; groups [n] the document each is said to be from.
 
     The windows (a, b), (b, c), (c, d) of the text a b c d: one chain [0, 1, 2], with shift [2, 1, 1].
     """
@@ -96,8 +94,8 @@ def destinations(folded: Folded, order: list[int], width: int) -> np.ndarray:
 def _match(
     tails: np.ndarray, tail_keys: np.ndarray, heads: np.ndarray, head_keys: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Windows (earlier, later) whose keys are equal: neighbours in the file, then those that are alone with
-    their key on both sides. tails, heads: windows in the order of the file.
+    """Windows (earlier, later) of one key: neighbours in the file, then those that are alone with their key
+    on both sides. tails, heads: windows in the order of the file.
     """
     if not len(tails) or not len(heads):
         return tails[:0], heads[:0]

@@ -1,8 +1,6 @@
-"""Names of documents from a column of titles: one a document, one a row, or one for each number of a longer
-list.
+"""Names of documents from a column of titles: one a document, one a row, or one for each of a longer list.
 
-Which of them it is, its length says and what it holds; never its name. Where it fits nothing, ids name the
-documents.
+Which of them it is, its length says and what it holds; never its name. Else ids name the documents.
 """
 
 from __future__ import annotations
@@ -22,9 +20,7 @@ def title_column(file: ArrayFile, columns: Columns) -> Array | None:
 
 
 def of_offsets(titles: Array | None, offsets: np.ndarray, report: Report) -> list[str]:
-    """Names of documents that row offsets [D + 1] give. Titles of another length are returned for the writer
-    to refuse.
-    """
+    """Names of documents that row offsets [D + 1] give. The writer refuses titles of another length."""
     documents = len(offsets) - 1
     if titles is not None:
         given = _texts(titles)
@@ -43,9 +39,7 @@ def of_offsets(titles: Array | None, offsets: np.ndarray, report: Report) -> lis
 def of_ids(
     titles: Array | None, codes: np.ndarray, labels: list[int | str], column: str, report: Report
 ) -> list[str]:
-    """Names of documents that ids give: codes [N] of the rows, labels [D] the ids, from the column of that
-    name.
-    """
+    """Names of documents that ids give: codes [N] of the rows, labels [D] the ids, `column` their name."""
     if titles is None or any(isinstance(label, str) for label in labels):
         return names_of(labels)  # ids of text are names already
     given = _texts(titles)
@@ -70,7 +64,7 @@ def of_ids(
 
 
 def _texts(titles: Array) -> list[str]:
-    return [normal(text) for text in texts_of(titles.whole().reshape(-1), titles.name)]
+    return [normal(text) for text in texts_of(titles.whole().reshape(-1))]
 
 
 def _one_each(given: list[str], codes: np.ndarray, documents: int) -> list[str] | None:

@@ -1,9 +1,9 @@
-"""Windows of contexts and targets to the documents they were cut from. Memory holds a block, and C + 1
-digests a window.
-"""
+"""Windows of contexts and targets to the documents they were cut from. Memory holds a block, and digests."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,9 +11,7 @@ import numpy as np
 
 from mlx_lvm.data.convert.conversion import (
     BLOCK_BYTES,
-    Counter,
-    Report,
-    Target,
+    Conversion,
     codes_of,
     floats,
     names_of,
@@ -38,6 +36,13 @@ class WindowSet:
     targets: Array
     ids: Array | None
 
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Contexts [n, C, dim] with their targets [n, dim]."""
+        _, context, dim = self.contexts.shape
+        rows = max(1, BLOCK_BYTES // (4 * context * dim))
+        for left, right in zip(self.contexts.blocks(rows), self.targets.blocks(rows), strict=True):
+            yield left, right.reshape(-1, dim)
+
 
 def window_sets(file: ArrayFile, columns: Columns) -> list[WindowSet]:
     """Every set of windows in the file."""
@@ -55,12 +60,8 @@ def _check_windows(file: ArrayFile, sets: list[WindowSet]) -> None:
     for windows in sets:
         contexts, targets, ids = windows.contexts, windows.targets, windows.ids
         shapes = f"{contexts.name} {list(contexts.shape)}, {targets.name} {list(targets.shape)}"
-        flat_shape = (
-            targets.shape[:1] + targets.shape[2:]
-            if len(targets.shape) == 3 and targets.shape[1] == 1
-            else targets.shape
-        )
-        if len(contexts.shape) != 3 or flat_shape != (contexts.shape[0], contexts.shape[2]):
+        sides = targets.shape[:1] + targets.shape[2:] if targets.shape[1:2] == (1,) else targets.shape
+        if len(contexts.shape) != 3 or sides != (contexts.shape[0], contexts.shape[2]):
             problems.add(f"{shapes}: expected contexts [N, C, dim] and targets [N, dim]")
         elif contexts.shape[1:] != first.shape[1:]:
             problems.add(f"{shapes}: another window than {first.name} {list(first.shape)}")
@@ -73,47 +74,35 @@ def _check_windows(file: ArrayFile, sets: list[WindowSet]) -> None:
         require_floats(file, windows.contexts, windows.targets)
 
 
-def _ids_of(
-    file: ArrayFile, sets: list[WindowSet], count: int, given: np.ndarray | None
-) -> np.ndarray | None:
+def _ids_of(job: Conversion, sets: list[WindowSet], count: int) -> np.ndarray | None:
     """The document of every window: from the caller, else from the file where every set has ids."""
-    if given is None and all(windows.ids is not None for windows in sets):
-        parts = [flat(w.ids, file.path, w.contexts.shape[0]) for w in sets if w.ids is not None]
+    given, path = job.ids, job.file.path
+    held = [(w.ids, w.contexts.shape[0]) for w in sets if w.ids is not None]
+    if given is None and len(held) == len(sets):
+        parts = [flat(ids, path, rows) for ids, rows in held]
         kinds = {"text" if part.dtype.kind in "OUS" else "numbers" for part in parts}
         if len(kinds) > 1:
-            raise InvalidFile(
-                f"{file.path}: document ids are text in one set of windows and numbers in another"
-            )
-        given = document_ids(
-            np.concatenate(parts), f"{file.path}, '{sets[0].ids.name if sets[0].ids else ''}'"
-        )
+            raise InvalidFile(f"{path}: document ids are text in one set of windows and numbers in another")
+        given = document_ids(np.concatenate(parts), f"{path}, '{held[0][0].name}'")
     if given is not None and len(given) != count:
-        raise InvalidFile(f"{file.path}: {len(given):,} document ids for {count:,} windows")
+        raise InvalidFile(f"{path}: {len(given):,} document ids for {count:,} windows")
     return given
 
 
-def convert_windows(
-    file: ArrayFile,
-    sets: list[WindowSet],
-    ids: np.ndarray | None,
-    target: Target,
-    report: Report,
-    counter: Counter,
-) -> None:
+def convert_windows(job: Conversion, sets: list[WindowSet]) -> None:
     """Write the corpus. Raises InvalidFile where shapes, ids or vectors are unfit."""
-    _check_windows(file, sets)
+    report = job.report
+    _check_windows(job.file, sets)
     report.kind = "windows"
     report.windows_read = count = sum(windows.contexts.shape[0] for windows in sets)
     _, context, dim = sets[0].contexts.shape
-    ids = _ids_of(file, sets, count, ids)
+    ids = _ids_of(job, sets, count)
     codes, labels = (None, []) if ids is None else codes_of(ids)
-    pairs = [(windows.contexts, windows.targets) for windows in sets]
-    counter.expect(*(array for pair in pairs for array in pair))
-    compared = _Comparison([array for pair in pairs for array in pair])
+    arrays = [array for windows in sets for array in (windows.contexts, windows.targets)]
+    job.expect(*arrays)
+    compared = _Comparison(arrays)
     with ThreadPoolExecutor(2) as pool:
-        digests = np.concatenate(
-            [_window_digests(contexts, targets, compared, pool, counter) for contexts, targets in pairs]
-        )
+        digests = np.concatenate([_window_digests(job, windows, compared, pool) for windows in sets])
     folded = fold(digests, codes)
     order = sorted(
         range(len(folded.chains)),
@@ -126,22 +115,20 @@ def convert_windows(
     )
     offsets = np.concatenate([[0], np.cumsum(folded.lengths[order])])
     places = destinations(folded, order, context + 1)
-    with target.writer(offsets, names, dim, pairs[0][0].dtype) as writer:
+    with job.target.writer(offsets, names, dim, arrays[0].dtype) as writer:
         start = 0
-        for contexts, targets in pairs:
-            rows = _block_rows(contexts)
-            for left, right in zip(contexts.blocks(rows), targets.blocks(rows), strict=True):
+        for windows in sets:
+            for left, right in windows.blocks():
                 here = places[start : start + len(left)]
                 for position in range(context):
                     new = np.flatnonzero(here[:, position] >= 0)
                     if len(new):
-                        writer.put_rows(here[new, position], floats(contexts, left[new, position]))
+                        writer.put_rows(here[new, position], floats(windows.contexts, left[new, position]))
                 new = np.flatnonzero(here[:, context] >= 0)
                 if len(new):
-                    writer.put_rows(here[new, context], floats(targets, right.reshape(len(right), dim)[new]))
+                    writer.put_rows(here[new, context], floats(windows.targets, right[new]))
                 start += len(left)
-                counter.add(left, 2)
-                counter.add(right, 2)
+                job.read(left, right, passes=2)
         writer.finish()
     report.documents, report.vectors, report.dim = len(names), int(offsets[-1]), dim
     report.repeated, report.alone = folded.repeated, folded.alone
@@ -166,10 +153,8 @@ class _Comparison:
     """Rows as they are compared: where arrays differ in precision, all at the coarsest."""
 
     def __init__(self, arrays: list[Array]) -> None:
-        kinds = [array.kind for array in arrays]
-        self.coarse = (
-            [kind for kind in ("float16", "bfloat16") if kind in kinds] if len(set(kinds)) > 1 else []
-        )
+        kinds = {array.kind for array in arrays}
+        self.coarse = [kind for kind in ("float16", "bfloat16") if kind in kinds and len(kinds) > 1]
         self.rounded = " and ".join(self.coarse)
 
     def rows(self, array: Array, block: np.ndarray) -> np.ndarray:
@@ -178,33 +163,28 @@ class _Comparison:
             with np.errstate(over="ignore"):
                 out = out.astype(np.float16).astype(np.float32)
         if "bfloat16" in self.coarse:
-            out = to_float(to_stored(np.ascontiguousarray(out), "BF16")[0], None)
+            out = to_float(*to_stored(np.ascontiguousarray(out), "BF16"))
         return out + np.float32(0) if self.coarse else out  # -0, which rounding makes of small numbers, is 0
 
 
-def _block_rows(contexts: Array) -> int:
-    return max(1, BLOCK_BYTES // (4 * contexts.shape[1] * contexts.shape[2]))
-
-
 def _window_digests(
-    contexts: Array, targets: Array, compared: _Comparison, pool: ThreadPoolExecutor, counter: Counter
+    job: Conversion, windows: WindowSet, compared: _Comparison, pool: ThreadPoolExecutor
 ) -> np.ndarray:
     """Digests [n, C + 1] of the float32 rows of each window, its target last."""
-    count, context, dim = contexts.shape
+    count, context, dim = windows.contexts.shape
     out = np.empty((count, context + 1), np.uint64)
-    rows, start = _block_rows(contexts), 0
-    for left, right in zip(contexts.blocks(rows), targets.blocks(rows), strict=True):
+    start = 0
+    for left, right in windows.blocks():
         stop, half = start + len(left), len(left) // 2
         parts = [
-            pool.submit(row_digests, compared.rows(contexts, part).reshape(-1, dim))
+            pool.submit(row_digests, compared.rows(windows.contexts, part).reshape(-1, dim))
             for part in (left[:half], left[half:])
             if len(part)
         ]
-        out[start:stop, context] = row_digests(compared.rows(targets, right).reshape(-1, dim))
+        out[start:stop, context] = row_digests(compared.rows(windows.targets, right))
         out[start:stop, :context] = np.concatenate([part.result() for part in parts]).reshape(-1, context)
         start = stop
-        counter.add(left, 2)
-        counter.add(right, 2)
+        job.read(left, right, passes=2)
     return out
 
 
@@ -214,10 +194,9 @@ def _chain_names(
     """The document's name for its only chain, `<name>#part-<k>` for each of several."""
     of = [int(codes[chains[k][0]]) for k in order]
     several = np.bincount(of) > 1
-    seen: dict[int, int] = {}
+    seen: Counter[int] = Counter()
     out = []
     for code in of:
-        part = seen.get(code, 0)
-        seen[code] = part + 1
-        out.append(f"{names[code]}#part-{part}" if several[code] else names[code])
+        out.append(f"{names[code]}#part-{seen[code]}" if several[code] else names[code])
+        seen[code] += 1
     return out

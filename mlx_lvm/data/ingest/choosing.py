@@ -11,7 +11,7 @@ import numpy as np
 
 from mlx_lvm.data.ingest.lists import read_lines, read_text
 from mlx_lvm.data.names import normal
-from mlx_lvm.data.quality.duplicates import NEAR, exact_groups, near_pairs
+from mlx_lvm.data.quality.duplicates import NEAR, exact_groups, group_pairs, near_pairs
 from mlx_lvm.data.splits import PART, SPLITS, assign
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.errors import InvalidFile, Problems, UsageError, nearest
@@ -23,8 +23,7 @@ HEADERS = ("split", "part", "set", "subset", "fold")  # of a first line that nam
 def choose(
     corpus: MappedCorpus, patterns: Sequence[str], names_file: Path | None = None, least: int = 0
 ) -> np.ndarray:
-    """Documents whose names match any pattern (`*`, `?`, `[...]`) or stand in a file, a name a line, and have
-    `least` chunks.
+    """Documents of `least` chunks whose names match a pattern (`*`, `?`, `[...]`) or are lines of a file.
 
     Raises UsageError naming the patterns that match nothing and the names that are not there.
     """
@@ -40,11 +39,9 @@ def choose(
         chosen |= found
     place = {name: number for number, name in enumerate(corpus.names)}
     for name in [] if names_file is None else map(normal, read_lines(names_file)):
-        if not name:
-            continue
         if name in place:
             chosen[place[name]] = True
-        else:
+        elif name:
             problems.add(f"{names_file}: no document '{name}'.{nearest(name, list(corpus.names))[:200]}")
     problems.raise_if_any(UsageError)
     if not patterns and names_file is None:
@@ -53,8 +50,7 @@ def choose(
 
 
 def read_assignment(path: Path, corpus: MappedCorpus) -> np.ndarray:
-    """0, 1, 2 a document from a file: JSON {name: split} or {split: [names]}, or lines of name, tab (or
-    comma), split.
+    """0, 1, 2 a document from a file: JSON {name: split} or {split: [names]}, or lines of name, tab, split.
 
     Splits are train, val and test; validation, valid and dev are val, whatever their capitals. Raises
     InvalidFile with every document that is missing, unknown, or of an unknown split.
@@ -66,9 +62,10 @@ def read_assignment(path: Path, corpus: MappedCorpus) -> np.ndarray:
         raise InvalidFile(
             f"{path}: neither JSON of names and splits nor lines of name, tab, split ({error})"
         ) from None
-    problems, known = Problems(str(path)), set(corpus.names)
-    for name in sorted(known - set(values)):
-        problems.add(f"document '{name}' has no split")
+    known = set(corpus.names)
+    problems = Problems(
+        str(path), [f"document '{name}' has no split" for name in sorted(known - set(values))]
+    )
     for name, split in values.items():
         if name not in known:
             problems.add(f"no document '{name}' in {corpus.name}.{nearest(name, list(corpus.names))[:200]}")
@@ -119,9 +116,7 @@ def _split_of(word: object) -> str:
 def assign_together(
     corpus: MappedCorpus, seed: int, fractions: Sequence[float], threshold: float = NEAR
 ) -> np.ndarray:
-    """As `splits.assign`, with documents that share a chunk, exactly or nearly, in one part: that of the
-    first name among them.
-    """
+    """As `splits.assign`, with documents that share a chunk, exactly or nearly, in the first name's part."""
     leader = list(range(len(corpus.names)))
 
     def find(document: int) -> int:
@@ -130,16 +125,14 @@ def assign_together(
             document = leader[document]
         return document
 
-    pairs = [
-        np.stack([np.full(len(group) - 1, group[0]), group[1:]], axis=1) for group in exact_groups(corpus)
-    ]
+    exact = group_pairs(exact_groups(corpus))
     near = near_pairs(corpus, threshold)
     if near.total > len(near.rows):
         raise InvalidFile(
             f"{corpus.path}: {near.total:,} near pairs are too many to keep together; most chunks repeat "
             "others"
         )
-    for a, b in corpus.document_of(np.concatenate([*pairs, near.rows])).tolist():
+    for a, b in corpus.document_of(np.concatenate([exact, near.rows])).tolist():
         leader[find(a)] = find(b)
     groups: dict[int, list[str]] = {}
     for document, name in enumerate(corpus.names):
@@ -148,13 +141,11 @@ def assign_together(
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
-    """'0.8,0.1,0.1' for train, val and test. Raises UsageError where they are not three shares that make
-    1.
-    """
+    """'0.8,0.1,0.1' for train, val and test. Raises UsageError for other than three shares that make 1."""
     try:
-        parts = [float(part) for part in text.split(",")]
-    except ValueError:
-        parts = []
-    if len(parts) != 3 or not all(0 <= part <= 1 for part in parts) or abs(sum(parts) - 1) > 1e-6:
-        raise UsageError(f"--fractions {text}: expected three shares that make 1, as 0.8,0.1,0.1")
-    return parts[0], parts[1], parts[2]
+        train, val, test = (float(part) for part in text.split(","))
+        if min(train, val, test) >= 0 and abs(train + val + test - 1) <= 1e-6:
+            return train, val, test
+    except ValueError:  # other than three, or no numbers
+        pass
+    raise UsageError(f"--fractions {text}: expected three shares that make 1, as 0.8,0.1,0.1")

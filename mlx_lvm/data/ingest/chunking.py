@@ -1,5 +1,4 @@
-"""Text to chunks: sentences, packed greedily until a chunk has `low` characters, never across documents, no
-overlap.
+"""Text to chunks: sentences, packed greedily to `low` characters, never across documents, without overlap.
 
 Two rules find the sentences. `simple` made the shipped corpora and is kept to the character so that they can
 be made again: it ends a sentence after . ! ? before an English capital, quote or bracket, and loses the
@@ -13,7 +12,7 @@ at a space.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -70,16 +69,12 @@ class Chunking(Config):
         )
 
     def chunks(self, text: str) -> list[str]:
-        """The chunks of one document in reading order; the last may be shorter than `low`. Empty where the
-        text is blank.
-        """
-        split = simple_sentences if self.rule == "simple" else careful_sentences
-        pieces = split(text)
-        if self.rule == "careful":
-            pieces = [part for piece in pieces for part in self._cut(piece)]
-        return list(self._pack(pieces))
+        """The chunks of one document in order, none of a blank one; the last may be shorter than `low`."""
+        if self.rule == "simple":
+            return list(self._pack(simple_sentences(text)))
+        return list(self._pack(part for piece in careful_sentences(text) for part in self._cut(piece)))
 
-    def _pack(self, pieces: list[str]) -> Iterator[str]:
+    def _pack(self, pieces: Iterable[str]) -> Iterator[str]:
         current = ""
         for piece in pieces:
             if current and len(current) + len(piece) > self.high:
@@ -119,9 +114,7 @@ def simple_sentences(text: str) -> list[str]:
 
 
 def careful_sentences(text: str) -> list[str]:
-    """Sentences of a text: joined by spaces they hold all its characters but white space. A blank line ends a
-    sentence.
-    """
+    """Sentences: joined by spaces they hold all characters but white space. A blank line ends a sentence."""
     out = []
     for paragraph in PARAGRAPH.split(text):
         paragraph = SPACE.sub(" ", paragraph).strip()

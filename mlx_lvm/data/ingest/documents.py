@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from mlx_lvm.data.names import normal
-from mlx_lvm.errors import InvalidFile
+from mlx_lvm.errors import InvalidFile, reason
 
 TEXT, MARKDOWN, LINES = (".txt", ".text"), (".md", ".markdown"), (".jsonl", ".ndjson")
+ENDINGS = TEXT + MARKDOWN + LINES
 MAX_DOCUMENT = 256 << 20  # bytes of one document
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 IMAGE = re.compile(r"!\[([^\]]*)\]\([^)]*\)")
@@ -25,12 +28,10 @@ HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
 
 @dataclass
 class Listing:
-    """Files to read, (name, path) in order of names, and what a folder held besides them, counted by
-    ending.
-    """
+    """Files to read, (name, path) in order of names, and what folders hold besides, counted by ending."""
 
     files: list[tuple[str, Path]] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def list_documents(paths: list[Path]) -> Listing:
@@ -40,49 +41,43 @@ def list_documents(paths: list[Path]) -> Listing:
         if path.is_dir():
             _walk(path, listing)
         elif not path.is_file():
-            raise InvalidFile(
-                f"{path}: {'no regular file' if os.path.lexists(path) else 'no such file or folder'}"
-            )
-        elif path.suffix.lower() not in TEXT + MARKDOWN + LINES:
-            raise InvalidFile(
-                f"{path}: ending '{path.suffix}' is not one of {', '.join(TEXT + MARKDOWN + LINES)}"
-            )
+            what = "no regular file" if os.path.lexists(path) else "no such file or folder"
+            raise InvalidFile(f"{path}: {what}")
+        elif path.suffix.lower() not in ENDINGS:
+            raise InvalidFile(f"{path}: ending '{path.suffix}' is not one of {', '.join(ENDINGS)}")
         else:
             listing.files.append((path.stem, path))
     if not listing.files:
-        raise InvalidFile(f"{', '.join(map(str, paths))}: no {', '.join(TEXT + MARKDOWN + LINES)} file in it")
+        raise InvalidFile(f"{', '.join(map(str, paths))}: no {', '.join(ENDINGS)} file in it")
     return listing
 
 
 def _walk(folder: Path, listing: Listing) -> None:
-    """Files below a folder, by name. Links are followed, a folder is entered once, so a loop of links
-    ends.
-    """
-    entered = set()
+    """Files below a folder, by name. Links are followed, but a folder is entered once: loops of links end."""
+    entered: set[tuple[int, int]] = set()
     found = []
     for current, folders, files in os.walk(folder, followlinks=True):
         state = os.stat(current)
-        if (state.st_dev, state.st_ino) in entered:
+        identity = state.st_dev, state.st_ino
+        if identity in entered:
             folders.clear()
             continue
-        entered.add((state.st_dev, state.st_ino))
+        entered.add(identity)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             path = Path(current, name)
             suffix = path.suffix.lower()
             if name.startswith("."):
                 continue
-            if suffix in TEXT + MARKDOWN + LINES and path.is_file():
+            if suffix in ENDINGS and path.is_file():
                 found.append((path.relative_to(folder).with_suffix("").as_posix(), path))
             else:
-                listing.left_out[suffix or "no ending"] = listing.left_out.get(suffix or "no ending", 0) + 1
+                listing.left_out[suffix or "no ending"] += 1
     listing.files += sorted(found)
 
 
 def read_documents(files: list[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
-    """(name, text) of every document, in order. Raises InvalidFile naming file and line; a blank text is the
-    caller's to skip.
-    """
+    """(name, text) of every document in order, blank ones too. Raises InvalidFile naming file and line."""
     for name, path in files:
         if path.suffix.lower() in LINES:
             yield from ((normal(found), text) for found, text in _lines(path))
@@ -99,14 +94,14 @@ def _read(path: Path) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise InvalidFile(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise InvalidFile(f"{path}: cannot be read ({reason(error)})") from None
 
 
-def _decode(path: Path, data: bytes, line: int | None = None) -> str:
+def _decode(path: Path, data: bytes, line: int = 0) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        place = f", line {line}" if line is not None else ""
+        place = f", line {line}" if line else ""
         raise InvalidFile(
             f"{path}{place}: not UTF-8 (byte {error.start} is {data[error.start]:#04x}); convert it, as with "
             "iconv -t UTF-8"
@@ -116,15 +111,13 @@ def _decode(path: Path, data: bytes, line: int | None = None) -> str:
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     try:
         with open(path, "rb") as file:
-            number = 0
-            while line := file.readline(MAX_DOCUMENT + 1):
-                number += 1
+            for number, line in enumerate(iter(partial(file.readline, MAX_DOCUMENT + 1), b""), 1):
                 if len(line) > MAX_DOCUMENT:
                     raise InvalidFile(f"{path}, line {number}: longer than {MAX_DOCUMENT:,} bytes")
                 if line.strip():
                     yield _entry(path, number, _decode(path, line, number))
     except OSError as error:
-        raise InvalidFile(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise InvalidFile(f"{path}: cannot be read ({reason(error)})") from None
 
 
 def _entry(path: Path, number: int, line: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from mlx_lvm.data.ingest.chunking import Chunking
 from mlx_lvm.data.ingest.documents import list_documents, read_documents
 from mlx_lvm.data.ingest.encoder import Encoder
 from mlx_lvm.data.names import check_names
-from mlx_lvm.data.storage.rows import RowCheck, to_stored
+from mlx_lvm.data.storage.rows import RowCheck, Stored, to_stored
 from mlx_lvm.data.storage.texts import chunk_lines, read_texts
 from mlx_lvm.data.storage.writer import CorpusWriter, remove, require_free
 from mlx_lvm.errors import InvalidFile, LvmError, Problems, UsageError, writing
@@ -34,9 +35,7 @@ PART = 256  # chunks embedded and stored together: what a kill can cost
 
 @dataclass
 class Embedded:
-    """What came of it. `resumed` chunks were there from an earlier run; `too_long` ones were cut by the
-    encoder.
-    """
+    """What came of it. `resumed` chunks were there from an earlier run; the encoder cut `too_long` ones."""
 
     documents: int = 0
     chunks: int = 0
@@ -78,16 +77,15 @@ def embed(
     restart: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Embedded:
-    """Embed documents to the corpus `out`. Raises InvalidFile with every problem of the documents before any
-    work is done.
+    """Embed documents to the corpus `out`.
 
-    Raises UsageError where `out` is there, or where unfinished work for it was begun with other settings.
+    Raises InvalidFile with every problem of the documents before any work is done, UsageError where `out` is
+    there, or where unfinished work for it was begun with other settings.
     """
     begun = time.perf_counter()
     require_free(out, overwrite)
-    result = Embedded()
     listing = list_documents(paths)
-    result.left_out = listing.left_out
+    result = Embedded(left_out=listing.left_out)
     work = out.with_name(f"{out.name}.partial")
     with writing(work):
         if restart:
@@ -95,33 +93,20 @@ def embed(
         work.mkdir(parents=True, exist_ok=True)
         chunked = _chunk(read_documents(listing.files), chunking, work / "chunks.jsonl", result)
     _keep_plan(work, chunked, encoder, chunking, dtype)
-    result.documents, result.chunks, result.dim = (
-        len(chunked.names),
-        int(chunked.lengths.sum()),
-        encoder.card.dim,
-    )
+    names, card = chunked.names, encoder.card
+    result.documents, result.chunks, result.dim = len(names), int(chunked.lengths.sum()), card.dim
     _embed_parts(work, chunked, encoder, dtype, result, progress)
 
     offsets = np.concatenate([[0], np.cumsum(chunked.lengths)])
-    described = {
-        "source": ", ".join(path.name for path in paths),
-        "licence": "",
-        **(provenance or {}),
-        "chunking": chunking.describe(),
-    }
+    described = {"source": ", ".join(path.name for path in paths), "licence": "", **(provenance or {})}
+    described["chunking"] = chunking.describe()
     with CorpusWriter(
-        out,
-        offsets,
-        chunked.names,
-        encoder.card,
-        described,
-        dtype,
-        shard_bytes=shard_bytes,
-        overwrite=overwrite,
+        out, offsets, names, card, described, dtype, shard_bytes=shard_bytes, overwrite=overwrite
     ) as writer:
         for number, start in enumerate(range(0, result.chunks, PART)):
             part = open_safetensors(_part_file(work, number))
-            writer.put_stored(start, part.numpy("vectors"), part.numpy("scales") if dtype == "I8" else None)
+            scales = part.numpy("scales") if dtype == "I8" else None
+            writer.put_stored(start, Stored(part.numpy("vectors"), scales))
         writer.finish(chunked.texts() if texts else None)
     remove(work)
     result.seconds = time.perf_counter() - begun
@@ -130,8 +115,7 @@ def embed(
 
 def _chunk(documents: Iterable[tuple[str, str]], chunking: Chunking, file: Path, result: Embedded) -> Chunked:
     """Chunks of every document to `file`; blank documents are noted and left out."""
-    names, lengths, digest = [], [], sha256()
-    problems = Problems("documents")
+    names, lengths, digest, problems = [], [], sha256(), Problems("documents")
     with open(file, "wb") as out:
         try:
             for name, text in documents:
@@ -182,24 +166,22 @@ def _embed_parts(
     work: Path, chunked: Chunked, encoder: Encoder, dtype: str, result: Embedded, progress: Progress
 ) -> None:
     texts = chunked.texts()
-    done = 0
     for number, start in enumerate(range(0, result.chunks, PART)):
-        part = [next(texts) for _ in range(min(PART, result.chunks - start))]
+        part = list(islice(texts, PART))
         result.too_long += encoder.too_long(part)
         path = _part_file(work, number)
-        if _is_whole(path, len(part), dtype, encoder.card.dim):
+        if _is_whole(path, len(part), dtype):
             result.resumed += len(part)
         else:
             vectors = encoder.encode(part)
-            check = RowCheck(lambda row, start=start: f"chunk {start + row}")
-            check.add(0, vectors, None)
+            check = RowCheck("chunk {}".format)
+            check.add(start, vectors, None)
             if check.problems():
                 raise InvalidFile("the encoder gave vectors that are unfit: " + "; ".join(check.problems()))
             stored, scales = to_stored(vectors, dtype)
             tensors = {"vectors": stored} if scales is None else {"vectors": stored, "scales": scales}
             write_atomic(path, to_bytes(tensors, {"sha256": _digest(tensors), "dtype": dtype}))
-        done += len(part)
-        progress(done, result.chunks)
+        progress(start + len(part), result.chunks)
 
 
 def _part_file(work: Path, number: int) -> Path:
@@ -210,17 +192,12 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
     return digest_of(json.dumps([digest_of(tensors[name]) for name in sorted(tensors)]).encode())
 
 
-def _is_whole(path: Path, rows: int, dtype: str, dim: int) -> bool:
+def _is_whole(path: Path, rows: int, dtype: str) -> bool:
     """Whether a part is there and what it was when it was written."""
-    if not path.exists():
-        return False
     try:
         file = open_safetensors(path)
         tensors = {name: file.numpy(name) for name in file.tensors}
-        return (
-            file.metadata.get("dtype") == dtype
-            and len(tensors["vectors"]) == rows
-            and file.metadata.get("sha256") == _digest(tensors)
-        )
+        written = {"dtype": dtype, "sha256": _digest(tensors)}
+        return file.metadata == written and len(tensors["vectors"]) == rows
     except (LvmError, KeyError):
         return False

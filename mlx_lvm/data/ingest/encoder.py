@@ -16,20 +16,17 @@ from mlx_lvm.core.files.disk import file_sha256
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.encoders.encoder import TextEncoder
-from mlx_lvm.encoders.fetch import find_encoder
+from mlx_lvm.encoders.fetch import find_encoder, hub_id
 from mlx_lvm.encoders.weights import weight_files
 from mlx_lvm.errors import UsageError
 
 DEFAULT = "sentence-transformers/all-mpnet-base-v2"  # that of the shipped corpora and models
-SMALL = "sentence-transformers/all-MiniLM-L6-v2"
 ENGINES = ("mlx", "torch")
 DEVICES = {"cpu": mx.cpu, "gpu": mx.gpu}
 
 
 class Encoder(Protocol):
-    """Turns texts into unit vectors [n, dim] float32. The same texts in one call give the same bytes
-    again.
-    """
+    """Turns texts into unit vectors [n, dim] float32: the same texts in one call into the same bytes."""
 
     card: EncoderCard
 
@@ -62,22 +59,17 @@ class MLXEncoder:
         folder, commit = find_encoder(name, revision)
         self.text = TextEncoder.load(folder, dtype)
         self.text.batch_size = batch_size or self.text.batch_size
-        probes = self.text.encode(PROBE_SENTENCES)
         self.card = EncoderCard(
-            model=folder.resolve().name
-            if not commit
-            else name
-            if "/" in name
-            else f"sentence-transformers/{name}",
+            model=hub_id(name) if commit else folder.resolve().name,
             revision=commit or weights_digest(folder),
             pooling="+".join(self.text.pooling.modes),
             dense=", ".join(dense.describe() for dense in self.text.denses) or "none",
             normalised="L2",
             max_tokens=str(self.text.tokens.longest),
-            prompt=(self.text.folder.default_prompt if self.text.folder else "") or "none",
+            prompt=self.text.folder.default_prompt or "none",
             dtype=dtype,
             dim=self.text.dim,
-            probes=probes,
+            probes=self.text.encode(PROBE_SENTENCES),
         )
 
     @property
@@ -99,9 +91,7 @@ def load_encoder(
     revision: str | None = None,
     dtype: str = "float32",
 ) -> Encoder:
-    """An encoder by folder or Hub id. Raises UsageError for an unknown engine, InvalidFile and SetupInvalid
-    as each engine says.
-    """
+    """An encoder by folder or Hub id. Raises UsageError for an unknown engine, else as each engine says."""
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: expected one of {', '.join(ENGINES)}")
     if engine == "mlx":
@@ -119,19 +109,16 @@ def weights_digest(folder: Path) -> str:
     return f"{file.name} sha256 {file_sha256(file)}"
 
 
-def same_name(a: EncoderCard, b: EncoderCard) -> bool:
-    """Whether two cards claim the same encoder: by the last part of its name, since a local folder has no
-    more.
-    """
-    return bool(a.model) and a.model.rpartition("/")[2].lower() == b.model.rpartition("/")[2].lower()
-
-
 def compare_spaces(card: EncoderCard, others: dict[str, EncoderCard]) -> tuple[list[str], dict[str, str]]:
-    """Of the cards by name that claim the same encoder: those of the same space, and why each of the rest is
-    another.
+    """Of the cards by name that claim the same encoder: those of the same space, and why the rest are others.
 
-    Probe vectors decide where a card has them.
+    They claim it by the last part of its name, since a local folder has no more; probe vectors decide then.
     """
-    found = {name: card.differences(other) for name, other in others.items() if same_name(card, other)}
+
+    def last(of: EncoderCard) -> str:
+        return of.model.rpartition("/")[2].lower()
+
+    alike = {name: other for name, other in others.items() if card.model and last(card) == last(other)}
+    found = {name: card.differences(other) for name, other in alike.items()}
     same = [name for name, differences in found.items() if not differences]
     return same, {name: "; ".join(differences) for name, differences in found.items() if differences}

@@ -1,5 +1,4 @@
-"""Documents that are no part of a corpus, read in its space: chunked by its rule, embedded with its encoder,
-put after its own.
+"""Documents that are no part of a corpus, read in its space: chunked by its rule, embedded with its encoder.
 
 What comes back is a corpus in memory with those documents last. Nothing is written, and the corpus's own
 documents keep their numbers, their vectors and their sides of the split.
@@ -15,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.data.corpus import Corpus, quantise
+from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.ingest.chunking import Chunking
-from mlx_lvm.data.ingest.documents import MAX_DOCUMENT, TEXT, list_documents, read_documents
+from mlx_lvm.data.ingest.documents import MAX_DOCUMENT, list_documents, read_documents
 from mlx_lvm.data.ingest.encoder import Encoder
 from mlx_lvm.data.splits import SPLITS, split_corpus
+from mlx_lvm.data.storage.rows import quantise
 from mlx_lvm.errors import InvalidFile
 
 RULE = re.compile(r"(careful|simple) sentences, packed greedily into chunks of (\d+) to (\d+) characters")
@@ -27,19 +27,17 @@ UNUSED = len(SPLITS)  # the part of documents that nothing is fitted or scored o
 
 
 def read_texts_from(source: str, stream_text: str | None = None) -> list[tuple[str, str]]:
-    """(name, text) of the documents in a file or folder; of `stream_text` alone, named `text`, where it is
-    given.
+    """(name, text) of the documents in a file or folder; of `stream_text` alone, as `text`, where given.
 
     Raises InvalidFile where there is no text.
     """
+    path = Path(source)
     if stream_text is not None:
         found = [("text", stream_text)]
+    elif path.is_file() and not path.suffix:
+        found = [(path.name, path.read_bytes()[:MAX_DOCUMENT].decode("utf-8", "replace"))]
     else:
-        path = Path(source)
-        if path.is_file() and path.suffix.lower() not in TEXT and not path.suffix:
-            found = [(path.name, path.read_bytes()[:MAX_DOCUMENT].decode("utf-8", "replace"))]
-        else:
-            found = list(read_documents(list_documents([path]).files))
+        found = list(read_documents(list_documents([path]).files))
     kept = [(name, text) for name, text in found if text.strip()]
     if not kept:
         raise InvalidFile(f"--text {source}: no text in it")
@@ -53,8 +51,7 @@ def chunking_of(corpus: Corpus) -> Chunking:
 
 
 def with_documents(corpus: Corpus, documents: Sequence[tuple[str, str]], encoder: Encoder) -> Corpus:
-    """The corpus with these (name, text) after its own documents. A name that it has gets a mark, so that
-    none is mistaken.
+    """The corpus with these (name, text) after its own documents, marked where it has one of that name.
 
     Raises InvalidFile where a document is blank, or where the encoder's vectors are not the corpus's.
     """
@@ -65,45 +62,35 @@ def with_documents(corpus: Corpus, documents: Sequence[tuple[str, str]], encoder
         if not found:
             raise InvalidFile(f"document '{name}': no text in it")
     flat = [chunk for found in chunks for chunk in found]
-    extended = _appended(corpus, encoder.encode(flat), [len(found) for found in chunks])
-    names = (*corpus.names, *(_free(name, corpus.names) for name, _ in documents))
-    extended = replace(extended, names=names)
-    if corpus.texts is not None:
-        # in the place of the property that reads the file
-        extended.__dict__["texts"] = [*corpus.texts, *flat]
-    return extended
+    vectors, scales = _appended(corpus, encoder.encode(flat))
+    extended = replace(
+        corpus,
+        vectors=vectors,
+        scales=scales,
+        offsets=np.concatenate([corpus.offsets, corpus.offsets[-1] + np.cumsum([*map(len, chunks)])]),
+        names=(*corpus.names, *(f"{n} (text)" if n in corpus.names else n for n, _ in documents)),
+    )
+    return _with_texts(extended, None if corpus.texts is None else [*corpus.texts, *flat])
 
 
 def scored_alone(corpus: Corpus, extended: Corpus, seed: int) -> Corpus:
-    """The extended corpus with the added documents as its test part, and training and validation as they
-    were.
-    """
+    """The extended corpus with the added documents as its test part, training and validation as they were."""
     parts = split_corpus(corpus, seed)
     assigned = np.full(len(extended.names), UNUSED, np.uint8)
     assigned[parts.train], assigned[parts.val] = 0, 1
     assigned[len(corpus.names) :] = SPLITS.index("test")
-    return _keeping_texts(extended, replace(extended, assigned=assigned))
+    return _with_texts(replace(extended, assigned=assigned), extended.texts)
 
 
-def _appended(corpus: Corpus, vectors: np.ndarray, lengths: list[int]) -> Corpus:
-    offsets = np.concatenate([corpus.offsets, corpus.offsets[-1] + np.cumsum(lengths)])
+def _appended(corpus: Corpus, vectors: np.ndarray) -> tuple[mx.array, mx.array | None]:
     if corpus.scales is None:
-        added = mx.array(vectors).astype(corpus.vectors.dtype)
-        return replace(corpus, vectors=mx.concatenate([corpus.vectors, added]), offsets=offsets)
-    stored, scales = quantise(vectors)
-    return replace(
-        corpus,
-        vectors=mx.concatenate([corpus.vectors, mx.array(stored)]),
-        scales=mx.concatenate([corpus.scales, mx.array(scales)]),
-        offsets=offsets,
-    )
+        return mx.concatenate([corpus.vectors, mx.array(vectors).astype(corpus.vectors.dtype)]), None
+    pairs = zip((corpus.vectors, corpus.scales), quantise(vectors), strict=True)
+    held, scales = (mx.concatenate([own, mx.array(added)]) for own, added in pairs)
+    return held, scales
 
 
-def _keeping_texts(before: Corpus, after: Corpus) -> Corpus:
-    if before.texts is not None:
-        after.__dict__["texts"] = before.texts
-    return after
-
-
-def _free(name: str, taken: Sequence[str]) -> str:
-    return f"{name} (text)" if name in taken else name
+def _with_texts(corpus: Corpus, texts: list[str] | None) -> Corpus:
+    """These in the place of the property that reads the file."""
+    corpus.__dict__["texts"] = texts
+    return corpus

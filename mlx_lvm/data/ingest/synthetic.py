@@ -1,5 +1,4 @@
-"""A corpus with a known optimum: a linear-Gaussian topic process whose best predictor is computed, not
-trained.
+"""A corpus with a known optimum: a linear-Gaussian topic process of which the best predictor is computed.
 
     x_t = m + U (d + z_t + n_t)     z_t = rho z_{t-1} + noise, stationary
 
@@ -67,9 +66,7 @@ class Process(Config):
 
     @cached_property
     def spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(D, Q, S, rho), each [dim]: variances fall off as 1 / (k + 10), rho runs from slowest to
-        fastest.
-        """
+        """(D, Q, S, rho), each [dim]: variances fall off as 1 / (k + 10), rho from slowest to fastest."""
         share = 1 / (np.arange(self.dim) + 10.0)
         share /= share.sum()
         rho = np.linspace(self.slowest, self.fastest, self.dim)
@@ -80,9 +77,8 @@ class Process(Config):
         """(m [dim], unit normals [BASIS, dim] of the reflections)."""
         rng = np.random.default_rng([self.seed, 0])
         mean, normals = rng.standard_normal(self.dim), rng.standard_normal((BASIS, self.dim))
-        return self.mean * mean / np.linalg.norm(mean), normals / np.linalg.norm(
-            normals, axis=1, keepdims=True
-        )
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        return self.mean * mean / np.linalg.norm(mean), normals
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -93,17 +89,12 @@ class Process(Config):
         return [f"synthetic-{k:0{width}d}" for k in range(self.documents)]
 
     def rotate(self, values: np.ndarray) -> np.ndarray:
-        """U v for rows v [..., dim]. U is its reflections one after the other, so its inverse is them in
-        reverse.
-        """
-        for normal in self._fixed[1].astype(values.dtype):
-            values = values - 2 * (values @ normal)[..., None] * normal
-        return values
+        """U v for rows v [..., dim]: its reflections one after the other."""
+        return _reflected(values, self._fixed[1])
 
     def unrotate(self, values: np.ndarray) -> np.ndarray:
-        for normal in self._fixed[1][::-1].astype(values.dtype):
-            values = values - 2 * (values @ normal)[..., None] * normal
-        return values
+        """The inverse: the reflections in reverse."""
+        return _reflected(values, self._fixed[1][::-1])
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Float32 rows of some documents at a time, in order. Each block has its own seed."""
@@ -142,9 +133,7 @@ class Process(Config):
         return np.linalg.solve(inner, ahead[..., None])[..., 0].T
 
     def predict(self, contexts: np.ndarray) -> np.ndarray:
-        """E[x_t | the window before it], [n, dim] from contexts [n, C, dim]: no predictor has a smaller
-        squared error.
-        """
+        """E[x_t | the window before it], [n, dim] from contexts [n, C, dim]: of the least squared error."""
         mean = self._fixed[0]
         inside = self.unrotate(contexts.astype(np.float64) - mean)
         return self.rotate((inside * self.weights(contexts.shape[1])).sum(axis=1)) + mean
@@ -152,6 +141,11 @@ class Process(Config):
     def least_error(self, context: int) -> float:
         """The expected squared error of that prediction, per vector: no model has less."""
         ahead = self.covariance(context - np.arange(context))
-        return float(
-            (self.covariance(np.zeros(1, int))[0] - (self.weights(context) * ahead).sum(axis=0)).sum()
-        )
+        explained = (self.weights(context) * ahead).sum(axis=0)
+        return float((self.covariance(np.zeros(1, int))[0] - explained).sum())
+
+
+def _reflected(values: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    for normal in normals.astype(values.dtype):
+        values = values - 2 * (values @ normal)[..., None] * normal
+    return values

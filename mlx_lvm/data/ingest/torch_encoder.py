@@ -15,24 +15,21 @@ import numpy as np
 
 from mlx_lvm.core.files.disk import file_sha256
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
+from mlx_lvm.encoders.fetch import local_folder
 from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, needing, one_line
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 class SentenceEncoder:
-    """A sentence-transformers model from a local folder or, by its Hub id, from the local cache or the
-    network.
-    """
+    """A sentence-transformers model from a local folder or, by its Hub id, from the cache or the network."""
 
     def __init__(
         self, name: str, device: str | None = None, batch_size: int = 32, revision: str | None = None
     ) -> None:
         self.batch_size = batch_size
         self.model: Any = _load(name, device, revision)
-        self.card = self._card(name)
-        probes = self.encode(PROBE_SENTENCES)
-        self.card = self.card.replace(probes=probes, dim=int(probes.shape[1]))
+        self.card = self._card(name, self.encode(PROBE_SENTENCES))
 
     @property
     def device(self) -> str:
@@ -57,30 +54,28 @@ class SentenceEncoder:
         found = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         return sum(len(tokens) > self.model.max_seq_length for tokens in found)
 
-    def _card(self, name: str) -> EncoderCard:
+    def _card(self, name: str, probes: np.ndarray) -> EncoderCard:
         kinds = {type(module).__name__: module for module in self.model}
+        dense = [module for module in self.model if type(module).__name__ == "Dense"]
         prompts, default = self.model.prompts or {}, self.model.default_prompt_name
-        local = Path(name)
+        local = Path(name).expanduser()
         return EncoderCard(
             model=local.resolve().name if local.is_dir() else name,
             revision=_revision(self.model, local),
             pooling=_pooling(kinds.get("Pooling")),
-            dense=", ".join(_dense(module) for module in self.model if type(module).__name__ == "Dense")
-            or "none",
+            dense=", ".join(map(_dense, dense)) or "none",
             normalised="L2",
             max_tokens=str(self.model.max_seq_length or ""),
             prompt=(prompts.get(default) if default else "") or "none",
             dtype=str(next(self.model.parameters()).dtype).removeprefix("torch."),
+            dim=int(probes.shape[1]),
+            probes=probes,
         )
 
 
 def _load(name: str, device: str | None, revision: str | None) -> Any:
     """Local files first, so that nothing needs a network that has no need of it."""
-    local = Path(name)
-    if not local.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise InvalidFile(f"encoder {name}: no such folder")
-    if local.is_file():
-        raise InvalidFile(f"encoder {name}: a file; give the folder of a sentence-transformers model")
+    local = local_folder(name)
     with needing("embed-torch", "--engine torch needs sentence-transformers"):
         from sentence_transformers import SentenceTransformer
 
@@ -89,12 +84,12 @@ def _load(name: str, device: str | None, revision: str | None) -> Any:
     transformers_logging.disable_progress_bar()
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     try:
-        return SentenceTransformer(name, device=device, revision=revision, local_files_only=True)
+        where = str(local or name)
+        return SentenceTransformer(where, device=device, revision=revision, local_files_only=True)
     except Exception as first:  # whatever its many loaders raise
-        if local.is_dir():
-            raise InvalidFile(
-                f"encoder {name}: no model that sentence-transformers can load ({one_line(first)})"
-            ) from None
+        if local is not None:
+            why = f"no model that sentence-transformers can load ({one_line(first)})"
+            raise InvalidFile(f"encoder {name}: {why}") from None
     try:
         return SentenceTransformer(name, device=device, revision=revision)
     except Exception as error:
@@ -108,9 +103,7 @@ def _pooling(module: Any) -> str:
     """The pooling mode in a word; old versions answer by a method, new ones by an attribute."""
     if module is None:
         return "none"
-    mode = getattr(module, "pooling_mode", None)
-    if mode is None:
-        mode = module.get_pooling_mode_str()
+    mode = getattr(module, "pooling_mode", None) or module.get_pooling_mode_str()
     return "+".join(mode) if isinstance(mode, (list, tuple)) else str(mode)
 
 
@@ -121,9 +114,8 @@ def _dense(module: Any) -> str:
 
 def _revision(model: Any, folder: Path) -> str:
     """The Hub's commit where the model came from there, else the digest of its weights."""
-    commit = getattr(getattr(model[0], "auto_model", None), "config", None)
-    commit = getattr(commit, "_commit_hash", None)
-    if commit:
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    if commit := getattr(config, "_commit_hash", None):
         return str(commit)
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     return f"{file.name} sha256 {file_sha256(file)}" if file else ""

@@ -1,11 +1,10 @@
-"""Corpora from corpora: merged, cut to some documents, or with another split. Vectors are copied as they are
-stored.
-"""
+"""Corpora from corpora: merged, cut to some documents, or split otherwise. Vectors are copied as stored."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from dataclasses import replace
+from itertools import chain, compress, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy as np
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.ingest.synthetic import Process
 from mlx_lvm.data.storage.mapped import MappedCorpus
-from mlx_lvm.data.storage.texts import read_texts, texts_file
 from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.errors import InvalidFile, Problems, UsageError
 
@@ -28,13 +26,12 @@ def merge(
     shard_bytes: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """All documents of all corpora, in order. Encoders are compared by their cards; a name may stand in one
-    corpus only.
+    """All documents of all corpora, in order. Encoders are compared by their cards; no name may come twice.
 
     prefix: put `<corpus>/` before every name. A recorded split is kept where every corpus has one.
-    same_encoder: the caller vouches that one encoder made all, where their cards do not tell. Raises
-    InvalidFile where encoders or names do not allow it, or where a prefix would tear a document that lies in
-    two of them.
+    same_encoder: the caller vouches that one encoder made all, where their cards do not tell.
+
+    Raises InvalidFile where encoders or names do not allow it, or a prefix would tear a document in two.
     """
     first = corpora[0]
     problems = Problems("merge")
@@ -62,17 +59,8 @@ def merge(
             "one data set: `lvm data convert FILE FILE ...` joins them. Different documents: --prefix puts "
             "the corpus before each name"
         )
-    kept = (
-        None
-        if any(corpus.assigned is None for corpus in corpora)
-        else np.concatenate([corpus.assigned for corpus in corpora])
-    )
-    card = next((corpus.card for corpus in corpora if corpus.card.probes is not None), first.card)
     documents = [(corpus, np.arange(len(corpus.names))) for corpus in corpora]
-    provenance = {
-        key: _joined([corpus.provenance.get(key, "") for corpus in corpora]) for key in first.provenance
-    }
-    _write(documents, names, card, provenance, out, dtype or first.dtype, kept, shard_bytes, overwrite)
+    _write(documents, out, dtype, shard_bytes, overwrite, names)
 
 
 def subset(
@@ -88,19 +76,7 @@ def subset(
     documents = np.unique(documents)
     if not len(documents):
         raise UsageError("no document chosen; a corpus needs one")
-    names = [corpus.names[d] for d in documents]
-    kept = None if corpus.assigned is None else corpus.assigned[documents]
-    _write(
-        [(corpus, documents)],
-        names,
-        corpus.card,
-        corpus.provenance,
-        out,
-        dtype or corpus.dtype,
-        kept,
-        shard_bytes,
-        overwrite,
-    )
+    _write([(corpus, documents)], out, dtype, shard_bytes, overwrite)
 
 
 def resplit(
@@ -113,17 +89,7 @@ def resplit(
 ) -> None:
     """The same corpus with a split of its own: 0, 1, 2 for train, val, test, a document."""
     every = np.arange(len(corpus.names))
-    _write(
-        [(corpus, every)],
-        list(corpus.names),
-        corpus.card,
-        corpus.provenance,
-        out,
-        corpus.dtype,
-        assigned,
-        shard_bytes,
-        overwrite,
-    )
+    _write([(replace(corpus, assigned=assigned), every)], out, "", shard_bytes, overwrite)
 
 
 def synthesise(
@@ -166,32 +132,31 @@ def synthesise(
 
 def _write(
     documents: list[tuple[MappedCorpus, np.ndarray]],
-    names: list[str],
-    card: EncoderCard,
-    provenance: dict[str, str],
     out: Path,
     dtype: str,
-    assigned: np.ndarray | None,
     shard_bytes: int | None,
     overwrite: bool,
+    names: Sequence[str] | None = None,
 ) -> None:
-    """Copies documents run by run; rows of the same dtype go over byte for byte."""
-    if any(out.resolve() == corpus.path.resolve() for corpus, _ in documents):
+    """Copies documents run by run, under their own names by default; rows of one dtype go byte for byte."""
+    corpora = [corpus for corpus, _ in documents]
+    if any(out.resolve() == corpus.path.resolve() for corpus in corpora):
         raise UsageError(f"{out}: is one of the corpora that are read; choose another name")
-    offsets = np.concatenate(
-        [[0], np.cumsum(np.concatenate([corpus.lengths[chosen] for corpus, chosen in documents]))]
-    )
+    first = corpora[0]
+    dtype = dtype or first.dtype
+    lengths = np.concatenate([corpus.lengths[chosen] for corpus, chosen in documents])
+    splits = [corpus.assigned[chosen] for corpus, chosen in documents if corpus.assigned is not None]
     with CorpusWriter(
         out,
-        offsets,
-        names,
-        card,
-        provenance,
+        np.concatenate([[0], np.cumsum(lengths)]),
+        names or [corpus.names[d] for corpus, chosen in documents for d in chosen],
+        next((corpus.card for corpus in corpora if corpus.card.probes is not None), first.card),
+        {key: _joined([corpus.provenance.get(key, "") for corpus in corpora]) for key in first.provenance},
         dtype,
-        assigned=assigned,
+        assigned=np.concatenate(splits) if len(splits) == len(documents) else None,
         shard_bytes=shard_bytes,
         overwrite=overwrite,
-        as_drawn=all(corpus.as_drawn for corpus, _ in documents),
+        as_drawn=all(corpus.as_drawn for corpus in corpora),
     ) as writer:
         row = 0
         for corpus, chosen in documents:
@@ -199,14 +164,13 @@ def _write(
                 for begin in range(start, stop, corpus.block_rows):
                     end = min(begin + corpus.block_rows, stop)
                     if corpus.dtype == dtype:
-                        for vectors, scales in corpus.pieces(begin, end):
-                            writer.put_stored(row, vectors, scales)
-                            row += len(vectors)
+                        for rows in corpus.pieces(begin, end):
+                            writer.put_stored(row, rows)
+                            row += len(rows.vectors)
                     else:
                         writer.put(row, corpus.read(begin, end))
                         row += end - begin
-        texts = all(texts_file(shard.path) for corpus, _ in documents for shard in corpus.shards)
-        writer.finish(_texts(documents) if texts else None)
+        writer.finish(_texts(documents))
 
 
 def _runs(corpus: MappedCorpus, documents: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -216,22 +180,18 @@ def _runs(corpus: MappedCorpus, documents: np.ndarray) -> Iterator[tuple[int, in
         yield int(corpus.offsets[run[0]]), int(corpus.offsets[run[-1] + 1])
 
 
-def _texts(documents: list[tuple[MappedCorpus, np.ndarray]]) -> Iterator[str]:
-    for corpus, chosen in documents:
-        kept = np.zeros(len(corpus.names), dtype=bool)
-        kept[chosen] = True
-        row_kept, row = np.repeat(kept, corpus.lengths), 0
-        for shard in corpus.shards:
-            path = texts_file(shard.path)
-            assert path is not None
-            for text in read_texts(path, shard.names, np.diff(shard.offsets)):
-                if row_kept[row]:
-                    yield text
-                row += 1
+def _texts(documents: list[tuple[MappedCorpus, np.ndarray]]) -> Iterator[str] | None:
+    """The texts of the documents, in row order; None where a corpus has none."""
+    found = [texts for corpus, _ in documents if (texts := corpus.texts()) is not None]
+    if len(found) < len(documents):
+        return None
+    kept = [
+        np.repeat(np.isin(np.arange(len(corpus.names)), chosen), corpus.lengths)
+        for corpus, chosen in documents
+    ]
+    return compress(chain.from_iterable(found), np.concatenate(kept))
 
 
 def _joined(values: list[str]) -> str:
-    """One value where all agree, else all of them."""
-    return (
-        values[0] if len(set(values)) == 1 else "; ".join(dict.fromkeys(value for value in values if value))
-    )
+    """Every value once, empty ones left out."""
+    return "; ".join(dict.fromkeys(value for value in values if value))

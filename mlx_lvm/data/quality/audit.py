@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.quality.contexts import contexts_told, lengths_told
-from mlx_lvm.data.quality.duplicates import NEAR, Pairs, exact_groups, near_pairs
+from mlx_lvm.data.quality.duplicates import NEAR, Pairs, exact_groups, group_pairs, near_pairs
 from mlx_lvm.data.splits import SPLITS, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.rows import RowCheck
@@ -67,8 +67,8 @@ class Duplicates:
 class Findings:
     """Problems make a corpus unfit; warnings do not."""
 
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    problems: list[str]
+    warnings: list[str]
 
 
 def find_duplicates(
@@ -78,11 +78,9 @@ def find_duplicates(
     threshold: float = NEAR,
     approximate: bool = False,
 ) -> Duplicates:
-    """Exact duplicates always; near ones where asked, or where the corpus is small enough to be searched
-    unasked.
+    """Exact duplicates always; near ones where asked, or where the corpus is small enough to do so unasked.
 
-    `approximate` searches near ones through faiss, which may miss some. Raises SetupInvalid where it is not
-    installed.
+    `approximate` searches near ones through faiss, which may miss some. Raises SetupInvalid without faiss.
     """
     groups = exact_groups(corpus)
     wanted = near or approximate or (near is None and len(corpus) <= SEARCHED)
@@ -99,27 +97,20 @@ def find_duplicates(
 def _leakage(
     corpus: MappedCorpus, part_of: np.ndarray, groups: list[np.ndarray], pairs: Pairs | None
 ) -> Leakage:
-    exact = np.concatenate(
-        [np.zeros((0, 2), np.int64), *(np.stack([np.full(len(g) - 1, g[0]), g[1:]], axis=1) for g in groups)]
-    )
     part = part_of[corpus.document_of(np.arange(len(corpus)))]
     first = np.full(len(corpus), len(SPLITS), np.uint8)  # the first part that holds an exact copy of the row
     for group in groups:
         first[group] = part[group].min()
     exactly = np.flatnonzero(part > first)
     leaked = {int(row): -1 for row in exactly}
-    every = exact if pairs is None else np.concatenate([exact, pairs.rows])
-    for a, b in every[part[every[:, 0]] != part[every[:, 1]]] if len(every) else ():
+    every = group_pairs(groups) if pairs is None else np.concatenate([group_pairs(groups), pairs.rows])
+    for a, b in every[part[every[:, 0]] != part[every[:, 1]]]:
         later, earlier = (int(a), int(b)) if part[a] > part[b] else (int(b), int(a))
         if leaked.get(later, -1) < 0:
             leaked[later] = earlier
     rows = np.array(sorted(leaked), dtype=np.int64)
     examples = [_leak(corpus, part, row, leaked[row]) for row in rows[:LISTED].tolist()]
-    per_document = (
-        np.bincount(corpus.document_of(rows), minlength=len(corpus.names))
-        if len(rows)
-        else np.zeros(len(corpus.names))
-    )
+    per_document = np.bincount(corpus.document_of(rows), minlength=len(corpus.names))
     copied = np.flatnonzero((per_document / corpus.lengths > COPY) & (per_document > 1))
     copies = [
         f"'{corpus.names[d]}' ({SPLITS[part_of[d]]}): {int(per_document[d])} of {corpus.lengths[d]} chunks"
@@ -129,12 +120,10 @@ def _leakage(
 
 
 def _leak(corpus: MappedCorpus, part: np.ndarray, later: int, earlier: int) -> str:
+    told = f"{corpus.where(later)} of {SPLITS[part[later]]}"
     if earlier < 0:
-        return f"{corpus.where(later)} of {SPLITS[part[later]]} stands in another part too"
-    return (
-        f"{corpus.where(later)} of {SPLITS[part[later]]} is {corpus.where(earlier)} of "
-        f"{SPLITS[part[earlier]]}"
-    )
+        return f"{told} stands in another part too"
+    return f"{told} is {corpus.where(earlier)} of {SPLITS[part[earlier]]}"
 
 
 def check(
@@ -145,14 +134,9 @@ def check(
     max_leakage: float = MAX_LEAKAGE,
     approximate: bool = False,
 ) -> tuple[Findings, Duplicates | None]:
-    """Everything wrong with a corpus that opens: rows, checksums, texts, splits, duplicates, leakage, encoder
-    card.
-    """
-    found = Findings()
+    """All that is wrong with a corpus that opens: rows, checksums, texts, splits, card, duplicates, leaks."""
     rows = RowCheck(corpus.where)
-    found.problems.extend(corpus.verify(rows))
-    found.warnings.extend(lengths_told(corpus, rows))
-    found.problems.extend(_texts(corpus))
+    found = Findings([*corpus.verify(rows), *_texts(corpus)], lengths_told(corpus, rows))
     _windows(corpus, context, seed, found)
     _card(corpus, found)
     if found.problems:  # duplicates of damaged rows mean nothing
@@ -163,21 +147,18 @@ def check(
     duplicates = find_duplicates(corpus, seed, near, approximate=approximate)
     leakage = duplicates.leakage
     if leakage.copies:
+        copies = "; ".join(leakage.copies[:LISTED])
         found.problems.append(
-            "documents of one part that stand in another for the greater part: "
-            + "; ".join(leakage.copies[:LISTED])
-            + REMEDY
+            f"documents of one part that stand in another for the greater part: {copies}{REMEDY}"
         )
     leaked = (
         f"{max(leakage.exact, leakage.near)} of {leakage.held_out:,} held-out chunks ({leakage.share:.2%}) "
-        "stand in another part"
+        f"stand in another part, {max_leakage:.2%} allowed: {'; '.join(leakage.examples)}"
     )
     if leakage.share > max_leakage:
-        found.problems.append(
-            f"leakage: {leaked}, {max_leakage:.2%} allowed: {'; '.join(leakage.examples)}{REMEDY}"
-        )
+        found.problems.append(f"leakage: {leaked}{REMEDY}")
     elif leakage.share > 0:
-        found.warnings.append(f"{leaked}, {max_leakage:.2%} allowed: {'; '.join(leakage.examples)}")
+        found.warnings.append(leaked)
     if duplicates.exact:
         found.warnings.append(f"{duplicates.exact:,} vectors repeat another one exactly")
     if duplicates.near < 0:
@@ -198,11 +179,8 @@ def _texts(corpus: MappedCorpus) -> list[str]:
         if path is None:
             continue
         try:
-            blank = [
-                k
-                for k, text in enumerate(read_texts(path, shard.names, np.diff(shard.offsets)))
-                if not text.strip()
-            ]
+            texts = read_texts(path, shard.names, shard.lengths)
+            blank = [k for k, text in enumerate(texts) if not text.strip()]
         except LvmError as error:
             problems.append(str(error))
             continue
@@ -221,10 +199,8 @@ def _windows(corpus: MappedCorpus, context: int, seed: int, found: Findings) -> 
         return
     for name in SPLITS:
         if not (lengths[split.part(name)] > context).any():
-            found.warnings.append(
-                f"no window of {context} + 1 chunks in {name}; another --split-seed or `lvm data split` "
-                "fixes it"
-            )
+            remedy = "another --split-seed or `lvm data split` fixes it"
+            found.warnings.append(f"no window of {context} + 1 chunks in {name}; {remedy}")
     short = int((lengths <= context).sum())
     if short:
         found.warnings.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlx_lvm.data.quality.duplicates import unit
+from mlx_lvm.data.quality.duplicates import lagged_blocks
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.rows import RowCheck
 
@@ -27,16 +27,10 @@ def lengths_told(corpus: MappedCorpus, rows: RowCheck) -> list[str]:
 
 
 def targets_in_context(corpus: MappedCorpus, context: int) -> np.ndarray:
-    """Rows that are targets of a window of `context` chunks and stand in it themselves: a copy is no
-    prediction.
-    """
+    """Rows that are targets of windows of `context` chunks and stand in them: a copy is no prediction."""
     found = []
-    step = corpus.block_rows
-    for start in range(0, len(corpus), step):
-        low, stop = max(0, start - context), min(start + step, len(corpus))
-        rows, documents = unit(corpus.read(low, stop)), corpus.document_of(np.arange(low, stop))
-        targets = np.arange(max(start - low, context), stop - low)
-        targets = targets[documents[targets] == documents[targets - context]]
+    for low, rows, later in lagged_blocks(corpus, context):
+        targets = later[-1]
         copied = np.zeros(len(targets), dtype=bool)
         for lag in range(1, context + 1):
             copied |= np.einsum("ij,ij->i", rows[targets], rows[targets - lag]) > SAME
@@ -45,9 +39,7 @@ def targets_in_context(corpus: MappedCorpus, context: int) -> np.ndarray:
 
 
 def contexts_told(corpus: MappedCorpus, context: int, allowed: float) -> tuple[str, float]:
-    """(what is to be said of targets in their own context, empty where there are none; their share of the
-    windows).
-    """
+    """(what is to be said of targets in their own context, empty without any; their share of the windows)."""
     windows = int(np.maximum(corpus.lengths - context, 0).sum())
     copied = targets_in_context(corpus, context)
     if not len(copied):

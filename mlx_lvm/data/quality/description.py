@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_lvm.core.result import JsonObject, Result
-from mlx_lvm.data.quality.duplicates import sample_rows, unit
+from mlx_lvm.data.quality.duplicates import lagged_blocks, sample_rows
 from mlx_lvm.data.splits import SPLITS, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
-from mlx_lvm.data.storage.texts import texts_file
 
 LAGS = 10
 DIRECTIONS = (1, 10, 50)  # principal directions whose share of the variance is told
@@ -47,9 +46,7 @@ class Part(Result):
 
 @dataclass(frozen=True)
 class Description(Result):
-    """windows: of `context` chunks and the next; too_short: documents that have none; texts: whether every
-    shard has them; split: where it comes from.
-    """
+    """windows: of `context` chunks and the next; too_short: documents without; split: where it comes from."""
 
     corpus: str
     path: str
@@ -86,7 +83,7 @@ def describe(corpus: MappedCorpus, context: int, seed: int) -> Description:
         bytes=corpus.nbytes,
         shards=len(corpus.shards),
         sha256=corpus.sha256,
-        texts=all(texts_file(shard.path) for shard in corpus.shards),
+        texts=corpus.texts() is not None,
         context=context,
         windows=Part.of(lengths, context).windows,
         too_short=int((lengths <= context).sum()),
@@ -101,19 +98,12 @@ def describe(corpus: MappedCorpus, context: int, seed: int) -> Description:
 
 
 def lag_profile(corpus: MappedCorpus) -> list[float | None]:
-    """r_l: mean cosine of two chunks l apart in one document, l = 1..10; None where no document is that
-    long.
-    """
+    """r_l: mean cosine of two chunks l = 1..10 apart in one document; None where no document is that long."""
     sums, counts = np.zeros(LAGS), np.zeros(LAGS, np.int64)
-    step = corpus.block_rows
-    for start in range(0, len(corpus), step):
-        low, stop = max(0, start - LAGS), min(start + step, len(corpus))
-        rows, documents = unit(corpus.read(low, stop)), corpus.document_of(np.arange(low, stop))
-        for lag in range(1, LAGS + 1):
-            later = np.arange(max(start - low, lag), stop - low)
-            later = later[documents[later] == documents[later - lag]]
-            sums[lag - 1] += np.einsum("ij,ij->", rows[later], rows[later - lag], dtype=np.float64)
-            counts[lag - 1] += len(later)
+    for _, rows, later in lagged_blocks(corpus, LAGS):
+        for lag, places in enumerate(later, 1):
+            sums[lag - 1] += np.einsum("ij,ij->", rows[places], rows[places - lag], dtype=np.float64)
+            counts[lag - 1] += len(places)
     return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
 
 
@@ -124,15 +114,11 @@ def anisotropy(corpus: MappedCorpus) -> dict[str, float]:
     """
     rows = sample_rows(corpus).astype(np.float64)
     mean = rows.mean(axis=0)
-    spectrum = (
-        np.linalg.svd(rows - mean, compute_uv=False) ** 2
-        if len(rows) < corpus.dim
-        else _spectrum(rows - mean)
-    )
+    centred = rows - mean
+    if len(rows) < corpus.dim:
+        spectrum = np.linalg.svd(centred, compute_uv=False) ** 2
+    else:
+        spectrum = np.maximum(np.linalg.eigvalsh(centred.T @ centred)[::-1], 0)
     total = spectrum.sum()
     shares = {f"first_{k}": float(spectrum[:k].sum() / total) if total > 0 else 0.0 for k in DIRECTIONS}
     return {"mean_norm": float(np.linalg.norm(mean)), **shares, "rows": len(rows)}
-
-
-def _spectrum(centred: np.ndarray) -> np.ndarray:
-    return np.maximum(np.linalg.eigvalsh(centred.T @ centred)[::-1], 0)

@@ -1,5 +1,4 @@
-"""Exact and near duplicates among the rows of a corpus, found exactly, or through faiss where that would take
-too long.
+"""Exact and near duplicates among the rows of a corpus, found exactly, or through faiss where that is slow.
 
 Near means cosine above a threshold. Rows are split into K principal coordinates p and the length r of the
 rest, so that
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlx_lvm.core.arrays import blocks
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.quality.likely import likely_pairs
 from mlx_lvm.data.storage.mapped import MappedCorpus
@@ -34,9 +34,7 @@ SLACK = 1e-3  # what float32 (and TF32 in the device's products) may take from t
 
 @dataclass(frozen=True)
 class Pairs:
-    """rows [n, 2] with the earlier row first, cosines [n], and the number of all pairs where there are more
-    than are kept.
-    """
+    """rows [n, 2] with the earlier row first, cosines [n], and how many there are in all, kept or not."""
 
     rows: np.ndarray
     cosines: np.ndarray
@@ -56,29 +54,30 @@ def row_digests(rows: np.ndarray) -> np.ndarray:
 
 def exact_groups(corpus: MappedCorpus) -> list[np.ndarray]:
     """Rows of one and the same stored vector, in groups of two and more."""
-    parts = []
-    for start in range(0, len(corpus), corpus.block_rows):
-        parts += [
-            row_digests(vectors)
-            for vectors, _ in corpus.pieces(start, min(start + corpus.block_rows, len(corpus)))
+    digests = np.concatenate(
+        [
+            row_digests(rows.vectors)
+            for block in blocks(len(corpus), corpus.block_rows)
+            for rows in corpus.pieces(block.start, block.stop)
         ]
-    digests = np.concatenate(parts)
+    )
     order = np.argsort(digests, kind="stable")
     edges = np.flatnonzero(np.diff(digests[order]) != 0) + 1
-    starts, ends = np.concatenate([[0], edges]), np.concatenate([edges, [len(order)]])
-    return (
-        [order[a:b] for a, b in zip(starts, ends, strict=True) if b - a > 1]
-        if len(starts) < len(order)
-        else []
-    )
+    bounds = np.concatenate([[0], edges, [len(order)]])
+    several = np.flatnonzero(np.diff(bounds) > 1)
+    return [order[bounds[k] : bounds[k + 1]] for k in several]
+
+
+def group_pairs(groups: list[np.ndarray]) -> np.ndarray:
+    """The first row of each group with every other, [n, 2]."""
+    pairs = [np.stack([np.full(len(group) - 1, group[0]), group[1:]], axis=1) for group in groups]
+    return np.concatenate([np.zeros((0, 2), np.int64), *pairs])
 
 
 def near_pairs(corpus: MappedCorpus, threshold: float = NEAR, approximate: bool = False) -> Pairs:
-    """Every pair of rows with a cosine above `threshold`: n^2 (K + 1) flops for n rows, all dimensions for
-    few.
+    """Every pair of rows with a cosine above `threshold`: n^2 (K + 1) flops for n rows.
 
-    `approximate` has faiss propose the pairs, which misses a few: see `approximate.py`. Raises SetupInvalid
-    without it.
+    `approximate` has faiss propose them, which misses a few: see `likely.py`. Raises SetupInvalid without it.
     """
     short = _shortened(corpus, principal_axes(corpus))
     rows, cosines, total, kept = [], [], 0, 0
@@ -93,10 +92,10 @@ def near_pairs(corpus: MappedCorpus, threshold: float = NEAR, approximate: bool 
     return Pairs(np.concatenate(rows), np.concatenate(cosines), total)
 
 
-Found = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]  # rows a < b and their cosines, some at a time
+Triples = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows a < b and their cosines
 
 
-def _searched(corpus: MappedCorpus, short: np.ndarray, threshold: float) -> Found:
+def _searched(corpus: MappedCorpus, short: np.ndarray, threshold: float) -> Iterator[Triples]:
     for i in range(0, len(corpus), BLOCK):
         left = mx.array(short[i : i + BLOCK])
         for j in range(i, len(corpus), BLOCK):
@@ -105,7 +104,7 @@ def _searched(corpus: MappedCorpus, short: np.ndarray, threshold: float) -> Foun
                 yield _near(corpus, i, j, bound > threshold - SLACK, threshold)
 
 
-def _proposed(corpus: MappedCorpus, short: np.ndarray, threshold: float) -> Found:
+def _proposed(corpus: MappedCorpus, short: np.ndarray, threshold: float) -> Iterator[Triples]:
     for a, b in likely_pairs(short, threshold - SLACK):
         cosines = _cosines(corpus, a, b)
         near = cosines > threshold
@@ -129,11 +128,8 @@ def principal_axes(corpus: MappedCorpus) -> np.ndarray:
     """
     rows = mx.array(sample_rows(corpus))
     gram = np.array(rows.T @ rows)
-    axes = (
-        np.random.default_rng(0)
-        .standard_normal((corpus.dim, min(COORDINATES, corpus.dim)))
-        .astype(np.float32)
-    )
+    shape = corpus.dim, min(COORDINATES, corpus.dim)
+    axes = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     for _ in range(4):
         axes, _ = np.linalg.qr(gram @ axes)
     return axes
@@ -150,12 +146,8 @@ def _shortened(corpus: MappedCorpus, axes: np.ndarray) -> np.ndarray:
     return out
 
 
-def _near(
-    corpus: MappedCorpus, i: int, j: int, likely: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows a < b of a block that are near, and their cosines; where many are likely, from one product of
-    all.
-    """
+def _near(corpus: MappedCorpus, i: int, j: int, likely: np.ndarray, threshold: float) -> Triples:
+    """Rows a < b of a block that are near, and their cosines; where many are likely, from one product."""
     if np.count_nonzero(likely) > MANY:
         rows, columns = (mx.array(unit(corpus.read(k, min(k + BLOCK, len(corpus))))) for k in (i, j))
         products = np.array(rows @ columns.T, copy=False)
@@ -170,8 +162,18 @@ def _near(
 
 def _cosines(corpus: MappedCorpus, a: np.ndarray, b: np.ndarray, block: int = 16_384) -> np.ndarray:
     """Cosines of pairs of rows, in full and in float32."""
-    parts = [np.zeros(0, np.float32)]
-    for start in range(0, len(a), block):
-        left, right = unit(corpus.take(a[start : start + block])), unit(corpus.take(b[start : start + block]))
-        parts.append(np.einsum("ij,ij->i", left, right))
-    return np.concatenate(parts)
+    out = np.empty(len(a), np.float32)
+    for part in blocks(len(a), block):
+        out[part] = np.einsum("ij,ij->i", unit(corpus.take(a[part])), unit(corpus.take(b[part])))
+    return out
+
+
+def lagged_blocks(corpus: MappedCorpus, lags: int) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
+    """Block by block through a corpus: a first row, unit vectors from it on, and for each lag 1 .. `lags` the
+    places among them of the block's rows that have one so far before them in their document.
+    """
+    for block in blocks(len(corpus), corpus.block_rows):
+        low = max(0, block.start - lags)
+        rows, documents = unit(corpus.read(low, block.stop)), corpus.document_of(np.arange(low, block.stop))
+        later = [np.arange(max(block.start - low, lag), len(rows)) for lag in range(1, lags + 1)]
+        yield low, rows, [k[documents[k] == documents[k - lag]] for lag, k in enumerate(later, 1)]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm.core import faiss_process
+from mlx_lvm.core.arrays import blocks
 from mlx_lvm.errors import SetupInvalid
 
 TOGETHER = 1 << 20  # pairs handed over together
@@ -34,16 +35,13 @@ def require_faiss() -> None:
 
 
 def likely_pairs(short: np.ndarray, bound: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs a < b of rows of short [n, K] whose product is above `bound`, most of them, a million at a
-    time.
-    """
+    """Pairs a < b of rows of short [n, K] of a product above `bound`: most of them, a million at a time."""
     require_faiss()
     with tempfile.TemporaryDirectory() as folder:
         rows, found = Path(folder) / "rows.npy", Path(folder) / "pairs"
         np.save(rows, np.ascontiguousarray(short, dtype=np.float32))
         faiss_process.run("pairs", rows, repr(float(bound)), found)
-        count = found.stat().st_size // 16
-        for start in range(0, count, TOGETHER):
-            taken = min(TOGETHER, count - start)
-            pairs = np.fromfile(found, np.int64, 2 * taken, offset=16 * start).reshape(-1, 2)
+        for block in blocks(found.stat().st_size // 16, TOGETHER):
+            count = 2 * (block.stop - block.start)
+            pairs = np.fromfile(found, np.int64, count, offset=16 * block.start).reshape(-1, 2)
             yield pairs[:, 0], pairs[:, 1]

@@ -1,6 +1,4 @@
-"""One corpus file, written row by row under a hidden name: laid out first, hashed at the end, visible when it
-is whole.
-"""
+"""One corpus file, written row by row under a hidden name: laid out first, hashed last, then visible."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from mlx_lvm.core.files.safetensors import DTYPES, layout
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.storage.mapped import AS_DRAWN, UNIT
 from mlx_lvm.data.storage.reader import FORMAT, PROVENANCE, VERSION
-from mlx_lvm.data.storage.rows import RowCheck, to_stored, unit_rows
+from mlx_lvm.data.storage.rows import RowCheck, Stored, row_in_words, to_stored, unit_rows
 from mlx_lvm.errors import InvalidFile, Problems, writing
 
 NO_DIGEST = "0" * 64
@@ -25,9 +24,7 @@ HASH_BYTES = 16 << 20
 
 
 class CorpusFile:
-    """One corpus file under its hidden name. `put` may be called in any order; `finish` makes it complete,
-    `place` visible.
-    """
+    """`put` may be called in any order; `finish` makes the file complete, `place` visible."""
 
     def __init__(
         self,
@@ -43,7 +40,7 @@ class CorpusFile:
         self.path, self.dtype, self.as_drawn, self.made_unit = path, dtype, as_drawn, 0
         self.temporary = path.with_name(f".{path.name}.partial")
         self.offsets, self.names = offsets, names
-        self.row_check = RowCheck(self._where)
+        self.row_check = RowCheck(partial(row_in_words, offsets=offsets, names=names))
         rows = int(offsets[-1])
         self.small: dict[str, np.ndarray] = {
             "document_offsets": np.asarray(offsets, dtype="<i8"),
@@ -76,46 +73,38 @@ class CorpusFile:
             self.descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
             os.ftruncate(self.descriptor, self.plan.size)
 
-    def _where(self, row: int) -> str:
-        document = int(np.searchsorted(self.offsets, row, side="right")) - 1
-        return f"row {row} (document '{self.names[document]}', chunk {row - self.offsets[document]})"
-
     def put(self, start: int, vectors: np.ndarray) -> None:
         """Float rows [n, dim] to rows start .. start + n."""
-        rows, _, changed = self._unit(np.ascontiguousarray(vectors, dtype=np.float32), None)
-        self.made_unit += changed
-        self._put(start, *to_stored(rows, self.dtype))
+        rows = self._unit(Stored(np.ascontiguousarray(vectors, dtype=np.float32)))
+        self._put(start, to_stored(rows.vectors, self.dtype))
 
-    def put_stored(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
+    def put_stored(self, start: int, rows: Stored) -> None:
         """Rows that are in the stored form already."""
-        vectors, scales, changed = self._unit(vectors, scales)
+        self._put(start, self._unit(rows))
+
+    def _unit(self, rows: Stored) -> Stored:
+        if self.as_drawn:
+            return rows
+        rows, changed = unit_rows(rows)
         self.made_unit += changed
-        self._put(start, vectors, scales)
+        return rows
 
-    def _unit(
-        self, vectors: np.ndarray, scales: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None, int]:
-        return (vectors, scales, 0) if self.as_drawn else unit_rows(vectors, scales)
-
-    def _put(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
-        self.row_check.add(start, vectors, scales)
-        self._write(self.plan.tensors["vectors"].start + start * self.row_bytes, vectors)
-        if scales is not None:
-            self._write(self.plan.tensors["scales"].start + 4 * start, scales)
+    def _put(self, start: int, rows: Stored) -> None:
+        self.row_check.add(start, *rows)
+        self._write(self.plan.tensors["vectors"].start + start * self.row_bytes, rows.vectors)
+        if rows.scales is not None:
+            self._write(self.plan.tensors["scales"].start + 4 * start, rows.scales)
 
     def _write(self, position: int, values: np.ndarray) -> None:
         with writing(self.path):
             write_at(self.descriptor, values, position)
 
     def finish(self) -> str:
-        """Writes what is left, with the digests, and flushes it to the drive. Returns the digest of the
-        vectors.
+        """Writes what is left, with the digests, and flushes it to the drive. Returns that of the vectors.
 
         Raises InvalidFile where a row is unfit.
         """
-        problems = Problems(f"corpus {self.path}")
-        problems.found += self.row_check.problems()
-        problems.raise_if_any(InvalidFile)
+        Problems(f"corpus {self.path}", self.row_check.problems()).raise_if_any(InvalidFile)
         for name, value in self.small.items():
             self._write(self.plan.tensors[name].start, value)
         digest, rest = hashlib.sha256(), hashlib.sha256()

@@ -1,5 +1,4 @@
-"""A corpus on disk, mapped: opening reads headers, offsets and names; vectors are read where they are asked
-for.
+"""A corpus on disk, mapped: opening reads headers, offsets and names; vectors are read when asked for.
 
 A corpus is one safetensors file (`corpus.py` says what it holds) or a folder of such files, its shards, under
 an index:
@@ -17,14 +16,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from mlx_lvm.core.arrays import blocks
 from mlx_lvm.core.files.disk import sha256
 from mlx_lvm.core.files.safetensors import SafeFile
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.storage.rows import RowCheck, to_float, unit_rows
+from mlx_lvm.data.storage.rows import RowCheck, Stored, across, row_in_words, to_float, unit_rows
+from mlx_lvm.data.storage.texts import read_texts, texts_file
 from mlx_lvm.errors import Problems
 
 # What a file says of its rows: how many were not of unit length and had to be made so, or that they are as a
@@ -36,36 +38,32 @@ BLOCK_BYTES = 32 << 20  # float32 bytes looked at together where a whole corpus 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a corpus: rows first_row .. first_row + rows of it, documents first_document ..
-    likewise.
-    """
+    """One file of a corpus: rows first_row .. first_row + rows of it."""
 
     path: Path
     file: SafeFile
     offsets: np.ndarray
     names: list[str]
     first_row: int
-    first_document: int
 
     @property
     def rows(self) -> int:
         return self.file.tensors["vectors"].shape[0]
 
-    @cached_property
-    def vectors(self) -> np.ndarray:
-        """As stored, [rows, dim]; BF16 as the uint16 of its bits."""
-        return self.file.numpy("vectors")
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
 
     @cached_property
-    def scales(self) -> np.ndarray | None:
-        return self.file.numpy("scales") if "scales" in self.file.tensors else None
+    def stored(self) -> Stored:
+        """All of its rows, mapped."""
+        scales = self.file.numpy("scales") if "scales" in self.file.tensors else None
+        return Stored(self.file.numpy("vectors"), scales)
 
 
 @dataclass(frozen=True)
 class MappedCorpus:
-    """Offsets [D + 1], names and card of all shards together; `assigned` [D] is 0, 1, 2 for train, val, test,
-    or None.
-    """
+    """Offsets [D + 1], names and card of all shards; `assigned` [D] 0, 1, 2 for train, val, test, or None."""
 
     name: str
     path: Path
@@ -95,13 +93,8 @@ class MappedCorpus:
     @property
     def nbytes(self) -> int:
         """Bytes of vectors and scales as stored."""
-        infos = [
-            info
-            for shard in self.shards
-            for name, info in shard.file.tensors.items()
-            if name in ("vectors", "scales")
-        ]
-        return sum(info.end - info.start for info in infos)
+        infos = [shard.file.tensors.get(name) for shard in self.shards for name in ("vectors", "scales")]
+        return sum(info.end - info.start for info in infos if info)
 
     @property
     def block_rows(self) -> int:
@@ -112,19 +105,23 @@ class MappedCorpus:
 
     def where(self, row: int) -> str:
         """A row in words: with its document and chunk."""
-        document = int(self.document_of(np.array(row)))
-        return f"row {row} (document '{self.names[document]}', chunk {row - self.offsets[document]})"
+        return row_in_words(row, self.offsets, self.names)
 
-    def pieces(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Rows start:stop in the stored form and of unit length, (vectors, scales), shard by shard."""
-        for shard in self.shards:
-            a, b = max(start - shard.first_row, 0), min(stop - shard.first_row, shard.rows)
-            if a < b:
-                yield self.unit(shard.vectors[a:b], None if shard.scales is None else shard.scales[a:b])
+    @cached_property
+    def _edges(self) -> np.ndarray:
+        return np.array([*(shard.first_row for shard in self.shards), len(self)])
 
-    def unit(self, vectors: np.ndarray, scales: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows as stored, made of unit length where they are not; the same arrays where they are."""
-        return (vectors, scales) if self.as_drawn else unit_rows(vectors, scales)[:2]
+    def parts(self, start: int, stop: int) -> Iterator[tuple[Shard, slice, slice]]:
+        """The shards that hold rows start:stop, each with its own rows and which of these they are."""
+        return ((self.shards[number], own, here) for number, own, here in across(self._edges, start, stop))
+
+    def pieces(self, start: int, stop: int) -> Iterator[Stored]:
+        """Rows start:stop in the stored form and of unit length, shard by shard."""
+        return (self.unit(shard.stored.part(own)) for shard, own, _ in self.parts(start, stop))
+
+    def unit(self, rows: Stored) -> Stored:
+        """Rows made of unit length where they are not; the same object where they are."""
+        return rows if self.as_drawn else unit_rows(rows)[0]
 
     @property
     def made_unit(self) -> int:
@@ -134,7 +131,7 @@ class MappedCorpus:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start:stop as float32 [n, dim]."""
-        parts = [to_float(vectors, scales) for vectors, scales in self.pieces(start, stop)]
+        parts = [to_float(*rows) for rows in self.pieces(start, stop)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
@@ -143,9 +140,7 @@ class MappedCorpus:
         for shard in self.shards:
             here = np.flatnonzero((rows >= shard.first_row) & (rows < shard.first_row + shard.rows))
             if len(here):
-                local = rows[here] - shard.first_row
-                scales = None if shard.scales is None else shard.scales[local]
-                out[here] = to_float(*self.unit(shard.vectors[local], scales))
+                out[here] = to_float(*self.unit(shard.stored.part(rows[here] - shard.first_row)))
         return out
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
@@ -154,20 +149,27 @@ class MappedCorpus:
         for start in range(0, len(self), step):
             yield start, self.read(start, min(start + step, len(self)))
 
+    def texts(self) -> Iterator[str] | None:
+        """The text of every chunk in row order, read as it is asked for; None where a shard has none.
+
+        Raises InvalidFile where they are not those of the corpus.
+        """
+        found = [(file, shard) for shard in self.shards if (file := texts_file(shard.path))]
+        if len(found) < len(self.shards):
+            return None
+        return chain.from_iterable(read_texts(file, shard.names, shard.lengths) for file, shard in found)
+
     @cached_property
     def sha256(self) -> str:
-        """Of all shards' digests, as recorded: of their vectors and of the rest, since the names decide the
-        split.
-        """
+        """Of all shards' digests: of vectors, as recorded, and of the rest, as names decide the split."""
         digests = [
-            (shard.file.metadata.get("sha256") or sha256(shard.vectors)) + rest_digest(shard.file)
+            (shard.file.metadata.get("sha256") or sha256(shard.stored.vectors)) + rest_digest(shard.file)
             for shard in self.shards
         ]
         return sha256("".join(digests).encode())
 
     def verify(self, check: RowCheck | None = None) -> list[str]:
-        """Reads everything once: what is wrong with rows, scales and checksums, in words; empty where nothing
-        is.
+        """Reads everything once: what is wrong with rows, scales and checksums, in words.
 
         `check` looks at the rows, where the caller wants what else it found.
         """
@@ -175,10 +177,9 @@ class MappedCorpus:
         check = check or RowCheck(self.where)
         with ThreadPoolExecutor(1) as pool:
             for shard in self.shards:
-                digest = pool.submit(sha256, shard.vectors)
-                for start in range(0, shard.rows, self.block_rows):
-                    scales = None if shard.scales is None else shard.scales[start : start + self.block_rows]
-                    check.add(shard.first_row + start, shard.vectors[start : start + self.block_rows], scales)
+                digest = pool.submit(sha256, shard.stored.vectors)
+                for block in blocks(shard.rows, self.block_rows):
+                    check.add(shard.first_row + block.start, *shard.stored.part(block))
                 recorded = shard.file.metadata.get("sha256")
                 if recorded is not None and recorded != digest.result():
                     problems.add(
@@ -189,9 +190,7 @@ class MappedCorpus:
 
 
 def rest_digest(file: SafeFile) -> str:
-    """sha256 of every tensor but the vectors, in the order of their names: what decides documents, split and
-    scale.
-    """
+    """sha256 of all tensors but the vectors, by name: of what decides documents, split and scale."""
     digest = hashlib.sha256()
     for name in sorted(set(file.tensors) - {"vectors"}):
         digest.update(np.ascontiguousarray(file.numpy(name)).data)

@@ -16,7 +16,7 @@ from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
 from mlx_lvm.data.names import check_names, normal
 from mlx_lvm.data.storage.mapped import AS_DRAWN, MappedCorpus, Shard, rest_digest
 from mlx_lvm.data.storage.rows import SHOWN, RowCheck
-from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError, nearest
+from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, Problems, UsageError, nearest, reason
 
 FORMAT = "mlx-lvm-corpus"
 INDEX_FORMAT = "mlx-lvm-corpus-index"
@@ -25,30 +25,35 @@ INDEX = "corpus.json"
 VECTOR_DTYPES = ("F32", "F16", "BF16", "I8")
 PROVENANCE = ("chunking", "source", "licence")
 MAX_NAMES = 256 << 20  # bytes of the names of one file's documents
+SMALL_TENSORS = {  # (dtype, rank) of all but the vectors
+    "document_offsets": ("I64", 1),
+    "document_names": ("U8", 1),
+    "document_split": ("U8", 1),
+    "scales": ("F32", 1),
+    "probes": ("F32", 2),
+}
 
 
 def open_corpus(path: str | Path) -> MappedCorpus:
-    """Open a corpus file or folder. Raises InvalidFile with every problem that headers, offsets and names
-    show.
-    """
+    """Open a corpus file or folder. Raises InvalidFile with all problems of headers, offsets and names."""
     path = Path(path)
     problems = Problems(f"corpus {path}")
     files = _indexed(path, problems) if path.is_dir() else [open_safetensors(path)]
+    labels = [f"{file.path.name}: " if len(files) > 1 else "" for file in files]
     for file in files:
         _check_format(file)
-    for file in files:
-        _check_tensors(file, problems, f"{file.path.name}: " if len(files) > 1 else "")
+    for file, label in zip(files, labels, strict=True):
+        _check_tensors(file, problems, label)
     problems.raise_if_any(InvalidFile)
 
     shards: list[Shard] = []
-    rows = documents = 0
-    for file in files:
-        label = f"{file.path.name}: " if len(files) > 1 else ""
+    first_row = 0
+    for file, label in zip(files, labels, strict=True):
         offsets, names = np.array(file.numpy("document_offsets")), _names(file, problems, label)
-        shard = Shard(file.path, file, offsets, names, rows, documents)
+        shard = Shard(file.path, file, offsets, names, first_row)
         check_documents(offsets, names, shard.rows, problems, label)
         shards.append(shard)
-        rows, documents = rows + shard.rows, documents + len(names)
+        first_row += shard.rows
         if file.metadata.get("sha256_rest", recorded := rest_digest(file)) != recorded:
             problems.add(
                 f"{label}names, offsets, scales or probes do not have the sha256 recorded with them: "
@@ -83,11 +88,8 @@ def _indexed(folder: Path, problems: Problems) -> list[SafeFile]:
             "the folder's documents."
         )
     values = read_json(index)
-    if (
-        not isinstance(values, dict)
-        or values.get("format") != INDEX_FORMAT
-        or values.get("format_version") != VERSION
-    ):
+    said = (values.get("format"), values.get("format_version")) if isinstance(values, dict) else ()
+    if said != (INDEX_FORMAT, VERSION):
         raise InvalidFile(f"{index}: not the index of a corpus of format {VERSION}")
     entries = values.get("shards")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
@@ -107,11 +109,8 @@ def _indexed(folder: Path, problems: Problems) -> list[SafeFile]:
             problems.add(f"shard {number}: {error}")
             continue
         files.append(file)
-        found = (
-            file.tensors["vectors"].shape[0]
-            if "vectors" in file.tensors and file.tensors["vectors"].shape
-            else None
-        )
+        vectors = file.tensors.get("vectors")
+        found = vectors.shape[0] if vectors and vectors.shape else None
         if entry.get("vectors") != found:
             problems.add(
                 f"{name} holds {found} vectors, {INDEX} says {entry.get('vectors')!r}: not the file that was "
@@ -141,13 +140,12 @@ def _check_format(file: SafeFile) -> None:
 
 def _check_tensors(file: SafeFile, problems: Problems, label: str) -> None:
     """Names, dtypes and shapes, before any data is looked at."""
-    known = {"vectors", "scales", "document_offsets", "document_names", "document_split", "probes"}
-    needed = {"vectors", "document_offsets", "document_names"}
+    known = {"vectors", *SMALL_TENSORS}
     for name in sorted(set(file.tensors) - known):
         problems.add(f"{label}unknown tensor '{name}'.{nearest(name, sorted(known))}")
-    for name in sorted(needed - set(file.tensors)):
-        problems.add(f"{label}tensor '{name}' is missing")
-    if needed - set(file.tensors):
+    missing = sorted({"vectors", "document_offsets", "document_names"} - set(file.tensors))
+    problems.found += [f"{label}tensor '{name}' is missing" for name in missing]
+    if missing:
         return
     vectors = file.tensors["vectors"]
     if vectors.dtype not in VECTOR_DTYPES or len(vectors.shape) != 2:
@@ -157,14 +155,7 @@ def _check_tensors(file: SafeFile, problems: Problems, label: str) -> None:
         )
     elif 0 in vectors.shape:
         problems.add(f"{label}'vectors' is empty {list(vectors.shape)}")
-    wanted = {
-        "document_offsets": ("I64", 1),
-        "document_names": ("U8", 1),
-        "document_split": ("U8", 1),
-        "scales": ("F32", 1),
-        "probes": ("F32", 2),
-    }
-    for name, (dtype, rank) in wanted.items():
+    for name, (dtype, rank) in SMALL_TENSORS.items():
         info = file.tensors.get(name)
         if info and (info.dtype != dtype or len(info.shape) != rank):
             problems.add(
@@ -173,11 +164,7 @@ def _check_tensors(file: SafeFile, problems: Problems, label: str) -> None:
             )
     if (vectors.dtype == "I8") != ("scales" in file.tensors):
         problems.add(f"{label}'scales' belongs with I8 vectors, and only with them")
-    scales, probes, split = (
-        file.tensors.get("scales"),
-        file.tensors.get("probes"),
-        file.tensors.get("document_split"),
-    )
+    scales, probes, split = (file.tensors.get(name) for name in ("scales", "probes", "document_split"))
     if scales and scales.shape[:1] != vectors.shape[:1]:
         problems.add(f"{label}'scales' has {list(scales.shape)} entries for vectors {list(vectors.shape)}")
     if probes and probes.shape != (len(PROBE_SENTENCES), *vectors.shape[1:]):
@@ -219,8 +206,7 @@ def _card(file: SafeFile, problems: Problems) -> EncoderCard:
     if probes is not None:
         check = RowCheck("probe {}".format)
         check.add(0, probes, None)
-        for problem in check.problems():
-            problems.add(problem)
+        problems.found += check.problems()
     return card
 
 
@@ -273,8 +259,9 @@ def _assigned(shards: list[Shard]) -> np.ndarray | None:
 
 
 def find_corpus(reference: str | Path) -> Path:
-    """The path of a shipped corpus by name, or the path itself; `~` is the user's folder. Raises UsageError
-    naming the nearest where it is neither, or where it is an address.
+    """The path of a shipped corpus by name, or the path itself; `~` is the user's folder.
+
+    Raises UsageError, naming the nearest, where it is neither, and where it is an address.
     """
     from mlx_lvm import weights
 
@@ -288,7 +275,7 @@ def find_corpus(reference: str | Path) -> Path:
         path = Path(reference).expanduser()
         there = path.exists()
     except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(f"'{text[:200]}' is no path ({getattr(error, 'strerror', None) or error})") from None
+        raise UsageError(f"'{text[:200]}' is no path ({reason(error)})") from None
     if not there and path.suffix == "" and path.name == text:
         raise UsageError(
             f"unknown corpus '{text}'.{nearest(text, list(shipped))} Or give the path of a corpus file or "

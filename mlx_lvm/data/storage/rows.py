@@ -1,5 +1,4 @@
-"""Rows in the form a corpus stores them in: to floats and back, of unit length, and fit for float32
-arithmetic.
+"""Rows in the form a corpus stores them in: to floats and back, of unit length, fit for float32 arithmetic.
 
 Models, baselines and figures take rows to be unit vectors: a raw mean is taken off unit vectors, and
 penalties depend on scale. So rows become so where a corpus is written, and where one is opened whose rows are
@@ -8,7 +7,8 @@ not. Rows that are of unit length to the precision they are stored in stay as th
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,25 +23,35 @@ SMALL, LARGE = 1e-24, 1e30  # squared norms outside are zero or infinite to floa
 ROUNDED = {"float32": 2e-3, "float16": 2e-3, "uint16": 1e-2, "int8": 5e-3}
 
 
-def quantise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row-wise symmetric I8: (i8 [N, dim], scales [N]) with scale = max|v| / 127."""
+class Stored(NamedTuple):
+    """Rows as a corpus stores them: vectors [n, dim], BF16 as the uint16 of its bits; scales [n] with I8."""
+
+    vectors: np.ndarray
+    scales: np.ndarray | None = None
+
+    def part(self, rows: slice | np.ndarray) -> Stored:
+        return Stored(self.vectors[rows], None if self.scales is None else self.scales[rows])
+
+
+def quantise(vectors: np.ndarray) -> Stored:
+    """Row-wise symmetric I8 of vectors [n, dim], with scale = max|v| / 127."""
     scales = (np.maximum(vectors.max(axis=1), -vectors.min(axis=1)) / 127).astype(np.float32)
     scaled = vectors / np.maximum(scales, np.finfo(np.float32).tiny)[:, None]
-    return np.rint(scaled, out=scaled).astype(np.int8), scales
+    return Stored(np.rint(scaled, out=scaled).astype(np.int8), scales)
 
 
-def to_stored(vectors: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Float32 rows in the form a corpus stores them in: (vectors, scales with I8)."""
+def to_stored(vectors: np.ndarray, dtype: str) -> Stored:
+    """Float32 rows in the form a corpus of that dtype stores them in."""
     if dtype == "I8":
         return quantise(vectors)
     if dtype == "BF16":  # to nearest, ties to even
         bits = vectors.view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), None
+        return Stored(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16))
     with np.errstate(over="ignore"):  # a value past float16's range is found by the row check
-        return vectors.astype(DTYPES[dtype][1], copy=False), None
+        return Stored(vectors.astype(DTYPES[dtype][1], copy=False))
 
 
-def to_float(vectors: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
+def to_float(vectors: np.ndarray, scales: np.ndarray | None = None) -> np.ndarray:
     """Stored rows as float32: I8 is scaled, BF16 (as uint16) widened."""
     if vectors.dtype == np.uint16:
         return (vectors.astype(np.uint32) << 16).view(np.float32)
@@ -54,48 +64,62 @@ def squared_lengths(vectors: np.ndarray, scales: np.ndarray | None) -> np.ndarra
     squares = np.empty(len(vectors))
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in blocks(len(vectors), TOGETHER):
-            held = to_float(vectors[rows], None)
+            held = to_float(vectors[rows])
             squares[rows] = np.einsum("ij,ij->i", held, held)
         return squares if scales is None else squares * scales.astype(np.float64) ** 2
 
 
 def off_unit(squares: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Rows [m] of squared lengths [n] that are sound and not of unit length to the precision of their
-    dtype.
-    """
+    """Rows [m] of squared lengths [n] that are sound and not of unit length to their dtype's precision."""
     with np.errstate(invalid="ignore"):
         sound = (squares > SMALL) & (squares < LARGE)
         return np.flatnonzero(sound & (np.abs(np.sqrt(squares) - 1) > ROUNDED[dtype.name]))
 
 
-def unit_rows(vectors: np.ndarray, scales: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """Stored rows of unit length, and how many had to be changed; the same arrays where none had to. I8 rows
-    keep their numbers and change their scales. Unfit rows (see `RowCheck`) stay what they are.
+def unit_rows(rows: Stored) -> tuple[Stored, int]:
+    """Rows of unit length, and how many had to be changed; the same object where none had to. I8 rows keep
+    their numbers and change their scales. Unfit rows (see `RowCheck`) stay what they are.
     """
+    vectors, scales = rows
     squares = squared_lengths(vectors, scales)
-    rows = off_unit(squares, vectors.dtype)
-    if not len(rows):
-        return vectors, scales, 0
-    lengths = np.sqrt(squares[rows]).astype(np.float32)
+    odd = off_unit(squares, vectors.dtype)
+    if not len(odd):
+        return rows, 0
+    lengths = np.sqrt(squares[odd]).astype(np.float32)
     if scales is not None:
         scales = scales.copy()
-        scales[rows] /= lengths
-    else:
-        names = {"float32": "F32", "float16": "F16", "uint16": "BF16"}
-        changed = to_float(np.ascontiguousarray(vectors[rows]), None) / lengths[:, None]
-        vectors = vectors.copy()
-        vectors[rows] = to_stored(changed, names[vectors.dtype.name])[0]
-    return vectors, scales, len(rows)
+        scales[odd] /= lengths
+        return Stored(vectors, scales), len(odd)
+    dtype = {"float32": "F32", "float16": "F16", "uint16": "BF16"}[vectors.dtype.name]
+    vectors = np.array(vectors)
+    for part in blocks(len(odd), TOGETHER):
+        changed = to_float(vectors[odd[part]]) / lengths[part, None]
+        vectors[odd[part]] = to_stored(changed, dtype).vectors
+    return Stored(vectors), len(odd)
+
+
+def across(edges: np.ndarray, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
+    """Rows start:stop of what is cut at `edges` [n + 1]: a piece's number, its own rows, which of ours."""
+    number, at = int(np.searchsorted(edges, start, side="right")) - 1, start
+    while at < stop:
+        first, end = int(edges[number]), min(stop, int(edges[number + 1]))
+        yield number, slice(at - first, end - first), slice(at - start, end - start)
+        at, number = end, number + 1
+
+
+def row_in_words(row: int, offsets: np.ndarray, names: Sequence[str]) -> str:
+    """A row with its document, of those that end at `offsets` [D + 1], and its chunk."""
+    document = int(np.searchsorted(offsets, row, side="right")) - 1
+    return f"row {row} (document '{names[document]}', chunk {row - offsets[document]})"
 
 
 class RowCheck:
     """Finite, non-zero, and of a length that float32 can square, row by row."""
 
-    def __init__(self, where: Any = "row {}".format) -> None:
+    def __init__(self, where: Callable[[int], str] = "row {}".format) -> None:
         self.where = where
         self.bad: dict[str, list[np.ndarray]] = {}
-        # sound rows that are not of unit length, and lengths
-        self.off_unit, self.shortest, self.longest = 0, np.inf, 0.0
+        self.off_unit, self.shortest, self.longest = 0, np.inf, 0.0  # sound rows not of unit length; lengths
 
     def add(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
         squares = squared_lengths(vectors, scales)
@@ -110,7 +134,7 @@ class RowCheck:
         if not len(unfit):
             return
         with np.errstate(invalid="ignore"):  # signalling NaNs
-            held = to_float(vectors[unfit], None)
+            held = to_float(vectors[unfit])
             finite, zero = np.isfinite(held).all(axis=1), ~held.any(axis=1)
         good = np.ones(len(unfit), dtype=bool)
         if scales is not None:

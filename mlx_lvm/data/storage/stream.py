@@ -1,5 +1,4 @@
-"""Vectors from the disk into arrays of our own: rows where they are wanted, looked at as they come, ahead of
-their use.
+"""Vectors from the disk into arrays of our own: rows where they are wanted, looked at, ahead of their use.
 
 A map of a file that is cut off under the reader's eyes ends the process; a read that comes up short is an
 error that can be told. So blocks are read, not mapped, and what is resident counts against the process alone.
@@ -21,7 +20,7 @@ from mlx_lvm.core.files.disk import read_at
 from mlx_lvm.core.files.safetensors import DTYPES
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.storage.mapped import MappedCorpus, Shard
-from mlx_lvm.data.storage.rows import RowCheck
+from mlx_lvm.data.storage.rows import RowCheck, Stored
 from mlx_lvm.errors import InvalidFile, IOFailed, Problems
 
 CHECKED = 8192  # rows looked at together
@@ -38,20 +37,19 @@ class Rows:
 
 
 class RowReader:
-    """Reads rows of a corpus and refuses unfit ones. Raises IOFailed where a file went or changed since this
-    was made.
-    """
+    """Reads rows of a corpus and refuses unfit ones. Raises IOFailed where a file went or changed since."""
 
     def __init__(self, corpus: MappedCorpus) -> None:
         self.corpus = corpus
-        self.width = DTYPES[corpus.dtype][0] * corpus.dim
-        self.known = {shard.path: _state(shard.path) for shard in corpus.shards}
-        self.firsts = np.array([shard.first_row for shard in corpus.shards])
+        try:
+            self.known = {shard.path: _identity(shard.path) for shard in corpus.shards}
+        except OSError as error:
+            raise IOFailed(f"{error.filename}: cannot be read ({error.strerror})") from error
 
-    def buffers(self, rows: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Zeroed arrays for so many rows, in the stored dtype (BF16 as uint16)."""
+    def buffers(self, rows: int) -> Stored:
+        """Zeroed arrays for so many rows."""
         vectors = np.zeros((rows, self.corpus.dim), DTYPES[self.corpus.dtype][1])
-        return vectors, np.zeros(rows, np.float32) if self.corpus.dtype == "I8" else None
+        return Stored(vectors, np.zeros(rows, np.float32) if self.corpus.dtype == "I8" else None)
 
     def fill(
         self,
@@ -68,29 +66,17 @@ class RowReader:
         opened: dict[Path, int] = {}
         try:
             for start, stop, place in zip(starts.tolist(), stops.tolist(), places.tolist(), strict=True):
-                number = int(np.searchsorted(self.firsts, start, side="right")) - 1
-                while start < stop:
-                    shard = self.corpus.shards[number]
-                    end = min(stop, shard.first_row + shard.rows)
+                for shard, own, here in self.corpus.parts(start, stop):
                     if shard.path not in opened:
                         opened[shard.path] = self._open(shard.path)
-                    self._read(
-                        opened[shard.path],
-                        shard,
-                        "vectors",
-                        self.width,
-                        start,
-                        vectors[place : place + end - start],
-                    )
+                    into = slice(place + here.start, place + here.stop)
+                    self._read(opened[shard.path], shard, "vectors", own.start, vectors[into])
                     if scales is not None:
-                        self._read(
-                            opened[shard.path], shard, "scales", 4, start, scales[place : place + end - start]
-                        )
-                    start, place, number = end, place + end - start, number + 1
+                        self._read(opened[shard.path], shard, "scales", own.start, scales[into])
         finally:
             for descriptor in opened.values():
                 os.close(descriptor)
-        self._check(starts, stops, places, vectors, scales)
+        self._check(starts, stops, places, Stored(vectors, scales))
 
     def _open(self, path: Path) -> int:
         try:
@@ -100,7 +86,7 @@ class RowReader:
                 f"{path}: gone or unreadable while vectors are read from it ({error.strerror}); put it back "
                 "and go on"
             ) from None
-        if _identity(os.fstat(descriptor)) != self.known[path]:
+        if _identity(descriptor) != self.known[path]:
             os.close(descriptor)
             raise IOFailed(
                 f"{path}: was replaced or changed while vectors are read from it; put the old one back and "
@@ -108,36 +94,27 @@ class RowReader:
             )
         return descriptor
 
-    def _read(self, descriptor: int, shard: Shard, name: str, width: int, row: int, into: np.ndarray) -> None:
+    def _read(self, descriptor: int, shard: Shard, name: str, row: int, into: np.ndarray) -> None:
+        width = into.nbytes // len(into)
         try:
-            got = read_at(descriptor, into, shard.file.tensors[name].start + (row - shard.first_row) * width)
+            got = read_at(descriptor, into, shard.file.tensors[name].start + row * width)
         except OSError as error:
-            raise IOFailed(
-                f"{shard.path}: cannot be read at {self.corpus.where(row)} ({error.strerror})"
-            ) from error
+            where = self.corpus.where(shard.first_row + row)
+            raise IOFailed(f"{shard.path}: cannot be read at {where} ({error.strerror})") from error
         if got < into.nbytes:
             raise IOFailed(
-                f"{shard.path}: ends before {self.corpus.where(row + got // width)}; "
+                f"{shard.path}: ends before {self.corpus.where(shard.first_row + row + got // width)}; "
                 "it was cut off while vectors are read from it"
             )
 
-    def _check(
-        self,
-        starts: np.ndarray,
-        stops: np.ndarray,
-        places: np.ndarray,
-        vectors: np.ndarray,
-        scales: np.ndarray | None,
-    ) -> None:
+    def _check(self, starts: np.ndarray, stops: np.ndarray, places: np.ndarray, held: Stored) -> None:
         """Places ascend, so rows that follow one another in the arrays are looked at together."""
 
         def where(place: int) -> str:
             run = int(np.searchsorted(places, place, side="right")) - 1
             row = int(starts[run]) + place - int(places[run])
-            return (
-                f"{self.corpus.shards[int(np.searchsorted(self.firsts, row, side='right')) - 1].path}, "
-                f"{self.corpus.where(row)}"
-            )
+            shard, *_ = next(self.corpus.parts(row, row + 1))
+            return f"{shard.path}, {self.corpus.where(row)}"
 
         check = RowCheck(where)
         ends = places + stops - starts
@@ -145,34 +122,33 @@ class RowReader:
         first = 0
         for last in joined:
             for low in range(int(places[first]), int(ends[last]), CHECKED):
-                part = slice(low, min(low + CHECKED, int(ends[last])))
-                held = vectors[part], None if scales is None else scales[part]
-                check.add(low, *held)
-                unit = self.corpus.unit(*held)
-                if unit[0] is not held[0]:
-                    vectors[part] = unit[0]
-                if scales is not None and unit[1] is not held[1]:
-                    scales[part] = unit[1]
+                rows = slice(low, min(low + CHECKED, int(ends[last])))
+                part = held.part(rows)
+                check.add(low, *part)
+                unit = self.corpus.unit(part)
+                if unit is not part:
+                    held.vectors[rows] = unit.vectors
+                    if held.scales is not None:
+                        held.scales[rows] = unit.scales
             first = last + 1
-        problems = Problems(f"corpus {self.corpus.name}")
-        problems.found += check.problems()
-        problems.raise_if_any(InvalidFile)
+        Problems(f"corpus {self.corpus.name}", check.problems()).raise_if_any(InvalidFile)
 
 
 def to_device(vectors: np.ndarray, scales: np.ndarray | None) -> Rows:
     """Copies; the arrays may be filled anew afterwards."""
-    data = mx.array(vectors)
-    return Rows(
-        data.view(mx.bfloat16) if vectors.dtype == np.uint16 else data,
-        None if scales is None else mx.array(scales),
-    )
+
+    def put(values: np.ndarray) -> mx.array:
+        return mx.array(np.require(values, requirements="CA"))  # older writers began at any byte
+
+    data = put(vectors)
+    held = data.view(mx.bfloat16) if vectors.dtype == np.uint16 else data
+    return Rows(held, None if scales is None else put(scales))
 
 
 class Prefetcher(Generic[T]):
     """Calls `load` for one key ahead, in a thread, while the caller works with what it took before.
 
-    One call runs at a time, and none while `take` hands its result to `use`: `load` may fill the same memory
-    each time.
+    One call runs at a time, none while `take` hands its result to `use`: `load` may fill the same memory.
     """
 
     def __init__(self, load: Callable[[tuple[int, int]], T]) -> None:
@@ -183,9 +159,7 @@ class Prefetcher(Generic[T]):
     def take(
         self, key: tuple[int, int], following: tuple[int, int] | None, use: Callable[[T], Rows]
     ) -> tuple[T, Rows]:
-        """(what `load` gave for the key, what `use` made of it); `following` is begun then. Raises what
-        `load` raises.
-        """
+        """(what `load` gave for the key, what `use` made of it); `following` is begun. Raises as `load`."""
         if self.pending is None or self.pending[0] != key:
             self.drop()
             self.pending = key, self.pool.submit(self.load, key)
@@ -208,12 +182,6 @@ class Prefetcher(Generic[T]):
         self.pool.shutdown()
 
 
-def _state(path: Path) -> tuple[int, int, int, int]:
-    try:
-        return _identity(path.stat())
-    except OSError as error:
-        raise IOFailed(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _identity(state: os.stat_result) -> tuple[int, int, int, int]:
+def _identity(file: Path | int) -> tuple[int, int, int, int]:
+    state = os.stat(file)
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns

@@ -1,5 +1,4 @@
-"""Writing a corpus piece by piece, rows in any order, in bounded memory; a reader sees nothing until it is
-whole.
+"""Writing a corpus piece by piece, rows in any order, in bounded memory; nobody sees it until it is whole.
 
 Everything but the vectors is known when writing begins, so the file is laid out first and rows go where they
 belong. Under a hidden name next to the target it is filled, hashed, flushed to the disk and then renamed.
@@ -24,13 +23,13 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.names import normal
 from mlx_lvm.data.storage.corpus_file import CorpusFile
 from mlx_lvm.data.storage.reader import INDEX, INDEX_FORMAT, VECTOR_DTYPES, VERSION, check_documents
-from mlx_lvm.data.storage.texts import SUFFIXES, chunk_lines
+from mlx_lvm.data.storage.rows import Stored, across
+from mlx_lvm.data.storage.texts import SUFFIXES, chunk_keys, chunk_lines
 from mlx_lvm.errors import InvalidFile, Problems, UsageError, writing
 
 
 class CorpusWriter:
-    """A corpus of known documents, filled row by row and made visible by `finish`; as a context manager it
-    cleans up.
+    """A corpus of known documents, filled row by row, made visible by `finish`; a context that cleans up.
 
     One file at `path`, or with `shard_bytes` a folder of files of about that size, each of whole documents.
     Rows become of unit length, unless they shall be `as_drawn` by a synthetic process.
@@ -67,7 +66,7 @@ class CorpusWriter:
             remove(self.folder)
             cuts = shard_cuts(self.offsets, DTYPES[dtype][0] * card.dim + 4 * (dtype == "I8"), shard_bytes)
         allow_open_files(len(cuts), f"corpus {self.path}")
-        self.first_rows = self.offsets[cuts[:-1]]
+        self.edges = self.offsets[cuts]
         try:
             for number, (a, b) in enumerate(pairwise(cuts)):
                 target = self.path if self.folder is None else self.folder / f"shard-{number:05d}.safetensors"
@@ -82,33 +81,23 @@ class CorpusWriter:
 
     def put(self, start: int, vectors: np.ndarray) -> None:
         """Float rows [n, dim] to rows start .. start + n of the corpus."""
-        for file, local, part in self._parts(start, len(vectors)):
-            file.put(local, vectors[part])
+        for number, own, here in across(self.edges, start, start + len(vectors)):
+            self.files[number].put(own.start, vectors[here])
 
-    def put_stored(self, start: int, vectors: np.ndarray, scales: np.ndarray | None) -> None:
+    def put_stored(self, start: int, rows: Stored) -> None:
         """Rows in the stored form (see `to_stored`)."""
-        for file, local, part in self._parts(start, len(vectors)):
-            file.put_stored(local, vectors[part], None if scales is None else scales[part])
+        for number, own, here in across(self.edges, start, start + len(rows.vectors)):
+            self.files[number].put_stored(own.start, rows.part(here))
 
     def put_rows(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Float rows [n, dim] to rows `rows` [n] of the corpus, a write for each run of consecutive ones."""
         edges = np.flatnonzero(np.diff(rows) != 1) + 1
-        for a, b in zip(np.concatenate([[0], edges]), np.concatenate([edges, [len(rows)]]), strict=True):
+        for a, b in pairwise([0, *edges.tolist(), len(rows)]):
             if b > a:
                 self.put(int(rows[a]), vectors[a:b])
 
-    def _parts(self, start: int, count: int) -> Iterator[tuple[CorpusFile, int, slice]]:
-        stop, number = start + count, int(np.searchsorted(self.first_rows, start, side="right")) - 1
-        while start < stop:
-            file, first = self.files[number], int(self.first_rows[number])
-            end = min(stop, first + int(file.offsets[-1]))
-            yield file, start - first, slice(count - (stop - start), count - (stop - end))
-            start, number = end, number + 1
-
     def finish(self, texts: Iterable[str] | None = None) -> None:
-        """Makes the corpus visible, with a file of chunk texts next to each file where `texts` gives one a
-        row.
-        """
+        """Makes the corpus visible, with a file of chunk texts next to each file where `texts` gives them."""
         digests = [file.finish() for file in self.files]
         rest = iter(texts) if texts is not None else None
         with writing(self.path):
@@ -130,18 +119,9 @@ class CorpusWriter:
 
     def _write_texts(self, file: CorpusFile, texts: Iterator[str]) -> Path:
         target = file.path.with_name(f".{file.path.name}.texts.partial")
-        keys = (
-            (name, k)
-            for name, length in zip(file.names, np.diff(file.offsets), strict=True)
-            for k in range(length)
-        )
+        keys, own = chunk_keys(file.names, np.diff(file.offsets)), islice(texts, int(file.offsets[-1]))
         with open(target, "wb") as out:
-            out.writelines(
-                chunk_lines(
-                    (name, k, text)
-                    for (name, k), text in zip(keys, islice(texts, int(file.offsets[-1])), strict=True)
-                )
-            )
+            out.writelines(chunk_lines((*key, text) for key, text in zip(keys, own, strict=True)))
             out.flush()
             os.fsync(out.fileno())
         return target
@@ -190,9 +170,7 @@ class CorpusWriter:
 
 
 def shard_cuts(offsets: np.ndarray, row_bytes: int, shard_bytes: int) -> list[int]:
-    """First document of each shard and the number of documents: shards close before the document that would
-    pass the size.
-    """
+    """First document of each shard, and the count of documents: a shard closes before it passes the size."""
     cuts = [0]
     limit = max(1, shard_bytes // row_bytes)
     for document in range(1, len(offsets) - 1):
@@ -202,9 +180,7 @@ def shard_cuts(offsets: np.ndarray, row_bytes: int, shard_bytes: int) -> list[in
 
 
 def require_free(path: Path, overwrite: bool) -> None:
-    """Raises UsageError where something is there already, or where a folder that is no corpus would be
-    replaced.
-    """
+    """Raises UsageError where something is there already, or a folder that is no corpus would be replaced."""
     if not path.exists():
         return
     if not overwrite:

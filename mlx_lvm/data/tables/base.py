@@ -22,13 +22,13 @@ from mlx_lvm.errors import InvalidFile, IOFailed
 
 MAX_SMALL = 1 << 30  # bytes of an array that is read whole: ids, offsets, names
 BLOCK = 65_536  # rows read together where an array is read whole
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
 class Array:
-    """`blocks(rows)` begins at the first row each time it is called; a block holds its values until the next
-    one is asked for. `measure` gives the shape, which for lists takes a look at the first row. Text is of
-    dtype object.
+    """`blocks(rows)` begins at the first row each time; a block holds its values until the next is asked for.
+    `measure` gives the shape, which for lists takes a look at the first row. Text is of dtype object.
     """
 
     name: str
@@ -69,9 +69,7 @@ class Array:
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """The arrays of a file, or of several that are one table, by name; and the names of what cannot be read,
-    with the reason.
-    """
+    """The arrays of a file, or of several that are one table, by name; and why others cannot be read."""
 
     path: Path
     arrays: dict[str, Array]
@@ -84,31 +82,21 @@ def reading(path: Path) -> Iterator[None]:
     """Turns what readers of damaged files raise into InvalidFile, and the system's refusals into IOFailed."""
     try:
         yield
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        UnicodeDecodeError,
-    ) as error:
+    except DAMAGED as error:
         raise InvalidFile(
             f"{path}: damaged, cut off, encrypted or packed in a way not known here ({error})"
         ) from None
     except OSError as error:
         if error.errno is None:  # pyarrow's word for a damaged file
-            raise InvalidFile(
-                f"{path}: damaged, or not what its ending says ({str(error).strip()[:200]})"
-            ) from None
+            said = str(error).strip()[:200]
+            raise InvalidFile(f"{path}: damaged, or not what its ending says ({said})") from None
         raise IOFailed(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def read_rows(
     file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, rows: int, what: str
 ) -> Iterator[np.ndarray]:
-    """Blocks of the array that begins where the file stands. Raises InvalidFile where the file ends before
-    it.
-    """
+    """Blocks of the array that begins where the file stands. Raises InvalidFile where the file ends early."""
     count = shape[0] if shape else 1
     width = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
     # filled anew for each block: fresh pages cost as much as the reading

@@ -17,8 +17,7 @@ from mlx_lvm.errors import InvalidFile, UsageError, nearest
 # Names of public data sets and of other tools, in the order in which they are looked for; capitals and
 # underscores do not count, so `docId` is `doc_id`.
 KNOWN = {
-    "vectors":
-        (
+    "vectors": (
         "vectors", "embeddings", "embedding", "vector", "emb", "embs", "dense_vector", "text_embedding",
     ),
     "documents": (
@@ -46,6 +45,7 @@ OPTIONS = {
     "titles": "--title-column",
 }
 OPTIONAL = ("texts", "titles")  # a corpus is right without them
+LARGEST = np.iinfo(np.int64).max
 INDICES = ("indices", "index", "idx")  # a column of such a name counts from 0 into a list of documents
 
 
@@ -80,9 +80,10 @@ class Columns:
                     return file.arrays[own]
             lost = next((own for own in file.unread if _plain(own) == wanted), None)
             if lost is not None and role not in OPTIONAL:
+                instead = f", or name another column with {OPTIONS[role]}" if role in OPTIONS else ""
                 raise InvalidFile(
                     f"{file.path}: '{lost}' cannot be read: {file.unread[lost]}. "
-                    f"Store it as plain numbers or text{_instead(role)}"
+                    f"Store it as plain numbers or text{instead}"
                 )
         return None
 
@@ -91,33 +92,20 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
-def _instead(role: str) -> str:
-    return f", or name another column with {OPTIONS[role]}" if role in OPTIONS else ""
-
-
 def counts_documents(name: str) -> bool:
-    """Whether a column of document numbers says by its name that they count from 0 into a list of
-    documents.
-    """
+    """Whether a column of document numbers says by its name that they count from 0."""
     return name.lower().endswith(INDICES)
 
 
 def whole_numbers(array: Array, path: object, count: int) -> np.ndarray:
-    """A column of whole numbers, also stored as floats or as text, [count] int64. Raises InvalidFile naming
-    the row.
-    """
-    values = flat(array, path, count)
-    what = f"{path}, '{array.name}'"
-    if values.dtype.kind == "O" or values.dtype.kind in "US":
-        try:
-            return np.array(
-                [int(_text(value, what, row)) for row, value in enumerate(values.tolist())], np.int64
-            )
-        except ValueError as error:
-            raise InvalidFile(
-                f"{what}: must be a whole number for each of {count:,} rows ({error})"
-            ) from None
-    return _whole(values, what)
+    """Whole numbers, also stored as floats or as text, [count] int64. Raises InvalidFile naming the row."""
+    values, what = flat(array, path, count), f"{path}, '{array.name}'"
+    if values.dtype.kind not in "OUS":
+        return _whole(values, what)
+    try:
+        return np.array([int(text) for text in _all_texts(values, what)], np.int64)
+    except ValueError as error:
+        raise InvalidFile(f"{what}: must be a whole number for each of {count:,} rows ({error})") from None
 
 
 def _whole(values: np.ndarray, what: str) -> np.ndarray:
@@ -129,37 +117,37 @@ def _whole(values: np.ndarray, what: str) -> np.ndarray:
             raise InvalidFile(f"{what}, row {row}: {said} ({int((~fit).sum()):,} such rows)")
     elif values.dtype.kind not in "iu":
         raise InvalidFile(f"{what}: holds {values.dtype.name}, expected whole numbers")
-    if values.dtype.kind == "u" and len(values) and int(values.max()) > np.iinfo(np.int64).max:
+    if values.dtype.kind == "u" and values.max(initial=0) > LARGEST:
         raise InvalidFile(f"{what}: {int(values.max())} is larger than 2^63")
     return values.astype(np.int64)
 
 
 def document_ids(values: np.ndarray, what: str) -> np.ndarray:
-    """Ids as int64, or as text in normal form C, [n]. Floats must be whole, bytes are text (or shown as
-    hexadecimals).
+    """Ids [n] as int64, or as text in normal form C. Floats must be whole, bytes are text or hexadecimals.
 
     Raises InvalidFile naming the first row without a value.
     """
     if values.dtype.kind == "O" and all(type(value) in (int, float) for value in values.tolist()):
         values = np.array(values.tolist())
-    if values.dtype.kind == "u" and len(values) and int(values.max()) > np.iinfo(np.int64).max:
+    if values.dtype.kind == "u" and values.max(initial=0) > LARGEST:
         return values.astype(str)  # a hash of 64 bits is a name, not a number
     if values.dtype.kind in "fiub":
         return _whole(values, what)
-    texts = [_text(value, what, row) for row, value in enumerate(values.tolist())]
+    texts = _all_texts(values, what)
     return np.array([*texts, ""], dtype=object)[:-1].astype(str) if texts else np.zeros(0, "U1")
 
 
-def texts_of(values: np.ndarray, what: str) -> list[str]:
+def texts_of(values: np.ndarray) -> list[str]:
     """Texts as they are, blank ones too."""
-    return [value if isinstance(value, str) else _decoded(value) for value in values.tolist()]
+    return [_decoded(value) for value in values.tolist()]
 
 
-def _text(value: object, what: str, row: int) -> str:
-    text = _decoded(value) if value is not None and value == value else ""
-    if not text.strip():
-        raise InvalidFile(f"{what}, row {row}: no value")
-    return normal(text)
+def _all_texts(values: np.ndarray, what: str) -> list[str]:
+    texts = [_decoded(v) if v is not None and v == v else "" for v in values.tolist()]
+    for row, text in enumerate(texts):
+        if not text.strip():
+            raise InvalidFile(f"{what}, row {row}: no value")
+    return [normal(text) for text in texts]
 
 
 def _decoded(value: object) -> str:

@@ -1,11 +1,11 @@
-"""`.npz` and `.npy`: headers by NumPy, members by zipfile, and the size that a header declares held against
-what is there.
-"""
+"""`.npz` and `.npy`: headers by NumPy, members by zipfile, their sizes held against what is there."""
 
 from __future__ import annotations
 
+import math
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -16,6 +16,7 @@ from mlx_lvm.core.arrays import blocks
 from mlx_lvm.data.tables.base import Array, ArrayFile, read_rows, reading
 from mlx_lvm.errors import InvalidFile
 
+READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 RATIO, RATIO_FROM = 100, 256 << 20  # vectors do not pack a hundredfold; ids do, but they are small
 
 
@@ -47,9 +48,8 @@ def open_npz(path: Path) -> ArrayFile:
     unread: dict[str, str] = {}
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        names = [member.filename for member in members]
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
+        counted = Counter(member.filename for member in members)
+        if twice := sorted(name for name, count in counted.items() if count > 1):
             raise InvalidFile(f"{path}: members of one name: {', '.join(twice[:5])}")
         for member in members:
             name = member.filename.removesuffix(".npy")
@@ -66,8 +66,7 @@ def open_npz(path: Path) -> ArrayFile:
             if isinstance(header, str):
                 unread[name] = header
             else:
-                blocks = _member(path, member, header)
-                arrays[name] = Array.known(name, header.shape, header.dtype, blocks)
+                arrays[name] = Array.known(name, header.shape, header.dtype, _member(path, member, header))
     return ArrayFile(path, arrays, unread)
 
 
@@ -93,21 +92,14 @@ def _read(file: IO[bytes], header: Header, rows: int, what: str) -> Iterator[np.
 
 
 def _header(file: IO[bytes], size: int, what: str) -> Header | str:
-    """The header, or why the array is left out. Raises InvalidFile where it is damaged or says another size
-    than is there.
-    """
+    """The header, or why the array is left out. Raises InvalidFile for a damaged one, or another size."""
     try:
         version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
+        if version not in READ_HEADER:
             return f"NumPy format {version[0]}.{version[1]}, which structures alone need"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Python 2, whose headers are read all the same
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version[0] == 1
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, by_columns, dtype = read(file)
+            shape, by_columns, dtype = READ_HEADER[version](file)
     except OSError:
         raise
     except Exception as error:  # NumPy's parser lets through what its tokenizer raises, and that grows
@@ -119,9 +111,7 @@ def _header(file: IO[bytes], size: int, what: str) -> Header | str:
         return f"type {dtype.str!r} is not one of numbers or text"
     if any(not isinstance(side, int) or side < 0 for side in shape):
         raise InvalidFile(f"{what}: not a NumPy array, or damaged (shape {str(shape)[:60]})")
-    start, needed = file.tell(), dtype.itemsize
-    for side in shape:
-        needed *= side
+    start, needed = file.tell(), dtype.itemsize * math.prod(shape)
     if needed != size - start:
         raise InvalidFile(
             f"{what}: shape {list(shape)} of {dtype.str} needs {needed:,} bytes, {size - start:,} are there: "

@@ -15,9 +15,7 @@ from mlx_lvm.errors import InvalidFile
 
 
 def open_arrays(path: str | Path) -> ArrayFile:
-    """By its ending: .npz, .npy, .safetensors, .parquet. Raises InvalidFile, IOFailed, or SetupInvalid
-    without pyarrow.
-    """
+    """By its ending: .npz, .npy, .safetensors, .parquet. Raises SetupInvalid without pyarrow, InvalidFile."""
     path = Path(path)
     if path.suffix.lower() not in READERS:
         raise InvalidFile(f"{path}: ending '{path.suffix}' is not one of {', '.join(READERS)}")
@@ -41,10 +39,12 @@ def open_table(paths: Sequence[str | Path]) -> ArrayFile:
 
 def _files_of(folder: Path) -> list[Path]:
     """The files of one known ending in a folder and those below it."""
-    found = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in READERS and path.is_file()]
     found = [
-        path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in READERS and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]  # fmt: skip
     endings = sorted({path.suffix.lower() for path in found})
     if not found:
         raise InvalidFile(f"{folder}: no file that ends in {', '.join(READERS)}")
@@ -91,8 +91,7 @@ def _stacked(name: str, first: Array, parts: list[Array], files: list[ArrayFile]
                 yield from part.blocks(rows)
 
     dtype = first.dtype if first.dtype.kind in "OUS" else np.result_type(*(part.dtype for part in parts))
-    mixed = len({part.bfloat16 for part in parts}) > 1
-    if mixed:
+    if len({part.bfloat16 for part in parts}) > 1:
         raise InvalidFile(f"{files[0].path}: '{name}' is bfloat16 in one file and not in another")
     return Array(name, first.rank, dtype, measure, blocks, first.bfloat16)
 

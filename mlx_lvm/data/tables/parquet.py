@@ -1,6 +1,4 @@
-"""Parquet: numbers, lists of them of one length in every nesting that arrow has, and text in every spelling
-of it.
-"""
+"""Parquet: numbers, lists of them of one length in arrow's every nesting, and text in its every spelling."""
 
 from __future__ import annotations
 
@@ -31,39 +29,38 @@ def open_parquet(path: Path) -> ArrayFile:
         if column.name in arrays:
             raise InvalidFile(f"{path}: two columns named '{column.name}'")
         levels, inner = _levels(column.type)
-        scalar = levels == 0
         if pa.types.is_floating(inner) or pa.types.is_integer(inner):
             dtype = np.dtype(inner.to_pandas_dtype())
-        elif scalar and _is_text(inner):
+        elif not levels and _is_text(inner):
             dtype = np.dtype(object)
         else:
             unread[column.name] = f"{column.type} is neither numbers nor text"
             continue
-
-        def blocks(rows: int, name: str = column.name, dtype: Any = dtype) -> Iterator[np.ndarray]:
-            start, sides = 0, None
-            what = f"{path}, column '{name}'"
-            with reading(path), _arrow(path, pa.ArrowException):
-                for batch in pq.ParquetFile(path).iter_batches(batch_size=rows, columns=[name]):
-                    block = _values(batch.column(0), dtype, what, start)
-                    sides = block.shape[1:] if sides is None else sides
-                    if block.shape[1:] != sides:
-                        raise InvalidFile(
-                            f"{what}, row {start}: {list(block.shape[1:])} numbers, {list(sides)} in the "
-                            "rows before"
-                        )
-                    yield block
-                    start += len(block)
-
-        def measure(scalar: bool = scalar, blocks: Any = blocks) -> tuple[int, ...]:
-            return (count,) if scalar or not count else (count, *next(blocks(1)).shape[1:])
-
-        arrays[column.name] = Array(column.name, 1 + levels, dtype, measure, blocks)
-    wide = _numbered(arrays)
-    if wide:
-        stacked = _side_by_side(path, wide, count)
-        arrays = {stacked.name: stacked} | {key: one for key, one in arrays.items() if key not in wide}
+        arrays[column.name] = _column(path, column.name, levels, dtype, count)
+    if wide := _numbered(arrays):
+        arrays = {"vectors": _side_by_side(path, wide, count)} | {
+            name: array for name, array in arrays.items() if name not in wide
+        }
     return ArrayFile(path, arrays, unread)
+
+
+def _column(path: Path, name: str, levels: int, dtype: np.dtype, count: int) -> Array:
+    def blocks(rows: int) -> Iterator[np.ndarray]:
+        start, sides = 0, None
+        for (block,) in _batches(path, [name], dtype, rows):
+            sides = sides or block.shape[1:]
+            if block.shape[1:] != sides:
+                raise InvalidFile(
+                    f"{path}, column '{name}', row {start}: {list(block.shape[1:])} numbers, {list(sides)} "
+                    "in the rows before"
+                )
+            yield block
+            start += len(block)
+
+    def measure() -> tuple[int, ...]:
+        return (count, *next(blocks(1)).shape[1:]) if levels and count else (count,)
+
+    return Array(name, 1 + levels, dtype, measure, blocks)
 
 
 def _numbered(arrays: dict[str, Array]) -> list[str]:
@@ -88,22 +85,25 @@ def _numbered(arrays: dict[str, Array]) -> list[str]:
 
 def _side_by_side(path: Path, columns: list[str], count: int) -> Array:
     """The columns as one array of vectors [count, columns]."""
+    kind = np.dtype(np.float32)
+
+    def blocks(rows: int) -> Iterator[np.ndarray]:
+        return (np.stack(values, axis=1) for values in _batches(path, columns, kind, rows))
+
+    return Array.known("vectors", (count, len(columns)), kind, blocks)
+
+
+def _batches(path: Path, columns: list[str], dtype: np.dtype, rows: int) -> Iterator[list[np.ndarray]]:
+    """The values of columns, batch by batch."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def blocks(rows: int) -> Iterator[np.ndarray]:
-        start = 0
-        with reading(path), _arrow(path, pa.ArrowException):
-            for batch in pq.ParquetFile(path).iter_batches(batch_size=rows, columns=columns):
-                named = dict(zip(batch.schema.names, batch.columns, strict=True))
-                values = [
-                    _values(named[name], np.dtype(np.float32), f"{path}, column '{name}'", start)
-                    for name in columns
-                ]
-                yield np.stack(values, axis=1)
-                start += batch.num_rows
-
-    return Array.known("vectors", (count, len(columns)), np.dtype(np.float32), blocks)
+    start = 0
+    with reading(path), _arrow(path, pa.ArrowException):
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=rows, columns=columns):
+            named = dict(zip(batch.schema.names, batch.columns, strict=True))
+            yield [_values(named[name], dtype, f"{path}, column '{name}'", start) for name in columns]
+            start += batch.num_rows
 
 
 @contextmanager
@@ -131,30 +131,28 @@ def _levels(kind: Any) -> tuple[int, Any]:
 
 
 def _is_list(kind: Any) -> bool:
-    import pyarrow as pa
-
-    known = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
-    return any(getattr(pa.types, name)(kind) for name in known if hasattr(pa.types, name))
+    return _is_any(kind, "list", "large_list", "fixed_size_list", "list_view", "large_list_view")
 
 
 def _is_text(kind: Any) -> bool:
     """What can name a document: text, bytes, and what has a text of its own, as dates and decimals."""
+    return _is_any(kind, "string", "large_string", "string_view", "binary", "large_binary", "binary_view",
+                   "fixed_size_binary", "decimal", "temporal")  # fmt: skip
+
+
+def _is_any(kind: Any, *names: str) -> bool:
+    """Whether a type is one of those named; not every version of pyarrow has all of them."""
     import pyarrow as pa
 
-    known = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary",
-             "is_binary_view", "is_fixed_size_binary", "is_decimal", "is_temporal")  # fmt: skip
-    return any(getattr(pa.types, name)(kind) for name in known if hasattr(pa.types, name))
+    return any(getattr(pa.types, f"is_{name}", lambda kind: False)(kind) for name in names)
 
 
 def _values(values: Any, dtype: np.dtype, what: str, start: int) -> np.ndarray:
-    """One batch of a column: numbers [n, ...], or objects [n] of text, bytes or what else names a
-    document.
-    """
+    """One batch of a column: numbers [n, ...], or objects [n] of text or what else names a document."""
     import pyarrow as pa
 
     if values.null_count:
-        null = int(np.flatnonzero(np.asarray(values.is_null()))[0])
-        raise InvalidFile(f"{what}, row {start + null}: no value")
+        raise InvalidFile(f"{what}, row {start + _first_null(values)}: no value")
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if dtype.hasobject:
@@ -177,19 +175,20 @@ def _values(values: Any, dtype: np.dtype, what: str, start: int) -> np.ndarray:
     count = len(values)
     rows = count // int(np.prod(sides)) if sides and 0 not in sides else count if not sides else 0
     if values.null_count:
-        place = int(np.flatnonzero(np.asarray(values.is_null()))[0]) // max(1, count // max(1, rows))
+        place = _first_null(values) // max(1, count // max(1, rows))
         raise InvalidFile(f"{what}, row {start + place}: a missing number")
     return np.asarray(values).astype(dtype, copy=False).reshape(rows, *sides)
 
 
+def _first_null(values: Any) -> int:
+    return int(np.flatnonzero(np.asarray(values.is_null()))[0])
+
+
 def _one_length(values: Any, what: str, start: int, sides: list[int]) -> int:
-    """The length that every list has. Raises InvalidFile naming the row where one has another, or is
-    missing.
-    """
+    """The length that every list has. Raises InvalidFile naming the row of one that is missing or differs."""
     per_row = max(1, int(np.prod(sides)))
     if values.null_count:
-        null = int(np.flatnonzero(np.asarray(values.is_null()))[0]) // per_row
-        raise InvalidFile(f"{what}, row {start + null}: no value")
+        raise InvalidFile(f"{what}, row {start + _first_null(values) // per_row}: no value")
     if not len(values):
         return 0
     if hasattr(values, "value_lengths"):

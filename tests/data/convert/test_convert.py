@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.convert import windows as convert_windows
-from mlx_lvm.data.convert.convert import Report, Target, convert
+from mlx_lvm.data.convert.conversion import Report, Target
+from mlx_lvm.data.convert.convert import convert
 from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.tables import numpy_files

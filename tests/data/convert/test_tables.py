@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from mlx_lvm.data.convert.convert import Columns, Report, Target, convert
+from mlx_lvm.data.convert.conversion import Report, Target
+from mlx_lvm.data.convert.convert import convert
 from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.ingest.lists import read_lines
+from mlx_lvm.data.tables.columns import Columns
 from mlx_lvm.errors import InvalidFile, UsageError
 
 DIM, LENGTHS = 6, [9, 4, 12, 3]

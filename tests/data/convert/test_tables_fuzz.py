@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from mlx_lvm.data.convert.convert import Target, convert
+from mlx_lvm.data.convert.conversion import Target
+from mlx_lvm.data.convert.convert import convert
 from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.errors import LvmError
 
