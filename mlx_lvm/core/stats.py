@@ -108,10 +108,7 @@ def intervals(values: np.ndarray, resampled: np.ndarray, documents: int) -> list
     count = len(resampled)
     beyond = np.minimum((resampled <= 0).sum(axis=0), (resampled >= 0).sum(axis=0))
     p = np.minimum(2 * (beyond + 1) / (count + 1), 1.0)
-    return [
-        Interval(float(v), float(a), float(b), float(q))
-        for v, a, b, q in zip(values, low, high, p, strict=True)
-    ]
+    return [Interval(*map(float, row)) for row in zip(values, low, high, p, strict=True)]
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -16,10 +16,7 @@ FUNCTIONS = (
 
 
 def blas_threads(count: int | None = None) -> int | None:
-    """Threads of the BLAS that serves MLX, None where that cannot be told; then `count` is set, if given.
-
-    The setting is that of the whole process.
-    """
+    """Threads of MLX's BLAS, None where it cannot be told; `count`, if given, is then set for the process."""
     functions = _functions()
     if functions is None:
         return None

@@ -1,5 +1,4 @@
-"""The order in which windows of a corpus too large for memory are trained on: stretches of documents, drawn
-into blocks.
+"""The order in which windows of a corpus too large for memory are trained on: stretches drawn into blocks.
 
     stretch   neighbouring training documents, read in one go; a document longer than a stretch is cut into
               pieces that overlap by the context, so that no window is lost
@@ -47,12 +46,10 @@ class Layout:
 
     @cached_property
     def stretch_rows(self) -> np.ndarray:
-        """Rows of each stretch."""
         return np.add.reduceat(self.stops - self.starts, self.edges[:-1])
 
     @cached_property
     def stretch_windows(self) -> np.ndarray:
-        """Windows of each stretch."""
         return np.add.reduceat(self.stops - self.starts - self.context, self.edges[:-1])
 
     def __len__(self) -> int:
@@ -63,8 +60,7 @@ class Layout:
 @dataclass(frozen=True)
 class Block:
     """Rows starts[i] .. stops[i] of the corpus lie at places[i] of the block's array. Windows in the order
-    they are trained on: targets [n] int32 in the array, rows [n] int64 in the corpus. first: step of the
-    epoch that begins with them.
+    they are trained on: targets [n] in the array, rows [n] in the corpus. first: the epoch's step they begin.
     """
 
     starts: np.ndarray
@@ -111,19 +107,6 @@ def pack(sizes: np.ndarray, limit: int) -> np.ndarray:
     return np.array(edges, dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A block's own pieces, rows starts[p] .. stops[p] of the corpus at places[p] of its array; and its
-    windows in the order of the pieces: the row of each target in the corpus, and in the array.
-    """
-
-    starts: np.ndarray
-    stops: np.ndarray
-    places: np.ndarray
-    targets: np.ndarray
-    local_targets: np.ndarray
-
-
 class Epoch:
     """One pass: which stretches make each block, and in which order their windows come."""
 
@@ -160,8 +143,8 @@ class Epoch:
         layout, drawn, carried = self.layout, self._draw(number), self._left_over(number)
         order = self._order(number, len(drawn.targets))
         margin = layout.block_rows + (layout.context + 1) * np.arange(len(carried))
-        rows = np.concatenate([carried, drawn.targets[order]])
-        targets = np.concatenate([margin + layout.context, drawn.local_targets[order]])
+        rows = np.concatenate([carried, drawn.rows[order]])
+        targets = np.concatenate([margin + layout.context, drawn.targets[order]])
         trained = self._trained(number)
         # Pieces that are neighbours in the corpus are read in one go.
         begins = np.flatnonzero(np.append(True, drawn.starts[1:] != drawn.stops[:-1]))
@@ -172,18 +155,19 @@ class Epoch:
             places=np.concatenate([drawn.places[begins], margin]),
             targets=targets[:trained].astype(np.int32),
             rows=rows[:trained],
-            first=self.first_step(number),
+            first=drawn.first,
         )
 
-    def _draw(self, number: int) -> Drawn:
-        layout = self.layout
+    def _draw(self, number: int) -> Block:
+        """The block's own pieces with all of their windows, in the order of the corpus."""
+        layout, context = self.layout, self.layout.context
         stretches = self.drawn[self.edges[number] : self.edges[number + 1]]
         pieces = ranges(layout.edges[stretches], np.diff(layout.edges)[stretches])
         starts, stops = layout.starts[pieces], layout.stops[pieces]
-        sizes, context = stops - starts, layout.context
-        places, windows = np.cumsum(sizes) - sizes, sizes - context
-        targets, local_targets = (ranges(firsts + context, windows) for firsts in (starts, places))
-        return Drawn(starts, stops, places, targets, local_targets)
+        sizes = stops - starts
+        places = np.cumsum(sizes) - sizes
+        targets, rows = (ranges(firsts + context, sizes - context) for firsts in (places, starts))
+        return Block(starts, stops, places, targets, rows, self.first_step(number))
 
     def _order(self, number: int, count: int) -> np.ndarray:
         return self._random(SHUFFLE, number).permutation(count)
@@ -199,7 +183,7 @@ class Epoch:
         parts: list[np.ndarray] = []
         while missing:
             number -= 1
-            targets = self._draw(number).targets
-            parts.insert(0, targets[self._order(number, len(targets))][-missing:])
+            rows = self._draw(number).rows
+            parts.insert(0, rows[self._order(number, len(rows))][-missing:])
             missing -= len(parts[0])
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)

@@ -16,7 +16,7 @@ import stat
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -120,15 +120,13 @@ def open_safetensors(path: str | Path, lenient: bool = False) -> SafeFile:
         raise InvalidFile(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise IOFailed(f"{path}: cannot be read ({reason(error)})") from error
-    tensors, metadata, unread = _parse_header(path, raw, 8 + length, size, lenient)
-    return SafeFile(path, tensors, metadata, unread=unread)
+    return _parse_header(path, raw, size, lenient)
 
 
 def safetensors_from(path: Path, data: np.ndarray) -> SafeFile:
     """The same from the file's bytes [n] uint8, so that what was checked against a digest is what is used."""
     length = _header_length(path, data[:8].tobytes(), len(data))
-    tensors, metadata, _ = _parse_header(path, data[8 : 8 + length].tobytes(), 8 + length, len(data))
-    return SafeFile(path, tensors, metadata, data)
+    return replace(_parse_header(path, data[8 : 8 + length].tobytes(), len(data)), data=data)
 
 
 def _header_length(path: Path, first: bytes, size: int) -> int:
@@ -145,10 +143,8 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
     return length
 
 
-def _parse_header(
-    path: Path, raw: bytes, data_start: int, size: int, lenient: bool = False
-) -> tuple[dict[str, TensorInfo], dict[str, str], dict[str, str]]:
-    problems = Problems(str(path))
+def _parse_header(path: Path, raw: bytes, size: int, lenient: bool = False) -> SafeFile:
+    problems, data_start = Problems(str(path)), 8 + len(raw)
 
     def unique(pairs: list[tuple[str, Any]]) -> JsonObject:
         made = dict(pairs)
@@ -194,12 +190,10 @@ def _parse_header(
                 f"data ends at byte {position:,} but the file has {size:,}; cut off or with bytes added"
             )
     problems.raise_if_any(InvalidFile)
-    unread = {
-        name: f"{info.dtype} is not one of {', '.join(DTYPES)}"
-        for name, info in tensors.items()
-        if info.dtype not in DTYPES
-    }
-    return {name: info for name, info in tensors.items() if name not in unread}, metadata, unread
+    known = {name: info for name, info in tensors.items() if info.dtype in DTYPES}
+    rest = {name: tensors[name].dtype for name in tensors if name not in known}
+    unread = {name: f"{dtype} is not one of {', '.join(DTYPES)}" for name, dtype in rest.items()}
+    return SafeFile(path, known, metadata, unread=unread)
 
 
 def _tensor_info(entry: Any, data_start: int, lenient: bool) -> TensorInfo | str:

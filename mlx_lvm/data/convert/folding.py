@@ -30,7 +30,6 @@ class Folded:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Rows of each chain."""
         return np.array([int(self.shift[chain].sum()) for chain in self.chains], dtype=np.int64)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ def read_assignment(path: Path, corpus: MappedCorpus) -> np.ndarray:
     """
     text = read_text(path)
     try:
-        values = _of_json(text) if path.suffix.lower() == ".json" else _of_lines(text)
+        values = _unique(_of_json(text) if path.suffix.lower() == ".json" else _of_lines(text))
     except (ValueError, RecursionError) as error:
         raise InvalidFile(
             f"{path}: neither JSON of names and splits nor lines of name, tab, split ({error})"
@@ -75,42 +75,34 @@ def read_assignment(path: Path, corpus: MappedCorpus) -> np.ndarray:
     return np.array([SPLITS.index(values[name]) for name in corpus.names], dtype=np.uint8)
 
 
-def _of_json(text: str) -> dict[str, str]:
+def _of_json(text: str) -> Iterable[tuple[object, object]]:
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError("not an object")
     if values and all(isinstance(names, list) for names in values.values()):
-        pairs = [(str(name), split) for split, names in values.items() for name in names]
-    else:
-        pairs = list(values.items())
-    return _unique([(normal(name), _split_of(split)) for name, split in pairs])
+        return [(name, split) for split, names in values.items() for name in names]
+    return values.items()
 
 
-def _of_lines(text: str) -> dict[str, str]:
+def _of_lines(text: str) -> Iterator[tuple[object, object]]:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     mark = "\t" if any("\t" in line for line in lines) else ","
-    pairs = []
     for number, line in enumerate(lines):
         name, found, split = line.rpartition(mark)
         if not found:
             raise ValueError(f"'{line[:60]}' has no tab")
-        if number == 0 and split.strip().lower() in HEADERS:
-            continue
-        pairs.append((normal(name.strip().strip('"')), _split_of(split.strip().strip('"'))))
-    return _unique(pairs)
+        if number or split.strip().lower() not in HEADERS:
+            yield name.strip().strip('"'), split.strip().strip('"')
 
 
-def _unique(pairs: list[tuple[str, str]]) -> dict[str, str]:
+def _unique(pairs: Iterable[tuple[object, object]]) -> dict[str, str]:
+    """The split of each name, both in their normal forms."""
     values: dict[str, str] = {}
-    for name, split in pairs:
+    for name, split in ((normal(str(name)), str(split).lower()) for name, split in pairs):
+        split = SAME.get(split, split)
         if values.setdefault(name, split) != split:
             raise ValueError(f"document '{name}' stands in {values[name]} and in {split}")
     return values
-
-
-def _split_of(word: object) -> str:
-    text = str(word).lower()
-    return SAME.get(text, text)
 
 
 def assign_together(

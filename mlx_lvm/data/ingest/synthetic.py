@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from mlx_lvm.errors import Problems
 MARK = "synthetic topic process "
 BASIS = 4  # reflections that U is made of: they mix every coordinate for a few products with vectors
 TOGETHER = 1 << 24  # values drawn at a time, in whole documents, from one seed of their own
+process = partial(option, group="Process")
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,16 @@ class Process(Config):
 
     title = "synthetic corpus"
 
-    documents: int = option(1000, "Documents to draw.", low=1, high=1 << 31, group="Process")
-    least: int = option(20, "Chunks of the shortest document.", low=1, group="Process")
-    most: int = option(60, "Chunks of the longest.", low=1, group="Process")
-    dim: int = option(64, "Width of the vectors.", low=1, high=65536, group="Process")
-    topic: float = option(0.25, "Variance share of the document's topic.", low=0, high=1, group="Process")
-    drift: float = option(
-        0.45, "Variance share of the drifting topic; the rest is noise.", low=0, high=1, group="Process"
-    )
-    slowest: float = option(
-        0.98, "Autocorrelation of the slowest coordinate.", low=0, below=1, group="Process"
-    )
-    fastest: float = option(0.5, "Autocorrelation of the fastest.", low=0, below=1, group="Process")
-    mean: float = option(
-        0.5, "Norm of the mean vector, the vectors' own being about 1.", low=0, group="Process"
-    )
-    seed: int = option(0, "Seed of everything.", low=0, high=1 << 62, group="Process")
+    documents: int = process(1000, "Documents to draw.", low=1, high=1 << 31)
+    least: int = process(20, "Chunks of the shortest document.", low=1)
+    most: int = process(60, "Chunks of the longest.", low=1)
+    dim: int = process(64, "Width of the vectors.", low=1, high=65536)
+    topic: float = process(0.25, "Variance share of the document's topic.", low=0, high=1)
+    drift: float = process(0.45, "Variance share of the drifting topic; the rest is noise.", low=0, high=1)
+    slowest: float = process(0.98, "Autocorrelation of the slowest coordinate.", low=0, below=1)
+    fastest: float = process(0.5, "Autocorrelation of the fastest.", low=0, below=1)
+    mean: float = process(0.5, "Norm of the mean vector, the vectors' own being about 1.", low=0)
+    seed: int = process(0, "Seed of everything.", low=0, high=1 << 62)
 
     def check(self, problems: Problems) -> None:
         if self.least > self.most:

@@ -26,6 +26,7 @@ from mlx_lvm.errors import InvalidFile, IOFailed, Problems
 CHECKED = 8192  # rows looked at together
 
 T = TypeVar("T")
+Key = tuple[int, int]  # what is loaded ahead: an epoch and a block of it
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,12 @@ class RowReader:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise IOFailed(
-                f"{path}: gone or unreadable while vectors are read from it ({error.strerror}); put it back "
-                "and go on"
-            ) from None
+            what = f"gone or unreadable while vectors are read from it ({error.strerror})"
+            raise IOFailed(f"{path}: {what}; put it back and go on") from None
         if _identity(descriptor) != self.known[path]:
             os.close(descriptor)
-            raise IOFailed(
-                f"{path}: was replaced or changed while vectors are read from it; put the old one back and "
-                "go on"
-            )
+            what = "was replaced or changed while vectors are read from it"
+            raise IOFailed(f"{path}: {what}; put the old one back and go on")
         return descriptor
 
     def _read(self, descriptor: int, shard: Shard, name: str, row: int, into: np.ndarray) -> None:
@@ -151,14 +148,12 @@ class Prefetcher(Generic[T]):
     One call runs at a time, none while `take` hands its result to `use`: `load` may fill the same memory.
     """
 
-    def __init__(self, load: Callable[[tuple[int, int]], T]) -> None:
+    def __init__(self, load: Callable[[Key], T]) -> None:
         self.load = load
         self.pool = ThreadPoolExecutor(1, "read-ahead")
-        self.pending: tuple[tuple[int, int], Future[T]] | None = None
+        self.pending: tuple[Key, Future[T]] | None = None
 
-    def take(
-        self, key: tuple[int, int], following: tuple[int, int] | None, use: Callable[[T], Rows]
-    ) -> tuple[T, Rows]:
+    def take(self, key: Key, following: Key | None, use: Callable[[T], Rows]) -> tuple[T, Rows]:
         """(what `load` gave for the key, what `use` made of it); `following` is begun. Raises as `load`."""
         if self.pending is None or self.pending[0] != key:
             self.drop()

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -72,9 +71,8 @@ class CorpusWriter:
                 target = self.path if self.folder is None else self.folder / f"shard-{number:05d}.safetensors"
                 part = None if assigned is None else assigned[a:b]
                 piece = self.offsets[a : b + 1] - self.offsets[a]
-                self.files.append(
-                    CorpusFile(target, piece, self.names[a:b], card, provenance, dtype, part, as_drawn)
-                )
+                file = CorpusFile(target, piece, self.names[a:b], card, provenance, dtype, part, as_drawn)
+                self.files.append(file)
         except BaseException:
             self.abandon()
             raise
@@ -104,8 +102,8 @@ class CorpusWriter:
             texts_written = [None if rest is None else self._write_texts(file, rest) for file in self.files]
             sync(self.files[-1].descriptor)  # one flush to the disk itself takes all that was written before
             if self.folder is None:
-                for old in (sibling(self.path, suffix) for suffix in SUFFIXES):
-                    old.unlink(missing_ok=True)
+                for suffix in SUFFIXES:
+                    sibling(self.path, suffix).unlink(missing_ok=True)
                 aside = self._set_aside() if self.path.is_dir() else None  # a file cannot replace a folder
             for file, written in zip(self.files, texts_written, strict=True):
                 if written is not None:
@@ -129,13 +127,8 @@ class CorpusWriter:
     def _place_folder(self, digests: list[str]) -> None:
         assert self.folder is not None
         shards = [
-            {
-                "file": file.path.name,
-                "documents": len(file.names),
-                "vectors": int(file.offsets[-1]),
-                "sha256": digest,
-            }
-            for file, digest in zip(self.files, digests, strict=True)
+            {"file": f.path.name, "documents": len(f.names), "vectors": int(f.offsets[-1]), "sha256": digest}
+            for f, digest in zip(self.files, digests, strict=True)
         ]
         write_json(self.folder / INDEX, {"format": INDEX_FORMAT, "format_version": VERSION, "shards": shards})
         sync_folder(self.folder)
@@ -162,9 +155,7 @@ class CorpusWriter:
     def __enter__(self) -> CorpusWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is not None:
             self.abandon()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -101,16 +102,17 @@ def _open_safetensors(path: Path) -> ArrayFile:
     arrays = {}
     for name, info in file.tensors.items():
         kind = np.dtype(DTYPES[info.dtype][1])
-
-        def blocks(
-            rows: int, shape: tuple[int, ...] = info.shape, kind: np.dtype = kind, start: int = info.start
-        ) -> Iterator[np.ndarray]:
-            with reading(path), open(path, "rb") as data:
-                data.seek(start)
-                yield from read_rows(data, shape, kind, rows, str(path))
-
+        blocks = partial(_rows_at, path, info.start, info.shape, kind)
         arrays[name] = Array.known(name, info.shape, kind, blocks, info.dtype == "BF16")
     return ArrayFile(path, arrays, dict(file.unread))
+
+
+def _rows_at(
+    path: Path, start: int, shape: tuple[int, ...], kind: np.dtype, rows: int
+) -> Iterator[np.ndarray]:
+    with reading(path), open(path, "rb") as data:
+        data.seek(start)
+        yield from read_rows(data, shape, kind, rows, str(path))
 
 
 READERS: dict[str, Callable[[Path], ArrayFile]] = {
