@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_lvm.core.files.safetensors import NAMES
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.ingest.chunking import Chunking
 from mlx_lvm.data.ingest.documents import MAX_DOCUMENT, list_documents, read_documents
 from mlx_lvm.data.ingest.encoder import Encoder
 from mlx_lvm.data.splits import SPLITS, split_corpus
-from mlx_lvm.data.storage.rows import quantise
+from mlx_lvm.data.storage.rows import to_stored
+from mlx_lvm.data.storage.stream import to_device
 from mlx_lvm.errors import InvalidFile
 
 RULE = re.compile(r"(careful|simple) sentences, packed greedily into chunks of (\d+) to (\d+) characters")
@@ -62,11 +64,12 @@ def with_documents(corpus: Corpus, documents: Sequence[tuple[str, str]], encoder
         if not found:
             raise InvalidFile(f"document '{name}': no text in it")
     flat = [chunk for found in chunks for chunk in found]
-    vectors, scales = _appended(corpus, encoder.encode(flat))
+    added = to_device(*to_stored(encoder.encode(flat), NAMES[corpus.vectors.dtype]))
+    scales = [part for part in (corpus.scales, added.scales) if part is not None]
     extended = replace(
         corpus,
-        vectors=vectors,
-        scales=scales,
+        vectors=mx.concatenate([corpus.vectors, added.vectors]),
+        scales=mx.concatenate(scales) if scales else None,
         offsets=np.concatenate([corpus.offsets, corpus.offsets[-1] + np.cumsum([*map(len, chunks)])]),
         names=(*corpus.names, *(f"{n} (text)" if n in corpus.names else n for n, _ in documents)),
     )
@@ -80,14 +83,6 @@ def scored_alone(corpus: Corpus, extended: Corpus, seed: int) -> Corpus:
     assigned[parts.train], assigned[parts.val] = 0, 1
     assigned[len(corpus.names) :] = SPLITS.index("test")
     return _with_texts(replace(extended, assigned=assigned), extended.texts)
-
-
-def _appended(corpus: Corpus, vectors: np.ndarray) -> tuple[mx.array, mx.array | None]:
-    if corpus.scales is None:
-        return mx.concatenate([corpus.vectors, mx.array(vectors).astype(corpus.vectors.dtype)]), None
-    pairs = zip((corpus.vectors, corpus.scales), quantise(vectors), strict=True)
-    held, scales = (mx.concatenate([own, mx.array(added)]) for own, added in pairs)
-    return held, scales
 
 
 def _with_texts(corpus: Corpus, texts: list[str] | None) -> Corpus:

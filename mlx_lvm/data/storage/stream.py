@@ -135,7 +135,7 @@ def to_device(vectors: np.ndarray, scales: np.ndarray | None) -> Rows:
     """Copies; the arrays may be filled anew afterwards."""
 
     def put(values: np.ndarray) -> mx.array:
-        return mx.array(np.require(values, requirements="CA"))  # older writers began at any byte
+        return mx.array(np.require(values, requirements=["C", "A"]))  # older writers began at any byte
 
     data = put(vectors)
     held = data.view(mx.bfloat16) if vectors.dtype == np.uint16 else data
