@@ -1,8 +1,7 @@
 """A part of a corpus too large for memory: some documents of each split, on the device, to judge models on.
 
-Documents are drawn by a fixed seed, so the same ones are taken in every run on the corpus. A document longer
-than what is taken in all gives its beginning. Whoever reports figures from such a part says so:
-`Corpus.sampled`.
+Documents are drawn by a fixed seed, so every run on the corpus takes the same ones. A document longer than
+what is taken in all gives its beginning. Who reports figures from such a part says so: `Corpus.sampled`.
 """
 
 from __future__ import annotations

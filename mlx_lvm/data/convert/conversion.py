@@ -80,6 +80,15 @@ class Conversion:
     done: int = 0
     total: int = 0
 
+    def require_floats(self, *arrays: Array) -> None:
+        for array in arrays:
+            what = f"{self.file.path}: '{array.name}'"
+            scaled = array.dtype == np.int8 and "scales" in self.file.arrays
+            if not (array.dtype.kind == "f" or array.bfloat16 or scaled):
+                raise InvalidFile(f"{what} holds {array.kind}; expected floats, or int8 with 'scales'")
+            if 0 in array.shape:
+                raise InvalidFile(f"{what} {list(array.shape)} is empty")
+
     def expect(self, *arrays: Array) -> None:
         self.total += sum(int(np.prod(array.shape)) * array.dtype.itemsize for array in arrays)
 
@@ -93,17 +102,6 @@ class Conversion:
 def floats(array: Array, block: np.ndarray) -> np.ndarray:
     """A block as float32, whatever numbers it holds."""
     return to_float(block) if array.bfloat16 else block.astype(np.float32, copy=False)
-
-
-def require_floats(file: ArrayFile, *arrays: Array) -> None:
-    for array in arrays:
-        scaled = array.dtype == np.int8 and "scales" in file.arrays
-        if not (array.dtype.kind == "f" or array.bfloat16 or scaled):
-            raise InvalidFile(
-                f"{file.path}: '{array.name}' holds {array.kind}; expected floats, or int8 with 'scales'"
-            )
-        if 0 in array.shape:
-            raise InvalidFile(f"{file.path}: '{array.name}' {list(array.shape)} is empty")
 
 
 def codes_of(ids: np.ndarray) -> tuple[np.ndarray, list[int | str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_lvm.data.convert import titles
-from mlx_lvm.data.convert.conversion import BLOCK_BYTES, Conversion, codes_of, floats, require_floats
+from mlx_lvm.data.convert.conversion import BLOCK_BYTES, Conversion, codes_of, floats
 from mlx_lvm.data.tables.base import Array
 from mlx_lvm.data.tables.columns import document_ids, flat, texts_of, whole_numbers
 from mlx_lvm.errors import InvalidFile
@@ -34,7 +34,7 @@ def convert_rows(job: Conversion, vectors: Array) -> None:
     if not vectors.shape[0]:
         raise InvalidFile(f"{file.path}: no rows; a corpus needs one document at least")
     count, dim = vectors.shape
-    require_floats(file, vectors)
+    job.require_floats(vectors)
     job.expect(vectors)
     order = _order(job, count)
     texts = _texts(job, count, order.rows)

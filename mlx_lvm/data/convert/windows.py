@@ -9,14 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_lvm.data.convert.conversion import (
-    BLOCK_BYTES,
-    Conversion,
-    codes_of,
-    floats,
-    names_of,
-    require_floats,
-)
+from mlx_lvm.data.convert.conversion import BLOCK_BYTES, Conversion, codes_of, floats, names_of
 from mlx_lvm.data.convert.folding import destinations, fold
 from mlx_lvm.data.quality.duplicates import row_digests
 from mlx_lvm.data.storage.rows import to_float, to_stored
@@ -70,8 +63,6 @@ def _check_windows(file: ArrayFile, sets: list[WindowSet]) -> None:
                 f"{ids.name} {list(ids.shape)}: expected one id for each of {contexts.shape[0]} windows"
             )
     problems.raise_if_any(InvalidFile)
-    for windows in sets:
-        require_floats(file, windows.contexts, windows.targets)
 
 
 def _ids_of(job: Conversion, sets: list[WindowSet], count: int) -> np.ndarray | None:
@@ -96,10 +87,11 @@ def convert_windows(job: Conversion, sets: list[WindowSet]) -> None:
     report.kind = "windows"
     report.windows_read = count = sum(windows.contexts.shape[0] for windows in sets)
     _, context, dim = sets[0].contexts.shape
+    arrays = [array for windows in sets for array in (windows.contexts, windows.targets)]
+    job.require_floats(*arrays)
+    job.expect(*arrays)
     ids = _ids_of(job, sets, count)
     codes, labels = (None, []) if ids is None else codes_of(ids)
-    arrays = [array for windows in sets for array in (windows.contexts, windows.targets)]
-    job.expect(*arrays)
     compared = _Comparison(arrays)
     with ThreadPoolExecutor(2) as pool:
         digests = np.concatenate([_window_digests(job, windows, compared, pool) for windows in sets])

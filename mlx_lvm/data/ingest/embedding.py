@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,8 +27,11 @@ from mlx_lvm.data.ingest.encoder import Encoder
 from mlx_lvm.data.names import check_names
 from mlx_lvm.data.storage.rows import RowCheck, Stored, to_stored
 from mlx_lvm.data.storage.texts import chunk_lines, read_texts
-from mlx_lvm.data.storage.writer import CorpusWriter, remove, require_free
+from mlx_lvm.data.storage.writer import CorpusWriter, Writing, remove, require_free
 from mlx_lvm.errors import InvalidFile, LvmError, Problems, UsageError, writing
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 EMBED_DTYPES = ("I8", "F16", "F32")
 PART = 256  # chunks embedded and stored together: what a kill can cost
@@ -72,10 +76,9 @@ def embed(
     *,
     texts: bool = True,
     provenance: dict[str, str] | None = None,
-    shard_bytes: int | None = None,
-    overwrite: bool = False,
     restart: bool = False,
     progress: Progress = lambda done, total: None,
+    **how: Unpack[Writing],
 ) -> Embedded:
     """Embed documents to the corpus `out`.
 
@@ -83,7 +86,7 @@ def embed(
     there, or where unfinished work for it was begun with other settings.
     """
     begun = time.perf_counter()
-    require_free(out, overwrite)
+    require_free(out, how.get("overwrite", False))
     listing = list_documents(paths)
     result = Embedded(left_out=listing.left_out)
     work = out.with_name(f"{out.name}.partial")
@@ -100,13 +103,9 @@ def embed(
     offsets = np.concatenate([[0], np.cumsum(chunked.lengths)])
     described = {"source": ", ".join(path.name for path in paths), "licence": "", **(provenance or {})}
     described["chunking"] = chunking.describe()
-    with CorpusWriter(
-        out, offsets, names, card, described, dtype, shard_bytes=shard_bytes, overwrite=overwrite
-    ) as writer:
+    with CorpusWriter(out, offsets, names, card, described, dtype, **how) as writer:
         for number, start in enumerate(range(0, result.chunks, PART)):
-            part = open_safetensors(_part_file(work, number))
-            scales = part.numpy("scales") if dtype == "I8" else None
-            writer.put_stored(start, Stored(part.numpy("vectors"), scales))
+            writer.put(start, Stored.read(open_safetensors(_part_file(work, number))))
         writer.finish(chunked.texts() if texts else None)
     remove(work)
     result.seconds = time.perf_counter() - begun
@@ -178,8 +177,8 @@ def _embed_parts(
             check.add(start, vectors, None)
             if check.problems():
                 raise InvalidFile("the encoder gave vectors that are unfit: " + "; ".join(check.problems()))
-            stored, scales = to_stored(vectors, dtype)
-            tensors = {"vectors": stored} if scales is None else {"vectors": stored, "scales": scales}
+            stored = to_stored(vectors, dtype)._asdict()
+            tensors = {name: values for name, values in stored.items() if values is not None}
             write_atomic(path, to_bytes(tensors, {"sha256": _digest(tensors), "dtype": dtype}))
         progress(start + len(part), result.chunks)
 

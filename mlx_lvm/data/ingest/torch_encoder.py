@@ -1,8 +1,4 @@
-"""Any sentence encoder through sentence-transformers and torch, with the card of what it is.
-
-The card is read from the model's modules, not from its name: pooling, dense layers, maximum length and prompt
-decide which space the vectors live in. Vectors are always scaled to unit length.
-"""
+"""Any sentence encoder through sentence-transformers and torch; its card is read from the model's modules."""
 
 from __future__ import annotations
 

@@ -6,14 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, compress, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.ingest.synthetic import Process
 from mlx_lvm.data.storage.mapped import MappedCorpus
-from mlx_lvm.data.storage.writer import CorpusWriter
+from mlx_lvm.data.storage.rows import to_float
+from mlx_lvm.data.storage.writer import CorpusWriter, Writing
 from mlx_lvm.errors import InvalidFile, Problems, UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def merge(
@@ -23,8 +28,7 @@ def merge(
     *,
     prefix: bool = False,
     same_encoder: bool = False,
-    shard_bytes: int | None = None,
-    overwrite: bool = False,
+    **how: Unpack[Writing],
 ) -> None:
     """All documents of all corpora, in order. Encoders are compared by their cards; no name may come twice.
 
@@ -60,46 +64,26 @@ def merge(
             "the corpus before each name"
         )
     documents = [(corpus, np.arange(len(corpus.names))) for corpus in corpora]
-    _write(documents, out, dtype, shard_bytes, overwrite, names)
+    _write(documents, out, dtype, names, **how)
 
 
 def subset(
-    corpus: MappedCorpus,
-    documents: np.ndarray,
-    out: Path,
-    dtype: str = "",
-    *,
-    shard_bytes: int | None = None,
-    overwrite: bool = False,
+    corpus: MappedCorpus, documents: np.ndarray, out: Path, dtype: str = "", **how: Unpack[Writing]
 ) -> None:
     """Some documents of a corpus, in its order; also another dtype or shards. A recorded split is kept."""
     documents = np.unique(documents)
     if not len(documents):
         raise UsageError("no document chosen; a corpus needs one")
-    _write([(corpus, documents)], out, dtype, shard_bytes, overwrite)
+    _write([(corpus, documents)], out, dtype, **how)
 
 
-def resplit(
-    corpus: MappedCorpus,
-    assigned: np.ndarray,
-    out: Path,
-    *,
-    shard_bytes: int | None = None,
-    overwrite: bool = False,
-) -> None:
+def resplit(corpus: MappedCorpus, assigned: np.ndarray, out: Path, **how: Unpack[Writing]) -> None:
     """The same corpus with a split of its own: 0, 1, 2 for train, val, test, a document."""
     every = np.arange(len(corpus.names))
-    _write([(replace(corpus, assigned=assigned), every)], out, "", shard_bytes, overwrite)
+    _write([(replace(corpus, assigned=assigned), every)], out, "", **how)
 
 
-def synthesise(
-    process: Process,
-    out: Path,
-    dtype: str = "F32",
-    *,
-    shard_bytes: int | None = None,
-    overwrite: bool = False,
-) -> None:
+def synthesise(process: Process, out: Path, dtype: str = "F32", **how: Unpack[Writing]) -> None:
     """Draw a corpus from a process (see `synthetic`), a block of documents in memory at a time."""
     card = EncoderCard(
         model="synthetic",
@@ -119,9 +103,8 @@ def synthesise(
         card,
         provenance,
         dtype,
-        shard_bytes=shard_bytes,
-        overwrite=overwrite,
         as_drawn=True,  # the least possible error is that of the process's own rows
+        **how,
     ) as writer:
         row = 0
         for block in process.blocks():
@@ -134,9 +117,8 @@ def _write(
     documents: list[tuple[MappedCorpus, np.ndarray]],
     out: Path,
     dtype: str,
-    shard_bytes: int | None,
-    overwrite: bool,
     names: Sequence[str] | None = None,
+    **how: Unpack[Writing],
 ) -> None:
     """Copies documents run by run, under their own names by default; rows of one dtype go byte for byte."""
     corpora = [corpus for corpus, _ in documents]
@@ -154,22 +136,16 @@ def _write(
         {key: _joined([corpus.provenance.get(key, "") for corpus in corpora]) for key in first.provenance},
         dtype,
         assigned=np.concatenate(splits) if len(splits) == len(documents) else None,
-        shard_bytes=shard_bytes,
-        overwrite=overwrite,
         as_drawn=all(corpus.as_drawn for corpus in corpora),
+        **how,
     ) as writer:
         row = 0
         for corpus, chosen in documents:
             for start, stop in _runs(corpus, chosen):
                 for begin in range(start, stop, corpus.block_rows):
-                    end = min(begin + corpus.block_rows, stop)
-                    if corpus.dtype == dtype:
-                        for rows in corpus.pieces(begin, end):
-                            writer.put_stored(row, rows)
-                            row += len(rows.vectors)
-                    else:
-                        writer.put(row, corpus.read(begin, end))
-                        row += end - begin
+                    for rows in corpus.pieces(begin, min(begin + corpus.block_rows, stop)):
+                        writer.put(row, rows if corpus.dtype == dtype else to_float(*rows))
+                        row += len(rows.vectors)
         writer.finish(_texts(documents))
 
 

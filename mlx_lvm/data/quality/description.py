@@ -24,12 +24,6 @@ class Lengths(Result):
     max: int
     mean: float
 
-    @staticmethod
-    def of(lengths: np.ndarray) -> Lengths:
-        return Lengths(
-            int(lengths.min()), float(np.median(lengths)), int(lengths.max()), float(lengths.mean())
-        )
-
 
 @dataclass(frozen=True)
 class Part(Result):
@@ -87,7 +81,9 @@ def describe(corpus: MappedCorpus, context: int, seed: int) -> Description:
         context=context,
         windows=Part.of(lengths, context).windows,
         too_short=int((lengths <= context).sum()),
-        lengths=Lengths.of(lengths),
+        lengths=Lengths(
+            int(lengths.min()), float(np.median(lengths)), int(lengths.max()), float(lengths.mean())
+        ),
         split="recorded in the corpus" if corpus.assigned is not None else f"by name, seed {seed}",
         splits={name: Part.of(lengths[split.part(name)], context) for name in SPLITS},
         lag_profile=lag_profile(corpus),

@@ -73,23 +73,13 @@ class CorpusFile:
             self.descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
             os.ftruncate(self.descriptor, self.plan.size)
 
-    def put(self, start: int, vectors: np.ndarray) -> None:
-        """Float rows [n, dim] to rows start .. start + n."""
-        rows = self._unit(Stored(np.ascontiguousarray(vectors, dtype=np.float32)))
-        self._put(start, to_stored(rows.vectors, self.dtype))
-
-    def put_stored(self, start: int, rows: Stored) -> None:
-        """Rows that are in the stored form already."""
-        self._put(start, self._unit(rows))
-
-    def _unit(self, rows: Stored) -> Stored:
-        if self.as_drawn:
-            return rows
-        rows, changed = unit_rows(rows)
-        self.made_unit += changed
-        return rows
-
-    def _put(self, start: int, rows: Stored) -> None:
+    def put(self, start: int, rows: Stored) -> None:
+        """Rows as stored, or as float32, to rows from `start` on; of unit length unless they are as drawn."""
+        if not self.as_drawn:
+            rows, changed = unit_rows(rows)
+            self.made_unit += changed
+        if rows.vectors.dtype == np.float32:
+            rows = to_stored(rows.vectors, self.dtype)
         self.row_check.add(start, *rows)
         self._write(self.plan.tensors["vectors"].start + start * self.row_bytes, rows.vectors)
         if rows.scales is not None:

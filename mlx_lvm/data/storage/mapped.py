@@ -56,9 +56,7 @@ class Shard:
 
     @cached_property
     def stored(self) -> Stored:
-        """All of its rows, mapped."""
-        scales = self.file.numpy("scales") if "scales" in self.file.tensors else None
-        return Stored(self.file.numpy("vectors"), scales)
+        return Stored.read(self.file)
 
 
 @dataclass(frozen=True)

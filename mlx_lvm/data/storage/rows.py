@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlx_lvm.core.arrays import blocks
-from mlx_lvm.core.files.safetensors import DTYPES
+from mlx_lvm.core.files.safetensors import DTYPES, SafeFile
 
 TOGETHER = 4096  # rows that are floats at once, so that memory does not grow with what is read
 SHOWN = 5  # rows named in a message; the others are counted
@@ -28,6 +28,11 @@ class Stored(NamedTuple):
 
     vectors: np.ndarray
     scales: np.ndarray | None = None
+
+    @classmethod
+    def read(cls, file: SafeFile) -> Stored:
+        """All rows that a file holds, mapped."""
+        return cls(file.numpy("vectors"), file.numpy("scales") if "scales" in file.tensors else None)
 
     def part(self, rows: slice | np.ndarray) -> Stored:
         return Stored(self.vectors[rows], None if self.scales is None else self.scales[rows])

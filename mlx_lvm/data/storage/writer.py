@@ -1,9 +1,8 @@
 """Writing a corpus piece by piece, rows in any order, in bounded memory; nobody sees it until it is whole.
 
 Everything but the vectors is known when writing begins, so the file is laid out first and rows go where they
-belong. Under a hidden name next to the target it is filled, hashed, flushed to the disk and then renamed.
-What a killed writer leaves under that name is replaced by the next one. The same corpus gives the same bytes,
-however it was written.
+belong. Under a hidden name next to the target it is filled, hashed, flushed to the disk and then renamed; the
+next writer replaces what a killed one leaves there. A corpus gives the same bytes however it was written.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -25,6 +25,13 @@ from mlx_lvm.data.storage.reader import INDEX, INDEX_FORMAT, VECTOR_DTYPES, VERS
 from mlx_lvm.data.storage.rows import Stored, across
 from mlx_lvm.data.storage.texts import SUFFIXES, chunk_keys, chunk_lines
 from mlx_lvm.errors import InvalidFile, Problems, UsageError, writing
+
+
+class Writing(TypedDict, total=False):
+    """Where a corpus goes besides its path: see `CorpusWriter`."""
+
+    shard_bytes: int | None
+    overwrite: bool
 
 
 class CorpusWriter:
@@ -77,15 +84,12 @@ class CorpusWriter:
             self.abandon()
             raise
 
-    def put(self, start: int, vectors: np.ndarray) -> None:
-        """Float rows [n, dim] to rows start .. start + n of the corpus."""
-        for number, own, here in across(self.edges, start, start + len(vectors)):
-            self.files[number].put(own.start, vectors[here])
-
-    def put_stored(self, start: int, rows: Stored) -> None:
-        """Rows in the stored form (see `to_stored`)."""
+    def put(self, start: int, rows: np.ndarray | Stored) -> None:
+        """Float rows [n, dim], or rows in the stored form, to rows start .. start + n of the corpus."""
+        if not isinstance(rows, Stored):
+            rows = Stored(np.ascontiguousarray(rows, dtype=np.float32))
         for number, own, here in across(self.edges, start, start + len(rows.vectors)):
-            self.files[number].put_stored(own.start, rows.part(here))
+            self.files[number].put(own.start, rows.part(here))
 
     def put_rows(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Float rows [n, dim] to rows `rows` [n] of the corpus, a write for each run of consecutive ones."""

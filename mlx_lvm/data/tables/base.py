@@ -1,8 +1,7 @@
 """An array of somebody's file that is read in blocks of rows, whatever the file's format.
 
 Nothing is unpickled, and nothing is allocated on a file's word alone: what a header declares is held against
-the bytes that are there. An array is opened anew for each pass, so one pass needs memory for one block only;
-one that nobody asks for is never read.
+the bytes that are there. An array is opened anew for each pass, which needs memory for one block only.
 """
 
 from __future__ import annotations
