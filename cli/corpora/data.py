@@ -15,7 +15,7 @@ from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.quality.audit import MAX_LEAKAGE, check, find_duplicates
 from mlx_lvm.data.quality.contexts import lengths_told
 from mlx_lvm.data.quality.description import Description, describe
-from mlx_lvm.data.quality.likely import require_faiss
+from mlx_lvm.data.quality.duplicates import require_faiss
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.data.storage.rows import RowCheck
 from mlx_lvm.errors import InvalidFile, UsageError

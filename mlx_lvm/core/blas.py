@@ -147,8 +147,7 @@ def lend_fortran() -> bool:
     """Opens MLX's own Fortran runtime under the name that OpenBLAS asks for, and says whether that worked.
 
     The wheel of MLX's CPU backend holds the library under a name of its own. The linker knows an open library
-    by the name that stands in it, so a copy in memory gets the usual one, and a machine without the system's
-    library needs nothing installed.
+    by the name in it, so a copy in memory gets the usual one, and no machine needs the system's installed.
     """
     package = find_spec("mlx")
     for folder in (package and package.submodule_search_locations) or []:

@@ -1,8 +1,7 @@
 """Where kernels that MLX compiles on a Linux CPU are kept: in a folder that only this user can write to.
 
 MLX keeps them below the temporary directory under a fixed name, and loads what lies there. On a machine of
-several users whoever makes that folder first would decide what code the others run, and the others could not
-compile at all.
+several users who makes that folder first would decide what code the others run, and they could not compile.
 """
 
 from __future__ import annotations
@@ -78,14 +77,11 @@ def unusable(folder: str) -> str:
         return f"{folder} is on a file system mounted noexec"
     if disk.f_bavail * disk.f_frsize < ROOM:
         return f"{folder} has less than {ROOM >> 20} MB of room"
-    probe = os.path.join(folder, f"probe-{os.getpid()}")
+    probe = Path(folder, f"probe-{os.getpid()}")
     try:
-        # what statvfs does not know: quotas, and file systems mounted to be read
-        with open(probe, "wb") as file:
-            file.write(bytes(1 << 16))
+        probe.write_bytes(bytes(1 << 16))  # statvfs knows of no quota, nor of file systems mounted to be read
     finally:
-        if os.path.lexists(probe):
-            os.unlink(probe)
+        probe.unlink(missing_ok=True)
     return ""
 
 

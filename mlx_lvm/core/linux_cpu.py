@@ -5,8 +5,7 @@ A program calls `tune()` once, before anything imports MLX; `lvm` does so for ev
     from mlx_lvm.core.linux_cpu import tune; tune()
 
 Importing the library changes nothing of the process. `tune()` sets environment variables (PATH, TMPDIR,
-MLX_DISABLE_COMPILE and those of BLAS threads), glibc's malloc, and the linker's global scope. On macOS it
-changes nothing: MLX has all of it there.
+MLX_DISABLE_COMPILE and those of BLAS threads), glibc's malloc, and the linker's scope; nothing on macOS.
 """
 
 from __future__ import annotations

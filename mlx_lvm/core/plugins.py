@@ -13,6 +13,7 @@ or by `add_package("package")` in a program. Neither MLX nor torch is loaded her
 from __future__ import annotations
 
 import pkgutil
+from contextlib import suppress
 from functools import cache
 from importlib import import_module, util
 from importlib.metadata import entry_points
@@ -62,12 +63,8 @@ def modules(own: str, room: str) -> dict[str, str]:
 
 def classes(module: str, kind: type[T]) -> list[type[T]]:
     """The classes derived from `kind` that `module` defines. Raises SetupInvalid where it does not import."""
-    return [
-        value
-        for value in vars(load_module(module)).values()
-        if isinstance(value, type) and issubclass(value, kind) and value is not kind
-        and value.__module__ == module
-    ]  # fmt: skip
+    found = [value for value in vars(load_module(module)).values() if isinstance(value, type)]
+    return [c for c in found if issubclass(c, kind) and c is not kind and c.__module__ == module]
 
 
 def load_module(module: str) -> ModuleType:
@@ -81,14 +78,10 @@ def load_module(module: str) -> ModuleType:
 
 
 def _require(name: str) -> None:
-    try:
-        missing = util.find_spec(name) is None
-    except ModuleNotFoundError:
-        missing = True
-    if missing:
-        raise SetupInvalid(
-            f"no package '{name}' where Python looks; install it, or put its folder on PYTHONPATH"
-        )
+    with suppress(ModuleNotFoundError):
+        if util.find_spec(name) is not None:
+            return
+    raise SetupInvalid(f"no package '{name}' where Python looks; install it, or put its folder on PYTHONPATH")
 
 
 @cache

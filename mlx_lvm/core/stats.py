@@ -1,8 +1,7 @@
 """What figures of windows allow one to say: windows of one document are not independent, documents are.
 
 Paired bootstrap: a resample draws D documents with replacement; a figure is then the sum of its per-document
-sums over the sum of the documents' windows. Every predictor sees the same resamples, so differences are
-paired.
+sums over the sum of the documents' windows. All predictors see the same resamples: differences are paired.
 
 Conformal sets: how far down a ranking one must go to hold the truth as often as asked. Windows of one
 document are not exchangeable, documents are. With D calibration documents each weighs 1 / (D + 1), spread
@@ -12,8 +11,7 @@ smallest t with
     weight of the scores <= t  >=  v
 
 Then a random window of a new document, drawn like the others, scores at most t with probability v or more
-(Lee, Barber, Willett 2023, Distribution-free inference with hierarchical data). With D documents no more than
-D / (D + 1) can be promised.
+(Lee, Barber, Willett 2023, Distribution-free inference with hierarchical data); v is at most D / (D + 1).
 """
 
 from __future__ import annotations

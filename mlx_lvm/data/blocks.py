@@ -145,7 +145,9 @@ class Epoch:
         margin = layout.block_rows + (layout.context + 1) * np.arange(len(carried))
         rows = np.concatenate([carried, drawn.rows[order]])
         targets = np.concatenate([margin + layout.context, drawn.targets[order]])
-        trained = self._trained(number)
+        # Whole batches, the carried windows among them; in the last block the rest too.
+        end, size = int(self.ends[number]), layout.batch_size
+        trained = (end if number == len(self) - 1 else end // size * size) - drawn.first * size
         # Pieces that are neighbours in the corpus are read in one go.
         begins = np.flatnonzero(np.append(True, drawn.starts[1:] != drawn.stops[:-1]))
         ends = np.append(begins[1:], len(drawn.stops)) - 1
@@ -171,11 +173,6 @@ class Epoch:
 
     def _order(self, number: int, count: int) -> np.ndarray:
         return self._random(SHUFFLE, number).permutation(count)
-
-    def _trained(self, number: int) -> int:
-        """Windows, carried ones included, that a block trains on: whole batches, in the last the rest."""
-        end, size = int(self.ends[number]), self.layout.batch_size
-        return (end if number == len(self) - 1 else end // size * size) - self.first_step(number) * size
 
     def _left_over(self, number: int) -> np.ndarray:
         """Target rows of windows that earlier blocks leave: the last of their order, less than a batch."""

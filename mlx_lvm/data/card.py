@@ -64,8 +64,7 @@ class EncoderCard(Config):
         """Why vectors of `other` must not be mixed with ours; empty where they may.
 
         Probe vectors decide where both cards have them: fields are only what somebody wrote down. A model's
-        name does not count where both cards give the same checksum of its weights: a local folder of an
-        encoder may be called anything.
+        name does not count beside one checksum of the weights: a local folder may be called anything.
         """
         if self.dim != other.dim:
             return [f"dim {self.dim} against {other.dim}"]

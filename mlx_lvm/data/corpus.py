@@ -32,22 +32,18 @@ from mlx_lvm.errors import InvalidFile, Problems, SetupInvalid, UsageError, near
 
 @dataclass(frozen=True)
 class Corpus:
-    """Vectors of documents on the device, in the dtype they are stored in.
-
-    vectors [N, dim], scales [N] or None, offsets [D + 1] int64, names: D document names.
-    """
+    """Vectors of documents on the device, in the dtype they are stored in."""
 
     name: str
-    vectors: mx.array
-    scales: mx.array | None
-    offsets: np.ndarray
-    names: tuple[str, ...]
+    vectors: mx.array  # [N, dim]
+    scales: mx.array | None  # [N], with I8
+    offsets: np.ndarray  # [D + 1] int64
+    names: tuple[str, ...]  # of the D documents
     card: EncoderCard
     provenance: dict[str, str] = field(default_factory=dict)
     sha256: str = ""
     path: Path | None = None
-    # [D] 0, 1, 2 for train, val, test, where the corpus brings its own split
-    assigned: np.ndarray | None = None
+    assigned: np.ndarray | None = None  # [D] 0, 1, 2 for train, val, test: the corpus's own split
     sampled: str = ""  # what this is a part of, in words, where the whole did not fit in memory
 
     @property
@@ -159,17 +155,13 @@ def on_device(mapped: MappedCorpus) -> Corpus:
 
 def require_memory(mapped: MappedCorpus) -> None:
     """Raises SetupInvalid where the vectors are larger than memory, or than an array of the device may be."""
-    memory = machine_memory()
+    memory, array = machine_memory(), largest_array()
+    held = f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors"
+    smaller = "a part with `lvm data subset`, or store it smaller with `lvm data subset --dtype i8`."
     if mapped.nbytes > memory:
+        raise SetupInvalid(f"{held} do not fit in {memory / 2**30:.1f} GiB of memory. Take {smaller}")
+    if mapped.nbytes > array:
         raise SetupInvalid(
-            f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors do not fit in "
-            f"{memory / 2**30:.1f} GiB of memory. Take a part with `lvm data subset`, or store it smaller "
-            "with `lvm data subset --dtype i8`."
-        )
-    if mapped.nbytes > largest_array():
-        raise SetupInvalid(
-            f"corpus {mapped.path}: {mapped.nbytes / 2**30:.1f} GiB of vectors are more than this device "
-            f"holds in one array, {largest_array() / 2**30:.1f} GiB. Train on it in blocks with --memory "
-            f"{largest_array() >> 20}M, take a part with `lvm data subset`, or store it smaller with `lvm "
-            "data subset --dtype i8`."
+            f"{held} are more than this device holds in one array, {array / 2**30:.1f} GiB. Train on it in "
+            f"blocks with --memory {array >> 20}M, take {smaller}"
         )

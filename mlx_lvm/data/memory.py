@@ -15,10 +15,7 @@ def machine_memory() -> int:
 
 
 def roomy() -> int:
-    """Bytes that one corpus may take where nobody says: half of the machine's, for it is worked with.
-
-    Not more than the device holds in one array, for its vectors are one.
-    """
+    """Bytes that one corpus may take where nobody says: half of the machine's, in one array of its device."""
     return min(machine_memory() // 2, largest_array())
 
 

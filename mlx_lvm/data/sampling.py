@@ -37,10 +37,7 @@ class Sampled:
 def load_or_sample(
     reference: str | Path, context: int = 5, seed: int = 0, memory: int | None = None
 ) -> Corpus:
-    """A corpus in memory, or documents of each part where it is larger than `memory` (half the machine's).
-
-    Raises as `load_corpus` and `sample_documents`.
-    """
+    """As `load_corpus`, or `sample_documents` where a corpus is larger than `memory` (half the machine's)."""
     bound_cache(memory)
     mapped = open_corpus(find_corpus(reference))
     allowed = roomy() if memory is None else min(memory, largest_array())

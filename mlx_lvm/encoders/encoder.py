@@ -50,9 +50,8 @@ class TextEncoder:
         tokens = Tokens(folder.model_path / "tokenizer.json", folder.max_tokens, folder.lower_case)
         rows = int(folder.config.vocab_size)  # type: ignore[attr-defined]
         if tokens.size > rows:
-            raise InvalidFile(
-                f"{folder.path}: tokenizer.json has ids up to {tokens.size - 1}, the model {rows} rows"
-            )
+            what = f"tokenizer.json has ids up to {tokens.size - 1}, the model {rows} rows"
+            raise InvalidFile(f"{folder.path}: {what}")
         return cls(model, tokens, folder)
 
     @property

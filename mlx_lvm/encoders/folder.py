@@ -86,10 +86,8 @@ def _modules(path: Path) -> list[tuple[str, str]]:
 def _architecture(values: JsonObject, file: Path) -> tuple[type[TextModel], EncoderConfig]:
     kind = values.get("model_type")
     if kind not in ARCHITECTURES:
-        raise InvalidFile(
-            f"{file}: model_type {kind!r} is not one of {', '.join(ARCHITECTURES)}, computed in MLX. "
-            f"{OTHER_ENGINE}."
-        )
+        known = f"is not one of {', '.join(ARCHITECTURES)}, computed in MLX"
+        raise InvalidFile(f"{file}: model_type {kind!r} {known}. {OTHER_ENGINE}.")
     architecture, config = ARCHITECTURES[kind]
     return architecture, config.read(values, str(file))
 

@@ -1,12 +1,10 @@
 """Batches side by side on a CPU.
 
-A stream of MLX's CPU is one thread: products use every core, through the BLAS, and all else one. Where there
-are many batches, a stream for each core with a BLAS of one thread keeps all of them busy throughout; for one
-batch the BLAS keeps its threads.
+A stream of MLX's CPU is one thread: products use every core, through the BLAS, and all else one. With many
+batches, a stream for each core and a BLAS of one thread keep all busy; for one the BLAS keeps its threads.
 
 MLX's evaluation stops its caller once about a hundred operations wait, of all streams together. So a batch is
-handed over in pieces, and every stream gets its next piece in turn: whole batches would run one after the
-other.
+handed over in pieces, and every stream gets its next in turn: whole batches would run one after the other.
 """
 
 from __future__ import annotations

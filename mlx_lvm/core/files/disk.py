@@ -12,12 +12,13 @@ import errno
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from mlx_lvm.errors import InvalidFile, IOFailed, SetupInvalid
+from mlx_lvm.errors import InvalidFile, IOFailed, SetupInvalid, reason
 
 SLICE = 1 << 30  # bytes of one read or write; Darwin answers EINVAL above 2^31 - 1
 F_BARRIERFSYNC = 85  # Darwin's <sys/fcntl.h>; Python's fcntl does not name it
@@ -52,8 +53,9 @@ def write_atomic(path: str | Path, data: bytes, *, full: bool = True) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
-        raise IOFailed(f"{path}: cannot be written ({error.strerror or error})") from error
+        with suppress(OSError):
+            temporary.unlink()
+        raise IOFailed(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def write_flushed(path: Path, data: bytes, *, full: bool = False) -> None:
@@ -95,9 +97,8 @@ def read_at(descriptor: int, into: np.ndarray, position: int) -> int:
 
 
 def sync(descriptor: int) -> None:
-    """To the disk itself: macOS's fsync stops at the drive's cache, F_FULLFSYNC does not. One such call
-    flushes all that was written to the drive before it. Where a volume knows no such call (SMB, NTFS, FUSE):
-    F_BARRIERFSYNC, then fsync.
+    """To the disk itself: macOS's fsync stops at the drive's cache; F_FULLFSYNC flushes all that was written
+    to the drive before it. Volumes that know no such call (SMB, NTFS, FUSE): F_BARRIERFSYNC, then fsync.
     """
     import fcntl
 
@@ -155,4 +156,4 @@ def read_json(path: str | Path) -> Any:
     except (ValueError, RecursionError) as error:
         raise InvalidFile(f"{path}: not valid JSON ({error})") from None
     except OSError as error:
-        raise IOFailed(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise IOFailed(f"{path}: cannot be read ({reason(error)})") from error

@@ -131,9 +131,8 @@ def safetensors_from(path: Path, data: np.ndarray) -> SafeFile:
 
 def _header_length(path: Path, first: bytes, size: int) -> int:
     if len(first) < 8:
-        raise InvalidFile(
-            f"{path}: {size} bytes; too short for a safetensors file. Was the download cut off?"
-        )
+        what = "too short for a safetensors file. Was the download cut off?"
+        raise InvalidFile(f"{path}: {size} bytes; {what}")
     (length,) = struct.unpack("<Q", first)
     if not 2 <= length <= min(MAX_HEADER, size - 8):
         raise InvalidFile(
@@ -160,9 +159,8 @@ def _parse_header(path: Path, raw: bytes, size: int, lenient: bool = False) -> S
             raise ValueError(f"more than {MAX_PARTS:,} brackets and commas")
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise InvalidFile(
-            f"{path}: header is not valid JSON ({error}); not a safetensors file, or damaged"
-        ) from None
+        what = f"header is not valid JSON ({error}); not a safetensors file, or damaged"
+        raise InvalidFile(f"{path}: {what}") from None
     metadata = header.pop("__metadata__", {})
     if lenient and isinstance(metadata, dict):
         metadata = {key: value for key, value in metadata.items() if isinstance(value, str)}

@@ -17,16 +17,12 @@ LEAST_OVERLAP = 2  # rows that must agree where nothing else says that two windo
 
 @dataclass(frozen=True)
 class Folded:
-    """chains: windows of each stretch of text in reading order. first [C + 1 columns]: see `destinations`.
-
-    shift [n]: rows that a window adds to its chain (C + 1 for the first). repeated: windows equal to an
-    earlier one. alone: windows that overlap with no other.
-    """
+    """Windows in chains, each a stretch of text in reading order."""
 
     chains: list[np.ndarray]
-    shift: np.ndarray
-    repeated: int
-    alone: int
+    shift: np.ndarray  # [n] rows that a window adds to its chain: C + 1 for the first
+    repeated: int  # windows equal to an earlier one
+    alone: int  # windows that overlap with no other
 
     @property
     def lengths(self) -> np.ndarray:

@@ -133,9 +133,8 @@ def _in_documents(job: Conversion, codes: np.ndarray, ids: np.ndarray, documents
         )
     gaps = int((same & (steps > 1)).sum())
     if gaps:
-        job.report.notes.append(
-            f"{gaps:,} gaps in the chunk numbers: chunks on both sides of one become neighbours"
-        )
+        what = "gaps in the chunk numbers: chunks on both sides of one become neighbours"
+        job.report.notes.append(f"{gaps:,} {what}")
     return order
 
 

@@ -55,9 +55,8 @@ def of_ids(
         if named is not None and len(set(named)) < len(named):
             named, why = None, "several documents have one title"
     if named is None:
-        report.notes.append(
-            f"'{titles.name}' does not name the documents ({why}): they have the names of their ids"
-        )
+        what = f"does not name the documents ({why}): they have the names of their ids"
+        report.notes.append(f"'{titles.name}' {what}")
         return names_of(labels)
     report.columns["titles"] = titles.name
     return named

@@ -3,8 +3,7 @@
 Two rules find the sentences. `simple` made the shipped corpora and is kept to the character so that they can
 be made again: it ends a sentence after . ! ? before an English capital, quote or bracket, and loses the
 quotes and brackets that close it. `careful` is for new corpora: it loses nothing but white space, knows
-initials, more abbreviations, ellipses and other scripts, and cuts a sentence that alone is longer than `high`
-at a space.
+initials, more abbreviations, ellipses and other scripts, and cuts sentences longer than `high` at a space.
 """
 
 # ruff: noqa: RUF001  (the quotes and dashes that texts have)

@@ -7,7 +7,6 @@ prompt decide which space the vectors live in. Vectors are always scaled to unit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -59,9 +58,10 @@ class MLXEncoder:
         folder, commit = find_encoder(name, revision)
         self.text = TextEncoder.load(folder, dtype)
         self.text.batch_size = batch_size or self.text.batch_size
+        weights = weight_files(folder)[0]  # whose digest stands for a commit where there is none
         self.card = EncoderCard(
             model=hub_id(name) if commit else folder.resolve().name,
-            revision=commit or weights_digest(folder),
+            revision=commit or f"{weights.name} sha256 {file_sha256(weights)}",
             pooling="+".join(self.text.pooling.modes),
             dense=", ".join(dense.describe() for dense in self.text.denses) or "none",
             normalised="L2",
@@ -101,12 +101,6 @@ def load_encoder(
     if dtype != "float32":
         raise UsageError(f"--precision {dtype} belongs with --engine mlx")
     return SentenceEncoder(name, device, batch_size or 32, revision)
-
-
-def weights_digest(folder: Path) -> str:
-    """What stands for a commit where there is none: the digest of the first file of weights."""
-    file = weight_files(folder)[0]
-    return f"{file.name} sha256 {file_sha256(file)}"
 
 
 def compare_spaces(card: EncoderCard, others: dict[str, EncoderCard]) -> tuple[list[str], dict[str, str]]:

@@ -85,13 +85,12 @@ def find_duplicates(
     groups = exact_groups(corpus)
     wanted = near or approximate or (near is None and len(corpus) <= SEARCHED)
     pairs = near_pairs(corpus, threshold, approximate) if wanted else None
-    within = -1
-    if pairs is not None:
-        within = int((corpus.document_of(pairs.rows[:, 0]) == corpus.document_of(pairs.rows[:, 1])).sum())
     leakage = _leakage(corpus, split_corpus(corpus, seed).numbers(), groups, pairs)
-    return Duplicates(
-        sum(len(group) - 1 for group in groups), -1 if pairs is None else pairs.total, within, leakage
-    )
+    exact = sum(len(group) - 1 for group in groups)
+    if pairs is None:
+        return Duplicates(exact, -1, -1, leakage)
+    documents = corpus.document_of(pairs.rows)
+    return Duplicates(exact, pairs.total, int((documents[:, 0] == documents[:, 1]).sum()), leakage)
 
 
 def _leakage(
@@ -102,10 +101,10 @@ def _leakage(
     for group in groups:
         first[group] = part[group].min()
     exactly = np.flatnonzero(part > first)
-    leaked = {int(row): -1 for row in exactly}
+    leaked = dict.fromkeys(exactly.tolist(), -1)
     every = group_pairs(groups) if pairs is None else np.concatenate([group_pairs(groups), pairs.rows])
-    for a, b in every[part[every[:, 0]] != part[every[:, 1]]]:
-        later, earlier = (int(a), int(b)) if part[a] > part[b] else (int(b), int(a))
+    for a, b in every[part[every[:, 0]] != part[every[:, 1]]].tolist():
+        later, earlier = (a, b) if part[a] > part[b] else (b, a)
         if leaked.get(later, -1) < 0:
             leaked[later] = earlier
     rows = np.array(sorted(leaked), dtype=np.int64)
@@ -185,10 +184,8 @@ def _texts(corpus: MappedCorpus) -> list[str]:
             problems.append(str(error))
             continue
         if blank:
-            problems.append(
-                f"{path.name}: {len(blank)} chunks without text, the first is "
-                f"{corpus.where(shard.first_row + blank[0])}"
-            )
+            first = corpus.where(shard.first_row + blank[0])
+            problems.append(f"{path.name}: {len(blank)} chunks without text, the first is {first}")
     return problems
 
 

@@ -19,10 +19,8 @@ def lengths_told(corpus: MappedCorpus, rows: RowCheck) -> list[str]:
             f"{rows.longest:.3g}); they are made so as they are read, and `lvm data subset` writes them so"
         ]
     if corpus.made_unit:
-        return [
-            f"{corpus.made_unit:,} of {len(corpus):,} rows were made of unit length when the corpus was "
-            "written"
-        ]
+        what = "rows were made of unit length when the corpus was written"
+        return [f"{corpus.made_unit:,} of {len(corpus):,} {what}"]
     return []
 
 

@@ -1,27 +1,29 @@
 """Exact and near duplicates among the rows of a corpus, found exactly, or through faiss where that is slow.
 
-Near means cosine above a threshold. Rows are split into K principal coordinates p and the length r of the
-rest, so that
+Near means cosine above a threshold. With K principal coordinates p of a row and the length r of the rest,
 
     cos(a, b) = p_a . p_b + (rest of a) . (rest of b) <= p_a . p_b + r_a r_b
 
 and pairs below the threshold by this bound need no product over all dimensions: K + 1 of them instead. What
-passes is computed in full. Products run on the device in blocks, so memory is bounded whatever the number of
-rows.
+passes is computed in full. Products run on the device in blocks, so memory is bounded for any number of rows.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
+from mlx_lvm.core import faiss_process
 from mlx_lvm.core.arrays import blocks
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.data.quality.likely import likely_pairs
 from mlx_lvm.data.storage.mapped import MappedCorpus
+from mlx_lvm.errors import SetupInvalid
 
 NEAR = 0.97  # cosine above which two chunks count as one
 COORDINATES = 64
@@ -29,6 +31,7 @@ BLOCK = 4096  # rows of a block of products
 SAMPLE = 4096  # rows that the principal directions are taken from
 MANY = 100_000  # likely pairs of a block above which all its products are cheaper
 KEPT = 100_000  # pairs returned; all are counted
+TOGETHER = 1 << 20  # pairs that faiss proposes, handed over together
 SLACK = 1e-3  # what float32 (and TF32 in the device's products) may take from the bound
 
 
@@ -77,7 +80,7 @@ def group_pairs(groups: list[np.ndarray]) -> np.ndarray:
 def near_pairs(corpus: MappedCorpus, threshold: float = NEAR, approximate: bool = False) -> Pairs:
     """Every pair of rows with a cosine above `threshold`: n^2 (K + 1) flops for n rows.
 
-    `approximate` has faiss propose them, which misses a few: see `likely.py`. Raises SetupInvalid without it.
+    `approximate` has faiss propose them, which misses a few: see `likely_pairs`. Raises SetupInvalid without.
     """
     short = _shortened(corpus, principal_axes(corpus))
     rows, cosines, total, kept = [], [], 0, 0
@@ -109,6 +112,35 @@ def _proposed(corpus: MappedCorpus, short: np.ndarray, threshold: float) -> Iter
         cosines = _cosines(corpus, a, b)
         near = cosines > threshold
         yield a[near], b[near], cosines[near]
+
+
+def require_faiss() -> None:
+    """Raises SetupInvalid with the remedy where faiss is not installed."""
+    try:
+        there = find_spec("faiss") is not None
+    except ValueError:  # a module that says nothing of where it comes from
+        there = False
+    if not there:
+        raise SetupInvalid(
+            "the approximate search needs faiss: pip install 'mlx-lvm[faiss]'; --near searches without it"
+        )
+
+
+def likely_pairs(short: np.ndarray, bound: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs a < b of rows of short [n, K] whose product is above `bound`, most of them, some at a time.
+
+    faiss, in a process of its own, sorts rows into cells around centres and compares a row with those of the
+    nearest cells only: a pair is missed only where its rows lie in cells far apart.
+    """
+    require_faiss()
+    with tempfile.TemporaryDirectory() as folder:
+        rows, found = Path(folder) / "rows.npy", Path(folder) / "pairs"
+        np.save(rows, np.ascontiguousarray(short, dtype=np.float32))
+        faiss_process.run("pairs", rows, repr(float(bound)), found)
+        for block in blocks(found.stat().st_size // 16, TOGETHER):
+            count = 2 * (block.stop - block.start)
+            pairs = np.fromfile(found, np.int64, count, offset=16 * block.start).reshape(-1, 2)
+            yield pairs[:, 0], pairs[:, 1]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

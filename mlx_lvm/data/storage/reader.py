@@ -63,6 +63,7 @@ def open_corpus(path: str | Path) -> MappedCorpus:
     _check_alike(shards, cards, problems)
     problems.raise_if_any(InvalidFile)
     first = files[0]
+    splits = [file.numpy("document_split") for file in files if "document_split" in file.tensors]
     made = MappedCorpus(
         name=path.name.removesuffix(".safetensors"),
         path=path,
@@ -71,7 +72,7 @@ def open_corpus(path: str | Path) -> MappedCorpus:
         names=tuple(name for shard in shards for name in shard.names),
         card=cards[0],
         provenance={key: first.metadata.get(key, "") for key in PROVENANCE},
-        assigned=_assigned(shards),
+        assigned=np.concatenate(splits) if splits else None,
         as_drawn=first.metadata.get("rows") == AS_DRAWN,
     )
     if made.made_unit and made.card.normalised in ("", "none"):  # whatever the encoder did, these rows are
@@ -250,12 +251,6 @@ def _check_alike(shards: list[Shard], cards: list[EncoderCard], problems: Proble
     for shard in shards:
         if "document_split" in shard.file.tensors and (shard.file.numpy("document_split") > 2).any():
             problems.add(f"{shard.path.name}: 'document_split' holds numbers other than 0, 1, 2")
-
-
-def _assigned(shards: list[Shard]) -> np.ndarray | None:
-    if "document_split" not in shards[0].file.tensors:
-        return None
-    return np.concatenate([shard.file.numpy("document_split") for shard in shards])
 
 
 def find_corpus(reference: str | Path) -> Path:

@@ -144,14 +144,14 @@ class RowCheck:
         good = np.ones(len(unfit), dtype=bool)
         if scales is not None:
             good = np.isfinite(scales[unfit]) & (scales[unfit] > 0)
-            self._note("its scale is not a positive number", start + unfit[~good])
-        self._note("NaN or Inf", start + unfit[~finite])
-        self._note("all zero, which has no direction. Was the chunk empty?", start + unfit[zero])
-        self._note("too long or too short for float32 arithmetic", start + unfit[finite & ~zero & good])
-
-    def _note(self, what: str, rows: np.ndarray) -> None:
-        if len(rows):
-            self.bad.setdefault(what, []).append(rows)
+        for what, those in (
+            ("its scale is not a positive number", ~good),
+            ("NaN or Inf", ~finite),
+            ("all zero, which has no direction. Was the chunk empty?", zero),
+            ("too long or too short for float32 arithmetic", finite & ~zero & good),
+        ):
+            if those.any():
+                self.bad.setdefault(what, []).append(start + unfit[those])
 
     def problems(self) -> list[str]:
         out = []

@@ -68,10 +68,8 @@ def _joined(files: list[ArrayFile], path: Path) -> ArrayFile:
             unread[name] = "of another kind in one file than in another"
         else:
             arrays[name] = _stacked(name, first, parts, files)
-    for file in files[1:]:
-        for name in file.arrays:
-            if name not in files[0].arrays:
-                unread[name] = f"not in {files[0].path.name}"
+    later = (name for file in files[1:] for name in file.arrays if name not in files[0].arrays)
+    unread |= dict.fromkeys(later, f"not in {files[0].path.name}")
     return ArrayFile(path, arrays, unread, tuple(files))
 
 
@@ -80,10 +78,8 @@ def _stacked(name: str, first: Array, parts: list[Array], files: list[ArrayFile]
         sides = first.shape[1:]
         for part, file in zip(parts, files, strict=True):
             if part.shape[1:] != sides and part.shape[0]:
-                raise InvalidFile(
-                    f"{file.path}: '{name}' is {list(part.shape)}, {list(first.shape)} in "
-                    f"{files[0].path.name}"
-                )
+                other = f"{list(first.shape)} in {files[0].path.name}"
+                raise InvalidFile(f"{file.path}: '{name}' is {list(part.shape)}, {other}")
         return (sum(part.shape[0] for part in parts), *sides)
 
     def blocks(rows: int) -> Iterator[np.ndarray]:

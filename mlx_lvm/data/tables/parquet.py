@@ -157,6 +157,7 @@ def _values(values: Any, dtype: np.dtype, what: str, start: int) -> np.ndarray:
         values = values.dictionary_decode()
     if dtype.hasobject:
         return np.array([*values.to_pylist(), None], dtype=object)[:-1]  # None: NumPy looks into no text
+    rows = len(values)
     sides: list[int] = []
     while True:
         if isinstance(values.type, pa.FixedShapeTensorType):
@@ -172,10 +173,8 @@ def _values(values: Any, dtype: np.dtype, what: str, start: int) -> np.ndarray:
             values = values.flatten()
         else:
             break
-    count = len(values)
-    rows = count // int(np.prod(sides)) if sides and 0 not in sides else count if not sides else 0
     if values.null_count:
-        place = _first_null(values) // max(1, count // max(1, rows))
+        place = _first_null(values) // max(1, len(values) // rows)
         raise InvalidFile(f"{what}, row {start + place}: a missing number")
     return np.asarray(values).astype(dtype, copy=False).reshape(rows, *sides)
 
