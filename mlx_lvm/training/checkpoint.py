@@ -49,11 +49,8 @@ def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, .
     Raises IOFailed naming the cause, NonFiniteError for NaN or Inf weights.
     """
     require_finite(checkpoint.weights)
-    contents = {
-        "model.safetensors": to_bytes(checkpoint.weights, {"format": "pt"}),
-        "optimizer.safetensors": to_bytes(checkpoint.optimizer, {}),
-        "state.json": _json_bytes(checkpoint.state),
-    }
+    model, optimizer = to_bytes(checkpoint.weights, {"format": "pt"}), to_bytes(checkpoint.optimizer, {})
+    contents = dict(zip(FILES, (model, optimizer, _json_bytes(checkpoint.state)), strict=True))
     temporary = folder / f"{TEMPORARY}{name}-{os.getpid()}"
     try:
         folder.mkdir(exist_ok=True)  # but not its parent: a run folder that was removed stays removed
@@ -62,9 +59,10 @@ def save(folder: Path, checkpoint: Checkpoint, name: str, pointers: tuple[str, .
         for file, data in contents.items():
             write_flushed(temporary / file, data)
         digests = {file: sha256(data) for file, data in contents.items()}
-        # The one flush to the disk itself takes the files before it along; on macOS each costs tens of
-        # milliseconds.
-        write_flushed(temporary / "manifest.json", _manifest(name, digests), full=True)
+        # It vouches for the files; read, it must be these bytes again. The one flush to the disk itself takes
+        # the files before it along: on macOS each costs tens of milliseconds.
+        manifest = _json_bytes({"version": VERSION, "name": name, "sha256": digests})
+        write_flushed(temporary / "manifest.json", manifest, full=True)
         sync_folder(temporary)
         target = folder / name
         # a damaged or abandoned one of the same step; no pointer to an intact one is ever written again
@@ -98,11 +96,6 @@ def point(folder: Path, name: str, pointers: tuple[str, ...]) -> None:
         write_atomic(folder / pointer, (name + "\n").encode(), full=False)
 
 
-def _manifest(name: str, digests: dict[str, str]) -> bytes:
-    """The manifest vouches for the files; read, it must be these bytes again."""
-    return _json_bytes({"version": VERSION, "name": name, "sha256": digests})
-
-
 def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
@@ -117,9 +110,7 @@ def _require_space(folder: Path, needed: int) -> None:
 
 
 def prune(folder: Path, keep_every: int = 0) -> None:
-    """Remove what neither LATEST nor BEST points at, except at every `keep_every`-th step, and stale
-    temporaries.
-    """
+    """Remove stale temporaries, and what neither pointer names but at every `keep_every`-th step."""
     sweep(folder)
     kept = {pointed(folder, pointer) for pointer in POINTERS}
     for name in names(folder):
@@ -128,9 +119,7 @@ def prune(folder: Path, keep_every: int = 0) -> None:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename a checkpoint before it is removed, so that a kill in the middle leaves no half of one under a
-    good name.
-    """
+    """Rename a checkpoint before it is removed, so that a kill leaves no half of one under a good name."""
     aside = path.with_name(f"{TEMPORARY}old-{path.name}-{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(path, aside)
@@ -141,9 +130,10 @@ def sweep(folder: Path) -> list[str]:
     """Remove what killed processes left under a temporary name. Only for the holder of the run's lock."""
     found = [p for p in folder.iterdir() if is_temporary(p.name)] if folder.is_dir() else []
     for path in found:
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(
-            missing_ok=True
-        )
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     return [path.name for path in found]
 
 
@@ -164,11 +154,8 @@ def pointed(folder: Path, pointer: str) -> str | None:
 
 def names(folder: Path) -> list[str]:
     """Checkpoints in the folder, newest first."""
-    found = (
-        [path.name for path in folder.iterdir() if STEP.fullmatch(path.name) and path.is_dir()]
-        if folder.is_dir()
-        else []
-    )
+    there = folder.iterdir() if folder.is_dir() else ()
+    found = [path.name for path in there if STEP.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=lambda name: int(name[5:]), reverse=True)
 
 
@@ -179,11 +166,8 @@ def load(path: Path) -> Checkpoint:
     """
     written = _read(path / "manifest.json").tobytes()
     manifest = _json(path / "manifest.json", written)
-    if (
-        not isinstance(manifest, dict)
-        or manifest.get("version") != VERSION
-        or not isinstance(manifest.get("sha256"), dict)
-    ):
+    known = isinstance(manifest, dict) and manifest.get("version") == VERSION
+    if not known or not isinstance(manifest.get("sha256"), dict):
         raise InvalidFile(f"checkpoint {path}: its manifest is damaged or of another version")
     if manifest.get("name") != path.name:
         raise InvalidFile(f"checkpoint {path}: its manifest is that of '{str(manifest.get('name'))[:40]}'")
@@ -204,44 +188,36 @@ def _read(path: Path) -> np.ndarray:
             raise InvalidFile(f"checkpoint {path.parent}: {path.name} is no regular file")
         return np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise InvalidFile(
-            f"checkpoint {path.parent}: {path.name} cannot be read ({error.strerror or error})"
-        ) from None
+        why = error.strerror or error
+        raise InvalidFile(f"checkpoint {path.parent}: {path.name} cannot be read ({why})") from None
 
 
 def _json(path: Path, data: bytes) -> Any:
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InvalidFile(
-            f"checkpoint {path.parent}: {path.name} is damaged, not valid JSON ({error})"
-        ) from None
+        damaged = f"checkpoint {path.parent}: {path.name} is damaged"
+        raise InvalidFile(f"{damaged}, not valid JSON ({error})") from None
 
 
 def load_newest(folder: Path, first: str = "LATEST") -> tuple[Checkpoint, str, list[str]]:
-    """The checkpoint `first` points at, else the newest intact one: (checkpoint, its name, what was found
-    damaged).
+    """The checkpoint `first` points at, else the newest intact one: (checkpoint, its name, what is damaged).
 
     A run that trains meanwhile may remove a checkpoint under a reader's eyes; the reader then starts over
     with the folder as it is by now. Raises InvalidFile where none is intact, naming what is wrong with each.
     """
     while True:
         wished, there = pointed(folder, first), names(folder)
-        order = dict.fromkeys([wished, *there] if wished else there)
-        loaded, damaged = _first_intact(folder, list(order))
+        damaged: list[str] = []
+        loaded = None
+        for name in dict.fromkeys([wished, *there] if wished else there):
+            try:
+                loaded = (load(folder / name), name, damaged)
+                break
+            except InvalidFile as error:
+                damaged.append(str(error))
         if damaged and (pointed(folder, first), names(folder)) != (wished, there):
             continue
         if loaded is None:
             raise InvalidFile("\n".join([f"{folder}: no intact checkpoint", *(f"  - {d}" for d in damaged)]))
-        return *loaded, damaged
-
-
-def _first_intact(folder: Path, order: list[str]) -> tuple[tuple[Checkpoint, str] | None, list[str]]:
-    """((checkpoint, its name) or None, what is wrong with those before it)."""
-    damaged: list[str] = []
-    for name in order:
-        try:
-            return (load(folder / name), name), damaged
-        except InvalidFile as error:
-            damaged.append(str(error))
-    return None, damaged
+        return loaded

@@ -41,8 +41,7 @@ class Group:
         return self.size == 1
 
     def shard(self, batch: int) -> tuple[int, int, int]:
-        """(start, stop, rows): this rank's windows of a batch, and to how many rows every rank fills its own
-        up.
+        """(start, stop, rows): this rank's windows of a batch, and to how many rows every rank fills up.
 
         Consecutive shares without overlap; the last ranks may have fewer windows, or none.
         """
@@ -50,8 +49,7 @@ class Group:
         return min(self.rank * rows, batch), min((self.rank + 1) * rows, batch), rows
 
     def all_gather(self, own: mx.array, batch: int) -> mx.array:
-        """Every rank's rows in the batch's order, [rows, dim] -> [batch, dim]; a gradient reaches this rank's
-        own alone.
+        """Every rank's rows in the batch's order, [rows, dim] -> [batch, dim]; gradients reach its own alone.
 
         So a loss over the result is the loss of the whole batch, also one that looks across it, and its
         gradients summed over the ranks are those of one process, however unequal the shares are.
@@ -65,11 +63,11 @@ class Group:
 
         (`mlx.nn.average_gradients` drops the parts of a tree that hold no array, such as a dropout layer's.)
         """
-        leaves: Any = tree_flatten(tree)
-        joined = mx.distributed.all_sum(
-            mx.concatenate([leaf.reshape(-1) for _, leaf in leaves]), group=self.group
-        )
-        ends = np.cumsum([leaf.size for _, leaf in leaves]).tolist()
+        named: Any = tree_flatten(tree)
+        leaves = [leaf for _, leaf in named]
+        own = mx.concatenate([leaf.reshape(-1) for leaf in leaves])
+        joined = mx.distributed.all_sum(own, group=self.group)
+        ends = np.cumsum([leaf.size for leaf in leaves]).tolist()
         parts = iter(mx.split(joined, ends[:-1]))
         return tree_map(lambda leaf: next(parts).reshape(leaf.shape), tree)
 
@@ -107,11 +105,9 @@ class Group:
         """Raises UsageError on every rank where `text` is not the same on all."""
         if self.single:
             return
-        theirs = self.broadcast_text(text)
-        if self.any(theirs != text):
-            raise UsageError(
-                f"{what} differs between the processes; every machine needs the same files and options"
-            )
+        if self.any(self.broadcast_text(text) != text):
+            remedy = "every machine needs the same files and options"
+            raise UsageError(f"{what} differs between the processes; {remedy}")
 
     def _gather(self, values: np.ndarray) -> np.ndarray:
         """[n] int32 -> [ranks, n]. Waits longer than a step does: peers may still be loading."""
@@ -125,8 +121,7 @@ class Group:
 
     @contextmanager
     def waiting(self, patience: float | None = None) -> Iterator[None]:
-        """Around everything that needs the peers. The first step waits longer: a peer may compile its
-        kernels.
+        """Around all that needs the peers. The first step waits longer: a peer may compile its kernels.
 
         Raises IOFailed where one is lost; a silent one ends this process.
         """
@@ -139,9 +134,8 @@ class Group:
             yield
             self.stepped |= patience is None
         except RuntimeError as error:
-            raise IOFailed(
-                f"rank {self.rank}: lost another process of this training ({error}). {REMEDY}"
-            ) from None
+            lost = f"rank {self.rank}: lost another process of this training"
+            raise IOFailed(f"{lost} ({error}). {REMEDY}") from None
         finally:
             self.watchdog.deadline = 0.0
 
@@ -149,8 +143,7 @@ class Group:
 class PeerWatchdog:
     """Ends the process when a wait is too long; nothing in Python can interrupt one.
 
-    Its thread must not hold the group: MPI is finalised when nothing does any more, and complains if it never
-    is.
+    Its thread must not hold the group: MPI is finalised when nothing does any more, or complains.
     """
 
     def __init__(self, rank: int) -> None:

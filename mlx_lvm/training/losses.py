@@ -23,9 +23,7 @@ def cosine(prediction: Prediction, target: mx.array, temperature: float) -> mx.a
 
 
 def infonce(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
-    """Cross entropy of finding each target among the batch's and each prediction among the batch's, halved
-    (van den Oord 2018).
-    """
+    """Half the cross entropies of finding targets and predictions among the batch's (van den Oord 2018)."""
     logits = (prediction.unit @ normalize(target).T) / temperature
     return (own_entropy(logits) + own_entropy(logits.T)).mean() / 2
 
@@ -42,29 +40,19 @@ def own_entropy(logits: mx.array) -> mx.array:
 
 
 def moment(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
-    """|mean(unit) - mean(target)|^2 + |var(unit) - var(target)|^2, moments over the batch, targets at unit
-    length.
-    """
+    """|mean(unit) - mean(target)|^2 + |var(unit) - var(target)|^2 over the batch, targets at unit length."""
     goal = normalize(target)
     means = mx.square(prediction.unit.mean(axis=0) - goal.mean(axis=0)).sum()
     return means + mx.square(prediction.unit.var(axis=0) - goal.var(axis=0)).sum()
 
 
 def variance(prediction: Prediction, target: mx.array, temperature: float) -> mx.array:
-    """mean(max(0, std(target) - std(unit))) over dimensions: predictions may not spread less than the targets
-    (after VICReg).
-    """
+    """mean(max(0, std(target) - std(unit))) over dimensions, after VICReg: they spread as targets do."""
     goal = mx.sqrt(normalize(target).var(axis=0) + STD_EPS)
     return mx.maximum(goal - mx.sqrt(prediction.unit.var(axis=0) + STD_EPS), 0).mean()
 
 
-LOSS_FUNCTIONS: dict[str, Loss] = {
-    "mse": mse,
-    "cosine": cosine,
-    "infonce": infonce,
-    "moment": moment,
-    "variance": variance,
-}
+LOSS_FUNCTIONS: dict[str, Loss] = {loss.__name__: loss for loss in (mse, cosine, infonce, moment, variance)}
 
 
 def total_loss(weights: dict[str, float], temperature: float) -> Callable[[Prediction, mx.array], mx.array]:
@@ -72,10 +60,8 @@ def total_loss(weights: dict[str, float], temperature: float) -> Callable[[Predi
     used = [(weight, LOSS_FUNCTIONS[name]) for name, weight in weights.items() if weight]
 
     def loss(prediction: Prediction, target: mx.array) -> mx.array:
-        parts = [
-            part if weight == 1 else weight * part
-            for weight, part in ((w, f(prediction, target, temperature)) for w, f in used)
-        ]
-        return sum(parts[1:], parts[0])
+        parts = [(weight, of(prediction, target, temperature)) for weight, of in used]
+        weighed = [part if weight == 1 else weight * part for weight, part in parts]
+        return sum(weighed[1:], weighed[0])
 
     return loss

@@ -38,22 +38,19 @@ def coefficients(lr: float, weight_decay: float, step: int) -> mx.array:
 
 
 def skip_if_nonfinite(ok: mx.array, gradients: Any, coefs: Any) -> tuple[Any, Any]:
-    """Gradients and coefficients as they are where `ok` [] is true; else those with which `adamw` changes
-    nothing.
+    """Gradients and coefficients where `ok` [] is true; else those with which `adamw` changes nothing.
 
-    The selection fuses into AdamW's kernel. One on what AdamW returns would not, and costs a third of a step
-    of AMN.
+    The selection fuses into AdamW's kernel. One on what AdamW returns would not: a third of AMN's step.
     """
     chosen = tree_map(lambda g: mx.where(ok, g, 0.0), gradients)
     return chosen, tree_map(lambda c: mx.where(ok, c, mx.array(NO_OP)), coefs)
 
 
 def adamw(parameters: Any, gradients: Any, moments: Moments, coefs: mx.array) -> tuple[Any, Moments]:
-    """One step of decoupled-weight-decay Adam (Loshchilov & Hutter 2019), as `torch.optim.AdamW`; no epsilon
-    inside the root.
+    """One step of decoupled-weight-decay Adam (Loshchilov & Hutter 2019), as `torch.optim.AdamW`.
 
-    m = m + (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2;  p = (1 - lr wd) p - (lr / c1) m / (sqrt(v) / sqrt(c2)
-    + eps)
+    m = m + (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2
+    p = (1 - lr wd) p - (lr / c1) m / (sqrt(v) / sqrt(c2) + eps)
     """
     # Scalars must have no axis: MLX's CPU takes its slow strided kernel for arrays of shape [1].
     decay, size, root, new1, old2, new2 = (kernel_boundary(c.squeeze()) for c in mx.split(coefs, len(NO_OP)))
@@ -69,17 +66,14 @@ def gradient_norm(gradients: Any) -> mx.array:
     """The Euclidean norm of all gradients together.
 
     Column by column, because MLX's CPU adds a whole array one number after the other: off by 3e-4 for 786,000
-    squares, by
-    1e-7 in columns. Rows would do, but there it waits for every sum before it adds the next number: three
-    times the time.
+    squares, by 1e-7 in columns. Rows would do, but there it waits for every sum before it adds the next
+    number: three times the time.
     """
     named: Any = tree_flatten(gradients)
     leaves = [leaf for _, leaf in named]
     vectors = mx.concatenate([leaf.reshape(-1) for leaf in leaves if leaf.ndim < 2] or [mx.zeros(0)])
-    squares = [
-        mx.square(vectors),
-        *(mx.square(leaf).sum(axis=0).reshape(-1) for leaf in leaves if leaf.ndim > 1),
-    ]
+    matrices = [mx.square(leaf).sum(axis=0).reshape(-1) for leaf in leaves if leaf.ndim > 1]
+    squares = [mx.square(vectors), *matrices]
     missing = -sum(part.size for part in squares) % COLUMNS
     return mx.sqrt(mx.concatenate([*squares, mx.zeros(missing)]).reshape(-1, COLUMNS).sum(axis=0).sum())
 

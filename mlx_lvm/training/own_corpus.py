@@ -22,8 +22,7 @@ def record(reference: str, folder: Path) -> dict[str, str]:
 
 
 def own_corpus(folder: Path, config: JsonObject) -> str:
-    """The corpus that the run in `folder` was trained on, by shipped name or path; config: what its
-    config.json holds.
+    """The corpus that the run in `folder` was trained on, by shipped name or path; config: its config.json's.
 
     Looked for from the run's folder (both moved), at the recorded path (the run moved), and as it was named;
     where another corpus has taken one of these places, the next with the run's sha256 wins. Raises
@@ -38,10 +37,8 @@ def own_corpus(folder: Path, config: JsonObject) -> str:
     there = [place for place in [*places, Path(named)] if place.exists()]
     if not there:
         listed = " or ".join(dict.fromkeys(str(place) for place in [*places[1:], Path(named)]))
-        raise InvalidFile(
-            f"{folder}: its corpus '{about.get('name', named)}' is no longer at {listed}. "
-            "Say where it lies now: --corpus FILE"
-        )
+        gone = f"{folder}: its corpus '{about.get('name', named)}' is no longer at {listed}"
+        raise InvalidFile(f"{gone}. Say where it lies now: --corpus FILE")
     return str(next((place for place in there if _digest(place) == about.get("sha256")), there[0]))
 
 

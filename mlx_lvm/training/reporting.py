@@ -1,6 +1,4 @@
-"""Epoch records to TensorBoard or Weights & Biases, each through its own library; `history.jsonl` is written
-in any case.
-"""
+"""Epoch records to TensorBoard or Weights & Biases, each through its own library, besides `history.jsonl`."""
 
 from __future__ import annotations
 
@@ -43,13 +41,10 @@ def require_reporter(name: str | None) -> None:
 
 def scalars(record: JsonObject) -> dict[str, float]:
     """The numbers of a record as `train/loss`, `val/cosine`, ..., without its counters."""
-    numbers = {
-        key: float(value)
+    return {
+        key.replace("train_", "train/", 1).replace("val_", "val/", 1): float(value)
         for key, value in record.items()
         if isinstance(value, (int, float)) and key not in ("epoch", "step", "best")
-    }
-    return {
-        key.replace("train_", "train/", 1).replace("val_", "val/", 1): value for key, value in numbers.items()
     }
 
 
@@ -72,14 +67,8 @@ def _wandb(folder: Path, config: JsonObject) -> tuple[Report, Callable[[], None]
     known = folder / "wandb-id"  # so that a resumed run goes on in its own chart
     if not known.exists():
         write_atomic(known, uuid4().hex.encode())
-    run = wandb.init(
-        project="mlx-lvm",
-        name=folder.name,
-        id=known.read_text("ascii"),
-        resume="allow",
-        dir=str(folder),
-        config=config,
-    )
+    own = {"name": folder.name, "id": known.read_text("ascii"), "dir": str(folder)}
+    run = wandb.init(project="mlx-lvm", resume="allow", config=config, **own)
     return lambda record: run.log(scalars(record), step=record["step"]), run.finish
 
 

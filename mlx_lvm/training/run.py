@@ -33,25 +33,18 @@ CONFIG = "config.json"
 TRAINING = 4  # raised when the same options and the same seed would no longer train the same weights
 
 
-def default_folder(model: str, corpus: str, root: Path = Path("runs")) -> Path:
-    """runs/<model>-<corpus>-<n>, the first n that is free."""
-    n = 1
-    while (root / f"{model}-{corpus}-{n}").exists():
-        n += 1
-    return root / f"{model}-{corpus}-{n}"
-
-
 def claim(model: str, corpus: str) -> Path:
-    """Make the default folder. Two processes that begin at the same moment get two."""
+    """Make runs/<model>-<corpus>-<n>, the first n that is free; processes that begin together get two."""
+    n = 1
     while True:
-        folder = default_folder(model, corpus)
+        folder = Path("runs") / f"{model}-{corpus}-{n}"
         try:
             folder.mkdir(parents=True)
+            return folder
         except FileExistsError:
-            continue
+            n += 1
         except OSError as error:
             raise IOFailed(f"{folder}: cannot be written ({error.strerror}); name another --out") from error
-        return folder
 
 
 def create(
@@ -69,10 +62,8 @@ def create(
         raise IOFailed(f"{folder}: is a file; --out names a folder")
     with Lock(folder):  # of two processes with one --out, the second finds the first one's run
         if (folder / CONFIG).exists():
-            raise IOFailed(
-                f"{folder}: already holds a run. Resume it with `lvm train --resume {folder}`, or name "
-                "another --out."
-            )
+            remedy = f"Resume it with `lvm train --resume {folder}`, or name another --out."
+            raise IOFailed(f"{folder}: already holds a run. {remedy}")
         begun = {} if start is None else {"start": {"from": train.start_from, "sha256": digest(start)}}
         write_config(folder, {**describe(model, train, corpus, folder), **begun}, model, train)
 
@@ -166,10 +157,8 @@ def read_history(folder: Path) -> list[JsonObject]:
 
 
 def write_history(folder: Path, records: list[JsonObject]) -> None:
-    write_atomic(
-        folder / "history.jsonl",
-        "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode(),
-    )
+    lines = [json.dumps(record, sort_keys=True) + "\n" for record in records]
+    write_atomic(folder / "history.jsonl", "".join(lines).encode())
 
 
 class Lock:
@@ -192,15 +181,12 @@ class Lock:
             self.file.seek(0)
             owner = self.file.read(20).strip() or "unknown"
             self.file.close()
-            raise IOFailed(
-                f"{self.path.parent}: another process (pid {owner}) is training into this folder"
-            ) from None
+            taken = f"another process (pid {owner}) is training into this folder"
+            raise IOFailed(f"{self.path.parent}: {taken}") from None
         except OSError as error:
             self.file.close()
-            raise IOFailed(
-                f"{self.path.parent}: its file system has no locks ({error.strerror}); name an --out on a "
-                "local disk"
-            ) from error
+            lacking = f"its file system has no locks ({error.strerror}); name an --out on a local disk"
+            raise IOFailed(f"{self.path.parent}: {lacking}") from error
         self.file.truncate(0)
         self.file.write(str(os.getpid()))
         self.file.flush()

@@ -1,6 +1,4 @@
-"""Reduce-on-plateau, as `torch.optim.lr_scheduler.ReduceLROnPlateau` with mode 'min' and its default
-thresholds.
-"""
+"""Reduce-on-plateau: `torch.optim.lr_scheduler.ReduceLROnPlateau` with mode 'min' and default thresholds."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ class Plateau:
     bad_epochs: int = 0
 
     def observe(self, loss: float) -> None:
-        """Take one epoch's validation loss; after more than `patience` epochs without a better one, cut the
-        rate.
-        """
+        """Take an epoch's validation loss; after more than `patience` without a better one, cut the rate."""
         if loss < self.best * (1 - THRESHOLD):
             self.best, self.bad_epochs = loss, 0
         else:

@@ -46,11 +46,7 @@ def start_run(
 
 
 def new_task(
-    name: str,
-    sizes: Options,
-    config: TrainConfig,
-    group: Group = SINGLE,
-    start: VectorModel | None = None,
+    name: str, sizes: Options, config: TrainConfig, group: Group = SINGLE, start: VectorModel | None = None
 ) -> Task:
     """The task of a new model, with nothing written yet."""
     corpus = open_corpus(find_corpus(config.corpus))
@@ -118,9 +114,7 @@ def resume_run(
 
 
 def named_options(given: Options, model_config: ModelConfig) -> Options:
-    """Options by field, those that a preset sets for this model among them where one is named; what is given
-    wins.
-    """
+    """Options by field, those of a named preset for this model among them; what is given wins."""
     named = dict(given)
     name = named.pop("preset", None)
     if name is None:
@@ -139,10 +133,8 @@ def _changes(run: Options, named: Options, force: bool, problems: Problems) -> O
         elif run[key] == value:
             continue
         elif key not in CHANGEABLE:
-            problems.add(
-                f"{flag} {value}: the run has {run[key]}, and another value is another run. Omit it, or "
-                "start a new one"
-            )
+            remedy = "another value is another run. Omit it, or start a new one"
+            problems.add(f"{flag} {value}: the run has {run[key]}, and {remedy}")
         elif not force:
             problems.add(f"{flag} {value}: the run has {run[key]}. --force changes it")
         else:
@@ -155,10 +147,8 @@ def _require_conditions(began: dict[str, str], problems: Problems) -> None:
     now = runs.conditions()
     for key, before in began.items():
         if now.get(key, before) != before:
-            problems.add(
-                f"{key}: began with {before}, here is {now[key]}; its numbers may differ from here on. "
-                "--force goes on all the same"
-            )
+            told = "its numbers may differ from here on. --force goes on all the same"
+            problems.add(f"{key}: began with {before}, here is {now[key]}; {told}")
 
 
 def finish(trainer: Trainer, folder: Path, verdict: JsonObject) -> JsonObject:

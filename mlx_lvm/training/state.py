@@ -1,6 +1,4 @@
-"""Where a training loop stands, and what follows from that and a seed: the order of an epoch's batches, the
-key of a step.
-"""
+"""Where a training loop stands, and what follows from that and a seed: the order of batches, a step's key."""
 
 from __future__ import annotations
 
@@ -69,10 +67,8 @@ class LoopState:
                 raise ValueError(f"{', '.join(wrong)} of another type")
         except (TypeError, ValueError, KeyError) as error:
             raise InvalidFile(f"{what}: its state does not parse ({error})") from None
-        if (
-            state.count != state.epoch * steps_per_epoch + state.step
-            or not 0 <= state.step <= steps_per_epoch
-        ):
+        known_step = 0 <= state.step <= steps_per_epoch
+        if state.count != state.epoch * steps_per_epoch + state.step or not known_step:
             raise InvalidFile(
                 f"{what}: epoch {state.epoch + 1}, step {state.step} cannot be optimiser step {state.count} "
                 f"with {steps_per_epoch} steps an epoch; it belongs to another run"

@@ -7,9 +7,10 @@ see another.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -35,47 +36,30 @@ from mlx_lvm.training.optimizer import (
 NEVER = 2**31 - 1  # step at which nothing broke
 
 
-class Step(Protocol):
-    """What a task trains with. Sums since the last `clear_sums` stay on the device."""
-
-    def __call__(self, batch: np.ndarray, lr: float, key: int) -> None:
-        """One step on a batch [n] of `Task.batches`; `key` seeds all that is random in it."""
-
-    def arrays(self) -> list[Any]:
-        """Everything that a step leaves behind on the device, for `mx.eval` and `mx.async_eval`."""
-
-    def broken(self) -> mx.array:
-        """The first step whose loss or gradient was not finite, else NEVER."""
-
-    def read_sums(self) -> dict[str, float]:
-        """loss, cosine: means since the last `clear_sums`; windows: their number; broken: as above."""
-
-    def clear_sums(self) -> None: ...
-
-    def state_dict(self) -> dict[str, mx.array]:
-        """All that a checkpoint must hold besides the model's weights."""
-
-    def load_state_dict(self, saved: dict[str, mx.array], count: int) -> None:
-        """Take back what `state_dict` gave, after `count` steps. Raises InvalidFile where it does not fit."""
-
-
-class StepState:
-    """What every step has: optimiser moments and running sums, in the one dict that the compiled step
-    captures.
+class StepState(ABC):
+    """What a task trains with: optimiser moments and running sums, in the one dict that the compiled step
+    captures. Sums since the last `clear_sums` stay on the device.
     """
 
     def __init__(self, trained: nn.Module) -> None:
         self.count = 0  # optimiser steps done
-        self.state: dict[str, Any] = {
-            "moments": zero_moments(trained.trainable_parameters()),
-            "sums": zero_sums(),
-        }
+        moments = zero_moments(trained.trainable_parameters())
+        self.state: dict[str, Any] = {"moments": moments, "sums": zero_sums()}
+
+    @abstractmethod
+    def __call__(self, batch: np.ndarray, lr: float, key: int) -> None:
+        """One step on a batch [n] of `Task.batches`; `key` seeds all that is random in it."""
+
+    @abstractmethod
+    def arrays(self) -> list[Any]:
+        """Everything that a step leaves behind on the device, for `mx.eval` and `mx.async_eval`."""
 
     def broken(self) -> mx.array:
-        """To be read when the device is done with it."""
+        """The first step whose loss or gradient was not finite, else NEVER. To be read when it is done."""
         return self.state["sums"]["broken"]
 
     def read_sums(self) -> dict[str, float]:
+        """loss, cosine: means since the last `clear_sums`; windows: their number; broken: as above."""
         mx.eval(self.state["sums"])  # once for all of them
         sums = {name: value.item() for name, value in self.state["sums"].items()}
         windows = max(sums["windows"], 1)
@@ -85,13 +69,14 @@ class StepState:
         self.state["sums"] = zero_sums()
 
     def state_dict(self) -> dict[str, mx.array]:
-        """Moments and sums by name."""
+        """All that a checkpoint must hold besides the model's weights: moments and sums by name."""
         moments, sums = self.state["moments"], self.state["sums"]
         leaves: Any = {part: tree_flatten(moments[part]) for part in ("first", "second")}
         out = {f"{part}.{name}": value for part in leaves for name, value in leaves[part]}
         return {**out, **{f"sums.{name}": value for name, value in sums.items()}}
 
     def load_state_dict(self, saved: dict[str, mx.array], count: int) -> None:
+        """Take back what `state_dict` gave, after `count` steps. Raises InvalidFile where it does not fit."""
         require_fit(saved, self.state_dict())
         moments = self.state["moments"]
         for part in ("first", "second"):
@@ -110,10 +95,8 @@ def require_fit(saved: dict[str, mx.array], expected: dict[str, mx.array]) -> No
     given = {name: (value.shape, value.dtype) for name, value in saved.items()}
     wrong = sorted(name for name in {*given, *wanted} if given.get(name) != wanted.get(name))
     if wrong:
-        raise InvalidFile(
-            f"optimiser state: {', '.join(wrong[:5])}: missing, unknown, or of another shape or dtype than "
-            "this model's"
-        )
+        differs = "missing, unknown, or of another shape or dtype than this model's"
+        raise InvalidFile(f"optimiser state: {', '.join(wrong[:5])}: {differs}")
     for name in not_finite(saved):
         raise InvalidFile(f"optimiser state: '{name}' holds NaN or Inf")
 
@@ -135,17 +118,11 @@ class TrainStep(StepState):
         self._step = self._compile()
 
     def use(self, rows: Corpus | Rows) -> None:
-        """Gather from these rows from now on; target rows count in them.
-
-        Of one dtype and, lest it compile anew, of one shape.
-        """
+        """Gather from these rows from now on: of one dtype and, lest it compile anew, of one shape."""
         self._vectors = [rows.vectors] if rows.scales is None else [rows.vectors, rows.scales]
 
     def __call__(self, batch: np.ndarray, lr: float, key: int) -> None:
-        """One step on target rows [batch].
-
-        `key` seeds this step's dropout, so nothing random has to be saved.
-        """
+        """`batch`: target rows. `key` seeds the step's dropout, so nothing random has to be saved."""
         self.count += 1
         mx.random.seed(key)
         rates = coefficients(lr, self.config.weight_decay, self.count)
@@ -194,8 +171,7 @@ class TrainStep(StepState):
 
 
 def in_bfloat16(model: VectorModel, context: mx.array) -> Prediction:
-    """The prediction of the model's weights and context [batch, length, dim] rounded to bfloat16, given on in
-    float32.
+    """The prediction of weights and context [batch, length, dim] rounded to bfloat16, in float32.
 
     Gradients come back through the rounding to the float32 weights, which stay in the model: an update
     smaller than a bfloat16's last digit adds up in them.
@@ -215,8 +191,7 @@ def added(
     norm: mx.array,
     size: int | mx.array,
 ) -> dict[str, mx.array]:
-    """The sums after step `number`, whose mean loss, sum of cosines and gradient's norm over `size` windows
-    these are.
+    """The sums after step `number` over `size` windows. loss: a mean, cosine: a sum, norm: the gradient's.
 
     `broken` is the first step whose loss or gradient was not finite: the one there was, this one, or NEVER.
     """
@@ -230,9 +205,7 @@ def added(
 
 
 def share(targets: mx.array, group: Group) -> mx.array:
-    """The target rows that this rank computes; a rank with fewer than the others fills up with the batch's
-    first.
-    """
+    """The target rows that this rank computes; one with fewer than others fills up with the batch's first."""
     if group.single:
         return targets
     start, stop, rows = group.shard(targets.shape[0])

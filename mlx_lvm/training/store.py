@@ -81,7 +81,6 @@ class RunCheckpoints(Checkpoints):
         notes = [f"removed, left unfinished by a killed process: {name}" for name in swept]
         if state.history:
             notes += self._repair_best(f"step-{state.best_epoch * steps_per_epoch:08d}")
-        if state.history:
             runs.write_history(self.run, state.history)
         return notes
 
@@ -100,9 +99,8 @@ class RunCheckpoints(Checkpoints):
     ) -> None:
         """Raises IOFailed where the folder is gone, too."""
         if self._opened is not None and not names_still(self.run, self._opened):
-            raise IOFailed(
-                f"{self.run}: was removed or replaced while training into it; nothing more is written there"
-            )
+            gone = f"{self.run}: was removed or replaced while training into it"
+            raise IOFailed(f"{gone}; nothing more is written there")
         files.save(self.folder, checkpoint, f"step-{state.count:08d}", pointers)
         runs.write_history(self.run, state.history)
         files.prune(self.folder, keep_every)
@@ -121,10 +119,7 @@ class RunCheckpoints(Checkpoints):
 
 
 def names_still(folder: Path, descriptor: int) -> bool:
-    """Whether the path names the folder that was opened.
-
-    While it is open, no other folder can have its number.
-    """
+    """Whether the path names the folder that was opened: while it is, no other one can have its number."""
     try:
         there, opened = folder.stat(), os.fstat(descriptor)
     except OSError:

@@ -33,10 +33,7 @@ OnEpoch = Callable[[JsonObject], object]
 
 
 class Trainer:
-    """Trains what `task` describes and keeps it in `checkpoints`.
-
-    Of a group of processes, only rank 0's are kept.
-    """
+    """Trains what `task` describes and keeps it in `checkpoints`: of a group of processes, rank 0's."""
 
     def __init__(self, task: Task, checkpoints: Checkpoints) -> None:
         config = task.config
@@ -90,9 +87,7 @@ class Trainer:
         stop: Callable[[], bool] = lambda: False,
         every: Every = Every(),  # noqa: B008 (frozen)
     ) -> bool:
-        """The rest of this epoch's steps, without validation. Whether `stop` asked for an end: at once, or at
-        the last step, which ends the epoch.
-        """
+        """The rest of this epoch's steps, without validation. Whether `stop` asked for an end."""
         task, state, step, group = self.task, self.state, self.task.step, self.task.group
         task.model.train()
         began, before, windows = time.perf_counter(), state.seconds, 0
@@ -123,8 +118,7 @@ class Trainer:
         return False
 
     def resume(self) -> None:
-        """Continue from the newest intact checkpoint; `notes` says which were damaged. With none, from the
-        beginning.
+        """Continue from the newest intact checkpoint, else begin; `notes` says which were damaged.
 
         Rank 0 reads it and gives it to the others. Raises InvalidFile where it does not belong to this run.
         """
@@ -162,9 +156,7 @@ class Trainer:
         return dict(zip(figures, values.tolist(), strict=True))
 
     def checkpoint_bytes(self) -> tuple[int, int]:
-        """(bytes of one checkpoint, the most that the run folder holds of them): weights and two moments
-        each.
-        """
+        """(bytes of one checkpoint, which is weights and two moments, the most that the run folder holds)."""
         config = self.task.config
         one = 3 * sum(weight.nbytes for weight in self.task.model.weights().values())
         kept = config.epochs // config.keep_every if config.keep_every else 0
@@ -194,9 +186,7 @@ class Trainer:
         return bool(every.seconds) and time.monotonic() - self._saved_at >= every.seconds
 
     def _end_epoch(self, start: bool = False) -> JsonObject:
-        """Validate, record, let the schedule look, save the checkpoint. start: of the model before any step,
-        which is epoch 0.
-        """
+        """Validate, record, let the schedule look, save. start: of the model before any step, epoch 0."""
         task, state, sums = self.task, self.state, {} if start else self.task.step.read_sums()
         began = time.perf_counter()
         figures = self.validate()
@@ -240,8 +230,6 @@ class Trainer:
         rows = self.task.target_rows(epoch, step)
         found = {"epoch": epoch + 1, "step": step + 1, "count": count, "context": config.context}
         said = self.checkpoints.report_broken({**found, "target_rows": rows.tolist()})
-        raise NonFiniteError(
-            f"loss or gradient is NaN or Inf at epoch {epoch + 1}, step {step + 1} (target rows "
-            f"{rows[:8].tolist()} ...). "
-            f"{said}Lower --lr, set --clip, or look at these rows with `lvm data check`."
-        )
+        where = f"epoch {epoch + 1}, step {step + 1} (target rows {rows[:8].tolist()} ...)"
+        remedy = "Lower --lr, set --clip, or look at these rows with `lvm data check`."
+        raise NonFiniteError(f"loss or gradient is NaN or Inf at {where}. {said}{remedy}")

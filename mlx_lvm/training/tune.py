@@ -30,9 +30,7 @@ STARTUP = 5  # trials before any is cut short
 
 @dataclass
 class Search:
-    """What is searched: a model on a corpus, from `base` options and sizes. Fields that the user named are
-    fixed.
-    """
+    """What is searched: a model on a corpus, from `base` options and sizes. What the user named is fixed."""
 
     model: str
     base: TrainConfig
@@ -52,22 +50,14 @@ class Search:
 
     def space(self) -> dict[str, Range]:
         model = architecture(self.model)
-        return {
-            name: value
-            for name, value in {**SEARCH, **model.search}.items()
-            if name not in self.fixed
-            and name not in model.unused_options
-            and not (self.start is not None and name == "hidden_dim")
-        }
+        fixed = {*self.fixed, *model.unused_options} | ({"hidden_dim"} if self.start is not None else set())
+        return {name: value for name, value in {**SEARCH, **model.search}.items() if name not in fixed}
 
     def described(self) -> str:
         """What two searches must share to be one study."""
-        kept = {
-            name: value
-            for name, value in {**self.base.to_dict(), **self.sizes}.items()
-            if name not in self.space()
-        }
-        return repr(sorted(kept.items()) + sorted(self.space().items()))
+        values, space = {**self.base.to_dict(), **self.sizes}, self.space()
+        kept = [(name, value) for name, value in values.items() if name not in space]
+        return repr(sorted(kept) + sorted(space.items()))
 
     def command(self, chosen: Options) -> str:
         """The command line that trains with the chosen values; what it omits is the preset `best`."""
@@ -75,20 +65,14 @@ class Search:
         plain = {**TrainConfig.from_dict(options).to_dict(), **sizes}
         values = {**self.base.to_dict(), **self.sizes, **chosen}
         given = {name: value for name, value in values.items() if name not in plain or value != plain[name]}
-        return shlex.join(
-            [
-                "lvm",
-                "train",
-                self.model,
-                *(word for key, value in given.items() for word in (_flag(key), str(value))),
-            ]
-        )
+        words = [word for key, value in given.items() for word in (_flag(key), str(value))]
+        return shlex.join(["lvm", "train", self.model, *words])
 
 
 @dataclass(frozen=True)
 class Trial(Result):
-    """One training of a search. metric: what it is judged by; value: what it reached in that, None where it
-    was cut short or failed; options: those that the search chose.
+    """One training of a search. value: what it reached in `metric`, which it is judged by, None where it was
+    cut short or failed; options: those that the search chose.
     """
 
     number: int
@@ -117,9 +101,7 @@ def require_optuna() -> Any:
 
 
 def open_study(path: Path, search: Search) -> Any:
-    """The study in a sqlite file, made where there is none. Raises UsageError where it is one of another
-    search.
-    """
+    """The study in a sqlite file, made where there is none. Raises UsageError for one of another search."""
     optuna = require_optuna()
     from sqlalchemy.pool import NullPool  # the file is open while it is read or written, and no longer
 
@@ -134,9 +116,8 @@ def open_study(path: Path, search: Search) -> Any:
             pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
         )
     except Exception as error:  # sqlalchemy's own family, which only optuna knows
-        raise InvalidFile(
-            f"{path}: no study, and none can be made there ({str(error).splitlines()[0][:200]})"
-        ) from None
+        why = str(error).splitlines()[0][:200]
+        raise InvalidFile(f"{path}: no study, and none can be made there ({why})") from None
     earlier = study.user_attrs.get("search")
     if earlier is not None and earlier != [search.model, search.described()]:
         raise UsageError(f"{path}: holds a search over {earlier[0]} with other options; name another --out")
@@ -157,9 +138,7 @@ def run_search(
     on_trial: Callable[[Trial], None] = lambda trial: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Go on until the study has `trials` finished trials or the time is over. False where `stop` asked for an
-    end.
-    """
+    """Go on until `trials` trials are finished or the time is over. False where `stop` asked for an end."""
     optuna = require_optuna()
     states = optuna.trial.TrialState
     deadline = time.monotonic() + seconds if seconds else float("inf")
@@ -195,15 +174,11 @@ def _standing(search: Search) -> Options:
     """The base's own values, where the search may choose them."""
     defaults = {field.name: field.default for field in fields(architecture(search.model).config_class)}
     values = {**defaults, **search.sizes, **search.base.to_dict()}
-    return {
-        name: values[name]
-        for name, allowed in search.space().items()
-        if (
-            values[name] in allowed.choices
-            if allowed.choices
-            else allowed.low <= values[name] <= allowed.high
-        )
-    }
+
+    def allows(allowed: Range, value: Any) -> bool:
+        return value in allowed.choices if allowed.choices else allowed.low <= value <= allowed.high
+
+    return {name: values[name] for name, one in search.space().items() if allows(one, values[name])}
 
 
 def _train(

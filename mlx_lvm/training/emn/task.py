@@ -29,8 +29,7 @@ from mlx_lvm.training.emn.scores import by_document, centred_weight, figures_of,
 from mlx_lvm.training.emn.step import EmnStep, Ranked
 from mlx_lvm.training.ramn.step import learning_rate
 from mlx_lvm.training.state import epoch_order
-from mlx_lvm.training.tasks.base import Task
-from mlx_lvm.training.tasks.windows import Validation
+from mlx_lvm.training.tasks.base import Task, Validation
 
 TUNING_WINDOWS = 2000  # validation windows that are ranked after an epoch
 LEAST_STEPS = 25  # of an epoch of head predict: a small corpus is gone through again

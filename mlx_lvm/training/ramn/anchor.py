@@ -2,10 +2,9 @@
 
 1. mean of the targets and their principal directions
 2. for every band of directions (1, 1, 2, 4, 8, ... of falling variance) the least-squares filter over the 12
-mixtures
-   once free, and once with scalars that sum to 1, for documents whose mean is not the training documents'
-3. a ridge map from the last chunk, the slow average and the mean of everything read to what the filters leave
-over 4. how far from the training mean a document of these may lie
+   mixtures, once free, and once with scalars that sum to 1, for documents whose mean is another
+3. a ridge map from the last chunk, the slow average and the mean of everything read to what they leave over
+4. how far from the training mean a document of these may lie
 
 2 and 3 for every horizon; 2 once more with a query where the model takes queries.
 
@@ -65,9 +64,8 @@ class Horizon:
 
 @dataclass(frozen=True)
 class Anchor:
-    """mean [dim], basis [directions, dim], variance [directions] of the targets, sizes [mixtures]: mean
-    variance of a direction of each mixture, limit: the novelty that hardly any training document has,
-    horizons: from the next chunk on.
+    """mean [dim], basis [directions, dim], variance [directions] of the targets; sizes [mixtures]: mean
+    variance of a direction; limit: the novelty that hardly any training document has.
     """
 
     mean: np.ndarray
@@ -91,20 +89,12 @@ def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, config: RAMN
         own = fit_linear((parts, rotated), folds, mean, config.width, ahead)
         if not ahead:
             sizes = own.sizes / (parts.windows * len(mean))
-        fitted = Horizon(
-            own.filter,
-            solve_bands(own.gram, len(mean), own.towards_one, sums_to_one=True),
-            own.map,
-            own.towards_one,
-            own.penalty,
-        )
+        shift = solve_bands(own.gram, len(mean), own.towards_one, sums_to_one=True)
+        fitted = Horizon(own.filter, shift, own.map, own.towards_one, own.penalty)
         if config.queries:
             asked = band_gram(parts, rotated, ahead, asked=True)
-            fitted = replace(
-                fitted,
-                query_filter=solve_bands(asked, len(mean), own.towards_one),
-                query_shift_filter=solve_bands(asked, len(mean), own.towards_one, sums_to_one=True),
-            )
+            free, shift = (solve_bands(asked, len(mean), own.towards_one, one) for one in (False, True))
+            fitted = replace(fitted, query_filter=free, query_shift_filter=shift)
         horizons.append(fitted)
     limit = MARGIN * float(np.quantile(novelties(parts, rotated, novelty_weights(variance)), FAMILIAR))
     return Anchor(mean, basis, variance, sizes, limit, horizons)
@@ -133,31 +123,24 @@ def start_at_anchor(model: RAMN, anchor: Anchor) -> None:
     model.mean, model.basis.weight = mx.array(anchor.mean), mx.array(anchor.basis)
     model.log_novelty = mx.log(mx.array(novelty_weights(anchor.variance)))
     model.trust_limit, model.trust_slope = mx.full((1,), float(np.log(anchor.limit))), mx.full((1,), SLOPE)
-    gains = [
-        INPUT_SIZE / np.sqrt(anchor.sizes[k] * (anchor.variance[:width].mean() / anchor.variance.mean()))
-        for k in SEEN
-    ]
+    share = anchor.variance[:width].mean() / anchor.variance.mean()
+    gains = [INPUT_SIZE / np.sqrt(anchor.sizes[k] * share) for k in SEEN]
     if model.config.queries:  # a query is a chunk, of the size of the last one
         gains.append(gains[0])
-    model.input_gain = _device(
-        np.concatenate([gain * variance[:width] ** -WHITENING["input"] for gain in gains])
-    )
+    whitened = variance[:width] ** -WHITENING["input"]
+    model.input_gain = _device(np.concatenate([gain * whitened for gain in gains]))
     if model.config.head == "regress":
         for own, fitted in zip(model.horizon_heads, anchor.horizons, strict=True):
-            own.filter, own.shift_filter, own.map.weight = (
-                mx.array(x) for x in (fitted.filter, fitted.shift_filter, fitted.map)
-            )
+            own.filter, own.shift_filter = mx.array(fitted.filter), mx.array(fitted.shift_filter)
+            own.map.weight = mx.array(fitted.map)
             if fitted.query_filter is not None and fitted.query_shift_filter is not None:
-                own.query_filter, own.query_shift_filter = (
-                    mx.array(fitted.query_filter),
-                    mx.array(fitted.query_shift_filter),
-                )
+                own.query_filter = mx.array(fitted.query_filter)
+                own.query_shift_filter = mx.array(fitted.query_shift_filter)
         model.output_gain = mx.ones((width,))
     else:
         steep = steep_mixture(len(variance))
-        model.shift_filter = _device(
-            np.where(np.arange(MIXTURES)[:, None] == ALL, -SET_APART * steep.sum(axis=0), steep)
-        )
+        apart = np.where(np.arange(MIXTURES)[:, None] == ALL, -SET_APART * steep.sum(axis=0), steep)
+        model.shift_filter = _device(apart)
         model.filter = _device(steep * variance ** -WHITENING["output"])
         model.output_gain = _device(variance[:width] ** -WHITENING["output"])
         model.push_metric = _device(-WHITENING["push"] * np.log(variance))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlx_lvm.core.arrays import evenly_spaced
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.metrics.retrieval import Pool, ranks
 from mlx_lvm.models import normalize
@@ -31,8 +32,7 @@ def fit_blend(model: RAMN, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     """
     corpus, read = pool.windows.corpus, pool.windows
     model.blend = mx.array([1.0, 0.0])
-    count = min(len(pool.rows), BLEND_PAIRS // len(read))
-    spaced = np.linspace(0, len(pool.rows) - 1, count).round().astype(np.int64)
+    spaced = evenly_spaced(len(pool.rows), BLEND_PAIRS // len(read))
     rows = mx.array(pool.rows[spaced].astype(np.int32))
     candidates = Candidates(corpus, rows, normalize(corpus.take(rows)))
     last = corpus.take(mx.array(read.targets - 1))

@@ -1,5 +1,4 @@
-"""Training on documents: all positions of a segment in one causal pass, where windows would gather every
-chunk again.
+"""Training on documents: all positions of a segment in one causal pass, no chunk gathered for each window.
 
 A segment is up to 32 consecutive targets of one document with the (at most 100) chunks before each of them:
 132 rows are gathered for 32 predictions. What lies before the document's first chunk is zero, and no chunk.
@@ -12,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from mlx_lvm.core.arrays import blocks, evenly_spaced, in_blocks
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
@@ -27,9 +27,8 @@ QUERY_SPAN = 5  # chunks after the target that a query is drawn from
 
 @dataclass(frozen=True)
 class Segments:
-    """Segments of some documents. targets [n] int32: the first target of each, as a row among those
-    documents' chunks laid end to end; starts [n] and ends [n]: the rows of its document; rows: the corpus row
-    of each chunk.
+    """Segments of some documents, whose chunks are laid end to end: targets [n] int32, the first target of
+    each; starts [n] and ends [n] of its document; rows: the corpus row of each chunk.
     """
 
     corpus: Corpus
@@ -45,14 +44,12 @@ class Segments:
         return len(self.targets)
 
     def blocks(self, size: int = 16) -> list[np.ndarray]:
-        """Indices of the segments, `size` together; the last block is filled up with the first segment, see
-        `Batch.valid`.
-        """
-        return [np.arange(start, min(start + size, len(self))) for start in range(0, len(self), size)]
+        """Indices of the segments, `size` together."""
+        return [np.arange(block.start, block.stop) for block in blocks(len(self), size)]
 
     def some(self, most: int) -> Segments:
         """So many of them, evenly spaced, or all."""
-        keep = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64))
+        keep = evenly_spaced(len(self), most)
         targets, starts, ends = self.targets[keep], self.starts[keep], self.ends[keep]
         found = replace(self, targets=targets, starts=starts, ends=ends)
         return replace(found, windows=int(found.counts.sum()))
@@ -67,9 +64,7 @@ class Segments:
         return {int(row): number for number, row in enumerate(self.targets)}
 
     def table(self, targets: np.ndarray) -> np.ndarray:
-        """[n, 3] int32: first target, first row and end of the document of the segments with these first
-        targets.
-        """
+        """[n, 3] int32: first target, first row and end of the document, of segments with these targets."""
         index = [self._place[int(row)] for row in targets]
         return np.stack([self.targets[index], self.starts[index], self.ends[index]], axis=1).astype(np.int32)
 
@@ -80,10 +75,7 @@ class Segments:
 
 
 def segments(corpus: Corpus, documents: np.ndarray, context: int) -> Segments:
-    """Every position with at least `context` chunks before it is a target of one segment.
-
-    Raises InvalidFile where none is.
-    """
+    """Every position with `context` chunks before it is a target of one. Raises InvalidFile without any."""
     found = windows(corpus, documents, context, "training documents")
     lengths = corpus.lengths[documents]
     ends = np.cumsum(lengths)
@@ -92,16 +84,8 @@ def segments(corpus: Corpus, documents: np.ndarray, context: int) -> Segments:
     counts = [len(first) for first in firsts]
     rows = np.concatenate([np.arange(corpus.offsets[d], corpus.offsets[d + 1]) for d in documents])
     targets = np.concatenate(firsts).astype(np.int32)
-    return Segments(
-        corpus,
-        context,
-        targets,
-        np.repeat(starts, counts),
-        np.repeat(ends, counts),
-        rows,
-        len(found),
-        found.skipped,
-    )
+    starts, ends = np.repeat(starts, counts), np.repeat(ends, counts)
+    return Segments(corpus, context, targets, starts, ends, rows, len(found), found.skipped)
 
 
 @dataclass(frozen=True)
@@ -132,8 +116,7 @@ def take_segments(centred: mx.array, table: mx.array) -> Batch:
 
 
 def take_targets(rows: mx.array, table: mx.array, ahead: int = 0) -> tuple[mx.array, mx.array]:
-    """(the chunks `ahead` after each target [batch, 32, dim], zero where there is none; whether one is there
-    [batch, 32]).
+    """(chunks `ahead` after each target [batch, 32, dim], zero where none is; whether one is [batch, 32]).
 
     rows [n, dim]: of every chunk. table as `Segments.table` gives it.
     """
@@ -143,11 +126,9 @@ def take_targets(rows: mx.array, table: mx.array, ahead: int = 0) -> tuple[mx.ar
 
 
 def take_queries(rows: mx.array, table: mx.array, draws: mx.array) -> tuple[mx.array, mx.array]:
-    """(the query or zero [batch, 32, dim]; its place after the target, 1 to 5, or 0 where there is none
-    [batch, 32]).
+    """(the query or zero [batch, 32, dim]; its place after the target, 1 to 5, or 0 for none [batch, 32]).
 
-    It is one of the 5 chunks after the target, or of as many as there are; draws [batch, 32] in [0, 1) say
-    which.
+    It is one of the 5 chunks after the target, or of those there are; draws [batch, 32] in [0, 1) say which.
     """
     targets = table[:, :1] + mx.arange(TARGETS)
     left = mx.minimum(table[:, 2:] - 1 - targets, QUERY_SPAN)
@@ -157,9 +138,7 @@ def take_queries(rows: mx.array, table: mx.array, draws: mx.array) -> tuple[mx.a
 
 
 def causal_kernels() -> mx.array:
-    """The age kernels as seen from each target, [mixtures * 32, 132]: zero for the target itself and what
-    follows.
-    """
+    """The age kernels as seen from each target, [mixtures * 32, 132]: zero for itself and what follows."""
     kernels = age_kernels()
     out = np.zeros((len(kernels), TARGETS, ROWS), np.float32)
     for place in range(TARGETS):
@@ -187,12 +166,10 @@ def old_mask() -> mx.array:
 
 
 def centred_rows(segments: Segments, mean: np.ndarray, basis: mx.array | None = None) -> mx.array:
-    """Every chunk of the documents less the mean, in the basis [directions, dim] if one is given: [n, dim]
-    float32.
-    """
-    parts = []
-    for start in range(0, len(segments.rows), BLOCK):
-        x = segments.corpus.take(segments.rows[start : start + BLOCK]) - mx.array(mean)
-        parts.append(x if basis is None else x @ basis.T)
-        mx.eval(parts[-1])
-    return mx.concatenate(parts)
+    """Every chunk of the documents less the mean, in the basis [directions, dim] if any: [n, dim] float32."""
+
+    def centred(block: slice) -> mx.array:
+        x = segments.corpus.take(segments.rows[block]) - mx.array(mean)
+        return x if basis is None else x @ basis.T
+
+    return in_blocks(len(segments.rows), BLOCK, centred)

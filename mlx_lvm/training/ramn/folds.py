@@ -1,5 +1,4 @@
-"""Penalties of a ridge fit, chosen by folds of the training documents: no constant of one corpus, no unit of
-length.
+"""Penalties of a ridge fit, chosen by folds of the training documents: no constant, no unit of length.
 
 A fold is judged by what the other documents alone say, their principal directions among it: directions that
 had seen the fold too would hold its targets in the first of them, and every fit would look better than it is.
@@ -16,30 +15,18 @@ import numpy as np
 
 FOLDS = 4
 RIDGE = 1e-3  # share of a filter's own mean square: its mixtures are nearly collinear
-TOWARDS_ONE = (
-    0.01,
-    0.1,
-    1.0,
-    3.0,
-    10.0,
-    30.0,
-    100.0,
-)  # shares that hold a band's filter to the one of all directions
+TOWARDS_ONE = (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0)  # shares that hold a band's filter to that of all
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the map; where none of them beats no map, there is none
 
 
 def folds_of(documents: np.ndarray) -> list[np.ndarray]:
-    """The documents dealt into at most `FOLDS` parts, always the same way; a single document is its own only
-    fold.
-    """
+    """The documents dealt into at most `FOLDS` parts, always the same way."""
     order = np.random.RandomState(0).permutation(len(documents))
     return [np.sort(documents[order[k::FOLDS]]) for k in range(min(FOLDS, len(documents)))]
 
 
 def bands(dim: int) -> list[slice]:
-    """0, 1, 2-3, 4-7, ... until every direction is in one; from 256 on they are 128 wide at least, else as
-    wide as all before.
-    """
+    """0, 1, 2-3, 4-7, ..., each as wide as all before it but 128 at most, until every direction is in one."""
     edges = [0, 1]
     while edges[-1] < dim:
         edges.append(min(edges[-1] + min(edges[-1], 128), dim))
@@ -58,9 +45,7 @@ def solve_bands(gram: np.ndarray, dim: int, towards_one: float, sums_to_one: boo
 
 
 def _solve(total: np.ndarray, towards: float, prior: np.ndarray, sums_to_one: bool) -> np.ndarray:
-    """Least squares from the Gram matrix of (target, mixtures), held to `prior` by `towards` of the mixtures'
-    mean square.
-    """
+    """Least squares from the Gram matrix of (target, mixtures), held to `prior` by `towards`."""
     count = len(total) - 1
     mean_square = max(np.trace(total[1:, 1:]) / count, 1e-300)
     features = total[1:, 1:] + (RIDGE + towards) * mean_square * np.eye(count)
@@ -70,9 +55,7 @@ def _solve(total: np.ndarray, towards: float, prior: np.ndarray, sums_to_one: bo
 
 
 def filter_error(gram: np.ndarray, filters: np.ndarray) -> float:
-    """Summed squared error of filters [mixtures, dim], alike in each band, on the windows of a Gram [bands,
-    ...].
-    """
+    """Summed squared error of filters [mixtures, dim], alike in each band, on a Gram's windows."""
     w = filters[:, [band.start for band in bands(filters.shape[1])]].T.astype(np.float64)
     explained = (w * gram[:, 1:, 0]).sum()
     return float(gram[:, 0, 0].sum() - 2 * explained + (w * (gram[:, 1:, 1:] @ w[:, :, None])[..., 0]).sum())
@@ -81,21 +64,19 @@ def filter_error(gram: np.ndarray, filters: np.ndarray) -> float:
 def choose_towards_one(pairs: Sequence[tuple[np.ndarray, np.ndarray]], dim: int) -> float:
     """How far bands are held to one filter: the share with the least error on what was left out.
 
-    pairs: Gram matrices [bands, 1 + mixtures, 1 + mixtures] of the other documents, and of each fold; none
-    for a single document.
+    pairs: Gram matrices as of `solve_bands`, of the other documents and of each fold; none for a single one.
     """
-    if not pairs:
-        return TOWARDS_ONE[-1]
-    return min(
-        TOWARDS_ONE,
-        key=lambda share: sum(filter_error(own, solve_bands(gram, dim, share)) for gram, own in pairs),
-    )
+
+    def error(share: float) -> float:
+        return sum(filter_error(own, solve_bands(gram, dim, share)) for gram, own in pairs)
+
+    return min(TOWARDS_ONE, key=error) if pairs else TOWARDS_ONE[-1]
 
 
 @dataclass(frozen=True)
 class MapSums:
-    """Of some documents: gram [n, n] of the inputs, cross [n, dim] with what they are to explain, left: its
-    squared length. scale [n] has been multiplied into the inputs.
+    """Of some documents: gram [n, n] of the inputs, which scale [n] has been multiplied into; cross [n, dim]
+    with what they are to explain, left: its squared length.
     """
 
     gram: np.ndarray
@@ -121,8 +102,7 @@ class MapSums:
 
 
 def choose_penalty(pairs: Sequence[tuple[MapSums, MapSums]]) -> tuple[float, list[np.ndarray]]:
-    """(penalty with the least error on what was left out, the maps [n, dim] that the others give): the
-    smallest error of PENALTIES, or infinity where none beats no map.
+    """(penalty with the least error on what was left out, infinity where none beats no map; the maps of it).
 
     pairs: sums of the other documents, and of each fold; none for a single document.
     """

@@ -33,9 +33,7 @@ Rotated = tuple[Segments, mx.array]  # documents, and their chunks less the mean
 
 @dataclass(frozen=True)
 class Fold:
-    """held and others: a part of the documents and the rest; basis [dim, dim]: principal directions of the
-    others' targets.
-    """
+    """held and others: some documents and the rest; basis [dim, dim]: principal directions of the rest."""
 
     held: Segments
     others: Segments
@@ -45,10 +43,8 @@ class Fold:
     def rotated(self, mean: np.ndarray) -> tuple[Rotated, Rotated]:
         """(the others, what is held out), both in the others' directions."""
         basis = mx.array(self.basis)
-        return (
-            (self.others, centred_rows(self.others, mean, basis)),
-            (self.held, centred_rows(self.held, mean, basis)),
-        )
+        others, held = ((one, centred_rows(one, mean, basis)) for one in (self.others, self.held))
+        return others, held
 
 
 @dataclass(frozen=True)
@@ -80,9 +76,7 @@ def folds_apart(corpus: Corpus, documents: np.ndarray, context: int, mean: np.nd
 
 
 def fit_linear(whole: Rotated, folds: list[Fold], mean: np.ndarray, width: int, ahead: int = 0) -> LinearFit:
-    """Band filters and a map of what they leave over of the targets `ahead` chunks on, penalties by the
-    folds.
-    """
+    """Band filters and a map of what they leave over of targets `ahead` chunks on, penalties by the folds."""
     grams = [tuple(band_gram(*one, ahead) for one in fold.rotated(mean)) for fold in folds]
     towards_one = choose_towards_one([(others, held) for others, held in grams], len(mean))
     pairs, filters = [], []
@@ -111,21 +105,15 @@ def principal_directions(parts: Segments, mean: np.ndarray) -> tuple[np.ndarray,
     centred = centred_rows(parts, mean)
     total = np.zeros((centred.shape[1], centred.shape[1]))
     for index in parts.blocks():
-        y, valid = _targets(parts, centred, index)
-        y = y[valid]
+        batch = take_segments(centred, mx.array(parts.table(parts.targets[index])))
+        y = np.array(batch.truth)[np.array(batch.valid)]
         total += y.T.astype(np.float64) @ y
     variance, vectors = np.linalg.eigh(total / parts.windows)
     return np.maximum(variance[::-1], 0), np.ascontiguousarray(vectors[:, ::-1].T).astype(np.float32)
 
 
-def _targets(parts: Segments, centred: mx.array, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    batch = take_segments(centred, mx.array(parts.table(parts.targets[index])))
-    return np.array(batch.truth), np.array(batch.valid)
-
-
 def band_gram(parts: Segments, rotated: mx.array, ahead: int = 0, asked: bool = False) -> np.ndarray:
-    """Sums over the targets `ahead` chunks on of <f_a, f_b> in every band of directions, [bands, 13, 13]
-    float64; f_0 is the target.
+    """Sums over targets `ahead` chunks on of <f_a, f_b> in every band, [bands, 13, 13]; f_0 is the target.
 
     asked: f_13 is a query, and only targets count that have one which they are not themselves.
     """

@@ -86,9 +86,7 @@ def ranking_queries(model: RAMN, batch: Batch, kernels: mx.array, old: mx.array)
 
 
 def target_mask(rows: mx.array, valid: mx.array) -> mx.array:
-    """[n, n]: 0 where the batch's target k is a candidate for target i, MASKED_LOGIT where it is in i's
-    context.
-    """
+    """[n, n]: 0 where target k is a candidate for target i, MASKED_LOGIT where it is in i's context."""
     back = rows[:, None] - rows[None, :]
     context = (back > 0) & (back <= RECENT_KEPT)
     return mx.where(valid[None, :] & ~context, 0.0, MASKED_LOGIT)

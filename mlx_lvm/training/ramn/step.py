@@ -41,8 +41,7 @@ FILTERS = ("filter", "shift_filter", "query_filter", "query_shift_filter")
 class DocumentStep(StepState):
     """Calls train `live` on segments, given the first target of each; `model` itself is the running average.
 
-    The statistics that the anchor was fitted from are frozen: mean, basis and map, and with head regress its
-    filter.
+    The statistics of the anchor are frozen: mean, basis and map, and with head regress its filter.
     """
 
     def __init__(self, model: RAMN, segments: Segments, config: TrainConfig) -> None:
@@ -74,10 +73,8 @@ class DocumentStep(StepState):
         """The frozen weights are those of `model`, which is loaded before."""
         super().load_state_dict(saved, count)
         self.live.update(tree_map(lambda x: x + 0, self.model.parameters()))
-        live = [
-            (name.removeprefix("live."), value) for name, value in saved.items() if name.startswith("live.")
-        ]
-        self.live.update(tree_unflatten(live))
+        named = [(name, value) for name, value in saved.items() if name.startswith("live.")]
+        self.live.update(tree_unflatten([(name.removeprefix("live."), value) for name, value in named]))
 
     def _compile(self) -> Callable[..., None]:
         live, average, config, state = self.live, self.model, self.config, self.state
@@ -104,12 +101,11 @@ class DocumentStep(StepState):
             weights, moments = grouped_adamw(live.trainable_parameters(), gradients, state["moments"], rates)
             state["moments"] = moments
             live.update(weights)
-            moved = tree_map(
-                lambda a, b: mx.where(finite, a + (1 - keep) * (b - a), a),
-                average.parameters(),
-                live.parameters(),
-            )
-            average.update(moved)
+
+            def moved(a: mx.array, b: mx.array) -> mx.array:
+                return mx.where(finite, a + (1 - keep) * (b - a), a)
+
+            average.update(tree_map(moved, average.parameters(), live.parameters()))
 
         return step
 
@@ -141,9 +137,7 @@ def learning_rate(config: TrainConfig, number: int, total: int) -> float:
 def grouped_adamw(
     parameters: Any, gradients: Any, moments: Moments, rates: dict[str, mx.array]
 ) -> tuple[Any, Moments]:
-    """AdamW with a learning rate and a decay for each group of parameters: the network, the filter, and the
-    rest.
-    """
+    """AdamW with a learning rate and a decay for each group of parameters: network, filter, and the rest."""
     flat: dict[str, dict[str, mx.array]] = {
         name: dict(tree_flatten(tree))
         for name, tree in (("weight", parameters), ("gradient", gradients), *moments.items())

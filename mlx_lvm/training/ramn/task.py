@@ -1,6 +1,4 @@
-"""RAMN on documents: a linear anchor by least squares, then a network on top of it on all positions of every
-document.
-"""
+"""RAMN on documents: a linear anchor by least squares, then a network on top, on all positions of them."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ from mlx_lvm.training.ramn.anchor import fit_anchor, start_at_anchor
 from mlx_lvm.training.ramn.blend import fit_blend
 from mlx_lvm.training.ramn.documents import segments
 from mlx_lvm.training.ramn.step import DocumentStep, learning_rate
-from mlx_lvm.training.state import epoch_order
-from mlx_lvm.training.tasks.base import Task
-from mlx_lvm.training.tasks.windows import Validation
+from mlx_lvm.training.tasks.base import Task, Validation
 
 TUNING_WINDOWS = 2000  # validation windows that are ranked after an epoch
 
@@ -67,10 +63,6 @@ class DocumentTask(Task):
     def selection_metric(self) -> str:  # type: ignore[override]
         return "val_score" if self.model.config.head == "regress" else "val_mrr"
 
-    @property
-    def baselines(self) -> dict[str, float]:
-        return self.validation.baselines
-
     @cached_property
     def pool(self) -> Pool:
         """The windows that are ranked after an epoch, among the chunks of the validation documents."""
@@ -82,18 +74,19 @@ class DocumentTask(Task):
 
     def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
         """The first target of each segment."""
-        order, size = epoch_order(len(self.segments), self.config.seed, epoch), self.config.batch_size
-        for step in range(first, self.steps_per_epoch):
-            yield self.segments.targets[order[step * size : (step + 1) * size]]
+        return self.shuffled(self.segments.targets, epoch, first)
 
     def target_rows(self, epoch: int, step: int) -> np.ndarray:
         """Every row that the step's segments predict."""
-        return self.segments.target_rows(next(self.batches(epoch, step)))
+        return self.segments.target_rows(super().target_rows(epoch, step))
 
     def validate(self) -> dict[str, float]:
         """val_loss is 1 - cosine. Head retrieve gets its blend first."""
-        placed = self._fit_blend() if self.model.config.head == "retrieve" else self._rank()
         predictor, read = HistoryPredictor("ramn", self.model), self.val_windows
+        if self.model.config.head == "retrieve":
+            placed = self._fit_blend()
+        else:
+            placed = ranks(self.pool, predict_all(predictor, self.pool.windows))
         cosine, centred = mean_cosine(predictor, read), centred_cosine(predictor, read, self.validation.mean)
         return {
             "val_loss": 1 - cosine,
@@ -102,9 +95,6 @@ class DocumentTask(Task):
             "val_score": cosine + losses.CENTRED * centred,
             "val_mrr": float((1 / placed).mean()),
         }
-
-    def _rank(self) -> np.ndarray:
-        return ranks(self.pool, predict_all(HistoryPredictor("ramn", self.model), self.pool.windows))
 
     def _fit_blend(self) -> np.ndarray:
         """Ranks by a blend that their own documents had no part in."""

@@ -1,5 +1,4 @@
-"""Which task a model takes: its class names one (`VectorModel.task`), its corpus's size whether it is
-streamed.
+"""Which task a model takes: its class names one (`VectorModel.task`), its corpus may have to be streamed.
 
 A new kind of task is a subclass of `Task` and a line in IN_MEMORY.
 """
@@ -57,9 +56,8 @@ def make_task(
     if model.task not in STREAMED:
         raise SetupInvalid(
             f"{model_config.model_type} is trained on a corpus in memory; {corpus.name} has "
-            f"{corpus.nbytes / 1e9:,.2f} GB of vectors, more than --memory {config.memory}. Give more, "
-            "take a part "
-            "with `lvm data subset`, or train an architecture that reads windows."
+            f"{corpus.nbytes / 1e9:,.2f} GB of vectors, more than --memory {config.memory}. Give more, take "
+            "a part with `lvm data subset`, or train an architecture that reads windows."
         )
     return STREAMED[model.task](model, corpus, config, group)
 
@@ -67,9 +65,7 @@ def make_task(
 def initial_model(
     model_config: ModelConfig, config: TrainConfig, start: VectorModel | None = None
 ) -> VectorModel:
-    """The model before its first step: a function of its sizes and `config.seed`, or with the weights of
-    `start`.
-    """
+    """The model before its first step: by its sizes and `config.seed`, or with the weights of `start`."""
     mx.random.seed(config.seed)
     model = build(model_config)
     if config.residual_init == "zero":

@@ -1,5 +1,4 @@
-"""Windows of a corpus that is larger than the memory it may take: blocks are trained on while the next is
-read.
+"""Windows of a corpus larger than the memory it may take: blocks are trained on while the next is read.
 
 `TrainConfig.memory` decides, and nothing else: a corpus whose vectors are larger is streamed. `settle` puts a
 number in the place of `auto` before a run begins, so that a run goes on in the same order on a machine with
@@ -23,13 +22,12 @@ from mlx_lvm.models import VectorModel
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import SINGLE, Group
 from mlx_lvm.training.step import TrainStep
-from mlx_lvm.training.tasks.base import Task
-from mlx_lvm.training.tasks.windows import Validation, validation_sums
+from mlx_lvm.training.tasks.base import Task, Validation
+from mlx_lvm.training.tasks.windows import validation_sums
 
 BLOCK_BYTES = 512 << 20  # of a block at most: larger ones mix no better and take longer to begin with
 # Blocks in the memory given: the one in use, the next as it is read, and as it goes to the device while the
-# former
-# is let go. The fourth part is the sample's, which models are judged on.
+# former is let go. The fourth part is the sample's, which models are judged on.
 PARTS = 4
 
 
@@ -59,11 +57,10 @@ class StreamedTask(Task):
     ) -> None:
         self.model, self.corpus, self.config, self.group = model, corpus, config, group
         memory = parse_size(config.memory)
-        self.sample = sample_documents(
-            corpus, config.context, config.split_seed, memory // SAMPLE, ("train", "val")
-        )
+        seed = config.split_seed
+        self.sample = sample_documents(corpus, config.context, seed, memory // SAMPLE, ("train", "val"))
         sampled, whole = self.sample.corpus, self.sample.whole
-        self.validation = Validation(sampled, split_corpus(sampled, config.split_seed), config.context)
+        self.validation = Validation(sampled, split_corpus(sampled, seed), config.context)
         self.split = Split(whole.seed, whole.train, self.sample.taken["val"], whole.test)
         block_rows = min(memory // PARTS, BLOCK_BYTES) // (corpus.nbytes // len(corpus))
         self.layout = lay_out(corpus, whole.train, config.context, config.batch_size, block_rows)
@@ -79,16 +76,10 @@ class StreamedTask(Task):
         blocks = len(Epoch(self.layout, config.seed, 0))
         self.notes = [
             f"{corpus.nbytes / 1e9:,.2f} GB of vectors are more than --memory {config.memory}: streamed in "
-            f"{blocks:,} "
-            f"blocks of at most {block_rows:,} vectors, windows shuffled within a block. Rows are checked "
-            "as they are "
-            "read, checksums are not: lvm data check does that",
+            f"{blocks:,} blocks of at most {block_rows:,} vectors, windows shuffled within a block. Rows are "
+            "checked as they are read, checksums are not: lvm data check does that",
             f"sampled for validation, the mean and the baselines: {sampled.sampled}",
         ]
-
-    @property
-    def baselines(self) -> dict[str, float]:
-        return self.validation.baselines
 
     def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
         """Target rows in the block that the step holds, which this changes as the epoch goes on."""

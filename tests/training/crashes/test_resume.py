@@ -329,11 +329,7 @@ def test_checkpoints_by_time(tmp_path: Path, small_file: Path, monkeypatch: pyte
 
 
 def test_two_processes_take_two_default_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look before the leap: whoever makes a folder first has it."""
     monkeypatch.chdir(tmp_path)
-    real = runs.default_folder
-    answers = iter([Path("runs/amn-x-1")])  # both looked before either made its folder
-    (tmp_path / "runs/amn-x-1").mkdir(parents=True)
-    monkeypatch.setattr(
-        runs, "default_folder", lambda model, corpus: next(answers, None) or real(model, corpus)
-    )
-    assert runs.claim("amn", "x") == Path("runs/amn-x-2")
+    monkeypatch.setattr(Path, "exists", lambda self: False)  # both looked before either made its folder
+    assert [runs.claim("amn", "x") for _ in range(2)] == [Path("runs/amn-x-1"), Path("runs/amn-x-2")]
