@@ -10,6 +10,7 @@ import dataclasses
 import math
 import typing
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from mlx_lvm.errors import Problems, UsageError, nearest
@@ -32,6 +33,9 @@ def option(
     """A config field: default, help, and the limits `low <= x <= high`, `above < x < below` or `choices`."""
     limits = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
     return dataclasses.field(default=default, metadata={"help": help, "group": group, **limits})
+
+
+model_option = partial(option, group="Model")  # a field of a model's config
 
 
 @dataclass(frozen=True)

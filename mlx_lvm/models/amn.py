@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlx_lvm.config import Options, option
+from mlx_lvm.config import Options, model_option
 from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models.base import WIDTHS, ModelConfig, Prediction, Products, Shapes, VectorModel, normalize
@@ -24,9 +24,9 @@ class AMNConfig(ModelConfig):
     model_type: ClassVar[str] = "amn"
     title: ClassVar[str] = "amn"
 
-    attention_dim: int = option(256, "width of query and key", low=1, high=16384, group="Model")
-    hidden_dim: int = option(
-        512, "first width of the residual network; the second is half of it", low=2, high=65536, group="Model"
+    attention_dim: int = model_option(256, "width of query and key", low=1, high=16384)
+    hidden_dim: int = model_option(
+        512, "first width of the residual network; the second is half of it", low=2, high=65536
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from mlx_lvm.config import Config, Options, Range, option
+from mlx_lvm.config import Config, Options, Range, model_option
 from mlx_lvm.core.mlx import mx, nn, tree_flatten
 from mlx_lvm.errors import UsageError
 
@@ -16,6 +16,12 @@ SMALLEST_NORMAL = 2.0**-126  # of float32 and bfloat16; devices may take what li
 # Positions in the transformer's table; the other models keep to it so that all are comparable.
 MAX_CONTEXT = 100
 WIDTHS = Range(choices=(128, 256, 512))  # of a hidden layer, for a search
+
+# Training options that only a model on windows reads; others have losses, start and schedule of their own.
+WINDOW_OPTIONS = (
+    *("loss_mse", "loss_cosine", "loss_infonce", "loss_moment", "loss_variance", "temperature"),
+    *("residual_init", "precision", "plateau_factor", "plateau_patience"),
+)
 
 Objective = Literal["predict", "rank"]
 Shapes = Mapping[str, tuple[int, ...]]  # of the tensors of a state dict, by name
@@ -51,19 +57,15 @@ class Products(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """Sizes of a model, and what follows from them. `dim`, the width of the embeddings, follows the
-    corpus.
-    """
+    """Sizes of a model, and what follows from them. `dim`, the width of the embeddings, is the corpus's."""
 
     model_type: ClassVar[str] = ""
 
-    dim: int = option(768, "width of the embeddings", low=1, high=65536, group="Model")
+    dim: int = model_option(768, "width of the embeddings", low=1, high=65536)
 
     @property
     def variant(self) -> str:
-        """The name of its recipe and of released weights: the model type, and its head where not the
-        first.
-        """
+        """The name of its recipe and of released weights: the model type, and a head but the first."""
         return self.model_type
 
     @property
@@ -87,6 +89,26 @@ class ModelConfig(Config):
         return False
 
 
+@dataclass(frozen=True)
+class HeadedConfig(ModelConfig):
+    """Of a model that reads the document so far and has two heads: the first predicts, the other ranks."""
+
+    head: str = ""
+
+    @property
+    def variant(self) -> str:
+        return self.model_type if self.objective == "predict" else f"{self.model_type}-{self.head}"
+
+    @property
+    def objective(self) -> Objective:
+        first = next(field.default for field in fields(self) if field.name == "head")
+        return "predict" if self.head == first else "rank"
+
+    @property
+    def history(self) -> int:
+        return MAX_CONTEXT
+
+
 class VectorModel(nn.Module):
     """A network from a window of embeddings to the next one: [batch, length, dim] -> Prediction.
 
@@ -97,11 +119,9 @@ class VectorModel(nn.Module):
     config_class: ClassVar[type[ModelConfig]]
     title: ClassVar[str]  # in words, for cards and reports
 
-    # What trains it: a key of `mlx_lvm.training.tasks`, or "fitted" for a model that nothing trains by
-    # gradient.
+    # What trains it: a key of `mlx_lvm.training.tasks`, or "fitted" where nothing trains it by gradient.
     task: ClassVar[str] = "windows"
-    # What preset `best` sets for a variant besides what it sets for all: training options and options of the
-    # model.
+    # What preset `best` sets for a variant besides what it sets for all: options of training and model.
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     presets: ClassVar[tuple[str, ...]] = ("best",)  # the presets that are a recipe of it
     unused_options: ClassVar[tuple[str, ...]] = ()  # training options that mean nothing to it
@@ -123,29 +143,20 @@ class VectorModel(nn.Module):
 
     @classmethod
     def products(cls, config: Any, context: int) -> Products:
-        """The multiplications of one window of `context` chunks. Raises ValueError where nobody counted
-        them.
-        """
+        """The multiplications of one window of `context` chunks. Raises ValueError if nobody counted them."""
         raise ValueError(f"no count of {cls.config_class.model_type}'s multiplications")
 
     @classmethod
     def sizes_in(cls, shapes: Shapes) -> Options | None:
-        """The options that a state dict with these names and shapes has; None where it is of another
-        architecture.
-        """
+        """The options that a state dict of these shapes has; None where it is of another architecture."""
         return None
 
     def check_context(self, context: mx.array) -> None:
         """Raises UsageError where `context` is not [batch, 1..100, dim]."""
-        if (
-            context.ndim != 3
-            or context.shape[2] != self.config.dim
-            or not 1 <= context.shape[1] <= MAX_CONTEXT
-        ):
-            raise UsageError(
-                f"{self.config.model_type}: context of shape {tuple(context.shape)}; "
-                f"expected [batch, 1 to {MAX_CONTEXT}, {self.config.dim}]"
-            )
+        shape, dim = tuple(context.shape), self.config.dim
+        if len(shape) != 3 or shape[2] != dim or not 1 <= shape[1] <= MAX_CONTEXT:
+            expected = f"expected [batch, 1 to {MAX_CONTEXT}, {dim}]"
+            raise UsageError(f"{self.config.model_type}: context of shape {shape}; {expected}")
 
     @property
     def takes_queries(self) -> bool:
@@ -155,19 +166,13 @@ class VectorModel(nn.Module):
         """Make the untrained model equal its own baseline; a model without one stays as it was drawn."""
 
     def adopt(self, start: VectorModel) -> None:
-        """Take over the weights of another model of this architecture. Raises UsageError where they do not
-        fit.
-        """
+        """Take over another model's weights. Raises UsageError where they do not fit."""
         mine, given = self.weights(), start.weights()
         if self.config.model_type != start.config.model_type:
-            raise UsageError(
-                f"{self.config.model_type} cannot begin with the weights of a {start.config.model_type}"
-            )
-        wrong = sorted(
-            name
-            for name in {*mine, *given}
-            if name not in mine or name not in given or mine[name].shape != given[name].shape
-        )
+            other = f"a {start.config.model_type}"
+            raise UsageError(f"{self.config.model_type} cannot begin with the weights of {other}")
+        sizes, theirs = ({name: one.shape for name, one in each.items()} for each in (mine, given))
+        wrong = sorted(name for name in {*mine, *given} if sizes.get(name) != theirs.get(name))
         if wrong:
             raise UsageError(
                 f"{self.config.variant}: the weights to begin from are of other sizes "
@@ -176,9 +181,7 @@ class VectorModel(nn.Module):
         self.load_weights([(name, value + 0) for name, value in given.items()])
 
     def serving(self, contexts: mx.array) -> VectorModel:
-        """The model as it serves these contexts [batch, length, dim]: itself, but where it needs a corpus and
-        has none.
-        """
+        """The model as it serves contexts [batch, length, dim]: itself, if it needs no corpus or has one."""
         return self
 
     def weights(self) -> dict[str, mx.array]:
@@ -199,8 +202,7 @@ class VectorModel(nn.Module):
 
 
 def is_chunk(x: mx.array, keepdims: bool = False) -> mx.array:
-    """Whether the vectors of x [..., dim] are there: true unless every element is zero, bool [...] or [...,
-    1].
+    """Whether the vectors of x [..., dim] are there, not all zeros: bool [...] or [..., 1].
 
     A subnormal number counts as zero. Metal reads it as zero and a CPU does not, so that anything else would
     be another answer on each device. NaN and infinity are there.
@@ -212,8 +214,7 @@ def is_chunk(x: mx.array, keepdims: bool = False) -> mx.array:
 def normalize(x: mx.array, eps: float = 1e-12) -> mx.array:
     """x / max(|x|, eps) over the last axis, as `torch.nn.functional.normalize`: a zero vector stays zero.
 
-    The bound stands inside the root, whose gradient at zero would be infinite. Half precision is squared in
-    float32.
+    The bound stands inside the root, whose gradient at zero is infinite. Halves are squared in float32.
     """
     wide = x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
     return (wide / mx.sqrt(mx.maximum(row_sum(mx.square(wide)), eps * eps))).astype(x.dtype)
@@ -222,8 +223,7 @@ def normalize(x: mx.array, eps: float = 1e-12) -> mx.array:
 def row_sum(x: mx.array) -> mx.array:
     """Sum over the last axis, kept, in two stages where it divides into 32s.
 
-    MLX's CPU adds a row one number after the other, which loses up to three digits over 768 numbers of one
-    sign.
+    MLX's CPU adds a row one number after the other: up to three digits lost over 768 numbers of one sign.
     """
     width = x.shape[-1]
     if width % SUM_WIDTH or width == SUM_WIDTH:

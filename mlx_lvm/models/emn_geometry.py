@@ -21,9 +21,7 @@ SMALLEST = 1e-30
 
 @cache
 def kernels() -> np.ndarray:
-    """Weight of a chunk of age 1 .. 100 in each of the first 20 rows, float32 [20, 100], before they are made
-    to sum to 1.
-    """
+    """Weight of a chunk of age 1 .. 100 in the first 20 rows, float32 [20, 100], not yet made to sum to 1."""
     age = np.arange(1, MAX_CONTEXT + 1)
     rows = [age == token for token in range(1, TOKENS + 1)] + [decay ** (age - 1.0) for decay in DECAYS]
     return np.stack([*rows, np.ones(MAX_CONTEXT)]).astype(np.float32)
@@ -39,8 +37,7 @@ def pair_places() -> np.ndarray:
 def invariants(gram: mx.array, tokens: mx.array, count: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """(features of each row [..., 22, 12], of all together [..., 108], length of the chunks [..., 1]).
 
-    gram [..., 22, 22]: inner products of the rows. tokens [...]: how many of the last 16 chunks are there;
-    count [...]: of all.
+    gram [..., 22, 22]: inner products of the rows. tokens, count [...]: chunks of the last 16, and of all.
     """
     square = mx.maximum((gram * mx.eye(ROWS)).sum(axis=-1), TINY * TINY)
     size = mx.sqrt(square)
@@ -64,8 +61,7 @@ def widened(x: mx.array) -> mx.array:
 
 
 def products_of(rows: mx.array) -> tuple[mx.array, mx.array]:
-    """(inner products [..., 22, 22] of rows [..., 22, dim] divided by the largest number among them, the rows
-    so divided).
+    """(inner products [..., 22, 22] of rows [..., 22, dim] over their largest number, the rows so divided).
 
     No square overflows or vanishes so, whatever unit the chunks are in.
     """

@@ -1,5 +1,4 @@
-"""Lag filter: the baseline that weighs what was read by its age alone, as a model that files and PyTorch can
-hold.
+"""Lag filter: the baseline that weighs what was read by age alone, as a model that files and PyTorch hold.
 
 raw_t = sum_k a_k x_{t-k} + b m + g mean(x)
 
@@ -14,17 +13,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlx_lvm.config import Options, option
+from mlx_lvm.config import Options, model_option
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.models.base import (
-    MAX_CONTEXT,
-    ModelConfig,
-    Prediction,
-    Shapes,
-    VectorModel,
-    is_chunk,
-    normalize,
-)
+from mlx_lvm.models.base import MAX_CONTEXT, ModelConfig, Prediction, Shapes, VectorModel, is_chunk, normalize
 
 GROUPS = 16  # of dimensions
 
@@ -34,10 +25,8 @@ class FilterConfig(ModelConfig):
     model_type: ClassVar[str] = "filter"
     title: ClassVar[str] = "filter"
 
-    lags: int = option(
-        5, "last chunks that have a weight of their own", low=1, high=MAX_CONTEXT, group="Model"
-    )
-    centroid: bool = option(False, "whether the mean of everything read has a weight too", group="Model")
+    lags: int = model_option(5, "last chunks that have a weight of their own", low=1, high=MAX_CONTEXT)
+    centroid: bool = model_option(False, "whether the mean of everything read has a weight too")
 
     @property
     def history(self) -> int:
@@ -45,8 +34,7 @@ class FilterConfig(ModelConfig):
 
 
 class Filter(VectorModel):
-    """Context [batch, length, dim] -> Prediction; 774 parameters at the default sizes, 768 of them the mean
-    m.
+    """Context [batch, length, dim] -> Prediction; 774 parameters at the default sizes, 768 of them m.
 
     Unfitted it is the mean of the last chunks. Torch twin: `mlx_lvm.parity.twins.filter.Filter`.
     """

@@ -1,4 +1,4 @@
-"""Gated recurrent units in residual blocks: the context read in order by each block, normalised after each.
+"""Gated recurrent units in residual blocks: each reads the context in order and is normalised after.
 
 x = W_in context + b_in
 x = LayerNorm(x + GRU(x))            in every block
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlx_lvm.config import Options, option
+from mlx_lvm.config import Options, model_option
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.models import layers
 from mlx_lvm.models.base import (
@@ -30,8 +30,8 @@ class GRUConfig(ModelConfig):
     model_type: ClassVar[str] = "gru"
     title: ClassVar[str] = "gru"
 
-    hidden_dim: int = option(512, "width of the state", low=1, high=65536, group="Model")
-    layers: int = option(4, "residual blocks", low=1, high=64, group="Model")
+    hidden_dim: int = model_option(512, "width of the state", low=1, high=65536)
+    layers: int = model_option(4, "residual blocks", low=1, high=64)
 
 
 class GRUBlock(nn.Module):

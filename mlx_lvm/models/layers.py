@@ -1,5 +1,4 @@
-"""Recurrent and attention layers with torch's parameters: its names, layouts, biases, initial laws and
-dropout places.
+"""Recurrent and attention layers with torch's names, layouts, biases, initial laws and places of dropout.
 
 `mlx.nn` has layers of these names, but its LSTM and GRU fuse torch's two bias vectors and are one layer deep,
 and its MultiHeadAttention splits the input projection and has no dropout: neither can hold torch's weights as
@@ -56,6 +55,7 @@ class Recurrent(nn.Module):
     """
 
     gates = 0  # blocks of `hidden` rows in each weight
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
     def __init__(self, dim: int, hidden_dim: int, layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
@@ -63,16 +63,13 @@ class Recurrent(nn.Module):
         self.dropout = nn.Dropout(dropout)
         bound, rows = 1 / math.sqrt(hidden_dim), self.gates * hidden_dim
         for layer in range(layers):
-            self[f"weight_ih_l{layer}"] = mx.random.uniform(
-                -bound, bound, (rows, hidden_dim if layer else dim)
-            )
-            self[f"weight_hh_l{layer}"] = mx.random.uniform(-bound, bound, (rows, hidden_dim))
-            self[f"bias_ih_l{layer}"] = mx.random.uniform(-bound, bound, (rows,))
-            self[f"bias_hh_l{layer}"] = mx.random.uniform(-bound, bound, (rows,))
+            shapes = ((rows, hidden_dim if layer else dim), (rows, hidden_dim), (rows,), (rows,))
+            for name, shape in zip(self.names, shapes, strict=True):
+                self[f"{name}_l{layer}"] = mx.random.uniform(-bound, bound, shape)
 
     def __call__(self, x: mx.array) -> mx.array:
         for layer in range(self.layers):
-            weights = [self[f"{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            weights = [self[f"{name}_l{layer}"] for name in self.names]
             x = self.run(self.dropout(x) if layer else x, *weights)
         return x
 
@@ -132,9 +129,7 @@ class GRU(Recurrent):
 
 
 def by_step(x: mx.array) -> list[mx.array]:
-    """[length, ...] as its steps. The gradient of a split is one concatenation; that of indexing, `length`
-    padded sums.
-    """
+    """[length, ...] as its steps. A split's gradient is one concatenation; that of indexing, padded sums."""
     return [step.squeeze(0) for step in mx.split(x, x.shape[0])]
 
 
@@ -142,9 +137,7 @@ def by_step(x: mx.array) -> list[mx.array]:
 def lstm_cell(
     cell: mx.array, i: mx.array, f: mx.array, g: mx.array, o: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """The cell and the four gates before their functions, each [batch, hidden] -> the next hidden and
-    cell.
-    """
+    """The cell and four gates before their functions, each [batch, hidden] -> the next hidden and cell."""
     cell = sigmoid(f) * cell + sigmoid(i) * tanh(g)
     return sigmoid(o) * tanh(cell), cell
 
@@ -195,9 +188,7 @@ class MultiheadAttention(nn.Module):
         return self.out_proj(heads.swapaxes(1, 2).flatten(2))
 
     def project(self, query: mx.array, memory: mx.array) -> tuple[mx.array, ...]:
-        """q, k and v with as few multiplications of matrices as the inputs allow: one where both are the same
-        array.
-        """
+        """q, k and v with as few products of matrices as the inputs allow: one where both are one array."""
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if query is memory:
             return tuple(mx.split(affine(query, weight, bias), 3, axis=-1))

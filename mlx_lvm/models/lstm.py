@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlx_lvm.config import Options, Range, option
+from mlx_lvm.config import Options, Range, model_option
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import layers
 from mlx_lvm.models.base import (
@@ -29,10 +29,10 @@ class LSTMConfig(ModelConfig):
     model_type: ClassVar[str] = "lstm"
     title: ClassVar[str] = "lstm"
 
-    hidden_dim: int = option(512, "width of the state", low=1, high=65536, group="Model")
-    layers: int = option(2, "stacked layers", low=1, high=64, group="Model")
-    dropout: float = option(
-        0.2, "share of the state zeroed between layers while training", low=0, below=1, group="Model"
+    hidden_dim: int = model_option(512, "width of the state", low=1, high=65536)
+    layers: int = model_option(2, "stacked layers", low=1, high=64)
+    dropout: float = model_option(
+        0.2, "share of the state zeroed between layers while training", low=0, below=1
     )
 
 

@@ -40,7 +40,16 @@ from mlx_lvm.config import Range
 from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import UsageError
-from mlx_lvm.models.base import WIDTHS, Prediction, Products, VectorModel, is_chunk, normalize, row_sum
+from mlx_lvm.models.base import (
+    WIDTHS,
+    WINDOW_OPTIONS,
+    Prediction,
+    Products,
+    VectorModel,
+    is_chunk,
+    normalize,
+    row_sum,
+)
 from mlx_lvm.models.layers import Linear
 from mlx_lvm.models.ramn_config import RAMNConfig
 from mlx_lvm.models.ramn_filters import (
@@ -60,7 +69,7 @@ RECENT_KEPT = 5  # last chunks that are never pushed out
 
 class RAMN(VectorModel):
     """Context [batch, length, dim] and, with `queries`, a query [batch, dim] -> Prediction with baseline (the
-    anchor's part) and residual [batch, dim], and with `horizons` above 1 `ahead` [batch, horizons, dim].
+    anchor's part) and residual, and with `horizons` above 1 `ahead` [batch, horizons, dim].
 
     2,531,138 (regress) or 2,089,543 (retrieve) parameters at the default sizes. Torch twin:
     `mlx_lvm.parity.twins.ramn.RAMN`.
@@ -81,19 +90,7 @@ class RAMN(VectorModel):
             "early_stop": 0,
         },
     }
-    # Its losses follow from its head; its start and schedule are its own.
-    unused_options = (
-        "loss_mse",
-        "loss_cosine",
-        "loss_infonce",
-        "loss_moment",
-        "loss_variance",
-        "temperature",
-        "residual_init",
-        "precision",
-        "plateau_factor",
-        "plateau_patience",
-    )
+    unused_options = WINDOW_OPTIONS
     search: ClassVar = {"dropout": Range(0.0, 0.5), "hidden_dim": WIDTHS}
     small: ClassVar = {"dim": 48, "head": "retrieve", "rank": 20, "hidden_dim": 32}
 
@@ -132,20 +129,21 @@ class RAMN(VectorModel):
 
     @property
     def horizon_heads(self) -> list[Any]:
-        """What has the parameters of each horizon: the model itself for the next chunk, then a `HorizonHead`
-        each.
-        """
+        """What has the parameters of each horizon: the model itself for the first, then `HorizonHead`s."""
         return [self, *(self.ahead if self.config.horizons > 1 else [])]
+
+    @property
+    def last_layers(self) -> list[Linear]:
+        """The network's last layer for each horizon."""
+        return [self.net[-1], *(one.output for one in self.horizon_heads[1:])]
 
     def __call__(self, context: mx.array, query: mx.array | None = None) -> Prediction:
         self.check_context(context)
-        length = context.shape[1]
+        batch, length, dim = context.shape
         present = is_chunk(context).astype(context.dtype)
         # A mean for each window, so that its gradient adds up a window's chunks before windows: MLX adds in
         # order, and many small numbers after a large one all round the same way.
-        z = (context - mx.broadcast_to(self.mean, (context.shape[0], 1, context.shape[2]))) * present[
-            ..., None
-        ]
+        z = (context - mx.broadcast_to(self.mean, (batch, 1, dim))) * present[..., None]
         kernels = self._kernels[:, -length:].astype(context.dtype)
         mixtures = self.basis((kernels @ z) / mx.maximum(present @ kernels.T, 1e-6)[..., None])
         parts, trust = self.parts(mixtures, present.sum(axis=-1), self.query_terms(query, context[:, 0]))
@@ -158,45 +156,32 @@ class RAMN(VectorModel):
             baseline, residual = every[0]
             ahead = mx.stack([anchor + moved for anchor, moved in every], axis=1) if len(every) > 1 else None
             raw = baseline + residual
-        else:
-            ((here, elsewhere, moved),) = parts
-            found = mx.exp(self.log_scale) * (here + moved)
-            old = present * (mx.arange(length) < length - RECENT_KEPT)
-            pushed = (
-                (self.push_weights(z, found @ basis, old)[:, None, :] @ z).squeeze(1)
-                @ basis.T
-                * mx.exp(self.push_metric)
-            )
-            raw, baseline = (
-                self.blended(one, elsewhere, trust, context[:, -1]) for one in (found - pushed, here)
-            )
-            # What they differ in, taken before the last chunk is added: next to a long one it would be lost.
-            residual, ahead = (
-                (self.blend[0] * trust * (normalize(found - pushed) - normalize(here))) @ basis,
-                None,
-            )
-        return Prediction(raw, normalize(raw), None, baseline, residual, ahead)
+            return Prediction(raw, normalize(raw), None, baseline, residual, ahead)
+        ((here, elsewhere, moved),) = parts
+        found = mx.exp(self.log_scale) * (here + moved)
+        old = present * (mx.arange(length) < length - RECENT_KEPT)
+        pushed = (self.push_weights(z, found @ basis, old)[:, None, :] @ z).squeeze(1)
+        left = found - pushed @ basis.T * mx.exp(self.push_metric)
+        raw, baseline = (self.blended(one, elsewhere, trust, context[:, -1]) for one in (left, here))
+        # What they differ in, taken before the last chunk is added: next to a long one it would be lost.
+        residual = (self.blend[0] * trust * (normalize(left) - normalize(here))) @ basis
+        return Prediction(raw, normalize(raw), None, baseline, residual)
 
     def blended(self, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
-        """d (t h/|h| + (1 - t) a'/|a'|) + e x_last: h and a' [batch, dim] in the basis, t [batch, 1], x_last
-        [batch, dim].
-        """
+        """d (t h/|h| + (1 - t) a'/|a'|) + e x_last: h, a' and x_last [batch, dim], t [batch, 1]."""
         found = mixed(normalize(here), normalize(elsewhere), trust) @ self.basis.weight
         # a product, whose gradient adds up in many sums what MLX would in one
         return self.blend @ mx.stack([found, last], axis=-2)
 
     def query_terms(self, query: mx.array | None, like: mx.array) -> tuple[mx.array, mx.array] | None:
-        """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None for a model that
-        takes none.
+        """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None if it takes none.
 
-        like [batch, dim]: shape and dtype. Raises UsageError where a query is given that the model cannot
-        take.
+        like [batch, dim]: shape and dtype. Raises UsageError for a query that the model cannot take.
         """
         if not self.config.queries:
             if query is not None:
-                raise UsageError(
-                    "ramn: trained without queries, so it takes none; train one with --queries 0.5"
-                )
+                remedy = "train one with --queries 0.5"
+                raise UsageError(f"ramn: trained without queries, so it takes none; {remedy}")
             return None
         if query is None:
             query = mx.zeros_like(like)
@@ -211,17 +196,13 @@ class RAMN(VectorModel):
         """([(a, a', r) for each horizon], t) of mixtures [..., 12, dim], the number of chunks read [...] and
         what `query_terms` gives; all in the basis.
         """
-        trust, hidden = self.trust(mixtures), self.hidden(mixtures, count, queried)
-        beyond = [(0, 0)] * (hidden.ndim - 1) + [(0, self.config.dim - self.config.width)]
+        trust, hidden, width = self.trust(mixtures), self.hidden(mixtures, count, queried), self.config.width
+        beyond = [(0, 0)] * (hidden.ndim - 1) + [(0, self.config.dim - width)]
         out = []
-        for own, last in zip(
-            self.horizon_heads, [self.net[-1], *(one.output for one in self.horizon_heads[1:])], strict=True
-        ):
+        for own, last in zip(self.horizon_heads, self.last_layers, strict=True):
             here, elsewhere = self.filtered(own, mixtures, queried)
             if self.config.head == "regress":
-                here = here + own.map(
-                    mx.concatenate([mixtures[..., k, : self.config.width] for k in MAPPED], axis=-1)
-                )
+                here = here + own.map(mx.concatenate([mixtures[..., k, :width] for k in MAPPED], axis=-1))
             out.append((here, elsewhere, mx.pad(last(hidden) * self.output_gain, beyond)))
         return out, trust
 
@@ -229,15 +210,16 @@ class RAMN(VectorModel):
         self, own: Any, mixtures: mx.array, queried: tuple[mx.array, mx.array] | None
     ) -> tuple[mx.array, mx.array]:
         """Both filters of a horizon over mixtures [..., 12, dim]: (a, a') [..., dim], before the map."""
-        plain = [(one * mixtures).sum(axis=-2) for one in (own.filter, own.shift_filter)]
+        here, elsewhere = ((one * mixtures).sum(axis=-2) for one in (own.filter, own.shift_filter))
         if queried is None:
-            return plain[0], plain[1]
+            return here, elsewhere
         there, query = queried
-        with_query = [
-            (one[:-1] * mixtures).sum(axis=-2) + one[-1] * query
-            for one in (own.query_filter, own.query_shift_filter)
-        ]
-        return mx.where(there, with_query[0], plain[0]), mx.where(there, with_query[1], plain[1])
+
+        def with_query(one: mx.array) -> mx.array:
+            return (one[:-1] * mixtures).sum(axis=-2) + one[-1] * query
+
+        here = mx.where(there, with_query(own.query_filter), here)
+        return here, mx.where(there, with_query(own.query_shift_filter), elsewhere)
 
     def trust(self, mixtures: mx.array) -> mx.array:
         """t: [..., 12, dim] -> [..., 1]."""
@@ -248,12 +230,9 @@ class RAMN(VectorModel):
     def hidden(
         self, mixtures: mx.array, count: mx.array, queried: tuple[mx.array, mx.array] | None = None
     ) -> mx.array:
-        """The network before its last layer: mixtures [..., 12, dim] and the number of chunks read [...] ->
-        [..., hidden].
-        """
-        parts = [mixtures[..., k, : self.config.width] for k in SEEN] + (
-            [queried[1][..., : self.config.width]] if queried else []
-        )
+        """The network before its last layer: mixtures [..., 12, dim], chunks read [...] -> [..., hidden]."""
+        read = [mixtures[..., k, :] for k in SEEN] + ([queried[1]] if queried else [])
+        parts = [one[..., : self.config.width] for one in read]
         lengths = [mx.exp(-count / scale)[..., None] for scale in LENGTH_SCALES]
         x = mx.concatenate([mx.concatenate(parts, axis=-1) * self.input_gain, *lengths], axis=-1)
         for layer in self.net[:-1]:
@@ -261,15 +240,13 @@ class RAMN(VectorModel):
         return x
 
     def push_weights(self, z: mx.array, query: mx.array, old: mx.array) -> mx.array:
-        """How far each chunk is pushed out: z [batch, length, dim], query [batch, dim], old [batch, length] 0
-        or 1 -> like `old`.
-        """
+        """How far chunks are pushed out: z [batch, length, dim], query [batch, dim], old [batch, length]."""
         scores = (z @ query[:, :, None]).squeeze(-1)
         return mx.exp(self.push_strength) * nn.softplus(scores - self.push_threshold) * old
 
     def start_at_baseline(self) -> None:
         """The network's last layers become zero: the model begins as its anchor."""
-        for last in [self.net[-1], *(one.output for one in self.horizon_heads[1:])]:
+        for last in self.last_layers:
             last.weight, last.bias = mx.zeros_like(last.weight), mx.zeros_like(last.bias)
 
     @classmethod

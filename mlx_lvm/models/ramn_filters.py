@@ -21,12 +21,8 @@ STEEP = 0.3  # decay of the mixture that an unfitted model is
 def age_kernels(length: int = MAX_CONTEXT) -> np.ndarray:
     """k(age) of every mixture for ages 1 .. length, float32 [mixtures, length]."""
     age = np.arange(1, length + 1)
-    rows = (
-        [age == lag for lag in range(1, LAGS + 1)]
-        + [decay ** (age - 1.0) for decay in DECAYS]
-        + [np.ones(length)]
-    )
-    return np.stack(rows).astype(np.float32)
+    rows = [age == lag for lag in range(1, LAGS + 1)] + [decay ** (age - 1.0) for decay in DECAYS]
+    return np.stack([*rows, np.ones(length)]).astype(np.float32)
 
 
 def steep_mixture(dim: int) -> np.ndarray:
@@ -38,21 +34,17 @@ def steep_mixture(dim: int) -> np.ndarray:
 
 def add_filters(module: nn.Module, config: RAMNConfig) -> None:
     """What each horizon has of its own: filters for here and elsewhere, those with a query, and the map."""
-    module.filter, module.shift_filter = (
-        mx.array(steep_mixture(config.dim)),
-        mx.array(steep_mixture(config.dim)),
-    )
+    steep = steep_mixture(config.dim)
+    module.filter, module.shift_filter = mx.array(steep), mx.array(steep)
     if config.queries:
-        with_query = np.concatenate([steep_mixture(config.dim), np.zeros((1, config.dim), np.float32)])
+        with_query = np.concatenate([steep, np.zeros((1, config.dim), np.float32)])
         module.query_filter, module.query_shift_filter = mx.array(with_query), mx.array(with_query)
     if config.head == "regress":
         module.map = Linear(len(MAPPED) * config.width, config.dim, bias=False)
 
 
 def mixed(here: mx.array, elsewhere: mx.array, trust: mx.array) -> mx.array:
-    """t here + (1 - t) elsewhere; as a difference, so that the gradient of t is not one of two long sums that
-    cancel.
-    """
+    """t here + (1 - t) elsewhere, as a difference: t's gradient would be of two long sums that cancel."""
     return elsewhere + trust * (here - elsewhere)
 
 

@@ -42,9 +42,8 @@ def config_from_dict(values: Options) -> ModelConfig:
     rest = dict(values)
     name = rest.pop("model_type", None)
     if not isinstance(name, str):
-        raise UsageError(
-            f"model config: 'model_type' is {name!r}; expected one of {', '.join(architectures())}"
-        )
+        known = ", ".join(architectures())
+        raise UsageError(f"model config: 'model_type' is {name!r}; expected one of {known}")
     return architecture(name).config_class.from_dict(rest)
 
 

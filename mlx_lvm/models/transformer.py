@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlx_lvm.config import Options, Range, option
+from mlx_lvm.config import Options, Range, model_option
 from mlx_lvm.core.activations import GELU
 from mlx_lvm.core.mlx import mx, nn
 from mlx_lvm.errors import Problems
@@ -38,23 +38,20 @@ class TransformerConfig(ModelConfig):
     model_type: ClassVar[str] = "transformer"
     title: ClassVar[str] = "transformer"
 
-    hidden_dim: int = option(512, "width of the layers", low=2, high=65536, group="Model")
-    layers: int = option(4, "decoder layers", low=1, high=64, group="Model")
-    heads: int = option(8, "attention heads; they share the width evenly", low=1, high=1024, group="Model")
-    ffn_dim: int = option(2048, "inner width of the feed-forward network", low=1, high=262144, group="Model")
-    dropout: float = option(
-        0.1, "share zeroed while training, in attention and after every part", low=0, below=1, group="Model"
+    hidden_dim: int = model_option(512, "width of the layers", low=2, high=65536)
+    layers: int = model_option(4, "decoder layers", low=1, high=64)
+    heads: int = model_option(8, "attention heads; they share the width evenly", low=1, high=1024)
+    ffn_dim: int = model_option(2048, "inner width of the feed-forward network", low=1, high=262144)
+    dropout: float = model_option(
+        0.1, "share zeroed while training, in attention and after every part", low=0, below=1
     )
 
     def check(self, problems: Problems) -> None:
+        width = f"hidden_dim = {self.hidden_dim}"
         if self.hidden_dim % self.heads:
-            problems.add(
-                f"hidden_dim = {self.hidden_dim} does not divide into heads = {self.heads}; choose a multiple"
-            )
+            problems.add(f"{width} does not divide into heads = {self.heads}; choose a multiple")
         if self.hidden_dim % 2:
-            problems.add(
-                f"hidden_dim = {self.hidden_dim} is odd; the positions need pairs of sine and cosine"
-            )
+            problems.add(f"{width} is odd; the positions need pairs of sine and cosine")
 
 
 class PositionalEncoding(nn.Module):
@@ -66,9 +63,8 @@ class PositionalEncoding(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         angle = np.arange(MAX_CONTEXT)[:, None] * 10000.0 ** (-np.arange(0, dim, 2) / dim)
-        self._pe = mx.array(
-            np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(1, MAX_CONTEXT, dim).astype(np.float32)
-        )
+        table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(1, MAX_CONTEXT, dim)
+        self._pe = mx.array(table.astype(np.float32))
 
     def __call__(self, x: mx.array) -> mx.array:
         return x + self._pe[:, : x.shape[1]].astype(x.dtype)
@@ -77,8 +73,7 @@ class PositionalEncoding(nn.Module):
 class DecoderLayer(nn.Module):
     """`torch.nn.TransformerDecoderLayer` with its defaults (norm after the sum, relu) and `batch_first`.
 
-    Dropout on the attention weights, inside the feed-forward network and on what each of the three parts
-    adds.
+    Dropout on the attention weights, inside the feed-forward network and on what each of the parts adds.
     """
 
     def __init__(self, dim: int, heads: int, ffn_dim: int, dropout: float) -> None:
@@ -88,25 +83,18 @@ class DecoderLayer(nn.Module):
         self.linear1 = Linear(dim, ffn_dim)
         self.dropout = nn.Dropout(dropout)
         self.linear2 = Linear(ffn_dim, dim)
-        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout1, self.dropout2, self.dropout3 = (
-            nn.Dropout(dropout),
-            nn.Dropout(dropout),
-            nn.Dropout(dropout),
-        )
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
+        self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(dropout) for _ in range(3))
 
     def __call__(self, query: mx.array, x: mx.array, memory: mx.array, mask: mx.array | None) -> mx.array:
-        """The positions `query` of x, all or some: [batch, queries, dim] -> the same. mask [queries, length]
-        or None.
-        """
+        """The positions `query` of x: [batch, queries, dim] -> the same. mask [queries, length] or None."""
         query = self.norm1(query + self.dropout1(self.self_attn(query, x, mask)))
         query = self.norm2(query + self.dropout2(self.multihead_attn(query, memory, mask)))
         return self.norm3(query + self.dropout3(self.linear2(self.dropout(nn.relu(self.linear1(query))))))
 
 
 class Decoder(nn.Module):
-    """A stack of decoder layers without a final norm: [batch, length, dim] -> its last position, [batch, 1,
-    dim].
+    """Decoder layers without a final norm: [batch, length, dim] -> their last position, [batch, 1, dim].
 
     Every layer draws its own initial weights from the laws of torch's layer. (`torch.nn.TransformerDecoder`
     copies one layer, so that there all layers start equal: an accident of its constructor that we leave out.)
@@ -120,8 +108,7 @@ class Decoder(nn.Module):
         x, mask = memory, causal_mask(memory.shape[1], memory.dtype)
         for layer in self.layers[:-1]:
             x = layer(x, x, memory, mask)
-        # Nothing reads the other positions of the last layer, and the last position may look everywhere: no
-        # mask.
+        # Nothing reads the other positions of the last layer, and the last one may look everywhere: no mask.
         return self.layers[-1](x[:, -1:], x, memory, None)
 
 

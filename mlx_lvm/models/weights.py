@@ -11,9 +11,7 @@ DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 def set_weights(model: VectorModel, weights: dict[str, mx.array], what: str) -> None:
-    """Load strictly: every name and shape must fit, every value be finite; all that does not is listed at
-    once.
-    """
+    """Load strictly: every name and shape must fit, every value be finite; all that does not is listed."""
     problems = Problems(f"{what} as {model.config.model_type}")
     expected = model.weights()
     for name in sorted(set(expected) - set(weights)):
@@ -21,11 +19,9 @@ def set_weights(model: VectorModel, weights: dict[str, mx.array], what: str) -> 
     for name in sorted(set(weights) - set(expected)):
         problems.add(f"tensor '{name}' is not part of the model.{nearest(name, list(expected))[:120]}")
     for name in sorted(set(weights) & set(expected)):
-        value = weights[name]
-        if value.shape != expected[name].shape:
-            problems.add(
-                f"tensor '{name}' has shape {list(value.shape)}, expected {list(expected[name].shape)}"
-            )
+        value, shape = weights[name], list(expected[name].shape)
+        if list(value.shape) != shape:
+            problems.add(f"tensor '{name}' has shape {list(value.shape)}, expected {shape}")
         elif value.dtype not in DTYPES.values():
             problems.add(f"tensor '{name}' is {value.dtype}; expected float32, float16 or bfloat16")
     for name in not_finite({name: weights[name] for name in sorted(set(weights) & set(expected))}):
