@@ -1,9 +1,7 @@
-"""The controls of every evaluation: the oracle is perfect, a random vector is what it must be, no mixture
-beats the span.
+"""The controls of every evaluation: the oracle is perfect, a random vector random, no mixture beats the span.
 
 They test the metrics, not the model: an evaluation whose controls fail says nothing and must not be read. So
-nothing here supposes anything of the corpus: copies, however many, and a space of whatever shape raise no
-alarm.
+nothing here supposes anything of the corpus: copies and spaces of whatever shape raise no alarm.
 """
 
 from __future__ import annotations
@@ -43,14 +41,10 @@ def check_controls(figures: dict[str, Figures], pool: Pool, random: Predictor) -
     oracle, drawn, span = figures["oracle"], figures["random"], figures["best-in-span"]
     for metric in PERFECT:
         values = metric.of(oracle)
-        if not values.min() >= 1 - ROUNDING:
-            problems.add(
-                f"the oracle's {metric.key} is {values.min():.6f} in window {int(values.argmin())}, expected "
-                "1"
-            )
-    for name in IN_SPAN:
-        if name not in figures:
-            continue
+        least, where = values.min(), int(values.argmin())
+        if not least >= 1 - ROUNDING:
+            problems.add(f"the oracle's {metric.key} is {least:.6f} in window {where}, expected 1")
+    for name in [name for name in IN_SPAN if name in figures]:
         excess = figures[name].window.cosine - span.window.cosine
         if not excess.max() <= 1e-3:
             problems.add(
@@ -63,9 +57,7 @@ def check_controls(figures: dict[str, Figures], pool: Pool, random: Predictor) -
 
 
 def _check_random(drawn: Figures, pool: Pool, problems: Problems) -> None:
-    """Cosine 0; and as a direction is as likely as its opposite, any chunk is above any other half the
-    time.
-    """
+    """Cosine 0; and as a direction is as likely as its opposite, any chunk is above another half the time."""
     cosine = drawn.window.cosine.mean()
     error = 1 / math.sqrt(pool.windows.corpus.dim * len(pool.windows))
     if not abs(cosine) <= SIGMAS * error:
@@ -95,10 +87,8 @@ def _check_ranks(drawn: Figures, pool: Pool, random: Predictor, problems: Proble
 
 
 def count_ranks(pool: Pool, chosen: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least and largest rank that rounding allows, from the vectors alone in float64, of windows `chosen`
-    [k].
-
-    queries [k, dim].
+    """Least and largest rank that rounding allows, from the vectors alone in float64, of windows `chosen` [k]
+    for queries [k, dim].
     """
     windows, rounding = pool.windows, TF32_ROUNDING if tf32_active() else ROUNDING
     targets = windows.targets[chosen].astype(np.int64)[:, None]

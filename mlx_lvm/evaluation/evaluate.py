@@ -1,5 +1,4 @@
-"""One evaluation: a model compared with every baseline and the controls, on documents that none of them was
-fitted on.
+"""One evaluation: a model, every baseline and the controls, on documents that none of them was fitted on.
 
 examine(subject, corpus) -> Evaluation: figures with intervals, and those of every window; `to_dict()`: JSON
 """
@@ -21,7 +20,7 @@ from mlx_lvm.evaluation.checks import check_controls
 from mlx_lvm.evaluation.scored import Scored
 from mlx_lvm.evaluation.setup import MAX_WINDOWS, Bench, Measured, set_up
 from mlx_lvm.evaluation.summary import PredictorScores, Summary, summarise
-from mlx_lvm.evaluation.verdict import Verdict, hybrid_claim, verdict
+from mlx_lvm.evaluation.verdict import Claim, Verdict, verdict
 from mlx_lvm.hub.load import Loaded, for_corpus
 from mlx_lvm.metrics.names import CENTRED_MRR, COSINE, Figures, Metric
 from mlx_lvm.predictors.base import Predictor
@@ -40,11 +39,9 @@ HyperParameters = dict[str, float | list[float]]
 
 @dataclass(frozen=True)
 class Evaluation(Result):
-    """summary: the figures with their intervals. hyper_parameters: what validation chose, by baseline.
-    seconds: that it took.
-
-    measured, predictors (by name), bench and bootstrap are what a closer look needs. model: what was loaded,
-    None for a baseline. ranking: fitted for the model on the validation documents, None for a baseline.
+    """summary: figures with intervals. hyper_parameters: what validation chose, by baseline. measured,
+    predictors (by name), bench and bootstrap are what a closer look needs. model: what was loaded, and
+    ranking: fitted for it on the validation documents; None for a baseline.
     """
 
     name: str
@@ -144,11 +141,12 @@ def examine(
 
     bootstrap = DocumentBootstrap(bench.windows.documents, resamples, seed)
     baselines = [key for key in NAMES if key in everyone and key != name]
-    kinds = {key: kind_of(key, {other.name for other in alongside}) for key in everyone}
-    summary = summarise(measured, bootstrap, baselines, {**kinds, **({hybrid: "hybrid"} if hybrid else {})})
+    kinds = {key: kind_of(key) for key in everyone} | {other.name: "transferred" for other in alongside}
+    summary = summarise(measured, bootstrap, baselines, kinds | ({hybrid: "hybrid"} if hybrid else {}))
     judged = verdict(name, summary.scores[name], bootstrap.count, objective_of(subject), bench.split)
     if hybrid:
-        judged = replace(judged, hybrid=hybrid_claim(hybrid, summary, bootstrap.count))
+        gain = summary.scores[hybrid].versus_best[CENTRED_MRR]
+        judged = replace(judged, hybrid=Claim(hybrid, gain, CENTRED_MRR.words, bootstrap.count))
     return Evaluation(
         name=name,
         scored=Scored.of(bench, bootstrap),
@@ -181,15 +179,12 @@ def measure_all(
     for key, one in everyone.items():
         progress(f"scoring {key}")
         measured[key] = bench.measure(one)
-    figures = {key: one.figures for key, one in measured.items()}
-    check_controls(figures, bench.pool, everyone["random"])
+    check_controls({key: one.figures for key, one in measured.items()}, bench.pool, everyone["random"])
     return measured
 
 
-def kind_of(name: str, alongside: set[str]) -> str:
+def kind_of(name: str) -> str:
     """What a predictor is to an evaluation, by its name."""
-    if name in alongside:
-        return "transferred"
     return "control" if name in CONTROL_NAMES else "baseline" if name in NAMES else "model"
 
 
@@ -214,17 +209,13 @@ def subject_of(
     if subject.card is not None:
         subject.card.require_same(corpus.card, f"{name} on corpus {corpus.name}")
     elif subject.model.config.dim != corpus.dim:
-        raise InvalidFile(
-            f"{name} reads vectors of {subject.model.config.dim} dimensions, corpus {corpus.name} has "
-            f"{corpus.dim}"
-        )
+        reads = f"{name} reads vectors of {subject.model.config.dim} dimensions"
+        raise InvalidFile(f"{reads}, corpus {corpus.name} has {corpus.dim}")
     notes = list(subject.notes)
     if subject.corpus_sha256 and subject.corpus_sha256 != corpus.sha256:
-        where = (
-            f"another state of {corpus.name} (its sha256 differs)"
-            if subject.corpus == corpus.name
-            else subject.corpus or "another corpus"
-        )
+        where = subject.corpus or "another corpus"
+        if where == corpus.name:
+            where = f"another state of {corpus.name} (its sha256 differs)"
         notes.append(
             f"{name} was trained on {where}, not on {corpus.name} as it is here; the baselines are fitted on "
             f"the training documents of {corpus.name} itself."
@@ -243,9 +234,9 @@ def space_warnings(subject: Loaded | Predictor | str, corpus: Corpus) -> list[st
         return []
     if subject.corpus_sha256 and subject.corpus_sha256 == corpus.sha256:
         return []
-    unknown = (
-        "no encoder is recorded with the model" if subject.card is None else subject.card.unknown(corpus.card)
-    )
+    unknown = "no encoder is recorded with the model"
+    if subject.card is not None:
+        unknown = subject.card.unknown(corpus.card)
     return [unknown_space(f"{subject.name} was trained on", corpus, unknown)] if unknown else []
 
 
@@ -275,12 +266,9 @@ def hyper_parameters(baselines: list[Predictor]) -> dict[str, HyperParameters]:
 
 def sample_notes(corpus: Corpus) -> list[str]:
     """That the figures are those of a part of the corpus, where they are."""
-    if not corpus.sampled:
-        return []
-    return [
-        f"{corpus.name} is larger than the memory it may take: everything here, fitted or scored, is of "
-        f"{corpus.sampled}."
-    ]
+    larger = f"{corpus.name} is larger than the memory it may take"
+    said = f"{larger}: everything here, fitted or scored, is of {corpus.sampled}."
+    return [said] if corpus.sampled else []
 
 
 def _notes(bench: Bench) -> list[str]:

@@ -46,8 +46,7 @@ def export(
     parity: the card's section about it
 
     Raises UsageError for an unknown dtype, IOFailed where the folder holds something and `overwrite` is not
-    set,
-    InvalidFile where corpus and model do not fit.
+    set, InvalidFile where corpus and model do not fit.
     """
     require_dtype(dtype)
     require_free(folder, overwrite)
@@ -66,17 +65,9 @@ def export(
 
 def of_one_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
     """A model for every encoder as that of one corpus, whose statistics go into the file."""
-    bound = for_corpus(loaded, corpus)
     origin = {"network": loaded.name, "statistics": f"training documents of {corpus.name}"}
-    return replace(
-        bound,
-        corpus=corpus.name,
-        corpus_sha256=corpus.sha256,
-        imported=origin,
-        train={},
-        ranking={},
-        golden=None,
-    )
+    bound = replace(for_corpus(loaded, corpus), corpus=corpus.name, corpus_sha256=corpus.sha256)
+    return replace(bound, imported=origin, train={}, ranking={}, golden=None)
 
 
 def card_figures(
@@ -86,14 +77,15 @@ def card_figures(
     stored, _ = round_weights(loaded.model, dtype)
     subject = replace(loaded, model=stored, name=stored.config.variant)
     found = examine(subject, corpus, progress=progress)
+    scored = found.scored
     figures = CardFigures(
         model=found.name,
-        corpus=found.scored.corpus,
-        split=found.scored.split,
-        split_seed=found.scored.split_seed,
-        documents=found.scored.documents,
-        windows=found.scored.windows,
-        candidates=found.scored.retrieval.split.pool,
+        corpus=scored.corpus,
+        split=scored.split,
+        split_seed=scored.split_seed,
+        documents=scored.documents,
+        windows=scored.windows,
+        candidates=scored.retrieval.split.pool,
         sentences=found.verdict.sentences,
         scores={name: scores.values for name, scores in found.scores.items()},
         ranking=found.ranking.to_dict() if found.ranking else {},
@@ -101,8 +93,5 @@ def card_figures(
     if dtype == "float32":
         return found, figures
     test = windows(corpus, split_corpus(corpus, loaded.split_seed).test, loaded.context, "test documents")
-    full, rounded = (
-        mean_cosine(predictor_of(name, model), test)
-        for name, model in (("float32", loaded.model), (dtype, stored))
-    )
+    full, rounded = (mean_cosine(predictor_of("", model), test) for model in (loaded.model, stored))
     return found, replace(figures, rounding=rounded - full)

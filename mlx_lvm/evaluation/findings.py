@@ -1,6 +1,4 @@
-"""All that `lvm eval` finds: the evaluation, and where asked for a closer look, another corpus, the arrow of
-time.
-"""
+"""All that `lvm eval` finds: the evaluation; if asked, a closer look, another corpus, the arrow of time."""
 
 from __future__ import annotations
 

@@ -25,9 +25,8 @@ from mlx_lvm.evaluation.setup import MAX_WINDOWS, set_up
 from mlx_lvm.evaluation.summary import PredictorScores, summarise
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, COSINE, IN_DOCUMENT_MRR, MRR, RECALLS, Metric
-from mlx_lvm.predictors.base import Predictor
+from mlx_lvm.predictors.base import OwnContext, Predictor
 from mlx_lvm.predictors.baselines import NAMES, controls
-from mlx_lvm.predictors.own_context import OwnContext
 
 LATENCY_CALLS, WARM_CALLS = 50, 5
 BASELINES = 3  # best ones under the models
@@ -58,8 +57,8 @@ class Training(Result):
 
 @dataclass(frozen=True)
 class Row(Result):
-    """A model. p_holm: of its gain over the best baseline in cosine, corrected over the models; latency_ms:
-    of one prediction (median, batch 1).
+    """p_holm: of the model's gain over the best baseline in cosine, corrected over the models; latency_ms: of
+    one prediction (median, batch 1).
     """
 
     model: str
@@ -105,9 +104,7 @@ class Row(Result):
 
 @dataclass(frozen=True)
 class Leaderboard(Result):
-    """Models, best cosine first; best: the best baseline by metric; baselines and controls: their scores by
-    name, best cosine first.
-    """
+    """Models, and baselines by name, best cosine first; best: the best baseline by metric."""
 
     scored: Scored
     best: dict[Metric, str]
@@ -183,8 +180,7 @@ def compare(
 ) -> Leaderboard:
     """Everyone is scored on the windows that the longest context of them can read.
 
-    Raises UsageError for no model or models of different splits, InvalidFile for another encoder, CheckFailed
-    where a control fails.
+    Raises UsageError for no model or several splits, InvalidFile for another encoder, CheckFailed.
     """
     if not loaded:
         raise UsageError("nothing to compare: name runs, exported folders or .safetensors files")
@@ -198,14 +194,14 @@ def compare(
     models, notes = named(loaded, corpus)
     notes += sample_notes(corpus)
     bench = set_up(corpus, split, loaded[0].split_seed, context, max_windows, progress)
+    others = {one.name: one for one in [*bench.baselines, *controls(seed)]}
     everyone: dict[str, Predictor] = {
-        **{name: OwnContext(one, model.context) for name, (model, one) in models.items()}
+        **{name: OwnContext(one, model.context) for name, (model, one) in models.items()},
+        **others,
     }
-    everyone.update({one.name: one for one in [*bench.baselines, *controls(seed)]})
     measured = measure_all(bench, everyone, progress)
     bootstrap = DocumentBootstrap(bench.windows.documents, resamples, seed)
-    kinds = {name: kind_of(name, set()) for name in everyone}
-    summary = summarise(measured, bootstrap, NAMES, kinds)
+    summary = summarise(measured, bootstrap, NAMES, {name: kind_of(name) for name in everyone})
     corrected = holm({name: summary.scores[name].versus_best[COSINE].p for name in models})
     rows = []
     for name, (model, _) in models.items():
@@ -223,15 +219,15 @@ def compare(
             )
         )
 
-    def others(kind: str) -> dict[str, PredictorScores]:
+    def of_kind(kind: str) -> dict[str, PredictorScores]:
         return {name: scores for name, scores in summary.scores.items() if scores.kind == kind}
 
     return Leaderboard(
         scored=Scored.of(bench, bootstrap),
         best=summary.best,
         rows=sorted(rows, key=lambda row: -row.scores[COSINE]),
-        baselines=dict(sorted(others("baseline").items(), key=lambda item: -item[1][COSINE])),
-        controls=others("control"),
+        baselines=dict(sorted(of_kind("baseline").items(), key=lambda item: -item[1][COSINE])),
+        controls=of_kind("control"),
         warnings=[line for model in loaded for line in space_warnings(model, corpus)],
         notes=notes,
     )
@@ -268,7 +264,6 @@ def runs_under(root: Path) -> list[Path]:
     """Run folders with a checkpoint right under `root`, by name. Raises UsageError where there is none."""
     found = sorted(path.parent for path in root.glob("*/checkpoints") if (path / "BEST").exists())
     if not found:
-        raise UsageError(
-            f"no finished run under {root}/. Train one (lvm train amn), or name models: lvm compare RUN ..."
-        )
+        remedy = "Train one (lvm train amn), or name models: lvm compare RUN ..."
+        raise UsageError(f"no finished run under {root}/. {remedy}")
     return found

@@ -1,6 +1,4 @@
-"""What an evaluation scored on: the corpus, its split, the windows, and whom the true chunk is ranked
-among.
-"""
+"""What an evaluation scored on: the corpus, its split, the windows, and what the truth is ranked among."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ from mlx_lvm.metrics.retrieval import Pool
 
 @dataclass(frozen=True)
 class PoolSizes(Result):
-    """Candidates of a window: on average and of the smallest; windows in which more than one is the true one;
-    and what ranks drawn at random would give.
-    """
+    """Candidates of a window, on average and at least; windows with several true ones; ranks by chance."""
 
     pool: float
     smallest_pool: int

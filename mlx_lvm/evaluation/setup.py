@@ -15,9 +15,8 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import Split, split_corpus
 from mlx_lvm.data.windows import Windows, windows
-from mlx_lvm.metrics.figures import window_figures
+from mlx_lvm.metrics.figures import offset_cosines, window_figures
 from mlx_lvm.metrics.names import Figures
-from mlx_lvm.metrics.offsets import offset_cosines
 from mlx_lvm.metrics.retrieval import Pool, build_pool, rank_figures, ranks
 from mlx_lvm.predictors.base import Predictor, document_rows, predict_all, sample
 from mlx_lvm.predictors.baselines import fit_baselines, target_mean
@@ -38,9 +37,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """windows: those scored, of `available`. baselines: fitted on the training documents. mean: of the
-    training targets. tuning: validation windows.
-    """
+    """windows: those scored, of `available`. tuning: validation windows. mean: of the training targets."""
 
     corpus: Corpus
     split: str

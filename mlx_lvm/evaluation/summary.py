@@ -22,9 +22,8 @@ MEAN = "mean"  # the baseline that everything is compared with, best or not
 
 @dataclass(frozen=True)
 class PredictorScores(Result):
-    """One predictor: its kind (model, hybrid, baseline, control or transferred), the mean of every figure
-    with its interval, and its differences to the best baseline in each metric, where that is another, and to
-    the mean of the context.
+    """One predictor: its kind (model, hybrid, baseline, control or transferred), its figures, and their
+    differences to the best baseline in each metric, where that is another, and to the context's mean.
     """
 
     kind: str
@@ -62,9 +61,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Draws:
-    """Of one predictor: means, and resampled means [resamples], of every metric; and those of its likeness to
-    the context.
-    """
+    """Means, and resampled means [resamples], of every metric and of the likeness to the context."""
 
     value: dict[Metric, float]
     resampled: dict[Metric, np.ndarray]
@@ -89,10 +86,8 @@ def summarise(
         return intervals(np.array([value]), draws[:, None], bootstrap.count)[0]
 
     def difference(name: str, baseline: str, metric: Metric) -> Difference:
-        ours, theirs = drawn[name], drawn[baseline]
-        less = interval(
-            ours.value[metric] - theirs.value[metric], ours.resampled[metric] - theirs.resampled[metric]
-        )
+        a, b = drawn[name], drawn[baseline]
+        less = interval(a.value[metric] - b.value[metric], a.resampled[metric] - b.resampled[metric])
         return Difference(less.value, less.low, less.high, less.p, baseline)
 
     scores = {}
@@ -114,7 +109,5 @@ def _draw(measured: Measured, bootstrap: DocumentBootstrap) -> _Draws:
     columns = [metric.of(measured.figures) for metric in EVERY]
     table = np.stack([*columns, window.to_context, window.truth_to_context], axis=1)
     values, resampled = table.mean(axis=0).tolist(), bootstrap.means(table).T
-    ratio, draws = values[-2] / values[-1], resampled[-2] / resampled[-1]
-    return _Draws(
-        dict(zip(EVERY, values, strict=False)), dict(zip(EVERY, resampled, strict=False)), ratio, draws
-    )
+    named, drawn = dict(zip(EVERY, values, strict=False)), dict(zip(EVERY, resampled, strict=False))
+    return _Draws(named, drawn, values[-2] / values[-1], resampled[-2] / resampled[-1])

@@ -1,5 +1,4 @@
-"""Out of domain: a model on a corpus it was not trained on, compared with baselines that travelled with it
-and baselines that were fitted there.
+"""Out of domain: a model on another corpus, compared with baselines that travelled with it or live there.
 
 The transferred ones are fitted on the training documents of the model's own corpus: they are its equals, who
 saw no more than it did. The ones fitted at home on the other corpus are what the model would have to beat to
@@ -10,7 +9,7 @@ the training documents under whatever name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,23 +28,15 @@ from mlx_lvm.evaluation.setup import Measured, best_fraction, score
 from mlx_lvm.evaluation.summary import PredictorScores, summarise
 from mlx_lvm.evaluation.verdict import Claim, Verdict, paired, verdict
 from mlx_lvm.hub.load import Loaded
-from mlx_lvm.metrics.names import (
-    CENTRED_COSINE,
-    CENTRED_MRR,
-    CENTRED_RECALL,
-    COSINE,
-    JUDGED,
-    MRR,
-    Figures,
-    Metric,
-)
-from mlx_lvm.metrics.offsets import offset_cosines
+from mlx_lvm.metrics import names as metrics
+from mlx_lvm.metrics.figures import offset_cosines
+from mlx_lvm.metrics.names import CENTRED_MRR, COSINE, JUDGED, Figures, Metric
 from mlx_lvm.metrics.retrieval import build_pool
 from mlx_lvm.models.base import normalize
 from mlx_lvm.predictors.base import Predictor, document_rows, predict_all, sample
 from mlx_lvm.predictors.baselines import target_mean
 
-FIGURES = (COSINE, CENTRED_COSINE, MRR)
+FIGURES = (COSINE, metrics.CENTRED_COSINE, metrics.MRR)
 AGAINST = (COSINE, CENTRED_MRR)  # what a model is compared in to the baselines that travelled with it
 LOOKED = 16  # chunks of a document, spread through it, by which a copy of it is known
 BLOCK = 16_384  # chunks of the training documents that these are compared with at a time
@@ -65,14 +56,14 @@ class Row(Result):
     def sides(self) -> tuple[PredictorScores | None, ...]:
         return self.home, self.there, self.transferred
 
+    def cells(self, metrics: Sequence[Metric]) -> list[str]:
+        """Every side in each of the metrics, as `Transfer.sides` heads them."""
+        return [f"{side[metric]:.4f}" if side else "-" for metric in metrics for side in self.sides]
+
     def to_dict(self) -> JsonObject:
-        return {
-            "predictor": self.predictor,
-            "kind": self.kind,
-            "home": _figures(self.home),
-            "there": self.there and _figures(self.there),
-            "transferred": self.transferred and _figures(self.transferred),
-        }
+        sides = dict(zip(("home", "there", "transferred"), self.sides, strict=True))
+        figures = {name: side and _figures(side) for name, side in sides.items()}
+        return {"predictor": self.predictor, "kind": self.kind, **figures}
 
 
 @dataclass(frozen=True)
@@ -94,8 +85,8 @@ class Whole(Result):
 @dataclass(frozen=True)
 class Transfer(Result):
     """home: the name of the model's own corpus. there: the evaluation on the other one. versus_transferred: a
-    model's differences to the best baseline that travelled. whole: None, and a note says why, where the model
-    may have seen some of the documents.
+    model's differences to the best baseline that travelled. whole: None where the model may have seen some of
+    the documents; a note says why.
     """
 
     home: str
@@ -110,6 +101,11 @@ class Transfer(Result):
     def corpus(self) -> str:
         """The other one's name."""
         return self.there.scored.corpus
+
+    @property
+    def sides(self) -> list[str]:
+        """What heads the sides of a row."""
+        return [self.home, self.corpus, "carried over"]
 
     @property
     def sentences(self) -> list[str]:
@@ -185,18 +181,17 @@ def out_of_domain(
     versus = {metric: paired(found.figures, found.name, names, metric, found.bootstrap) for metric in AGAINST}
     progress(f"{corpus.name}: looking for training documents of {there.name}")
     doubt, copied = may_have_seen(subject, corpus), copies(corpus, there, home.bench.parts.train)
+    split = home.bench.split
     if len(copied):
-        judged = np.isin(copied, found.bench.parts.part(home.bench.split)).sum()
+        judged = np.isin(copied, found.bench.parts.part(split)).sum()
         notes.append(
             f"{len(copied)} of {len(corpus.names)} documents of {corpus.name} are training documents of "
             f"{there.name} as well, '{corpus.names[copied[0]]}' first: no comparison on all documents "
-            f"has them, that on the {home.bench.split} documents has {judged}."
+            f"has them, that on the {split} documents has {judged}."
         )
     whole = None
     if doubt:
-        notes.append(
-            f"{found.name} is compared on the {home.bench.split} documents of {corpus.name} alone: {doubt}."
-        )
+        notes.append(f"{found.name} is compared on the {split} documents of {corpus.name} alone: {doubt}.")
     elif len(copied) < len(corpus.names):
         others = np.setdiff1d(np.arange(len(corpus.names)), copied)
         whole = on_all_documents(home, found, travelled, others, max_windows, progress)
@@ -204,9 +199,7 @@ def out_of_domain(
 
 
 def may_have_seen(subject: Loaded | Predictor | str, corpus: Corpus) -> str:
-    """Why the subject may have been trained on documents of `corpus`; empty where it says that it was trained
-    on another one.
-    """
+    """Why the subject may have been trained on documents of `corpus`; empty where it says that it was not."""
     if not isinstance(subject, Loaded) or not (subject.corpus_sha256 and corpus.sha256):
         return "which documents it was trained on is not known"
     if corpus.sha256 == subject.corpus_sha256:
@@ -253,24 +246,18 @@ def on_all_documents(
     """
     corpus, context, name = found.bench.corpus, home.windows.context, found.name
     scored = sample(windows(corpus, documents, context, "documents"), max_windows)
-    pool, mean = (
-        build_pool(scored, document_rows(corpus.offsets, documents)),
-        target_mean(corpus, documents, context),
-    )
+    pool = build_pool(scored, document_rows(corpus.offsets, documents))
+    mean = target_mean(corpus, documents, context)
     measured: dict[str, Measured] = {}
     as_at_home: dict[str, Figures] = {}
-    for one, same in zip(
-        [found.predictors[name], *travelled],
-        [home.name, *(one.name for one in home.bench.baselines)],
-        strict=True,
-    ):
+    at_home = [home.name, *(one.name for one in home.bench.baselines)]
+    for one, same in zip([found.predictors[name], *travelled], at_home, strict=True):
         progress(f"{corpus.name}, all documents: scoring {one.name}")
         predicted, share = predict_all(one, scored), home.measured[same].fraction
         as_at_home[one.name] = score(predicted, pool, home.bench.mean, share)
         fraction = share if one.name == name else best_fraction(predicted, pool, mean)
-        measured[one.name] = Measured(
-            score(predicted, pool, mean, fraction), offset_cosines(predicted, scored), fraction
-        )
+        figures = score(predicted, pool, mean, fraction)
+        measured[one.name] = Measured(figures, offset_cosines(predicted, scored), fraction)
     bootstrap = DocumentBootstrap(scored.documents, home.bootstrap.resamples, home.bootstrap.seed)
     names = [one.name for one in travelled]
     kinds = {name: "model", **dict.fromkeys(names, "transferred")}
@@ -280,7 +267,7 @@ def on_all_documents(
         metric.name: Claim(
             name, paired(as_at_home, name, names, metric, bootstrap), metric.words, bootstrap.count
         )
-        for metric in (CENTRED_MRR, CENTRED_RECALL)
+        for metric in (CENTRED_MRR, metrics.CENTRED_RECALL)
     }
     return Whole(
         documents=bootstrap.count,

@@ -1,5 +1,4 @@
-"""A verdict in sentences: better than, not distinguishable from or worse than the best baseline, in what a
-model is made for.
+"""A verdict in sentences: how a model stands to the best baseline, in what it is made for.
 
 verdict(name, scores, documents) -> Verdict
 """
@@ -10,16 +9,11 @@ from dataclasses import dataclass
 
 from mlx_lvm.core.result import JsonObject, Result, as_json
 from mlx_lvm.core.stats import Difference, DocumentBootstrap
-from mlx_lvm.evaluation.summary import PredictorScores, Summary
+from mlx_lvm.evaluation.summary import PredictorScores
 from mlx_lvm.metrics.names import CENTRED_COSINE, CENTRED_MRR, CENTRED_RECALL, COSINE, JUDGED, Figures, Metric
 
 MADE_FOR = {COSINE: (COSINE, CENTRED_COSINE), CENTRED_MRR: (CENTRED_MRR, CENTRED_RECALL)}
 SPLIT = {"train": " training", "val": " validation", "test": " test", "all": ""}
-RELATIONS = {
-    "better": "better than",
-    "worse": "worse than",
-    "not distinguishable": "not distinguishable from",
-}
 
 
 @dataclass(frozen=True)
@@ -41,8 +35,9 @@ class Claim(Result):
         ends, count = self.difference.span("+.4f", empty=""), self.documents
         interval = f"95% interval {ends}" if ends else "no interval from a single document"
         against = f", {self.difference.baseline}," if self.what == "the best baseline" else ""
+        relation = f"{self.outcome} {'from' if self.outcome == 'not distinguishable' else 'than'}"
         return (
-            f"{self.name} is {RELATIONS[self.outcome]} {self.what}{against} in {self.words}: "
+            f"{self.name} is {relation} {self.what}{against} in {self.words}: "
             f"{self.difference.value:+.4f} ({interval}, {count} {'document' if count == 1 else 'documents'})."
         )
 
@@ -53,9 +48,8 @@ class Claim(Result):
 
 @dataclass(frozen=True)
 class Verdict(Result):
-    """objective: the metric that the model is made for. claims: against the best baseline, that in the
-    objective first. mean: against the mean of the context. hybrid: of the model as it ranks, where it is
-    fused with what it read.
+    """objective: the metric that the model is made for. claims: against the best baseline, the objective's
+    first. mean: against the context's mean. hybrid: of the model as it ranks, fused with what it read.
     """
 
     documents: int
@@ -90,9 +84,7 @@ class Verdict(Result):
 
     @property
     def sentences(self) -> list[str]:
-        """The claims in what the model is made for; a model that predicts is compared with the mean of its
-        context too, and in ranking as it ranks.
-        """
+        """The claims in what it is made for; of a model that predicts, also to the mean, and as it ranks."""
         made_for = [self.claims[metric] for metric in MADE_FOR[self.objective]]
         extra = [self.mean, self.hybrid] if self.objective == COSINE else []
         return [one.sentence for one in [*made_for, *extra] if one is not None]
@@ -120,20 +112,9 @@ def verdict(
     return Verdict(documents, objective, claims, mean, split=split)
 
 
-def hybrid_claim(hybrid: str, summary: Summary, documents: int) -> Claim:
-    """Of the model as it ranks, in MRR."""
-    difference = summary.scores[hybrid].versus_best[CENTRED_MRR]
-    return Claim(hybrid, difference, CENTRED_MRR.words, documents)
-
-
-def best_of(figures: dict[str, Figures], names: list[str], metric: Metric) -> str:
-    """Which of the predictors has the highest mean."""
-    return max(names, key=lambda name: float(metric.of(figures[name]).mean()))
-
-
 def paired(
     figures: dict[str, Figures], name: str, others: list[str], metric: Metric, bootstrap: DocumentBootstrap
 ) -> Difference:
     """Of one predictor to the best of the others."""
-    best = best_of(figures, others, metric)
+    best = max(others, key=lambda other: float(metric.of(figures[other]).mean()))
     return bootstrap.difference(metric.of(figures[name]), best, metric.of(figures[best]))

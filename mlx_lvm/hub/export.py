@@ -25,7 +25,8 @@ from mlx_lvm.hub.golden import GOLDEN_DIM, GOLDEN_WINDOWS
 from mlx_lvm.hub.load import WEIGHTS, Loaded
 from mlx_lvm.models import VectorModel, as_dict, build
 from mlx_lvm.models.weights import DTYPES, set_weights
-from mlx_lvm.predictors.baselines import FILTERS, LagFilter, fit_baselines
+from mlx_lvm.predictors.baselines import FILTERS, fit_baselines
+from mlx_lvm.predictors.lags import LagFilter
 
 
 def fit_filter(name: str, corpus: str = "sotu", context: int = 5, split_seed: int = 0) -> Loaded:

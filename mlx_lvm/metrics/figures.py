@@ -2,13 +2,12 @@
 
 cosine         cos(p, y)
 centred        cos(p/|p| - m, y/|y| - m), m the mean of the training targets: shrinking towards m buys nothing
-here margin         cos(p, y) - cos(p, last chunk of the context); averages below zero for any p = E[y | x]
-whose cosine is
-               below sqrt(mean cos(next, last)), so a negative one is no defect
+margin         cos(p, y) - cos(p, last chunk of the context); averages below zero for any p = E[y | x] whose
+               cosine is below sqrt(mean cos(next, last)), so a negative one is no defect
 context_ratio  mean of cos(p, context) over mean of cos(y, context): above 1, the prediction stays nearer to
-what was
-               read than the text does
+               what was read than the text does
 skill          (m - best) / (1 - best), m a mean figure and best that of the best baseline
+offsets        cosines with the chunks around the target, which tell what a prediction leans on
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ from mlx_lvm.data.windows import Windows
 from mlx_lvm.models.base import normalize
 
 BLOCK = 1024  # windows scored together
+OFFSETS = tuple(range(-5, 5))  # chunks after the target; -1 is the last of the context
+TARGET, LAST = OFFSETS.index(0), OFFSETS.index(-1)
 
 
 class Predicts(Protocol):
@@ -35,6 +36,11 @@ class Predicts(Protocol):
 def cosines(a: mx.array, b: mx.array) -> mx.array:
     """Cosine of the last axis; a zero vector has cosine 0 with everything."""
     return (normalize(a) * normalize(b)).sum(axis=-1)
+
+
+def cosine_values(a: mx.array, b: mx.array) -> np.ndarray:
+    """The same on the host, float64."""
+    return np.array(cosines(a, b), dtype=np.float64)
 
 
 def centred_cosines(predicted: mx.array, truth: mx.array, mean: mx.array) -> mx.array:
@@ -55,9 +61,7 @@ def centred_cosine(predictor: Predicts, windows: Windows, mean: np.ndarray) -> f
 
 @dataclass(frozen=True)
 class WindowFigures:
-    """Of every window, float64 [n]; to_context, truth_to_context: mean cosine with the chunks of the
-    context.
-    """
+    """Of every window, float64 [n]; to_context, truth_to_context: mean cosine with the context's chunks."""
 
     cosine: np.ndarray
     centred_cosine: np.ndarray
@@ -81,6 +85,18 @@ def window_figures(predicted: mx.array, windows: Windows, mean: np.ndarray) -> W
         ]
         parts.append(np.array(mx.stack(figures), dtype=np.float64))
     return WindowFigures(*np.concatenate(parts, axis=1))
+
+
+def offset_cosines(predicted: mx.array, windows: Windows) -> np.ndarray:
+    """cos(p_t, x_{t+o}) [n, 10] of `predicted` [n, dim], raw or unit; NaN where the document has no chunk."""
+    ends = windows.corpus.offsets[1:][windows.documents]
+    parts = []
+    for block in windows.blocks(BLOCK):
+        rows = windows.targets[block][:, None] + np.array(OFFSETS)
+        there = (rows >= windows.starts[block][:, None]) & (rows < ends[block][:, None])
+        near = windows.corpus.take(np.clip(rows, 0, len(windows.corpus) - 1))
+        parts.append(np.where(there, cosine_values(predicted[block][:, None], near), np.nan))
+    return np.concatenate(parts)
 
 
 def skill(value: float, best: float) -> float:

@@ -61,15 +61,7 @@ CENTRED_MRR = Metric("centred", "mrr")
 CENTRED_RECALL = Metric("centred", "recall_at_5")
 IN_DOCUMENT_MRR = Metric("in_document", "mrr")
 # Those whose differences to the best baseline are shown.
-COMPARED = (
-    COSINE,
-    CENTRED_COSINE,
-    *RECALLS,
-    MRR,
-    CENTRED_RECALL,
-    CENTRED_MRR,
-    IN_DOCUMENT_MRR,
-)
+COMPARED = (COSINE, CENTRED_COSINE, *RECALLS, MRR, CENTRED_RECALL, CENTRED_MRR, IN_DOCUMENT_MRR)
 JUDGED = (COSINE, CENTRED_COSINE, CENTRED_MRR, CENTRED_RECALL)  # what a verdict speaks of
 EVERY = (
     COSINE,

@@ -13,7 +13,6 @@ y/|y| - f m.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,10 +40,11 @@ class Pairs:
         order = np.lexsort((window, candidate))
         return Pairs(window[order], candidate[order])
 
-    def within(self, low: int, high: int) -> Pairs:
-        """Pairs with candidates low .. high - 1."""
-        a, b = np.searchsorted(self.candidate, [low, high])
-        return Pairs(self.window[a:b], self.candidate[a:b])
+    def within(self, windows: slice, candidates: slice) -> Pairs:
+        """Those of a block, counted from its corner."""
+        a, b = np.searchsorted(self.candidate, [candidates.start, candidates.stop])
+        near = Pairs(self.window[a:b] - windows.start, self.candidate[a:b] - candidates.start)
+        return near.where((near.window >= 0) & (near.window < windows.stop - windows.start))
 
     def where(self, keep: np.ndarray) -> Pairs:
         return Pairs(self.window[keep], self.candidate[keep])
@@ -53,8 +53,7 @@ class Pairs:
 @dataclass(frozen=True)
 class Pool:
     """What each window is ranked against. rows [m] ascending corpus rows; hits and context: pairs into
-    (windows, rows); sizes [n]: candidates of each window. `same_document`: only chunks of the window's own
-    document compete.
+    (windows, rows); sizes [n]: candidates of each window. `same_document`: only chunks of it compete.
     """
 
     windows: Windows
@@ -67,18 +66,16 @@ class Pool:
     def in_document(self) -> Pool:
         """The same windows against the chunks of their own documents."""
         starts, ends = self.ranges()
-        hits = self.hits.where(
-            (self.hits.candidate >= starts[self.hits.window]) & (self.hits.candidate < ends[self.hits.window])
-        )
+        window, candidate = self.hits.window, self.hits.candidate
+        hits = self.hits.where((candidate >= starts[window]) & (candidate < ends[window]))
         own = np.bincount(self.context.window, minlength=len(self.windows))
         return Pool(self.windows, self.rows, hits, self.context, ends - starts - own, same_document=True)
 
     def ranges(self) -> tuple[np.ndarray, np.ndarray]:
         """First candidate of each window's document, and the one after its last."""
-        offsets = self.windows.corpus.offsets
-        return np.searchsorted(self.rows, offsets[self.windows.documents]), np.searchsorted(
-            self.rows, offsets[self.windows.documents + 1]
-        )
+        offsets, documents = self.windows.corpus.offsets, self.windows.documents
+        starts, ends = np.searchsorted(self.rows, [offsets[documents], offsets[documents + 1]])
+        return starts, ends
 
     def hit_counts(self) -> np.ndarray:
         return np.bincount(self.hits.window, minlength=len(self.windows))
@@ -91,18 +88,17 @@ def build_pool(windows: Windows, rows: np.ndarray) -> Pool:
     place = np.minimum(np.searchsorted(rows, read), len(rows) - 1)
     known = rows[place] == read
     excluded = Pairs.sorted(np.nonzero(known)[0], place[known])
-    truth = _prepare(windows.truth(), None, 0.0)
+    truth = normalize(windows.truth())
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    for low, _, candidates in _candidates(windows, rows, None, 0.0):
-        for begin in range(0, n, QUERIES):
-            close = np.array((truth[begin : begin + QUERIES] @ candidates.T) > NEAR_DUPLICATE)
-            window, candidate = np.nonzero(close)
-            found.append((window + begin, candidate + low))
+    for part in blocks(len(rows), CANDIDATES):
+        candidates = normalize(windows.corpus.take(rows[part]))
+        for block in blocks(n, QUERIES):
+            window, candidate = np.nonzero(np.array((truth[block] @ candidates.T) > NEAR_DUPLICATE))
+            found.append((window + block.start, candidate + part.start))
     found.append((np.arange(n), np.searchsorted(rows, windows.targets)))
     key = np.unique(np.concatenate([w.astype(np.int64) * len(rows) + c for w, c in found]))
-    key = np.setdiff1d(
-        key, excluded.window.astype(np.int64) * len(rows) + excluded.candidate, assume_unique=True
-    )
+    left_out = excluded.window.astype(np.int64) * len(rows) + excluded.candidate
+    key = np.setdiff1d(key, left_out, assume_unique=True)
     own = np.bincount(excluded.window, minlength=n)
     return Pool(windows, rows, Pairs.sorted(key // len(rows), key % len(rows)), excluded, len(rows) - own)
 
@@ -111,99 +107,56 @@ def ranks(
     pool: Pool, predicted: mx.array, mean: np.ndarray | None = None, fraction: float = 0.0
 ) -> np.ndarray:
     """Rank of each window's best hit, float64 [n]; `predicted` [n, dim] is raw or unit."""
-    queries = _prepare(predicted, mean, fraction)
-    best = _best_hits(pool, queries, mean, fraction)
-    above = (
-        _count_in_document(pool, queries, best, mean, fraction)
-        if pool.same_document
-        else _count(pool, queries, best, mean, fraction)
-    )
-    return 1 + above
 
+    def prepare(vectors: mx.array) -> mx.array:
+        out = normalize(vectors)
+        return out if mean is None or fraction == 0 else normalize(out - fraction * mx.array(mean))
 
-def _prepare(vectors: mx.array, mean: np.ndarray | None, fraction: float) -> mx.array:
-    out = normalize(vectors)
-    return out if mean is None or fraction == 0 else normalize(out - fraction * mx.array(mean))
-
-
-def _candidates(
-    windows: Windows, rows: np.ndarray, mean: np.ndarray | None, fraction: float
-) -> Iterator[tuple[int, int, mx.array]]:
-    for part in blocks(len(rows), CANDIDATES):
-        yield part.start, part.stop, _prepare(windows.corpus.take(rows[part]), mean, fraction)
-
-
-def _best_hits(pool: Pool, queries: mx.array, mean: np.ndarray | None, fraction: float) -> np.ndarray:
+    queries = prepare(predicted)
     best = np.full(len(pool.windows), -np.inf, dtype=np.float32)
     for part in blocks(len(pool.hits.window), CANDIDATES):
         window, candidate = pool.hits.window[part], pool.hits.candidate[part]
-        vectors = _prepare(pool.windows.corpus.take(pool.rows[candidate]), mean, fraction)
         asked = mx.take(queries, mx.array(window.astype(np.int32)), axis=0)
+        vectors = prepare(pool.windows.corpus.take(pool.rows[candidate]))
         np.maximum.at(best, window, np.array((asked * vectors).sum(axis=1)))
-    return best
+    out = np.ones(len(best))
+    for first, last, lowest, highest in _spans(pool):
+        for low in range(lowest, highest, CANDIDATES):
+            part = slice(low, min(low + CANDIDATES, highest))
+            candidates = prepare(pool.windows.corpus.take(pool.rows[part]))
+            for begin in range(first, last, QUERIES):
+                block = slice(begin, min(begin + QUERIES, last))
+                passed = [pairs.within(block, part) for pairs in (pool.hits, pool.context)]
+                out[block] += _above(queries[block] @ candidates.T, best[block], passed)
+    return out
 
 
-def _count(
-    pool: Pool, queries: mx.array, best: np.ndarray, mean: np.ndarray | None, fraction: float
-) -> np.ndarray:
-    """How many candidates that are neither hit nor context score above each best hit, ties half."""
-    above = np.zeros(len(best))
-    for low, high, candidates in _candidates(pool.windows, pool.rows, mean, fraction):
-        passed = [pairs.within(low, high) for pairs in (pool.hits, pool.context)]
-        for begin in range(0, len(best), QUERIES):
-            above[begin : begin + QUERIES] += _above(
-                queries[begin : begin + QUERIES], candidates, best, begin, low, passed
-            )
-    return above
-
-
-def _count_in_document(
-    pool: Pool, queries: mx.array, best: np.ndarray, mean: np.ndarray | None, fraction: float
-) -> np.ndarray:
-    """The same among the chunks of the window's own document."""
-    above = np.zeros(len(best))
-    for begin, end, low, high in _document_blocks(pool):
-        candidates = _prepare(pool.windows.corpus.take(pool.rows[low:high]), mean, fraction)
-        passed = [pairs.within(low, high) for pairs in (pool.hits, pool.context)]
-        above[begin:end] += _above(queries[begin:end], candidates, best, begin, low, passed)
-    return above
-
-
-def _document_blocks(pool: Pool) -> Iterator[tuple[int, int, int, int]]:
-    """(first window, end, first candidate, end): at most QUERIES windows of one document against CANDIDATES
-    of its chunks.
-    """
+def _spans(pool: Pool) -> list[tuple[int, int, int, int]]:
+    """(first window, the one after the last, first candidate, the one after the last): which compete."""
+    if not pool.same_document:
+        return [(0, len(pool.windows), 0, len(pool.rows))]
     starts, ends = pool.ranges()
-    edges = np.flatnonzero(np.diff(pool.windows.documents)) + 1
-    for first, last in zip([0, *edges], [*edges, len(pool.windows)], strict=True):
-        for begin in range(first, last, QUERIES):
-            for low in range(starts[first], ends[first], CANDIDATES):
-                yield begin, min(begin + QUERIES, last), low, min(low + CANDIDATES, ends[first])
+    edges = (np.flatnonzero(np.diff(pool.windows.documents)) + 1).tolist()
+    spans = zip([0, *edges], [*edges, len(pool.windows)], strict=True)
+    return [(first, last, int(starts[first]), int(ends[first])) for first, last in spans]
 
 
-def _above(
-    queries: mx.array, candidates: mx.array, best: np.ndarray, begin: int, low: int, passed: list[Pairs]
-) -> np.ndarray:
-    """Counts over one block of scores, less those of the pairs that do not compete."""
-    end = begin + len(queries)
-    scores, bar = queries @ candidates.T, mx.array(best[begin:end])[:, None]
-    higher, equal = (scores > bar).sum(axis=1), (scores == bar).sum(axis=1)
-    chosen = [pairs.where((pairs.window >= begin) & (pairs.window < end)) for pairs in passed]
-    window = np.concatenate([pairs.window for pairs in chosen]) - begin
-    candidate = np.concatenate([pairs.candidate for pairs in chosen]) - low
-    out = np.array(higher, dtype=np.float64) + np.array(equal) / 2
+def _above(scores: mx.array, best: np.ndarray, passed: list[Pairs]) -> np.ndarray:
+    """How many of a block's candidates score above each best hit, ties half, less the pairs passed over."""
+    bar = mx.array(best)[:, None]
+    out = np.array((scores > bar).sum(axis=1), dtype=np.float64) + np.array((scores == bar).sum(axis=1)) / 2
+    window = np.concatenate([pairs.window for pairs in passed])
     if len(window):
+        candidate = np.concatenate([pairs.candidate for pairs in passed])
         places = (mx.array(window.astype(np.int32)), mx.array(candidate.astype(np.int32)))
-        passed_over, mark = np.array(scores[places]), best[begin:end][window]
+        passed_over, mark = np.array(scores[places]), best[window]
         np.subtract.at(out, window, (passed_over > mark) + (passed_over == mark) / 2)
     return out
 
 
 @dataclass(frozen=True)
 class RankFigures:
-    """Of every window, float64 [n]: whether the best hit is among the first k, 1 / rank, and
-    `contrastive_accuracy`.
-    """
+    """Of every window, float64 [n]: is the best hit among the first k, 1 / rank, `contrastive_accuracy`."""
 
     recall_at_1: np.ndarray
     recall_at_5: np.ndarray

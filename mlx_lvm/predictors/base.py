@@ -1,10 +1,8 @@
-"""What is evaluated: anything that turns windows into predicted vectors, be it a baseline, a control or a
-model.
-"""
+"""What is evaluated: whatever turns windows into predicted vectors, be it baseline, control or model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Protocol
 
@@ -38,13 +36,17 @@ class Predictor(Protocol):
     def predict(self, windows: Windows, index: Index = ALL) -> mx.array: ...
 
 
+class ReadsContext:
+    """What reads the context alone."""
+
+    history: ClassVar[int | None] = 0
+
+
 @dataclass(frozen=True, eq=False)
-class ModelPredictor:
+class ModelPredictor(ReadsContext):
     """A network behind the interface: gather and forward as one compiled function, in evaluation mode (no
     dropout) and in the dtype of its weights.
     """
-
-    history: ClassVar[int | None] = 0
 
     name: str
     model: VectorModel
@@ -67,15 +69,32 @@ class ModelPredictor:
         return forward
 
 
+@dataclass(frozen=True)
+class OwnContext:
+    """A model that reads its own number of chunks, whatever the windows hold."""
+
+    inner: Predictor
+    context: int
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def history(self) -> int | None:
+        return self.inner.history
+
+    def predict(self, windows: Windows, index: Index = ALL) -> mx.array:
+        return self.inner.predict(replace(windows, context=self.context), index)
+
+
 def predict_all(predictor: Predictor, windows: Windows) -> mx.array:
     """Raw predictions [n, dim] of every window, evaluated block by block."""
     return in_blocks(len(windows), BLOCK, lambda block: predictor.predict(windows, block))
 
 
 def sample(windows: Windows, limit: int) -> Windows:
-    """At most `limit` of the windows, evenly spaced over all documents; no random choice, so the same in
-    every run.
-    """
+    """At most `limit` of the windows, evenly spaced over all documents: the same in every run."""
     return windows if len(windows) <= limit else windows.select(evenly_spaced(len(windows), limit))
 
 

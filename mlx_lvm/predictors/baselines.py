@@ -1,5 +1,4 @@
-"""Closed-form baselines: what no trained network may be worse than. Fitted on the training documents, tuned
-on validation.
+"""Closed-form baselines: what no trained network may be worse than. Fitted on training documents.
 
 corpus-mean         m, the mean of the training targets
 last                x_{t-1}
@@ -15,6 +14,7 @@ nearest-contexts    mean of what followed the most similar training contexts, th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,9 +24,9 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.metrics.figures import mean_cosine
-from mlx_lvm.predictors.base import ALL, Index, Predictor, sample
+from mlx_lvm.predictors.base import ALL, Index, Predictor, ReadsContext, sample
 from mlx_lvm.predictors.controls import BestInSpan, Oracle, RandomVector
-from mlx_lvm.predictors.lags import LagFilter, centroids, filter_sums, fit_lag_filter, mean_of_rows
+from mlx_lvm.predictors.lags import centroids, filter_sums, mean_of_rows
 from mlx_lvm.predictors.neighbours import fit_nearest_contexts
 from mlx_lvm.predictors.ridge import fit_ridge
 
@@ -48,24 +48,10 @@ DECAYS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 NEIGHBOURS = (16, 64, 256)
 TUNING_WINDOWS = 10_000  # validation windows that hyper-parameters are chosen on, evenly spaced
 
-__all__ = [
-    "FILTERS",
-    "NAMES",
-    "ContextMean",
-    "LagFilter",
-    "Predictor",
-    "controls",
-    "fit_baselines",
-    "fit_lag_filter",
-    "target_mean",
-]
-
 
 @dataclass(frozen=True)
-class CorpusMean:
+class CorpusMean(ReadsContext):
     """m for every window: the best constant."""
-
-    history: ClassVar[int | None] = 0
 
     mean: np.ndarray
     name: str = "corpus-mean"
@@ -75,10 +61,8 @@ class CorpusMean:
 
 
 @dataclass(frozen=True)
-class Last:
+class Last(ReadsContext):
     """The last chunk repeated."""
-
-    history: ClassVar[int | None] = 0
 
     name: str = "last"
 
@@ -87,10 +71,8 @@ class Last:
 
 
 @dataclass(frozen=True)
-class ContextMean:
+class ContextMean(ReadsContext):
     """Mean of the context."""
-
-    history: ClassVar[int | None] = 0
 
     name: str = "mean"
 
@@ -99,10 +81,8 @@ class ContextMean:
 
 
 @dataclass(frozen=True)
-class Recency:
+class Recency(ReadsContext):
     """Mean of the context weighted by decay^age, the last chunk having age 0."""
-
-    history: ClassVar[int | None] = 0
 
     decay: float
     name: str = "recency"
@@ -140,40 +120,29 @@ def fit_baselines(
     context: int,
     only: tuple[str, ...] = NAMES,
 ) -> list[Predictor]:
-    """The baselines named in `only`, in the order of `NAMES`. Raises InvalidFile where a part has no
-    window.
-    """
+    """The baselines named in `only`, in the order of `NAMES`. Raises InvalidFile without a window."""
     validation = sample(windows(corpus, val_documents, context, "validation documents"), TUNING_WINDOWS)
     sums = filter_sums(corpus, train_documents, max(context, CENTROID_LAGS), context)
-    recency = max(
-        (Recency(decay) for decay in DECAYS), key=lambda predictor: mean_cosine(predictor, validation)
-    )
 
-    def fit(name: str) -> Predictor:
-        if name == "corpus-mean":
-            return CorpusMean(sums.mean)
-        if name == "recency":
-            return recency
-        if name == "shrunk-mean":
-            return sums.shrunk_mean(context)
-        if name == "lag-filter":
-            return sums.filter(context)
-        if name == "lag-filter-centroid":
-            return sums.filter(max(context, CENTROID_LAGS), centroid=True)
-        if name == "ridge":
-            return fit_ridge(corpus, train_documents, context, lambda ridge: mean_cosine(ridge, validation))
-        if name == "nearest-contexts":
-            return fit_nearest_contexts(
-                corpus, train_documents, recency.weights(context), sums.mean, validation, NEIGHBOURS
-            )
-        plain: dict[str, Predictor] = {
-            "last": Last(),
-            "mean": ContextMean(),
-            "document-so-far": DocumentSoFar(),
-        }
-        return plain[name]
+    def score(predictor: Predictor) -> float:
+        return mean_cosine(predictor, validation)
 
-    return [fit(name) for name in NAMES if name in only]
+    recency = max((Recency(decay) for decay in DECAYS), key=score)
+    fits: dict[str, Callable[[], Predictor]] = {
+        "corpus-mean": lambda: CorpusMean(sums.mean),
+        "last": Last,
+        "mean": ContextMean,
+        "recency": lambda: recency,
+        "document-so-far": DocumentSoFar,
+        "shrunk-mean": lambda: sums.shrunk_mean(context),
+        "lag-filter": lambda: sums.filter(context),
+        "lag-filter-centroid": lambda: sums.filter(max(context, CENTROID_LAGS), centroid=True),
+        "ridge": lambda: fit_ridge(corpus, train_documents, context, score),
+        "nearest-contexts": lambda: fit_nearest_contexts(
+            corpus, train_documents, recency.weights(context), sums.mean, validation, NEIGHBOURS
+        ),
+    }
+    return [fits[name]() for name in NAMES if name in only]
 
 
 def controls(seed: int = 0) -> list[Predictor]:

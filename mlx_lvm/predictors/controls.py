@@ -1,24 +1,19 @@
-"""Predictors that test the metrics and bound what is possible. None of them is a claim: two of them read the
-answer.
-"""
+"""Predictors that test the metrics and bound what is possible. No claims: two of them read the answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.windows import Windows
-from mlx_lvm.predictors.base import ALL, Index
+from mlx_lvm.predictors.base import ALL, Index, ReadsContext
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(ReadsContext):
     """The truth itself: perfect in every metric, or the metric is wrong."""
-
-    history: ClassVar[int | None] = 0
 
     name: str = "oracle"
 
@@ -27,12 +22,8 @@ class Oracle:
 
 
 @dataclass(frozen=True)
-class BestInSpan:
-    """The truth projected onto the span of its context: no mixture of the context's chunks has a higher
-    cosine.
-    """
-
-    history: ClassVar[int | None] = 0
+class BestInSpan(ReadsContext):
+    """The truth projected onto the span of its context: no mixture of the context has a higher cosine."""
 
     name: str = "best-in-span"
 
@@ -48,12 +39,8 @@ class BestInSpan:
 
 
 @dataclass(frozen=True)
-class RandomVector:
-    """A direction drawn for each target row from (seed, row): at chance in every metric, or the metric is
-    wrong.
-    """
-
-    history: ClassVar[int | None] = 0
+class RandomVector(ReadsContext):
+    """A direction drawn from (seed, target row): at chance in every metric, or the metric is wrong."""
 
     seed: int = 0
     name: str = "random"

@@ -1,5 +1,5 @@
-"""Histories that no document holds: rolled-out ones, shuffled ones. Each becomes a document of a corpus made
-for it, so that every predictor, model or baseline, reads them as it reads any other window.
+"""Histories that no document holds: rolled out, shuffled. Each becomes a document of a corpus made for it,
+so that every predictor, model or baseline, reads it as it reads any other window.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ BLOCK_ROWS = 32_768  # rows of histories made together: 96 MiB at 768 dimensions
 
 @dataclass(frozen=True, eq=False)
 class SyntheticHistories:
-    """vectors [rows, dim] float32: the histories one after the other, oldest chunk first; lengths [n] of
-    each.
-    """
+    """vectors [rows, dim] float32: the histories one after the other, oldest chunk first; lengths [n]."""
 
     corpus: Corpus
     vectors: mx.array
@@ -32,28 +30,12 @@ class SyntheticHistories:
         return np.concatenate([[0], np.cumsum(self.lengths)])
 
     def windows(self, context: int) -> Windows:
-        """One window a history: its last `context` chunks, predicting what would follow. There is no truth to
-        read.
-        """
-        offsets = self.offsets
-        names = tuple(map(str, range(len(self.lengths))))
-        made = replace(
-            self.corpus,
-            vectors=self.vectors,
-            scales=None,
-            offsets=offsets,
-            names=names,
-            assigned=None,
-            path=None,
-        )
-        return Windows(
-            made,
-            context,
-            offsets[1:].astype(np.int32),
-            offsets[:-1].astype(np.int32),
-            np.arange(len(self.lengths)),
-            0,
-        )
+        """One window a history: its last `context` chunks. There is no truth to read."""
+        offsets, numbers = self.offsets, np.arange(len(self.lengths))
+        stored = replace(self.corpus, vectors=self.vectors, scales=None, path=None)
+        made = replace(stored, offsets=offsets, names=tuple(map(str, numbers)), assigned=None)
+        starts, targets = offsets[:-1].astype(np.int32), offsets[1:].astype(np.int32)
+        return Windows(made, context, targets, starts, numbers, skipped=0)
 
     def extended(self, chunks: mx.array) -> SyntheticHistories:
         """Every history with one chunk [n, dim] more at its end."""
@@ -63,23 +45,19 @@ class SyntheticHistories:
         return SyntheticHistories(self.corpus, vectors, self.lengths + 1)
 
     def reordered(self, order: np.ndarray) -> SyntheticHistories:
-        """The last k chunks of every history in another order: order [n, k], indices into those k, oldest
-        first.
-        """
+        """The last k chunks of every history in another order [n, k], indices into those k."""
         rows = np.arange(int(self.lengths.sum()))
         tail = self.offsets[1:, None] - order.shape[1] + np.arange(order.shape[1])
         rows[tail] = np.take_along_axis(tail, order, axis=1)
-        return SyntheticHistories(
-            self.corpus, mx.take(self.vectors, mx.array(rows.astype(np.int32)), axis=0), self.lengths
-        )
+        vectors = mx.take(self.vectors, mx.array(rows.astype(np.int32)), axis=0)
+        return SyntheticHistories(self.corpus, vectors, self.lengths)
 
 
 def synthetic_histories(windows: Windows, index: Index, predictor: Predictor) -> SyntheticHistories:
     """What `predictor` may read of each of the chosen windows."""
     targets, lengths = windows.targets[index].astype(np.int64), history_lengths(windows, predictor)[index]
-    return SyntheticHistories(
-        windows.corpus, windows.corpus.take(ranges(targets - lengths, lengths)), lengths
-    )
+    vectors = windows.corpus.take(ranges(targets - lengths, lengths))
+    return SyntheticHistories(windows.corpus, vectors, lengths)
 
 
 def history_blocks(windows: Windows, predictor: Predictor) -> list[slice]:
@@ -90,7 +68,5 @@ def history_blocks(windows: Windows, predictor: Predictor) -> list[slice]:
 
 def history_lengths(windows: Windows, predictor: Predictor) -> np.ndarray:
     """How many chunks before each target the predictor can read, the context at least, int64 [n]."""
-    before = windows.targets.astype(np.int64) - windows.starts
-    return (
-        before if predictor.history is None else np.minimum(before, max(predictor.history, windows.context))
-    )
+    before, most = windows.targets.astype(np.int64) - windows.starts, predictor.history
+    return before if most is None else np.minimum(before, max(most, windows.context))

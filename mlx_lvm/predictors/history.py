@@ -1,5 +1,4 @@
-"""A model that reads the document so far, behind the predictor's interface: it gets more of the document than
-the window.
+"""A model that reads the document so far, not the window alone, behind the predictor's interface.
 
 The config's `history` says how many chunks before the target it reads at most. Contexts are filled up with
 zero rows on the left, which such a model takes for no chunk.
@@ -26,9 +25,7 @@ LENGTH_STEP = 20  # chunks that the lengths of contexts differ by
 
 
 def predictor_of(name: str, model: VectorModel) -> Predictor:
-    """The predictor that gives a model what it reads: the document so far where it has `history`, else the
-    window.
-    """
+    """The predictor that gives a model what it reads: the document so far, or the window."""
     return HistoryPredictor(name, model) if model.config.history else ModelPredictor(name, model)
 
 
@@ -57,9 +54,7 @@ class HistoryPredictor:
         return self.most
 
     def ahead(self, windows: Windows, index: Index = ALL) -> mx.array:
-        """Raw vectors [n, horizons, dim] of the next chunk and those after it, of a model that predicts
-        several.
-        """
+        """Raw vectors [n, horizons, dim] of the next chunks, of a model that predicts several."""
         return self._run(windows, index, "ahead")
 
     def predict_with_query(self, windows: Windows, queries: mx.array) -> mx.array:
@@ -74,9 +69,8 @@ class HistoryPredictor:
             rows, first = targets[block, None], starts[block, None]
             longest = min(int((rows - first).max()), self.most)
             # In steps, so that few functions are compiled.
-            rows = rows + np.arange(
-                -min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.most), 0, dtype=np.int32
-            )
+            length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.most)
+            rows = rows + np.arange(-length, 0, dtype=np.int32)
             read = (mx.array(np.maximum(rows, first)), mx.array(rows >= first))
             query = None if queries is None else queries[block]
             return self._forward[field](corpus.vectors, corpus.scales, *read, query)
@@ -101,9 +95,8 @@ class HistoryPredictor:
                 query: mx.array | None,
             ) -> mx.array:
                 read = (gather(vectors, scales, rows) * present[..., None]).astype(model.dtype)
-                found: mx.array = getattr(
-                    model(read) if query is None else model(read, query.astype(model.dtype)), field
-                )
+                asked = () if query is None else (query.astype(model.dtype),)
+                found: mx.array = getattr(model(read, *asked), field)
                 return found.astype(mx.float32)
 
             return run
@@ -119,16 +112,12 @@ def takes_queries(predictor: Predictor) -> HistoryPredictor | None:
 
 
 def several_horizons(predictor: Predictor) -> HistoryPredictor | None:
-    """The predictor as one that knows several horizons; None where its model predicts the next chunk
-    alone.
-    """
+    """The predictor as one that knows several horizons; None where it predicts the next chunk alone."""
     return predictor if isinstance(predictor, HistoryPredictor) and predictor.horizons > 1 else None
 
 
 def predict_with_query(predictor: Predictor, windows: Windows, index: Index, queries: mx.array) -> mx.array:
-    """Raw predictions [n, dim] of the chosen windows, given a query [n, dim] each; a model that takes none
-    does without.
-    """
+    """Raw predictions [n, dim] of the chosen windows, given a query [n, dim] each where it takes any."""
     taking = takes_queries(predictor)
     if taking is None:
         return predictor.predict(windows, index)

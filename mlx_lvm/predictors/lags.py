@@ -1,5 +1,4 @@
-"""Lag filters: a handful of scalars, the same for every dimension, by least squares over all training
-windows.
+"""Lag filters: a few scalars, the same for every dimension, by least squares over all training windows.
 
     p_t = a_1 x_{t-1} + ... + a_K x_{t-K} + b m (+ g c_t)
 
@@ -35,9 +34,7 @@ def mean_of_rows(corpus: Corpus, rows: np.ndarray, block: int = 8192) -> np.ndar
 
 
 def centroids(corpus: Corpus, targets: np.ndarray, starts: np.ndarray) -> mx.array:
-    """Mean of all chunks of the document before each target, [n, dim]: one averaging matrix a block, so
-    nothing cancels.
-    """
+    """Mean of a document's chunks before each target, [n, dim]: a matrix a block, so nothing cancels."""
 
     def averaged(block: slice) -> mx.array:
         t, s = targets[block].astype(np.int64), starts[block].astype(np.int64)
@@ -57,9 +54,7 @@ def centroids(corpus: Corpus, targets: np.ndarray, starts: np.ndarray) -> mx.arr
 
 @dataclass(frozen=True)
 class LagFilter:
-    """p_t = sum_k weights[k-1] x_{t-k} + mean_weight m + centroid_weight c_t. All scalars: `weights`
-    [lags].
-    """
+    """p_t = sum_k weights[k-1] x_{t-k} + mean_weight m + centroid_weight c_t, weights [lags]."""
 
     name: str
     weights: np.ndarray
@@ -81,9 +76,7 @@ class LagFilter:
         return out
 
     def model(self) -> Filter:
-        """The same filter as a model; the centroid is then that of the last 100 chunks of the document at
-        most.
-        """
+        """The same filter as a model, whose centroid is that of the document's last 100 chunks at most."""
         centroid = bool(self.centroid_weight)
         model = Filter(FilterConfig(dim=len(self.mean), lags=len(self.weights), centroid=centroid))
         model.lag_weights = mx.array(self.weights.astype(np.float32))
@@ -94,9 +87,7 @@ class LagFilter:
 
 
 def lagged_rows(targets: np.ndarray, starts: np.ndarray, lags: int) -> np.ndarray:
-    """Rows [n, lags] of the last chunks before each target, the last one first; never before the document's
-    start.
-    """
+    """Rows [n, lags] of the chunks before each target, the last one first; none before the document."""
     return np.maximum(targets[:, None] - np.arange(1, lags + 1), starts[:, None])
 
 
@@ -104,8 +95,7 @@ def lagged_rows(targets: np.ndarray, starts: np.ndarray, lags: int) -> np.ndarra
 class FilterSums:
     """Sums over training windows of inner products, float64; the vectors are f = (lag 1 .. lag K, m, c_t).
 
-    inner [K + 2, K + 2]: of f with f. wanted [K + 2, horizons]: of f with the target and the chunks that come
-    after it.
+    inner [K + 2, K + 2]: of f with f. wanted [K + 2, horizons]: of f with the target and what follows it.
     """
 
     mean: np.ndarray
@@ -117,9 +107,7 @@ class FilterSums:
         return len(self.inner) - 2
 
     def filter(self, lags: int, centroid: bool = False, horizon: int = 0) -> LagFilter:
-        """The filter of `lags` lags that minimises the summed squared error of the chunk `horizon` after the
-        target.
-        """
+        """The filter of `lags` lags with the least squared error of the chunk `horizon` after the target."""
         used = np.array([*range(lags), self.lags, *([self.lags + 1] if centroid else [])])
         solved = self._least_squares(np.eye(self.lags + 2)[:, used], horizon)
         name = "lag-filter-centroid" if centroid else "lag-filter"
@@ -175,7 +163,5 @@ def _columns(vectors: np.ndarray) -> np.ndarray:
 def fit_lag_filter(
     corpus: Corpus, train_documents: np.ndarray, lags: int, context: int | None = None
 ) -> LagFilter:
-    """The least-squares lag filter of `lags` lags on every training window of `context` (default: `lags`)
-    chunks.
-    """
+    """The lag filter of `lags` lags on every training window of `context` (default: `lags`) chunks."""
     return filter_sums(corpus, train_documents, lags, context or lags).filter(lags)

@@ -6,7 +6,6 @@ A context is known by its recency-weighted mean less the corpus mean; likeness i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -16,16 +15,14 @@ from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.models.base import normalize
-from mlx_lvm.predictors.base import ALL, BLOCK, Index, sample
+from mlx_lvm.predictors.base import ALL, BLOCK, Index, ReadsContext, sample
 
 MAX_KEYS = 32_768  # training contexts remembered, evenly spaced: 96 MiB at 768 dimensions
 
 
 @dataclass(frozen=True)
-class NearestContexts:
+class NearestContexts(ReadsContext):
     """keys [n, dim] unit vectors, targets [n] rows of `corpus`, the training corpus, that followed them."""
-
-    history: ClassVar[int | None] = 0
 
     corpus: Corpus
     keys: mx.array
@@ -71,8 +68,7 @@ def fit_nearest_contexts(
     validation: Windows,
     counts: tuple[int, ...],
 ) -> NearestContexts:
-    """Remembers the contexts of the training documents; of `counts` keeps what has the best cosine on
-    `validation`.
+    """Remembers the contexts of the training documents; of `counts` keeps the best on `validation`.
 
     weights [context], oldest first. Raises InvalidFile where the training documents have no window.
     """

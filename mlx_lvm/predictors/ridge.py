@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import InvalidFile
-from mlx_lvm.predictors.base import ALL, Index
+from mlx_lvm.predictors.base import ALL, Index, ReadsContext
 from mlx_lvm.predictors.lags import mean_of_rows
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -34,10 +33,8 @@ BLOCK = 8192
 
 
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(ReadsContext):
     """weights [lags * dim, dim], lag 1 first; offset [dim]."""
-
-    history: ClassVar[int | None] = 0
 
     name: str
     weights: mx.array
@@ -70,9 +67,8 @@ class RidgeSystem:
         weights = np.linalg.solve(self.gram, self.cross[:, horizon])
         np.fill_diagonal(self.gram, diagonal)
         offset = self.target_means[horizon] - self.context_means @ weights
-        return Ridge(
-            "ridge", mx.array(weights.astype(np.float32)), mx.array(offset.astype(np.float32)), penalty
-        )
+        weights, offset = weights.astype(np.float32), offset.astype(np.float32)
+        return Ridge("ridge", mx.array(weights), mx.array(offset), penalty)
 
 
 def ridge_lags(context: int, dim: int) -> int:
@@ -83,9 +79,7 @@ def ridge_lags(context: int, dim: int) -> int:
 def fit_ridge(
     corpus: Corpus, train_documents: np.ndarray, context: int, score: Callable[[Ridge], float]
 ) -> Ridge:
-    """The penalty climbs from 30 along `PENALTIES` while `score`, a figure of the validation documents,
-    rises.
-    """
+    """The penalty climbs from 30 along `PENALTIES` while `score`, a figure of validation documents, rises."""
     system = ridge_system(corpus, train_documents, ridge_lags(context, corpus.dim), context)
     tried: dict[int, tuple[float, Ridge]] = {}
 
@@ -105,8 +99,7 @@ def fit_ridge(
 def ridge_system(
     corpus: Corpus, train_documents: np.ndarray, lags: int, context: int, horizons: int = 1
 ) -> RidgeSystem:
-    """Over every window of `context` chunks with `horizons` chunks from the target on, read by its last
-    `lags` chunks.
+    """Over every window of `context` chunks and `horizons` targets, read by its last `lags` chunks.
 
     Raises InvalidFile where no document is long enough.
     """

@@ -1,10 +1,8 @@
-"""What a query is ranked against: every other chunk of the corpus, or evenly spaced chunks that stand for
-all.
-"""
+"""What a query is ranked against: every other chunk of the corpus, or evenly spaced ones for all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +15,7 @@ from mlx_lvm.models.base import normalize
 from mlx_lvm.predictors.base import Index
 
 CANDIDATES = 20_000  # of a larger corpus, so many chunks evenly spaced stand for all
+LOOK_PAIRS = 4_000_000  # (window, candidate) pairs looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +28,10 @@ class Candidates:
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
+
+    def blocks(self, windows: Windows) -> Iterator[slice]:
+        """The windows, as many at a time as are looked at together."""
+        return windows.blocks(max(1, LOOK_PAIRS // len(self)))
 
 
 def candidate_rows(count: int) -> np.ndarray:
@@ -43,9 +46,7 @@ def candidates_of(corpus: Corpus) -> Candidates:
 
 
 def products(queries: mx.array, windows: Windows, index: Index, candidates: Candidates) -> mx.array:
-    """Inner products [n, k, m + 1] of queries [n, k, dim] with every candidate and, last, with the truth of
-    their window.
-    """
+    """Inner products [n, k, m + 1] of queries [n, k, dim] with every candidate and, last, with the truth."""
     n, k, dim = queries.shape
     with_candidates = (queries.reshape(n * k, dim) @ candidates.vectors.T).reshape(n, k, -1)
     with_truth = (queries * normalize(windows.truth(index))[:, None]).sum(axis=2, keepdims=True)

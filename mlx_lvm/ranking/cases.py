@@ -16,9 +16,7 @@ EXCERPT = 240  # characters of a chunk
 
 @dataclass(frozen=True)
 class Label(Result):
-    """A chunk by its document and place in it; the beginning of its text, and of the text before it, where
-    there is any.
-    """
+    """A chunk by its document and place in it, with the beginning of its text and of the text before it."""
 
     document: str
     chunk: int

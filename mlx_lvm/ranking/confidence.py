@@ -58,9 +58,7 @@ class Confidence:
 
 
 def fit_confidence(features: np.ndarray, achieved: np.ndarray) -> Confidence:
-    """Least squares; a feature that is the same everywhere gets nothing. features [n, 5], achieved [n]:
-    cosines.
-    """
+    """Least squares of cosines `achieved` [n]; a feature [n, 5] that is the same everywhere gets nothing."""
     middle = features.mean(axis=0)
     solved = np.linalg.lstsq(features - middle, achieved - achieved.mean(), rcond=1e-4)[0].round(3)
     return Confidence(round(float(achieved.mean() - middle @ solved), 3), tuple(solved.tolist()))
@@ -85,9 +83,7 @@ class ReliabilityBin(Result):
 
 @dataclass(frozen=True)
 class Reliability(Result):
-    """gap: mean distance of expected and achieved over the bins; correlation, and share of the variance
-    explained.
-    """
+    """gap: mean distance of expected and achieved over the bins. explained: share of the variance."""
 
     bins: list[ReliabilityBin]
     gap: float

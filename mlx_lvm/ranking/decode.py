@@ -35,11 +35,8 @@ from mlx_lvm.errors import InvalidFile, NonFiniteError, SetupInvalid, UsageError
 from mlx_lvm.ranking.predict import Decoded
 
 INSTALL = "pip install 'mlx-lvm[decode]'"
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
+WEIGHTS = tuple(
+    f"{name}{index}" for name in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")
 )
 FIRST_LAYER = "embedding_transform.0.weight"  # [bottleneck, width of the encoder]
 API_DIM = 1536  # vec2text reads one API, and writes its width into the code
@@ -157,11 +154,8 @@ def made_for(name: str, dim: int) -> EncoderCard:
     if local.exists() and not (local / "config.json").is_file():
         raise InvalidFile(f"--decode {name}: no folder of an inverter: it has no config.json")
     config = read_json(local / "config.json" if local.exists() else _fetch_config(name))
-    encoder = (
-        config.get("embedder_model_api") or config.get("embedder_model_name")
-        if isinstance(config, dict)
-        else None
-    )
+    config = config if isinstance(config, dict) else {}
+    encoder = config.get("embedder_model_api") or config.get("embedder_model_name")
     if not isinstance(encoder, str):
         raise InvalidFile(
             f"--decode {name}: no inverter of vec2text: its config.json names no embedder_model_name"
@@ -179,9 +173,7 @@ def made_for(name: str, dim: int) -> EncoderCard:
 
 
 def require_extra() -> None:
-    """Raises SetupInvalid where vec2text is not installed, or does not load with the transformers
-    that are.
-    """
+    """Raises SetupInvalid where vec2text is missing, or does not load with the transformers that are here."""
     if importlib.util.find_spec("vec2text") is None:
         raise SetupInvalid(f"--decode needs vec2text: {INSTALL}")
     found = version("transformers")

@@ -1,6 +1,4 @@
-"""A fitted ranking, as an exported model carries it: weights of what is fused, thresholds of the sets, and
-confidence.
-"""
+"""A fitted ranking, as an exported model carries it: weights of what is fused, thresholds, confidence."""
 
 from __future__ import annotations
 
@@ -18,17 +16,15 @@ COVERAGES = tuple(percent / 100 for percent in range(50, 100))
 
 @dataclass(frozen=True)
 class Fusion:
-    """surprises: for each of COVERAGES, the largest -log P that a chunk of the set may have; infinite where
-    the validation documents are too few to promise it.
+    """surprises: for each of COVERAGES, the largest -log P of a chunk of the set; infinite where validation
+    documents are too few to promise it.
     """
 
     weights: RankingTerms
     surprises: tuple[float, ...]
 
     def surprise(self, coverage: float) -> float:
-        """Of the set that holds the truth with probability `coverage` at least: that of the next of
-        COVERAGES.
-        """
+        """Of the set that holds the truth so often, or more: that of the next of COVERAGES."""
         levels = zip(COVERAGES, self.surprises, strict=True)
         return next((value for level, value in levels if level >= coverage - 1e-9), math.inf)
 

@@ -40,9 +40,7 @@ def fuses(predictor: Predictor) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Hybrid:
-    """A predictor's query q in place of its prediction: for whoever ranks, not for whoever wants the
-    vector.
-    """
+    """A predictor's query q in place of its prediction: for whoever ranks, not for whoever wants a vector."""
 
     history: ClassVar[int | None] = None  # the document so far is a term
 

@@ -64,9 +64,7 @@ class Judgement(Result):
 
     def to_dict(self) -> JsonObject:
         """For JSON; the reliability has a place of its own in a result, and is not among it."""
-        out = super().to_dict()
-        del out["reliability"]
-        return out
+        return {name: value for name, value in super().to_dict().items() if name != "reliability"}
 
 
 def judge(

@@ -43,8 +43,7 @@ class Likelihood:
 
 
 def fit_logit(features: mx.array, offsets: mx.array, start: np.ndarray | None = None) -> np.ndarray:
-    """Weights w [k] that maximise mean log softmax(w . features + offsets) at the last column, less RIDGE / 2
-    |w|^2.
+    """Weights w [k] that maximise mean log softmax(w . features + offsets)[last] - RIDGE / 2 |w|^2.
 
     features [n, k, m], offsets [n, m]; start [k]: where Newton's method begins, zeros by default.
     """

@@ -1,5 +1,4 @@
-"""Which terms a hybrid fuses: chosen by how they rank on validation documents, by folds, and how much each
-weighs.
+"""Which terms a hybrid fuses, chosen by how they rank on validation documents, by folds; and their weights.
 
 A mixture is fitted on some validation documents by the likelihood of the truth and ranks the windows of the
 others. That with the best mean reciprocal rank is kept, each ingredient alone among them. Where a mixture's
@@ -11,7 +10,7 @@ is made of.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +27,6 @@ from mlx_lvm.ranking.terms import READ, RankingTerms, TermVectors, term_vectors
 
 FIT_PAIRS = 8_000_000  # (window, candidate) pairs that weights are fitted on: 130 MB, two seconds
 FOLD_PAIRS = 4_000_000  # and those that each fold's are
-LOOK_PAIRS = 4_000_000  # pairs looked at together
 AHEAD = 5  # chunks after the target that a simulated query may be
 FOLDS = 4
 NEAR = 1e-3  # nats promised by a step that ends as near to the maximum as `fit_logit` does
@@ -52,12 +50,15 @@ class Weights:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Scores [n, m + 1] of every term against the candidates, by name, and the offsets [n, m + 1] that go
-    with them.
-    """
+    """Scores [n, m + 1] of every term against the candidates, by name, and their offsets [n, m + 1]."""
 
     terms: dict[str, mx.array]
     offsets: mx.array
+
+    @staticmethod
+    def joined(parts: Sequence[Scored]) -> Scored:
+        terms = {name: mx.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms}
+        return Scored(terms, mx.concatenate([part.offsets for part in parts]))
 
     def features(self, names: Sequence[str]) -> mx.array:
         """[n, k, m + 1]."""
@@ -70,9 +71,7 @@ class Scored:
 
 
 def fit_weights(predictor: Predictor, chosen: Windows, mean: np.ndarray, candidates: Candidates) -> Weights:
-    """The terms chosen by folds, and their weights fitted on all of the windows `chosen`, rounded to two
-    decimals.
-    """
+    """The terms chosen by folds, and their weights, fitted on all windows and rounded to two decimals."""
     names = choose_terms(predictor, chosen, mean, candidates) if fuses(predictor) else ("prediction",)
     with_query = [*names, "query"]
     if takes_queries(predictor) is not None and "prediction" not in names:
@@ -80,34 +79,30 @@ def fit_weights(predictor: Predictor, chosen: Windows, mean: np.ndarray, candida
     fitted = sample(chosen, max(1, FIT_PAIRS // len(candidates)))
     asked = simulated_queries(fitted)
     plain, query = [], []
-    for index in fitted.blocks(max(1, LOOK_PAIRS // len(candidates))):
+    for index in candidates.blocks(fitted):
         without, queried, _ = read_terms(predictor, fitted, index, mean, asked)
         plain.append(_score(without, names, fitted, index, candidates))
         query.append(_score(queried, with_query, fitted, index, candidates, asked[index]))
     return Weights(_fit(plain, names), _fit(query, with_query))
 
 
-def _fit(scored: list[Scored], names: Sequence[str]) -> RankingTerms:
-    features = mx.concatenate([one.features(names) for one in scored])
-    weights = fit_logit(features, mx.concatenate([one.offsets for one in scored]))
+def _fit(parts: list[Scored], names: Sequence[str]) -> RankingTerms:
+    scored = Scored.joined(parts)
+    weights = fit_logit(scored.features(names), scored.offsets)
     return RankingTerms(**dict(zip(names, weights.round(2).tolist(), strict=True)))
 
 
 def choose_terms(
     predictor: Predictor, chosen: Windows, mean: np.ndarray, candidates: Candidates
 ) -> tuple[str, ...]:
-    """The mixture that ranks best on documents it was not fitted on. All terms where there is one document
-    alone.
-    """
+    """The mixture that ranks best on documents it was not fitted on; of a single document, all terms."""
     documents, place = np.unique(chosen.documents, return_inverse=True)
     if len(documents) < 2:
         return READ
     fold = place % min(FOLDS, len(documents))
     weights = _fold_weights(predictor, chosen, fold, mean, candidates)
     reciprocal: list[np.ndarray] = []
-    for index in chosen.blocks(max(1, LOOK_PAIRS // len(candidates))):
-        terms = term_vectors(predictor.predict(chosen, index), chosen, index, mean)
-        scored = _score(terms, READ, chosen, index, candidates)
+    for index, scored in _scored_blocks(predictor, chosen, mean, candidates):
         mine = mx.array(weights[fold[index]].astype(np.float32))  # [b, mixtures, terms]
         mixed = mine @ scored.features(READ)
         ranks = [rank_of_truth(mixed[:, place], scored.offsets) for place in range(len(MIXTURES))]
@@ -116,9 +111,7 @@ def choose_terms(
 
 
 def best_mixture(reciprocal: np.ndarray, document: np.ndarray) -> tuple[str, ...]:
-    """reciprocal [n, mixtures]: reciprocal ranks under MIXTURES; document [n]: the number of each window's
-    document.
-    """
+    """reciprocal [n, mixtures]: ranks under MIXTURES; document [n]: the number of each window's document."""
     mean = reciprocal.mean(axis=0)
     best, alone = int(mean.argmax()), int(mean[: len(INGREDIENTS)].argmax())
     gain = reciprocal[:, best] - reciprocal[:, alone]
@@ -136,17 +129,9 @@ def _fold_weights(
     Newton step of theirs from the weights of all where that is near enough (Beirami, Razaviyayn,
     Shahrampour and Tarokh 2017), which costs no look at the candidates.
     """
-    few = max(2, FOLD_PAIRS // len(candidates))
-    rows = evenly_spaced(len(chosen), few)
-    fitted = chosen.select(rows)
-    parts = []
-    for index in fitted.blocks(max(1, LOOK_PAIRS // len(candidates))):
-        terms = term_vectors(predictor.predict(fitted, index), fitted, index, mean)
-        parts.append(_score(terms, READ, fitted, index, candidates))
-    scored = Scored(
-        {name: mx.concatenate([part.terms[name] for part in parts]) for name in READ},
-        mx.concatenate([part.offsets for part in parts]),
-    )
+    rows = evenly_spaced(len(chosen), max(2, FOLD_PAIRS // len(candidates)))
+    parts = _scored_blocks(predictor, chosen.select(rows), mean, candidates)
+    scored = Scored.joined([part for _, part in parts])
     out = np.zeros((int(fold.max()) + 1, len(MIXTURES), len(READ)))
     whole: dict[tuple[str, ...], np.ndarray] = {}
     for number, names in enumerate(MIXTURES):
@@ -154,9 +139,8 @@ def _fold_weights(
         if len(names) == 1:
             out[:, number, columns] = 1  # a ranking does not depend on the weight of its only term
             continue
-        start = next(
-            (whole[less] for less in reversed(whole) if set(less) <= set(names)), np.zeros(len(READ))
-        )
+        smaller = [whole[less] for less in reversed(whole) if set(less) <= set(names)]
+        start = smaller[0] if smaller else np.zeros(len(READ))
         at = maximise(scored.features(names), scored.offsets, start[columns])
         whole[names] = np.zeros(len(READ))
         whole[names][columns] = at.weights
@@ -169,6 +153,15 @@ def _fold_weights(
                 apart = scored.select(np.flatnonzero(others))
                 out[held_out, number, columns] = fit_logit(apart.features(names), apart.offsets, at.weights)
     return out
+
+
+def _scored_blocks(
+    predictor: Predictor, windows: Windows, mean: np.ndarray, candidates: Candidates
+) -> Iterator[tuple[slice, Scored]]:
+    """The scores of all terms that are read, in blocks of windows."""
+    for index in candidates.blocks(windows):
+        terms = term_vectors(predictor.predict(windows, index), windows, index, mean)
+        yield index, _score(terms, READ, windows, index, candidates)
 
 
 def _score(
@@ -191,15 +184,11 @@ def read_terms(
     """The terms without a query, those with the query of rows `asked`, and the raw prediction without one.
     Only a model that takes queries has a second prediction.
     """
-    raw, query = predictor.predict(chosen, index), chosen.corpus.take(asked[index])
-    answered = (
-        raw if takes_queries(predictor) is None else predict_with_query(predictor, chosen, index, query)
-    )
-    return (
-        term_vectors(raw, chosen, index, mean),
-        term_vectors(answered, chosen, index, mean, query),
-        raw,
-    )
+    raw, query, answered = predictor.predict(chosen, index), chosen.corpus.take(asked[index]), None
+    if takes_queries(predictor) is not None:
+        answered = predict_with_query(predictor, chosen, index, query)
+    with_query = term_vectors(raw if answered is None else answered, chosen, index, mean, query)
+    return term_vectors(raw, chosen, index, mean), with_query, raw
 
 
 def simulated_queries(chosen: Windows) -> np.ndarray:

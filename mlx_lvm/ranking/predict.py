@@ -1,6 +1,4 @@
-"""The next chunk of a document: the predicted vector, the chunks that rank first, what cosine to expect, and
-further steps.
-"""
+"""The next chunks of a document: predicted vectors, the chunks that rank first, what cosine to expect."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ from mlx_lvm.ranking.terms import RankingTerms, term_vectors
 
 @dataclass(frozen=True, eq=False)
 class Ranker:
-    """How candidates are ranked: by a fitted ranking with its mean [dim] and perhaps a query. `approximate`:
-    from a shortlist.
-    """
+    """A fitted ranking with its mean [dim], and perhaps a query. `approximate`: of a shortlist alone."""
 
     ranking: Ranking
     mean: np.ndarray
@@ -56,8 +52,8 @@ class Decoded(Result):
 
 @dataclass(frozen=True)
 class Step(Result):
-    """One chunk ahead. expected_cosine: of the prediction with the next chunk; vector [dim]: the unit
-    prediction, and its text where it was decoded.
+    """One chunk ahead. vector [dim]: the unit prediction; expected_cosine: that with the true chunk; decoded:
+    the vector as text.
     """
 
     number: int = field(metadata=key("step"))
@@ -69,9 +65,7 @@ class Step(Result):
 
 @dataclass(frozen=True)
 class Outlook(Result):
-    """What comes after chunk `at` - 1 of a document. rank: hybrid or prediction; ranked_by: the terms that
-    have a weight.
-    """
+    """What comes after chunk `at` - 1 of a document. rank: hybrid or prediction; ranked_by: its terms."""
 
     model: str
     corpus: str
@@ -86,8 +80,7 @@ class Outlook(Result):
 
 
 def window_at(corpus: Corpus, document: int, at: int | None, context: int) -> Windows:
-    """The window whose target is chunk `at` of the document, counted from 0; default: the chunk after its
-    last.
+    """The window whose target is chunk `at` of the document, from 0; by default the one after its last.
 
     Raises UsageError where the document has no such chunk or less than `context` before it.
     """
@@ -118,9 +111,9 @@ def predict(
     coverage: float = 0.9,
     without: np.ndarray | None = None,
 ) -> Outlook:
-    """For each step the chunks of the corpus that rank first, best first (the context's own left out), and
-        where the document goes on, the true chunk with its rank: by the cosine with the prediction or, with a
-        ranker, with its fused query.
+    """For each step the chunks of the corpus that rank first (the context's own left out), and where the
+    document goes on, the true chunk with its rank: by the cosine with the prediction or, with a ranker, with
+    its fused query.
 
     The first step of a ranker also says probabilities, a set and the expected cosine. No data calibrated
     later steps. `without`: further rows that are no candidates. Raises UsageError for a document or place
@@ -160,8 +153,7 @@ def look_ahead(
 ) -> list[Step]:
     """A step for each of `truths`, the row of the corpus that it comes to, None where nobody knows.
 
-    window: the one window to go on from, which may be of another corpus. left_out: rows that are no
-    candidates.
+    window: the one to go on from, which may be of another corpus. left_out: rows that are no candidates.
     """
     query = ranker.query if ranker else None
     scorer = CandidateScorer(corpus, left_out, exact=not (ranker and ranker.approximate))
@@ -195,9 +187,7 @@ def _left_out(query: Query | None, target: int, context: int, end: int) -> np.nd
 def roll_fused(
     predictor: Predictor, window: Windows, steps: int, ranker: Ranker | None
 ) -> tuple[mx.array, mx.array]:
-    """Raw predictions and what ranks candidates, [steps, dim] each; every prediction is read as the next
-    chunk.
-    """
+    """Raw predictions and what ranks candidates, [steps, dim] each; each prediction is read in turn."""
     reader: Predictor = Hybrid(predictor, RankingTerms(), ranker.mean) if ranker else predictor
     histories = synthetic_histories(window, ALL, reader)
     asked = mx.array(ranker.query.vector)[None] if ranker and ranker.query else None

@@ -46,12 +46,7 @@ def read_query(text: str, corpus: Corpus, encoder: str | None = None) -> Query:
             )
         row = int(corpus.offsets[number]) + int(chunk)
         return Query(corpus.numpy(np.array([row]))[0], text, row)
-    return Query(embed_query(text, corpus, encoder), text)
-
-
-def embed_query(text: str, corpus: Corpus, encoder: str | None) -> np.ndarray:
-    """The text in the space of the corpus, [dim]."""
-    return encoder_of(corpus, encoder, "--query").encode([text])[0]
+    return Query(encoder_of(corpus, encoder, "--query").encode([text])[0], text)
 
 
 def encoder_of(corpus: Corpus, encoder: str | None, what: str) -> Encoder:

@@ -1,14 +1,12 @@
-"""What turns a prediction into a ranking one can act on: fused weights, how long a list must be, what cosine
-to expect.
+"""What turns a prediction into a ranking to act on: weights, how long a list must be, the cosine to expect.
 
-fit_ranking(predictor, windows, mean) -> Ranking      from validation windows; an exported model carries it in
-its file
+fit_ranking(predictor, windows, mean) -> Ranking      from validation windows; an exported model carries it
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,16 +31,14 @@ from mlx_lvm.ranking.candidates import (
 )
 from mlx_lvm.ranking.confidence import features_of, fit_confidence
 from mlx_lvm.ranking.fusion import COVERAGES, Fusion, Ranking
-from mlx_lvm.ranking.mixture import LOOK_PAIRS, Weights, fit_weights, read_terms, simulated_queries
+from mlx_lvm.ranking.mixture import Weights, fit_weights, read_terms, simulated_queries
 from mlx_lvm.ranking.terms import RankingTerms
 
 TUNING_WINDOWS = 2_000  # validation windows that sets and confidence are calibrated on
 
 
 def ranking_mean(corpus: Corpus, parts: Split, context: int) -> np.ndarray:
-    """m of the fusion: the mean of the training targets, float32 [dim]. Raises InvalidFile where there is no
-    training window.
-    """
+    """m of the fusion: the mean of the training targets, float32 [dim]. Raises InvalidFile without any."""
     return target_mean(corpus, parts.train, context)
 
 
@@ -75,8 +71,7 @@ def ranking_for(
 def fit_ranking(predictor: Predictor, validation: Windows, mean: np.ndarray) -> Ranking:
     """Weights, thresholds and confidence from validation windows, against every other chunk of their corpus.
 
-    Weights have two decimals and thresholds are rounded up to three, so that another number of threads
-    changes no digit.
+    Weights have two decimals, thresholds three, rounded up: another number of threads changes no digit.
     """
     calibration, candidates = sample(validation, TUNING_WINDOWS), candidates_of(validation.corpus)
     weights = fit_weights(predictor, calibration, mean, candidates)
@@ -129,52 +124,33 @@ def observe(
     weights: Weights,
     surprises: tuple[float, ...] = (),
 ) -> Observed:
-    """Every window of `chosen` against the candidates; `surprises` are the limits of the sets whose sizes are
-    counted.
-    """
+    """Every window of `chosen` against the candidates. surprises: limits of the sets that are counted."""
     asked = simulated_queries(chosen)
-    parts = [
-        _observe(predictor, chosen, index, mean, candidates, weights, surprises, asked)
-        for index in chosen.blocks(max(1, LOOK_PAIRS // len(candidates)))
-    ]
-    names = [field.name for field in fields(Observed)]
-    return Observed(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-
-
-def _observe(
-    predictor: Predictor,
-    chosen: Windows,
-    index: slice,
-    mean: np.ndarray,
-    candidates: Candidates,
-    weights: Weights,
-    surprises: tuple[float, ...],
-    asked: np.ndarray,
-) -> Observed:
-    without, queried, raw = read_terms(predictor, chosen, index, mean, asked)
-    queries = {
-        "prediction": without.prediction,
-        "plain": without.fuse(weights.plain),
-        "query": queried.fuse(weights.query),
-        "last": without.last,
-    }
-    scores = scores_of(queries, chosen, index, candidates)
-    plain = offsets_of(chosen, index, candidates)
-    query = offsets_of(chosen, index, candidates, asked[index])
-    log_p = log_probability(scores["plain"], plain)
-    sizes = [count(log_p >= -surprise, plain) for surprise in surprises]
-    best = mx.where(plain > -mx.inf, scores["prediction"], -mx.inf).max(axis=1)
-    observed = {
-        "prediction_rank": rank_of_truth(scores["prediction"], plain),
-        "last_rank": rank_of_truth(scores["last"], plain),
-        "plain_rank": rank_of_truth(scores["plain"], plain),
-        "query_rank": rank_of_truth(scores["query"], query),
-        "plain_surprise": -log_p[:, -1],
-        "query_surprise": -log_probability(scores["query"], query)[:, -1],
-        "set_sizes": mx.stack(sizes, axis=1) if sizes else mx.zeros((len(raw), 0)),
-        "cosine": cosines(raw, chosen.truth(index)),
-    }
-    return Observed(
-        features=features_of(raw, chosen, index, mean, best),
-        **{name: np.array(values, dtype=np.float64) for name, values in observed.items()},
-    )
+    parts = []
+    for index in candidates.blocks(chosen):
+        without, queried, raw = read_terms(predictor, chosen, index, mean, asked)
+        queries = {
+            "prediction": without.prediction,
+            "plain": without.fuse(weights.plain),
+            "query": queried.fuse(weights.query),
+            "last": without.last,
+        }
+        scores = scores_of(queries, chosen, index, candidates)
+        plain = offsets_of(chosen, index, candidates)
+        query = offsets_of(chosen, index, candidates, asked[index])
+        log_p = log_probability(scores["plain"], plain)
+        sizes = [count(log_p >= -surprise, plain) for surprise in surprises]
+        best = mx.where(plain > -mx.inf, scores["prediction"], -mx.inf).max(axis=1)
+        seen = {
+            "prediction_rank": rank_of_truth(scores["prediction"], plain),
+            "last_rank": rank_of_truth(scores["last"], plain),
+            "plain_rank": rank_of_truth(scores["plain"], plain),
+            "query_rank": rank_of_truth(scores["query"], query),
+            "plain_surprise": -log_p[:, -1],
+            "query_surprise": -log_probability(scores["query"], query)[:, -1],
+            "set_sizes": mx.stack(sizes, axis=1) if sizes else mx.zeros((len(raw), 0)),
+            "cosine": cosines(raw, chosen.truth(index)),
+        }
+        known = {name: np.array(values, dtype=np.float64) for name, values in seen.items()}
+        parts.append({**known, "features": features_of(raw, chosen, index, mean, best)})
+    return Observed(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})

@@ -22,10 +22,8 @@ SHORTLIST = 1_000  # chunks that an approximate search hands to the exact rankin
 
 @dataclass(frozen=True)
 class RankedChunk(Result):
-    """A chunk of the corpus. score: what is ranked by, the cosine with the query; cosine: with the prediction
-    alone.
-
-    rank: only of the true chunk. probability, in_set: only where a calibrated ranking says them.
+    """score: what is ranked by, the cosine with the query; cosine: with the prediction alone; rank: only of
+    the true chunk; probability, in_set: only where a calibrated ranking says them.
     """
 
     label: Label = field(metadata=INLINED)
@@ -38,9 +36,7 @@ class RankedChunk(Result):
 
 @dataclass(frozen=True)
 class NextSet(Result):
-    """How many of the first chunks hold the next one with probability `coverage`; not `promised`: nothing
-    holds it so surely.
-    """
+    """How many of the first chunks hold the next one with probability `coverage`, where `promised`."""
 
     coverage: float
     promised: bool
@@ -84,9 +80,7 @@ class CandidateScorer:
     def rank(
         self, query: mx.array, raw: mx.array, scores: np.ndarray, true: int | None, top: int
     ) -> RankedChunks:
-        """The first `top` chunks, and row `true` where it is the next chunk. scores [m]: of the query, by
-        `scores`.
-        """
+        """The first `top` chunks, and row `true` where it is the next chunk. scores [m]: the query's."""
         query, unit = normalize(query), normalize(raw)
         rows, values = self.rows, scores
         if not self.exact:
@@ -96,7 +90,7 @@ class CandidateScorer:
         order = np.argsort(-values, kind="stable")[:top]
         nearest, truth = self._chunks(rows[order], values[order], unit), None
         if true is not None:
-            # Its score is the one among the others: a product of its own rounds otherwise, and it would rank
+            # Its score as it is among the others: a product of its own rounds otherwise, and would rank it
             # behind itself.
             value = scores[self.rows == true]
             if not len(value):

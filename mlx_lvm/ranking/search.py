@@ -34,10 +34,8 @@ def shortlist(corpus: Corpus, query: np.ndarray, count: int) -> np.ndarray:
 def shortlists(corpus: Corpus, queries: np.ndarray, count: int) -> list[np.ndarray]:
     """`shortlist` of every query of [n, dim], with one start of faiss."""
     if find_spec("faiss") is None:
-        raise SetupInvalid(
-            "an approximate search needs faiss: pip install 'mlx-lvm[faiss]'. Without --approximate it is "
-            "exact."
-        )
+        needs = "an approximate search needs faiss: pip install 'mlx-lvm[faiss]'"
+        raise SetupInvalid(f"{needs}. Without --approximate it is exact.")
     kept = cache_folder() / f"{corpus.sha256}.faiss" if corpus.sha256 else None
     try:
         with tempfile.TemporaryDirectory() as folder:

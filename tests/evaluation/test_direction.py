@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.evaluation.study.direction import direction, explain
-from mlx_lvm.metrics import offsets
-from mlx_lvm.metrics.offsets import LAST, OFFSETS, TARGET, offset_cosines
+from mlx_lvm.metrics import figures
+from mlx_lvm.metrics.figures import LAST, OFFSETS, TARGET, offset_cosines
 from mlx_lvm.predictors.base import predict_all
 from mlx_lvm.predictors.controls import Oracle
 
@@ -18,7 +19,7 @@ TEST = np.array([4, 7, 9, 13])
 
 
 def test_offsets_against_a_loop(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offsets, "BLOCK", 7)
+    monkeypatch.setattr(figures, "BLOCK", 7)
     found = windows(uneven, TEST, 3)
     predicted = np.random.default_rng(0).standard_normal((len(found), uneven.dim)).astype(np.float32)
     values = offset_cosines(mx.array(predicted), found)
@@ -37,7 +38,7 @@ def test_offsets_against_a_loop(uneven: Corpus, monkeypatch: pytest.MonkeyPatch)
 def test_the_oracle_peaks_at_the_target(uneven: Corpus) -> None:
     found = windows(uneven, TEST, 5)
     values = offset_cosines(predict_all(Oracle(), found), found)
-    result = direction({"oracle": values}, values[:, LAST], found.documents, 100, 0)
+    result = direction({"oracle": values}, values[:, LAST], DocumentBootstrap(found.documents, 100))
     assert result.curves["oracle"].peak == 0
     assert result.curves["oracle"].values[TARGET] == pytest.approx(1, abs=1e-6)
     assert result.windows == sum(
@@ -61,7 +62,8 @@ def test_the_conditional_mean_leans_on_the_last_chunk_as_the_identity_says() -> 
         offset_cosines(found.truth(), found),
         offset_cosines(a * found.contexts()[:, -1], found),
     )
-    one = direction({"p": conditional, "oracle": truth}, truth[:, LAST], found.documents, 50, 0).identity["p"]
+    every = DocumentBootstrap(found.documents, 50)
+    one = direction({"p": conditional, "oracle": truth}, truth[:, LAST], every).identity["p"]
     assert one.cosine == pytest.approx(a, abs=0.01)
     assert one.r1_over_c == pytest.approx(1, abs=1e-6) and one.to_last == pytest.approx(1, abs=1e-6)
     assert one.margin == pytest.approx(a - 1, abs=0.01) and one.margin == pytest.approx(
@@ -72,7 +74,7 @@ def test_the_conditional_mean_leans_on_the_last_chunk_as_the_identity_says() -> 
 def test_the_sentence_has_the_numbers(uneven: Corpus) -> None:
     found = windows(uneven, TEST, 5)
     truth = offset_cosines(found.truth(), found)
-    result = direction({"oracle": truth}, truth[:, LAST], found.documents, 50, 0)
+    result = direction({"oracle": truth}, truth[:, LAST], DocumentBootstrap(found.documents, 50))
     assert f"r1 = {truth[:, LAST].mean():.4f}" in explain(result, "oracle")
     assert f"sqrt(r1) = {np.sqrt(truth[:, LAST].mean()):.4f}" in explain(result, "oracle")
     assert "oracle leans on the last chunk about as much as such a mean would" in explain(
@@ -83,6 +85,6 @@ def test_the_sentence_has_the_numbers(uneven: Corpus) -> None:
 def test_documents_too_short_for_the_curve(uneven: Corpus) -> None:
     found = windows(uneven, np.array([3]), 5)  # one window at the end of its document
     truth = offset_cosines(found.truth(), found)
-    result = direction({"oracle": truth}, truth[:, LAST], found.documents, 50, 0)
+    result = direction({"oracle": truth}, truth[:, LAST], DocumentBootstrap(found.documents, 50))
     assert result.windows == 0 and result.curves == {}
     assert explain(result, "oracle") == "No window has chunks at every offset."

@@ -24,8 +24,8 @@ from mlx_lvm.metrics.figures import mean_cosine
 from mlx_lvm.metrics.retrieval import build_pool, ranks
 from mlx_lvm.models import build, config_from_dict
 from mlx_lvm.predictors.base import ModelPredictor, predict_all
-from mlx_lvm.predictors.baselines import fit_lag_filter
 from mlx_lvm.predictors.history import predictor_of
+from mlx_lvm.predictors.lags import fit_lag_filter
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import start_run
 

@@ -113,7 +113,7 @@ def test_a_fitted_filter_is_a_model_like_any_other(
     from mlx_lvm.data.splits import split_corpus
     from mlx_lvm.data.windows import windows
     from mlx_lvm.parity.twins.filter import Filter
-    from mlx_lvm.predictors.baselines import fit_lag_filter
+    from mlx_lvm.predictors.lags import fit_lag_filter
 
     ran = lvm(
         "export", "lag-filter", "--corpus", small_file, "--context", 4, "--out", tmp_path / "f", "--json"

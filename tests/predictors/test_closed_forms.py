@@ -18,11 +18,10 @@ from mlx_lvm.predictors.baselines import (
     Recency,
     controls,
     fit_baselines,
-    fit_lag_filter,
     target_mean,
 )
 from mlx_lvm.predictors.history import predictor_of
-from mlx_lvm.predictors.lags import centroids, filter_sums
+from mlx_lvm.predictors.lags import centroids, filter_sums, fit_lag_filter
 from mlx_lvm.predictors.neighbours import best_columns, fit_nearest_contexts
 from mlx_lvm.predictors.ridge import fit_ridge, ridge_lags, ridge_system
 

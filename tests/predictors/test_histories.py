@@ -15,8 +15,8 @@ from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.models import build, config_from_dict
 from mlx_lvm.predictors import histories as staging
 from mlx_lvm.predictors.base import ModelPredictor
-from mlx_lvm.predictors.baselines import ContextMean, DocumentSoFar, Last, fit_lag_filter
-from mlx_lvm.predictors.lags import filter_sums
+from mlx_lvm.predictors.baselines import ContextMean, DocumentSoFar, Last
+from mlx_lvm.predictors.lags import filter_sums, fit_lag_filter
 
 TRAIN, TEST = np.array([0, 2, 5, 10]), np.array([4, 7, 9, 13])
 
@@ -36,7 +36,7 @@ def test_a_filter_rolled_out_is_the_loop(uneven: Corpus, monkeypatch: pytest.Mon
     monkeypatch.setattr(staging, "BLOCK_ROWS", 40)
     fitted = filter_sums(uneven, TRAIN, 12, 5).filter(12, centroid=True)
     found = windows(uneven, TEST, 5)
-    result = rollout({"f": fitted}, "f", found, 50, 0, steps=3)
+    result = rollout({"f": fitted}, "f", found, DocumentBootstrap(found.documents, 50), steps=3)
     x, m = uneven.numpy().astype(np.float64), fitted.mean.astype(np.float64)
     rows = []
     for t, start, d in zip(found.targets, found.starts, found.documents, strict=True):
@@ -57,7 +57,13 @@ def test_a_filter_rolled_out_is_the_loop(uneven: Corpus, monkeypatch: pytest.Mon
 
 def test_what_is_held_stays(uneven: Corpus) -> None:
     found = windows(uneven, TEST, 5)
-    result = rollout({"last": Last(), "mean": ContextMean()}, "last", found, 50, 0, steps=4)
+    result = rollout(
+        {"last": Last(), "mean": ContextMean()},
+        "last",
+        found,
+        DocumentBootstrap(found.documents, 50),
+        steps=4,
+    )
     x = uneven.numpy().astype(np.float64)
     keep = [t for t, d in zip(found.targets, found.documents, strict=True) if t + 4 <= uneven.offsets[d + 1]]
     held = [np.mean([cos(x[t - 1], x[t + h]) for t in keep]) for h in range(4)]
@@ -75,7 +81,13 @@ def test_a_model_rolled_out_reads_what_it_said(uneven: Corpus) -> None:
     model = build(config_from_dict({"model_type": "lstm", "dim": uneven.dim, "hidden_dim": 8, "layers": 1}))
     model.eval()
     found = windows(uneven, np.array([7]), 5)
-    result = rollout({"lstm": ModelPredictor("lstm", model)}, "lstm", found, 50, 0, steps=3)
+    result = rollout(
+        {"lstm": ModelPredictor("lstm", model)},
+        "lstm",
+        found,
+        DocumentBootstrap(found.documents, 50),
+        steps=3,
+    )
     rows = []
     for t in found.targets[: result.windows]:
         context = uneven.numpy(np.arange(t - 5, t))

@@ -12,7 +12,7 @@ from mlx_lvm.data.windows import windows
 from mlx_lvm.predictors.base import predict_all
 from mlx_lvm.predictors.baselines import ContextMean, Last
 from mlx_lvm.predictors.controls import Oracle, RandomVector
-from mlx_lvm.ranking import candidates, logit, ranking
+from mlx_lvm.ranking import candidates, logit
 from mlx_lvm.ranking.candidates import candidates_of
 from mlx_lvm.ranking.hybrid import Hybrid
 from mlx_lvm.ranking.logit import RIDGE, fit_logit
@@ -149,7 +149,7 @@ def test_the_query_is_the_sum_of_its_terms(uneven: Corpus) -> None:
 
 
 def test_what_a_window_shows_against_a_plain_softmax(uneven: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "LOOK_PAIRS", 700)  # three windows at a time
+    monkeypatch.setattr(candidates, "LOOK_PAIRS", 700)  # three windows at a time
     found, mean = windows(uneven, DOCUMENTS, 4), uneven.numpy().mean(axis=0)
     x = units(uneven.numpy().astype(np.float64))
     surprises = (3.0, 5.0, float("inf"))

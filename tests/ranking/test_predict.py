@@ -12,8 +12,9 @@ from mlx_lvm.errors import UsageError
 from mlx_lvm.models import build, config_from_dict
 from mlx_lvm.models.base import normalize
 from mlx_lvm.predictors.base import sample
-from mlx_lvm.predictors.baselines import ContextMean, fit_lag_filter
+from mlx_lvm.predictors.baselines import ContextMean
 from mlx_lvm.predictors.history import HistoryPredictor
+from mlx_lvm.predictors.lags import fit_lag_filter
 from mlx_lvm.ranking import predict as predicting
 from mlx_lvm.ranking import scorer
 from mlx_lvm.ranking.candidates import candidates_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlx_lvm.core.result import Interval
-from mlx_lvm.evaluation.report.drawing import EDGE, SUBJECT, Draw
+from mlx_lvm.evaluation.report.drawing import EDGE, SUBJECT
 from mlx_lvm.ranking.confidence import Reliability
 from mlx_lvm.ranking.judge import SetCoverage
 
@@ -20,36 +20,28 @@ def measured_line(axes: Any, places: Sequence[float], found: Sequence[Interval],
     axes.plot(places, [one.value for one in found], "o-", color=SUBJECT, markersize=4, label=label)
 
 
-def reliability_plot(found: Reliability) -> Draw:
+def reliability_plot(found: Reliability, axes: Any) -> None:
     """Expected against achieved cosine in bins; on the diagonal, the one is the other."""
-
-    def draw(axes: Any) -> None:
-        expected, achieved = [one.expected for one in found.bins], [one.achieved for one in found.bins]
-        seen = [*expected, *(end for one in achieved for end in (one.value, one.low, one.high))]
-        seen = [value for value in seen if math.isfinite(value)]
-        ends = [min(seen), max(seen)]
-        axes.plot(ends, ends, "--", color=EDGE, linewidth=1, label="as expected")
-        measured_line(axes, expected, achieved, "achieved, 95% interval")
-        axes.set_xlabel("expected cosine with the true next chunk")
-        axes.set_ylabel("achieved")
-        axes.legend(loc="best")
-
-    return draw
+    expected, achieved = [one.expected for one in found.bins], [one.achieved for one in found.bins]
+    seen = [*expected, *(end for one in achieved for end in (one.value, one.low, one.high))]
+    seen = [value for value in seen if math.isfinite(value)]
+    ends = [min(seen), max(seen)]
+    axes.plot(ends, ends, "--", color=EDGE, linewidth=1, label="as expected")
+    measured_line(axes, expected, achieved, "achieved, 95% interval")
+    axes.set_xlabel("expected cosine with the true next chunk")
+    axes.set_ylabel("achieved")
+    axes.legend(loc="best")
 
 
-def sets_plot(sets: list[SetCoverage]) -> Draw:
+def sets_plot(sets: list[SetCoverage], axes: Any) -> None:
     """Coverage asked for against coverage found, with the mean size of the sets at each point."""
-
-    def draw(axes: Any) -> None:
-        shown = [one for one in sets if one.promised]
-        axes.plot([0.45, 1], [0.45, 1], "--", color=EDGE, linewidth=1, label="as asked")
-        for one in shown:
-            point = (one.asked, one.coverage.value)
-            axes.annotate(f"{one.size:,.0f} chunks", point, (6, -10), textcoords="offset points", fontsize=8)
-        measured_line(axes, [one.asked for one in shown], [one.coverage for one in shown], "found")
-        axes.set_xlim(0.45, 1.12)
-        axes.set_xlabel("coverage asked for")
-        axes.set_ylabel("sets that hold the next chunk")
-        axes.legend(loc="best")
-
-    return draw
+    shown = [one for one in sets if one.promised]
+    axes.plot([0.45, 1], [0.45, 1], "--", color=EDGE, linewidth=1, label="as asked")
+    for one in shown:
+        point = (one.asked, one.coverage.value)
+        axes.annotate(f"{one.size:,.0f} chunks", point, (6, -10), textcoords="offset points", fontsize=8)
+    measured_line(axes, [one.asked for one in shown], [one.coverage for one in shown], "found")
+    axes.set_xlim(0.45, 1.12)
+    axes.set_xlabel("coverage asked for")
+    axes.set_ylabel("sets that hold the next chunk")
+    axes.legend(loc="best")

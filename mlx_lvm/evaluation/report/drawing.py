@@ -84,7 +84,8 @@ def svg(name: str, title: str, draw: Draw, size: tuple[float, float] = SIZE) -> 
         out = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', tag[0])
         out = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", out)
         out = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', out)
-        return re.sub(r"#[0-9a-f]{6}\b", lambda colour: themed(colour[0]), out)
+        # A colour of ours becomes its CSS variable; another, as those of a heat map, is itself.
+        return re.sub(rf"(?:{'|'.join(DARK)})\b", lambda ours: f"var(--c{ours[0][1:]})", out)
 
     view = re.search(r'viewBox="([^"]+)"', text)
     assert view is not None  # matplotlib writes one
@@ -93,11 +94,6 @@ def svg(name: str, title: str, draw: Draw, size: tuple[float, float] = SIZE) -> 
         f'<svg class="figure" role="img" aria-label="{escape(title, quote=True)}" viewBox="{view[1]}" '
         f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
     )
-
-
-def themed(colour: str) -> str:
-    """The CSS variable of a colour of ours; another colour, as those of a heat map, is itself."""
-    return f"var(--c{colour[1:]})" if colour in DARK else colour
 
 
 def variables(dark: bool) -> str:

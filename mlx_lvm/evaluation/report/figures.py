@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from html import escape
 from typing import NamedTuple
 
@@ -39,8 +40,8 @@ def figures(found: Findings, history: Sequence[JsonObject]) -> list[tuple[str, l
     drawn = list(_figures(found, history))
     if found.evaluation.objective != CENTRED_MRR:
         return [("A closer look", [_html(one) for one in drawn])]
-    parts = {"How it ranks": True, "How its vector behaves, which it is not made for": False}
-    return [(words, [_html(one) for one in drawn if one.ranks == ranks]) for words, ranks in parts.items()]
+    parts = {True: "How it ranks", False: "How its vector behaves, which it is not made for"}
+    return [(words, [_html(one) for one in drawn if one.ranks == ranks]) for ranks, words in parts.items()]
 
 
 def _figures(found: Findings, history: Sequence[JsonObject]) -> Iterator[Figure]:
@@ -49,17 +50,17 @@ def _figures(found: Findings, history: Sequence[JsonObject]) -> Iterator[Figure]
     yield Figure(
         "scores",
         words[0].upper() + words[1:],
-        plots.table_plot(found.evaluation),
+        partial(plots.table_plot, found.evaluation),
         "The model, and baselines fitted on the training documents.",
         ranks=True,
     )
     if found.study is not None:
         yield from _study_figures(found, found.study)
     if len(history) > 1:
-        draw = plots.training_plot(history, objective)
+        draw = partial(plots.training_plot, history, objective)
         yield Figure("training", "Training", draw, f"{len(history)} epochs, from the run's history.", True)
     if (ood := found.ood) is not None:
-        draw, sentence = plots.ood_plot(ood, name, objective), ood.there.verdict.sentence
+        draw, sentence = partial(plots.ood_plot, ood, name, objective), ood.there.verdict.sentence
         yield Figure("ood", f"Out of domain: {ood.corpus}", draw, sentence, True)
 
 
@@ -69,53 +70,49 @@ def _study_figures(found: Findings, study: Study) -> Iterator[Figure]:
         yield Figure(
             "direction",
             "Direction: which chunk the prediction is like",
-            plots.direction_plot(study.direction, name, found.evaluation.summary.best[COSINE]),
+            partial(plots.direction_plot, study.direction, name, found.evaluation.summary.best[COSINE]),
             study.direction.sentence or "",
         )
     if study.rollout and study.rollout.curves:
         yield Figure(
             "rollout",
             "Rollout",
-            plots.ahead_plot(study.rollout.curves, name),
+            partial(plots.ahead_plot, study.rollout.curves, name),
             f"Each prediction read as the next chunk; {study.rollout.windows:,} windows. "
             "Shaded: 95% interval.",
         )
     if study.horizons and study.horizons.curves:
         title = "Several chunks ahead, each predicted directly"
-        draw = plots.ahead_plot(study.horizons.curves, name)
+        draw = partial(plots.ahead_plot, study.horizons.curves, name)
         yield Figure("horizons", title, draw, horizons_sentence(study.horizons))
     if study.queries and study.queries.gains:
-        draw = plots.queries_plot(study.queries, objective)
+        draw = partial(plots.queries_plot, study.queries, objective)
         yield Figure("queries", "Given a query", draw, queries_sentence(study.queries), True)
     if study.difficulty.bins:
-        draw = plots.difficulty_plot(study.difficulty, name)
+        draw = partial(plots.difficulty_plot, study.difficulty, name)
         yield Figure("difficulty", "By difficulty", draw, difficulty_sentence(study.difficulty), True)
     if study.ablations:
         yield Figure(
             "ablations",
             "Ablations",
-            plots.ablation_plot(study.ablations, name, objective),
+            partial(plots.ablation_plot, study.ablations, name, objective),
             "The context shuffled, reversed, or its last chunk in every place. A model that does not lose "
             "more than the lag filter has learned no more order than five scalars.",
             ranks=True,
         )
     if study.ranking:
-        title, draw = "Sets that hold the next chunk", sets_plot(study.ranking.sets)
+        title, draw = "Sets that hold the next chunk", partial(sets_plot, study.ranking.sets)
         yield Figure("sets", title, draw, sets_sentence(study.ranking), True)
-        reliability = study.ranking.reliability
-        yield Figure(
-            "reliability", "Confidence", reliability_plot(reliability), reliability_sentence(reliability)
-        )
-    if study.attention:
-        yield Figure(
-            "attention", "Attention", attention_map(study.attention), attention_sentence(study.attention)
-        )
+        sure = study.ranking.reliability
+        yield Figure("reliability", "Confidence", partial(reliability_plot, sure), reliability_sentence(sure))
+    if (seen := study.attention) is not None:
+        yield Figure("attention", "Attention", attention_map(seen), attention_sentence(seen))
 
 
 def attention_map(seen: Attention) -> Draw:
     """Weights by how far the topic has just turned."""
     labels = [f"{one.low:.2f} to {one.high:.2f}" for one in seen.by_shift]
-    return heat_map([one.by_position for one in seen.by_shift], labels, seen.positions)
+    return partial(heat_map, [one.by_position for one in seen.by_shift], labels, seen.positions)
 
 
 def attention_sentence(seen: Attention) -> str:
@@ -156,10 +153,8 @@ def sets_sentence(found: Judgement) -> str:
     """What the promise of 90% came to, and what it is a promise about."""
     held = next(one for one in found.sets if one.asked == 0.9)
     if not held.promised:
-        return (
-            f"Too few validation documents ({found.fit.documents}) to promise a coverage of 90%: 9 are "
-            "needed."
-        )
+        few = f"Too few validation documents ({found.fit.documents})"
+        return f"{few} to promise a coverage of 90%: 9 are needed."
     return (
         f"Asked for 90%: {held.coverage.value:.1%} of the windows ({held.coverage.span('.1%')}), "
         f"{held.coverage_of_documents:.1%} on average over documents, which is what is promised; "

@@ -1,5 +1,4 @@
-"""report.html: an evaluation as one page that needs nothing else. No script, no request: the page forbids
-both itself.
+"""report.html: an evaluation as one page that needs nothing else: it forbids itself scripts and requests.
 
 render(findings, history) -> str
 """
@@ -14,11 +13,9 @@ from mlx_lvm.evaluation.evaluate import Evaluation
 from mlx_lvm.evaluation.findings import Findings
 from mlx_lvm.evaluation.report.figures import figures
 from mlx_lvm.evaluation.report.style import style
-from mlx_lvm.evaluation.report.table import CENTRED, RETRIEVAL, SHORT, Column, compared, figure, shown
+from mlx_lvm.evaluation.report.table import CENTRED, RETRIEVAL, SHORT, Column, compared, figure, gain, shown
 from mlx_lvm.evaluation.report.verdict_picture import verdict_picture
-from mlx_lvm.evaluation.study.arrow import Arrow
 from mlx_lvm.evaluation.study.attention import Attention
-from mlx_lvm.evaluation.summary import PredictorScores
 from mlx_lvm.evaluation.transfer import Transfer
 from mlx_lvm.metrics.names import CENTRED_MRR, COSINE, MRR, Metric
 from mlx_lvm.ranking.cases import Cases, Label
@@ -30,10 +27,8 @@ Provenance = Mapping[str, Mapping[str, object]]  # facts by heading
 
 
 def render(found: Findings, history: Sequence[JsonObject] = (), provenance: Provenance | None = None) -> str:
-    """The page. `history`: the epochs of the run; `provenance`: rows of its last part by heading, besides
-    what the evaluation says itself.
-    """
-    of = found.evaluation
+    """The page. history: epochs of the run; provenance: facts of its last part besides the evaluation's."""
+    of, arrow = found.evaluation, found.arrow_of_time
     looks = figures(found, history)
     parts = [
         f"<h1>{escape(of.name)} on {escape(of.scored.corpus)}</h1>",
@@ -47,7 +42,7 @@ def render(found: Findings, history: Sequence[JsonObject] = (), provenance: Prov
         f'<p class="note">{escape(_legend(of))}</p>',
         *(f'<h2>{escape(words)}</h2><div class="figures">{"".join(drawn)}</div>' for words, drawn in looks),
         _ood(of, found.ood) if found.ood else "",
-        _arrow(found.arrow_of_time) if found.arrow_of_time else "",
+        f"<h2>Arrow of time</h2><p>{escape(arrow.sentence)}</p>" if arrow else "",
         _cases(found.study.cases, of.objective) if found.study else "",
         _departures(found.study.attention) if found.study and found.study.attention else "",
         "<h2>Every predictor and figure</h2>",
@@ -114,15 +109,12 @@ DELTA = "\N{GREEK CAPITAL LETTER DELTA} best baseline"
 def _gain(metric: Metric) -> list[Column]:
     """The difference to the best baseline, and its interval."""
 
-    def value(scores: PredictorScores) -> str:
-        against = scores.versus_best.get(metric)
-        return "best" if against is None else "" if scores.kind == "control" else f"{against.value:+.4f}"
-
-    def interval(scores: PredictorScores) -> str:
-        against = scores.versus_best.get(metric)
-        return "" if against is None or scores.kind == "control" else against.span("+.4f")
-
-    return [Column(DELTA, value), Column(f"95% interval of {DELTA[0]}", interval)]
+    return [
+        Column(DELTA, lambda one: gain(one, metric, lambda less: f"{less.value:+.4f}")),
+        Column(
+            f"95% interval of {DELTA[0]}", lambda one: gain(one, metric, lambda less: less.span("+.4f"), "")
+        ),
+    ]
 
 
 def _predictors(
@@ -156,41 +148,22 @@ def _metrics(found: Evaluation) -> str:
 def _ood(home: Evaluation, found: Transfer) -> str:
     metrics = (MRR, COSINE) if home.objective == CENTRED_MRR else (COSINE, MRR)
     rows = [
-        (
-            _kind(home, row.predictor),
-            [row.predictor, *(f"{side[m]:.4f}" if side else "-" for m in metrics for side in row.sides)],
-        )
+        (_kind(home, row.predictor), [row.predictor, *row.cells(metrics)])
         for row in found.rows
         if row.there is not None
     ]
-    heads = [found.home, found.corpus, "carried over"]
-    table = _table(["", *(f"{metric.words}, {head}" for metric in metrics for head in heads)], rows)
-    lines = [*found.sentences, *found.warnings, *found.notes]
-    return (
-        f"<h2>Out of domain: {escape(found.corpus)}</h2>"
-        + "".join(f"<p>{escape(line)}</p>" for line in lines)
-        + table
-    )
-
-
-def _arrow(found: Arrow) -> str:
-    return f"<h2>Arrow of time</h2><p>{escape(found.sentence)}</p>"
+    heads = [f"{metric.words}, {side}" for metric in metrics for side in found.sides]
+    lines = [f"<p>{escape(line)}</p>" for line in (*found.sentences, *found.warnings, *found.notes)]
+    return f"<h2>Out of domain: {escape(found.corpus)}</h2>{''.join(lines)}{_table(['', *heads], rows)}"
 
 
 def _case(value: str, chunk: Label) -> str:
-    """A figure, the chunk it belongs to, and the texts of the chunk before it and of itself, where there are
-    any.
-    """
-    lines = [
-        f"<b>{escape(value)}</b>",
-        f'<span class="where">{escape(chunk.document)}, chunk {chunk.chunk}</span>',
-    ]
+    """A figure, the chunk it belongs to, and the texts of the chunk before it and of itself, if any."""
+    where, texts = f"{escape(chunk.document)}, chunk {chunk.chunk}", ""
     if chunk.text is not None:
-        lines += [
-            f"<p><i>last read:</i> {escape(chunk.last_text or '')}</p>",
-            f"<p><i>next:</i> {escape(chunk.text)}</p>",
-        ]
-    return f'<div class="case">{"".join(lines)}</div>'
+        texts = f"<p><i>last read:</i> {escape(chunk.last_text or '')}</p>"
+        texts += f"<p><i>next:</i> {escape(chunk.text)}</p>"
+    return f'<div class="case"><b>{escape(value)}</b><span class="where">{where}</span>{texts}</div>'
 
 
 def _cases(found: Cases, objective: Metric) -> str:
@@ -227,19 +200,13 @@ def _provenance(found: Evaluation, provenance: Provenance) -> str:
         for name, values in found.hyper_parameters.items()
         for key, value in values.items()
     }
-    groups: Provenance = {
-        "Corpus": about,
-        **provenance,
-        "Baselines, chosen on validation documents": chosen,
-    }
+    groups = {"Corpus": about, **provenance, "Baselines, chosen on validation documents": chosen}
     rows = []
     for heading, lines in groups.items():
         facts = [(key, text) for key, value in lines.items() if (text := _text(value))]
         if facts:
             rows.append(f'<tr class="group"><th colspan="2">{escape(heading)}</th></tr>')
-        rows += [
-            f"<tr><th>{escape(key)}</th><td><code>{escape(text)}</code></td></tr>" for key, text in facts
-        ]
+        rows += [f"<tr><th>{escape(key)}</th><td><code>{escape(one)}</code></td></tr>" for key, one in facts]
     return f'<table class="provenance"><tbody>{"".join(rows)}</tbody></table>'
 
 

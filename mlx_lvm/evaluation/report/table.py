@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlx_lvm.core.result import plain_table
+from mlx_lvm.core.stats import Difference
 from mlx_lvm.evaluation.evaluate import Evaluation
 from mlx_lvm.evaluation.summary import PredictorScores
 from mlx_lvm.metrics.names import (
@@ -37,20 +38,20 @@ def figure(head: str, metric: Metric, form: str = ".4f") -> Column:
     return Column(head, lambda scores: f"{scores[metric]:{form}}")
 
 
-def gain(scores: PredictorScores, metric: Metric) -> str:
-    """The difference to the best baseline, with its interval; `best` for that one itself."""
+def gain(
+    scores: PredictorScores, metric: Metric, told: Callable[[Difference], str], best: str = "best"
+) -> str:
+    """What `told` says of the difference to the best baseline; `best` for that one itself."""
     against = scores.versus_best.get(metric)
-    return "best" if against is None else "" if scores.kind == "control" else against.text("+.4f")
+    return best if against is None else "" if scores.kind == "control" else told(against)
 
 
 def compared(metric: Metric, between: str = " ") -> list[Column]:
-    """What a predictor is compared in: its mean, the interval of that with `between` between its
-    ends, the difference to the best baseline.
-    """
+    """A predictor's mean, its interval (`between`: the ends), the difference to the best baseline."""
     return [
         figure(metric.words, metric),
         Column("95% interval", lambda scores: scores.values[metric].span(between=between)),
-        Column("Δ best baseline", lambda scores: gain(scores, metric)),
+        Column("Δ best baseline", lambda scores: gain(scores, metric, lambda less: less.text("+.4f"))),
     ]
 
 
@@ -127,9 +128,7 @@ def score_lines(found: Evaluation) -> list[str]:
 
 
 def shown(found: Evaluation) -> list[str]:
-    """Whom a short table names: the model, as it ranks too, the best baselines in what it is made for, and
-    the mean.
-    """
+    """Whom a short table names: the model, as it ranks too, the best baselines in its objective, the mean."""
     scores, objective = found.scores, found.objective
     own = [name for name, one in scores.items() if name == found.name or one.kind == "hybrid"]
     others = [name for name, one in scores.items() if one.kind == "baseline" and name not in own]

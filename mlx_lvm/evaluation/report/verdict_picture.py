@@ -14,23 +14,20 @@ def verdict_picture(verdict: Verdict) -> str:
     """The headline, and its picture: a row for each claim; zero is as good as what it is compared with."""
     made_for = [verdict.claims[metric] for metric in MADE_FOR[verdict.objective] if metric in verdict.claims]
     rows = [(f"{one.words}, against {one.difference.baseline}", one) for one in made_for]
-    if verdict.objective == COSINE and verdict.mean is not None:
-        rows.append(("cosine, against the mean of its context", verdict.mean))
-    if verdict.objective == COSINE and verdict.hybrid is not None:
-        rows.append((f"MRR as it ranks, against {verdict.hybrid.difference.baseline}", verdict.hybrid))
+    mean, hybrid = (verdict.mean, verdict.hybrid) if verdict.objective == COSINE else (None, None)
+    if mean is not None:
+        rows.append(("cosine, against the mean of its context", mean))
+    if hybrid is not None:
+        rows.append((f"MRR as it ranks, against {hybrid.difference.baseline}", hybrid))
     seen = [(one.difference.value, one.difference.low, one.difference.high) for _, one in rows]
     reach = max(abs(end) for ends in seen for end in ends if math.isfinite(end))
     drawn = "".join(_claim(label, one, reach or 1.0) for label, one in rows)
     ends = "".join(f"<span>{word}</span>" for word in ("worse", "as good", "better"))
     return (
-        f'<div class="verdict {_style(verdict.outcome)}"><p id="verdict">{escape(verdict.headline)}</p>'
+        f'<div class="verdict {verdict.outcome.split()[0]}"><p id="verdict">{escape(verdict.headline)}</p>'
         f'<div class="claims"><div class="claim ends" aria-hidden="true"><div class="bar">{ends}</div></div>'
         f"{drawn}</div></div>"
     )
-
-
-def _style(outcome: str) -> str:
-    return outcome.split()[0]
 
 
 def _claim(label: str, claim: Claim, reach: float) -> str:
@@ -46,7 +43,7 @@ def _claim(label: str, claim: Claim, reach: float) -> str:
         interval = f" ({found.span('+.4f')})"
     return (
         f'<div class="claim"><span class="label">{escape(label)}</span><div class="bar">'
-        f'<svg class="{_style(claim.outcome)}" role="img" '
+        f'<svg class="{claim.outcome.split()[0]}" role="img" '
         f'aria-label="{escape(claim.sentence, quote=True)}" viewBox="0 0 100 10" '
         'preserveAspectRatio="none"><path class="zero" d="M50 0V10"/>'
         f'{line}<path d="M{place(found.value)} 5h0" stroke-width="11"/></svg></div>'

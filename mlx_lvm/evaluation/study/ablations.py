@@ -1,5 +1,4 @@
-"""Ablations: what a predictor loses when the context is shuffled, reversed, or its last chunk stands in every
-place.
+"""Ablations: what a predictor loses when its context is shuffled, reversed, or its last chunk all of it.
 
 The loss is paired by window and compared with what the lag filter loses: a network that has learned order
 must lose more than five scalars do. The mean of the context cannot notice the first two.
@@ -28,9 +27,8 @@ def orders(ablation: str, count: int, context: int, seed: int) -> np.ndarray:
     places = np.arange(context)
     if ablation == "shuffled":
         return np.random.default_rng(seed).permuted(np.broadcast_to(places, (count, context)).copy(), axis=1)
-    return np.broadcast_to(
-        places[::-1] if ablation == "reversed" else np.full(context, context - 1), (count, context)
-    )
+    order = places[::-1] if ablation == "reversed" else np.full(context, context - 1)
+    return np.broadcast_to(order, (count, context))
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,9 @@ def ablate(
             name: figure(name, predict_reordered(predictor, windows, order)) - intact[name]
             for name, predictor in predictors.items()
         }
-        base = changed[reference]
-        out[ablation] = {
-            name: Change(
-                bootstrap.interval(change),
-                None if name == reference else bootstrap.difference(change, reference, base),
-            )
-            for name, change in changed.items()
-        }
+        base, others = changed[reference], [name for name in changed if name != reference]
+        versus = {name: bootstrap.difference(changed[name], reference, base) for name in others}
+        out[ablation] = {n: Change(bootstrap.interval(one), versus.get(n)) for n, one in changed.items()}
     return out
 
 

@@ -20,13 +20,14 @@ from mlx_lvm.data.windows import Windows, windows
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.setup import MAX_WINDOWS
 from mlx_lvm.hub.load import Loaded
-from mlx_lvm.metrics.figures import cosines
+from mlx_lvm.metrics.figures import cosine_values
 from mlx_lvm.models import as_dict, config_from_dict
 from mlx_lvm.models.weights import set_weights
 from mlx_lvm.predictors.base import Predictor, sample
-from mlx_lvm.predictors.baselines import fit_lag_filter
 from mlx_lvm.predictors.history import predictor_of
+from mlx_lvm.predictors.lags import fit_lag_filter
 from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.state import Progress
 from mlx_lvm.training.store import BestInMemory
 from mlx_lvm.training.tasks.base import Task
 from mlx_lvm.training.tasks.choose import make_task
@@ -38,7 +39,7 @@ EPOCHS = 5
 @dataclass(frozen=True)
 class Arrow(Result):
     """figures: cosines of model and lag filter in each direction, their differences forward - backward, and
-    what the model's has beyond the lag filter's.
+    what the model's has beyond the filter's.
     """
 
     derived = ("sentence",)
@@ -58,20 +59,12 @@ class Arrow(Result):
             f"{self.figures['lag-filter difference'].value:+.4f}, beyond it {beyond.value:+.4f}"
             f"{ends and f' (95% interval {ends})'}."
         )
+        cosine = f"cosine {found.value:+.4f}"
         if self.documents < 2:
-            return (
-                f"Forward against backward: cosine {found.value:+.4f}, no interval from a single document, "
-                f"{tail}"
-            )
-        words = (
-            "Forward is easier than backward"
-            if found.low > 0
-            else "Backward is easier than forward"
-            if found.high < 0
-            else "No arrow of time seen"
-        )
+            return f"Forward against backward: {cosine}, no interval from a single document, {tail}"
+        words = {"better": "Forward is easier than backward", "worse": "Backward is easier than forward"}
         known = f"95% interval {found.span('+.4f')}, {self.documents} documents"
-        return f"{words}: cosine {found.value:+.4f} ({known}) {tail}"
+        return f"{words.get(found.outcome, 'No arrow of time seen')}: {cosine} ({known}) {tail}"
 
     def to_dict(self) -> JsonObject:
         figures = {n: {"value": one.value, "ci": one.ends(), "p": one.p} for n, one in self.figures.items()}
@@ -98,41 +91,38 @@ def arrow_of_time(
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Arrow:
-    """Trains twice by the model's own recipe, `epochs` long, and scores both on the test documents of their
-    direction.
+    """Trains twice by the model's own recipe, and scores both on the test documents of their direction.
 
     Raises UsageError for a model that does not say how it was trained.
     """
     if not model.train:
-        raise UsageError(
-            f"{model.name} does not say how it was trained, so its recipe cannot be repeated backwards"
-        )
+        unknown = f"{model.name} does not say how it was trained"
+        raise UsageError(f"{unknown}, so its recipe cannot be repeated backwards")
     config = TrainConfig.from_dict({**model.train, "epochs": epochs, "early_stop": 0})
     sizes = config_from_dict({**as_dict(model.model.config), "dim": corpus.dim})
     figures: dict[str, np.ndarray] = {}
-    documents = np.zeros(0)
     for direction, vectors in (("forward", corpus), ("backward", reversed_corpus(corpus))):
         task = make_task(sizes, vectors, config)
-        train_best(
-            task,
-            lambda line, direction=direction: progress(f"{direction}: {line}"),  # type: ignore[misc]
-        )
+        train_best(task, direction, progress)
         scored = sample(windows(vectors, task.split.test, config.context, "test documents"), max_windows)
-        documents = scored.documents
         lag_filter = fit_lag_filter(vectors, task.split.train, config.context)
         figures[f"model {direction}"] = scored_cosines(predictor_of(direction, task.model), scored)
         figures[f"lag-filter {direction}"] = scored_cosines(lag_filter, scored)
-    bootstrap = DocumentBootstrap(documents, resamples, seed)
+    bootstrap = DocumentBootstrap(scored.documents, resamples, seed)
     for name in ("model", "lag-filter"):
         figures[f"{name} difference"] = figures[f"{name} forward"] - figures[f"{name} backward"]
     figures["beyond the lag filter"] = figures["model difference"] - figures["lag-filter difference"]
-    return Arrow(model.name, epochs, bootstrap.count, len(documents), bootstrap.named(figures))
+    return Arrow(model.name, epochs, bootstrap.count, len(scored), bootstrap.named(figures))
 
 
-def train_best(task: Task, progress: Callable[[str], None]) -> None:
+def train_best(task: Task, direction: str, progress: Callable[[str], None]) -> None:
     """Train the task's model and leave it with the weights of its best epoch, ready to predict."""
-    epochs, best = task.config.epochs, BestInMemory()
-    Trainer(task, best).train(lambda p: progress(f"epoch {p.epoch}/{epochs}, step {p.step}/{p.steps}"))
+
+    def tell(p: Progress) -> None:
+        progress(f"{direction}: epoch {p.epoch}/{task.config.epochs}, step {p.step}/{p.steps}")
+
+    best = BestInMemory()
+    Trainer(task, best).train(tell)
     assert best.weights is not None, "the first epoch is always the best so far"
     set_weights(task.model, best.weights, "the best epoch")
     task.model.eval()
@@ -141,5 +131,4 @@ def train_best(task: Task, progress: Callable[[str], None]) -> None:
 def scored_cosines(predictor: Predictor, scored: Windows) -> np.ndarray:
     """[windows] float64."""
     blocks = scored.blocks()
-    values = [np.array(cosines(predictor.predict(scored, block), scored.truth(block))) for block in blocks]
-    return np.concatenate(values).astype(np.float64)
+    return np.concatenate([cosine_values(predictor.predict(scored, b), scored.truth(b)) for b in blocks])

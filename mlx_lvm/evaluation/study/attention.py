@@ -1,5 +1,4 @@
-"""What a model that attends looks at (AMN): weights by position, the size of its residual, where it leaves
-the mean.
+"""What a model that attends looks at (AMN): weights by position, its residual, where it leaves the mean.
 
 residual share   |r| / (|b| + |r|), b the baseline (the context's mean) and r the residual: 0 is the plain
 mean departure        1 - cos(prediction, b)
@@ -19,7 +18,7 @@ from mlx_lvm.core.result import INLINED, Interval, JsonObject, Result, key
 from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.errors import UsageError
-from mlx_lvm.evaluation.study.difficulty import BINS, bin_edges, place_in_bins
+from mlx_lvm.evaluation.study.difficulty import bins
 from mlx_lvm.metrics.figures import cosines
 from mlx_lvm.models.base import VectorModel
 from mlx_lvm.ranking.cases import COUNT, Label, window_label
@@ -36,13 +35,10 @@ class Look:
 
     @property
     def entropy(self) -> np.ndarray:
-        weights = np.maximum(self.weights, 1e-30)
         size = self.weights.shape[1]
-        return (
-            -(self.weights * np.log(weights)).sum(axis=1) / math.log(size)
-            if size > 1
-            else np.ones(len(self.weights))
-        )
+        if size == 1:
+            return np.ones(len(self.weights))
+        return -(self.weights * np.log(np.maximum(self.weights, 1e-30))).sum(axis=1) / math.log(size)
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,8 @@ class Departure(Result):
 
 @dataclass(frozen=True)
 class Attention(Result):
-    """The figures above over all windows, in fifths of the shift, and the windows that leave the mean
-    furthest. by_position: the weight of each place of the context, oldest first.
+    """The figures above over all windows, in fifths of the shift, and of the windows that leave the mean
+    furthest. by_position: the weight of each place, oldest first.
     """
 
     by_position: list[Interval]
@@ -105,10 +101,8 @@ def attends(model: VectorModel) -> bool:
 def look(model: VectorModel, windows: Windows) -> Look:
     """Raises UsageError for a model without attention over its context."""
     if not attends(model):
-        raise UsageError(
-            f"{model.config.model_type} has no attention over its context to show; amn has. Try: lvm "
-            "attention amn"
-        )
+        lacking = f"{model.config.model_type} has no attention over its context to show"
+        raise UsageError(f"{lacking}; amn has. Try: lvm attention amn")
     parts: list[list[np.ndarray]] = [[], [], [], []]
     for block in windows.blocks():
         context = windows.contexts(block)
@@ -154,24 +148,18 @@ def attention(
 
 
 def _bins(seen: Look, gain: np.ndarray | None) -> list[ShiftBin]:
-    edges = bin_edges(seen.shift)
-    where = place_in_bins(seen.shift, edges)
-    out = []
-    for number in range(BINS):
-        inside = where == number
-        if inside.any():
-            out.append(
-                ShiftBin(
-                    low=float(edges[number]),
-                    high=float(edges[number + 1]),
-                    windows=int(inside.sum()),
-                    by_position=seen.weights[inside].mean(axis=0).tolist(),
-                    residual_share=float(seen.residual_share[inside].mean()),
-                    departure=float(seen.departure[inside].mean()),
-                    gain_over_mean=None if gain is None else float(gain[inside].mean()),
-                )
-            )
-    return out
+    return [
+        ShiftBin(
+            low=low,
+            high=high,
+            windows=int(inside.sum()),
+            by_position=seen.weights[inside].mean(axis=0).tolist(),
+            residual_share=float(seen.residual_share[inside].mean()),
+            departure=float(seen.departure[inside].mean()),
+            gain_over_mean=None if gain is None else float(gain[inside].mean()),
+        )
+        for low, high, inside in bins(seen.shift)
+    ]
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,9 +1,8 @@
-"""Bins by difficulty: where the next chunk is like the last one, repeating is easy; where the topic turns, it
-is not.
-"""
+"""Bins by difficulty: where the next chunk is like the last, repeating is easy; where the topic turns, no."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,14 +14,17 @@ from mlx_lvm.metrics.names import COSINE, Metric
 BINS = 5
 
 
-def bin_edges(values: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """[bins + 1] quantiles, ends included."""
-    return np.quantile(values, np.linspace(0, 1, bins + 1))
-
-
 def place_in_bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Index of each value's bin, the last one closed on both sides."""
     return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
+
+
+def bins(values: np.ndarray) -> Iterator[tuple[float, float, np.ndarray]]:
+    """(low, high, mask [n]) of each fifth of the values that is not empty, lowest first."""
+    edges = np.quantile(values, np.linspace(0, 1, BINS + 1))
+    where = place_in_bins(values, edges)
+    for number in np.unique(where).tolist():
+        yield float(edges[number]), float(edges[number + 1]), where == number
 
 
 @dataclass(frozen=True)
@@ -66,23 +68,10 @@ def difficulty(
     metric: Metric = COSINE,
 ) -> Difficulty:
     """figures [n]: in `metric`, by predictor; truth_last [n]: cos(next, last); `subject` against `best`."""
-    edges = bin_edges(truth_last)
-    where = place_in_bins(truth_last, edges)
-    bins = []
-    for number in range(BINS):
-        inside = where == number
-        if not inside.any():
-            continue
-        few = bootstrap.subset(inside)
-        bins.append(
-            DifficultyBin(
-                low=float(edges[number]),
-                high=float(edges[number + 1]),
-                windows=int(inside.sum()),
-                documents=few.count,
-                metric=metric,
-                means={name: float(values[inside].mean()) for name, values in figures.items()},
-                gain=few.interval(figures[subject][inside] - figures[best][inside]),
-            )
-        )
-    return Difficulty(metric, best, bins)
+    found = []
+    for low, high, inside in bins(truth_last):
+        few, gain = bootstrap.subset(inside), figures[subject][inside] - figures[best][inside]
+        means = {name: float(values[inside].mean()) for name, values in figures.items()}
+        counts = (int(inside.sum()), few.count)
+        found.append(DifficultyBin(low, high, *counts, metric, means, few.interval(gain)))
+    return Difficulty(metric, best, found)

@@ -1,5 +1,4 @@
-"""Direction: which chunk a prediction is nearest to. Offset 0 is the target, -1 the last chunk of the
-context.
+"""Direction: which chunk a prediction is nearest to. Offset 0 is the target, -1 the context's last chunk.
 
     curve(o) = mean cos(p_t, x_{t+o}),  o = -5 .. 4
 
@@ -20,7 +19,7 @@ import numpy as np
 from mlx_lvm.core.result import JsonObject, Result
 from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.evaluation.study.curves import Curve
-from mlx_lvm.metrics.offsets import LAST, OFFSETS, TARGET
+from mlx_lvm.metrics.figures import LAST, OFFSETS, TARGET
 
 SAME = 0.01  # difference of cosines that the sentence calls none
 
@@ -55,11 +54,8 @@ class Identity(Result):
         return None if self.r1_over_c is None else self.cosine - self.r1_over_c
 
     def to_dict(self) -> JsonObject:
-        return {
-            **vars(self),
-            "margin": self.margin,
-            "margin_of_conditional_mean": self.margin_of_conditional_mean,
-        }
+        derived = ("margin", "margin_of_conditional_mean")
+        return {**vars(self), **{name: getattr(self, name) for name in derived}}
 
 
 @dataclass(frozen=True)
@@ -83,18 +79,14 @@ class Direction(Result):
 
 
 def direction(
-    offsets: Mapping[str, np.ndarray],
-    truth_last: np.ndarray,
-    bootstrap_documents: np.ndarray,
-    resamples: int,
-    seed: int,
+    offsets: Mapping[str, np.ndarray], truth_last: np.ndarray, every: DocumentBootstrap
 ) -> Direction:
-    """offsets: {predictor: [windows, 10]}; truth_last [windows]: cos(next, last)."""
+    """offsets: {predictor: [windows, 10]}; truth_last [windows]: cos(next, last); every: over the windows."""
     whole = np.isfinite(np.stack(list(offsets.values()))).all(axis=(0, 2))
     r1 = float(truth_last.mean())
     if not whole.any():
         return Direction(0, r1)
-    bootstrap = DocumentBootstrap(bootstrap_documents[whole], resamples, seed)
+    bootstrap = every.subset(whole)
     curves, identity = {}, {}
     for name, values in offsets.items():
         curves[name] = OffsetCurve(bootstrap.intervals(*values[whole].T))

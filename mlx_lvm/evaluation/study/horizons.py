@@ -1,5 +1,4 @@
-"""Several chunks ahead: a model that predicts each directly, compared with its own rollout and baselines
-fitted for each.
+"""Several chunks ahead: each predicted directly, compared with the rollout and baselines fitted for each.
 
 direct       what the model says of t+1 .. t+H at once
 rolled out   its prediction of t+1 read as if it were text, and so on
@@ -12,7 +11,7 @@ validation chose for the next chunk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from mlx_lvm.data.windows import Windows
 from mlx_lvm.evaluation.setup import Bench
 from mlx_lvm.evaluation.study.curves import Curve, curves
 from mlx_lvm.evaluation.study.rollout import rolled_out
-from mlx_lvm.metrics.figures import cosines
+from mlx_lvm.metrics.figures import cosine_values
 from mlx_lvm.predictors.base import Predictor, predict_all
 from mlx_lvm.predictors.baselines import CENTROID_LAGS, ContextMean, Last
 from mlx_lvm.predictors.history import HistoryPredictor
@@ -35,8 +34,7 @@ from mlx_lvm.predictors.ridge import Ridge, ridge_lags, ridge_system
 @dataclass(frozen=True)
 class HorizonTerms(Result):
     """curves: cosine at each of t+1 .. t+H, by predictor, over the windows with H chunks to predict; gains:
-    the direct prediction less its rollout, and less the best baseline of each horizon, paired; best: the name
-    of that baseline, by horizon.
+    the direct prediction less its rollout, and less the best baseline, `best`, of each horizon, paired.
     """
 
     horizons: int
@@ -47,7 +45,7 @@ class HorizonTerms(Result):
 
 
 def horizons(
-    predictor: HistoryPredictor, scored: Windows, bench: Bench, resamples: int, seed: int
+    predictor: HistoryPredictor, scored: Windows, bench: Bench, every: DocumentBootstrap
 ) -> HorizonTerms:
     """A predictor of several horizons, compared with its own rollout and baselines fitted for each."""
     count = predictor.horizons
@@ -58,23 +56,19 @@ def horizons(
     penalty = next(one.penalty for one in bench.baselines if isinstance(one, Ridge))
     fitted = fit_each_horizon(bench.corpus, bench.parts.train, scored.context, count, penalty)
 
-    def cosine(vectors: mx.array) -> np.ndarray:
-        return np.array(cosines(vectors, truth), dtype=np.float64)
-
     rolled = f"{predictor.name}, rolled out"
-    figures = {
-        predictor.name: cosine(predictor.ahead(chosen)),
-        rolled: cosine(rolled_out(predictor, chosen, count)),
-    }
     baselines = {
-        f"{name}, each": cosine(mx.stack([predict_all(one, chosen) for one in each], axis=1))
+        f"{name}, each": cosine_values(mx.stack([predict_all(one, chosen) for one in each], axis=1), truth)
         for name, each in fitted.items()
     }
     for held in (Last(), ContextMean()):
-        vectors = mx.broadcast_to(predict_all(held, chosen)[:, None], truth.shape)
-        baselines[f"{held.name}, held"] = cosine(vectors)
-    figures |= baselines
-    bootstrap = DocumentBootstrap(chosen.documents, resamples, seed)
+        baselines[f"{held.name}, held"] = cosine_values(predict_all(held, chosen)[:, None], truth)
+    figures = {
+        predictor.name: cosine_values(predictor.ahead(chosen), truth),
+        rolled: cosine_values(rolled_out(predictor, chosen, count), truth),
+        **baselines,
+    }
+    bootstrap = replace(every, documents=chosen.documents)
     ours, names = figures[predictor.name], list(baselines)
     means = np.stack([values.mean(axis=0) for values in baselines.values()])
     best = [names[place] for place in means.argmax(axis=0)]
@@ -82,17 +76,14 @@ def horizons(
         "its rollout": ours - figures[rolled],
         "the best baseline": ours - np.stack([figures[name][:, k] for k, name in enumerate(best)], axis=1),
     }
-    return HorizonTerms(
-        count, len(chosen), curves(figures, bootstrap), curves(gains, bootstrap, "difference"), best
-    )
+    paired = curves(gains, bootstrap, "difference")
+    return HorizonTerms(count, len(chosen), curves(figures, bootstrap), paired, best)
 
 
 def fit_each_horizon(
     corpus: Corpus, documents: np.ndarray, context: int, count: int, penalty: float
 ) -> dict[str, list[Predictor]]:
-    """{"lag-filter-centroid", "ridge"}: a baseline for each of `count` horizons, from one pass over the
-    windows.
-    """
+    """{"lag-filter-centroid", "ridge"}: a baseline for each of `count` horizons, from one pass."""
     sums = filter_sums(corpus, documents, CENTROID_LAGS, context, count)
     system = ridge_system(corpus, documents, ridge_lags(context, corpus.dim), context, count)
     steps = range(count)

@@ -5,7 +5,7 @@ Compared with what needs no rollout: the first prediction repeated, and the mean
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from mlx_lvm.core.result import Result
 from mlx_lvm.core.stats import DocumentBootstrap
 from mlx_lvm.data.windows import Windows
 from mlx_lvm.evaluation.study.curves import Curve, curves
-from mlx_lvm.metrics.figures import cosines
+from mlx_lvm.metrics.figures import cosine_values
 from mlx_lvm.models.base import normalize
 from mlx_lvm.predictors.base import Predictor, predict_all
 from mlx_lvm.predictors.baselines import ContextMean
@@ -33,9 +33,7 @@ class Rollout(Result):
 
 
 def roll(predictor: Predictor, histories: SyntheticHistories, context: int, steps: int) -> mx.array:
-    """Unit predictions [steps, n, dim] of the chunks after each history, every one read as if it were
-    text.
-    """
+    """Unit predictions [steps, n, dim] of the chunks after each history, each read as if it were text."""
     out = []
     for step in range(steps):
         unit = normalize(predictor.predict(histories.windows(context)))
@@ -50,8 +48,7 @@ def rollout(
     predictors: dict[str, Predictor],
     repeated: str,
     windows: Windows,
-    resamples: int,
-    seed: int,
+    every: DocumentBootstrap,
     steps: int = STEPS,
 ) -> Rollout:
     """Every predictor rolled out, the first prediction of `repeated` held, and the context's mean held; over
@@ -62,15 +59,13 @@ def rollout(
         return Rollout(steps, 0)
     truth = chosen.corpus.take(chosen.targets[:, None] + np.arange(steps))
     figures = {
-        name: _against(rolled_out(predictor, chosen, steps), truth) for name, predictor in predictors.items()
+        name: cosine_values(rolled_out(predictor, chosen, steps), truth)
+        for name, predictor in predictors.items()
     }
-    held = {
-        f"{repeated}, first prediction held": predict_all(predictors[repeated], chosen),
-        "context mean held": predict_all(ContextMean(), chosen),
-    }
-    for name, vectors in held.items():
-        figures[name] = _against(mx.broadcast_to(vectors[:, None], truth.shape), truth)
-    bootstrap = DocumentBootstrap(chosen.documents, resamples, seed)
+    held = {f"{repeated}, first prediction held": predictors[repeated], "context mean held": ContextMean()}
+    for name, predictor in held.items():
+        figures[name] = cosine_values(predict_all(predictor, chosen)[:, None], truth)
+    bootstrap = replace(every, documents=chosen.documents)
     return Rollout(steps, len(chosen), curves(figures, bootstrap))
 
 
@@ -81,8 +76,3 @@ def rolled_out(predictor: Predictor, windows: Windows, steps: int) -> mx.array:
         for block in history_blocks(windows, predictor)
     ]
     return mx.concatenate(parts, axis=1).swapaxes(0, 1)
-
-
-def _against(predicted: mx.array, truth: mx.array) -> np.ndarray:
-    """[n, steps, dim] twice -> cosines [n, steps]."""
-    return np.array(cosines(predicted, truth), dtype=np.float64)

@@ -1,5 +1,4 @@
-"""A closer look at one evaluation: direction, rollout, ablations, difficulty, ranking, attention and the
-cases that decide.
+"""A closer look at one evaluation: direction, rollout, ablations, difficulty, ranking, attention, cases.
 
 study(examine(model, corpus)) -> Study
 """
@@ -21,9 +20,8 @@ from mlx_lvm.evaluation.study.direction import Direction, direction, explain
 from mlx_lvm.evaluation.study.horizons import HorizonTerms, horizons
 from mlx_lvm.evaluation.study.queries import QueryTerms, queries
 from mlx_lvm.evaluation.study.rollout import Rollout, rollout
-from mlx_lvm.metrics.figures import cosines
+from mlx_lvm.metrics.figures import LAST, cosine_values
 from mlx_lvm.metrics.names import COSINE
-from mlx_lvm.metrics.offsets import LAST
 from mlx_lvm.metrics.retrieval import ranks
 from mlx_lvm.predictors.base import sample
 from mlx_lvm.predictors.history import several_horizons, takes_queries
@@ -39,9 +37,8 @@ RANKED = 4_000  # windows ranked among every chunk of the corpus
 
 @dataclass(frozen=True)
 class Study(Result):
-    """Everything that the table of an evaluation leaves open, on the same windows; None where the subject has
-    nothing of the kind. Differences are to the best baseline in what the model is made for, and so are
-    difficulty, ablations and cases.
+    """What the table of an evaluation leaves open, on the same windows; None where the subject has nothing of
+    the kind. Differences are to the best baseline in what the model is made for.
     """
 
     derived = ("reliability",)
@@ -70,7 +67,7 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
 
     def figure(key: str, predicted: mx.array) -> np.ndarray:
         if objective == COSINE:
-            return np.array(cosines(predicted, windows.truth()), dtype=np.float64)
+            return cosine_values(predicted, windows.truth())
         return 1 / ranks(bench.pool, predicted, bench.mean, evaluation.measured[key].fraction)
 
     truth_last = evaluation.measured["oracle"].offsets[:, LAST]
@@ -80,24 +77,24 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
     scores = evaluation.summary.scores
     left_out = {"best-in-span", "random", *(key for key, one in scores.items() if one.kind == "hybrid")}
     offsets = {key: one.offsets for key, one in evaluation.measured.items() if key not in left_out}
-    draws = (bootstrap.resamples, bootstrap.seed)
-    directed = direction(offsets, truth_last, windows.documents, *draws)
+    directed = direction(offsets, truth_last, bootstrap)
     model = evaluation.predictors[name]
     rolled = ahead = queried = ablated = judged = seen = None
     if name not in CONTROL_NAMES:  # the oracle has no truth to read after a context that nobody wrote
         compared = {key: evaluation.predictors[key] for key in dict.fromkeys([name, REFERENCE])}
         progress("rollout")
-        rolled = rollout(compared, name, sample(windows, ROLLED), *draws)
+        rolled = rollout(compared, name, sample(windows, ROLLED), bootstrap)
         if (several := several_horizons(model)) is not None:
             progress("horizons")
-            ahead = horizons(several, sample(windows, ROLLED), bench, *draws)
+            ahead = horizons(several, sample(windows, ROLLED), bench, bootstrap)
         if (with_query := takes_queries(model)) is not None:
             progress("queries")
-            queried = queries(with_query, windows, bench.pool, *draws)
+            queried = queries(with_query, windows, bench.pool, bootstrap)
         progress("ablations")
         ablated = ablate(compared, scored, REFERENCE, windows, bootstrap, figure)
     if evaluation.ranking is not None:
         progress("ranking")
+        draws = (bootstrap.resamples, bootstrap.seed)
         judged = judge(evaluation.ranking, model, sample(windows, RANKED), evaluation.mean, *draws)
     if evaluation.model is not None and attends(evaluation.model.model):
         progress("attention")
