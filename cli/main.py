@@ -1,6 +1,4 @@
-"""`lvm`: the command line. One file a command; a command's file loads when it is called, so `lvm --help`
-loads nothing heavy.
-"""
+"""`lvm`: the command line. One file a command, loaded when it is called: `lvm --help` loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -51,17 +49,12 @@ COMMANDS = {
         "Turn a torch checkpoint or state dict into a model of ours.",
         "Exchange",
     ),
-    "doctor": (
-        "trust.doctor",
-        "Show versions, device and BLAS, and how to fix what is missing.",
-        "Trust",
-    ),
+    "doctor": ("trust.doctor", "Show versions, device and BLAS, and how to fix what is missing.", "Trust"),
 }
 
 # A first argument that makes a command another one, which has a file of its own.
 SECOND_WORDS = {("parity", "encoder"): "trust.parity_encoder", ("bench", "encoder"): "trust.bench_encoder"}
 
-HELP = {"--help", "--version"}
 EPILOG = (
     "Every command has --help with an example and --json for machines. Put --debug anywhere to see a "
     "traceback."
@@ -87,7 +80,7 @@ class LazyGroup(TyperGroup):
             return None, None, args
         if name not in COMMANDS:
             ctx.fail(f"no command '{name}'.{nearest(name, list(COMMANDS))}")
-        if not completing and not HELP & set(args):
+        if not completing and not {"--help", "--version"} & set(args):
             _tune()
         second = SECOND_WORDS.get((name, args[1])) if len(args) > 1 else None
         app = importlib.import_module(f"mlx_lvm.cli.{second or COMMANDS[name][0]}").app
@@ -132,9 +125,7 @@ def root(
 
 
 def main() -> None:
-    """Entry point of `lvm`. An expected mistake ends with one message and its exit code (see
-    `mlx_lvm.errors`).
-    """
+    """Entry point of `lvm`. An expected mistake ends with one message and its exit code, `mlx_lvm.errors`."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):  # names of any script, on terminals of any encoding

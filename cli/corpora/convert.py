@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_lvm.cli.corpora.embed import Licence, Overwrite, RateBar, ShardSize, Source, stored_dtype
-from mlx_lvm.cli.corpora.writing import Dtype, Out, size_of, written
+from mlx_lvm.cli.corpora.embed import Licence, Overwrite, RateBar, ShardSize, Source
+from mlx_lvm.cli.corpora.writing import Dtype, Out, stored_kind, written
 from mlx_lvm.cli.shared.common import Json, Output, data_option, provenance_option
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.convert.conversion import Target
 from mlx_lvm.data.convert.convert import convert as convert_file
-from mlx_lvm.data.storage.reader import VECTOR_DTYPES, find_corpus, open_corpus
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.data.tables.columns import Columns
 from mlx_lvm.errors import UsageError
 
@@ -37,7 +37,6 @@ def convert(
     ids: Annotated[
         Path | None,
         data_option(
-            "--ids",
             metavar="FILE",
             help="A document id a row (.npy, or text with a line each), where the file has none.",
         ),
@@ -53,14 +52,11 @@ def convert(
     like: Annotated[
         str | None,
         provenance_option(
-            "--like",
             metavar="CORPUS",
             help="Take the encoder card of this corpus: you vouch that one encoder made both.",
         ),
     ] = None,
-    encoder: Annotated[
-        str, provenance_option("--encoder", metavar="NAME", help="What made the vectors; recorded.")
-    ] = "",
+    encoder: Annotated[str, provenance_option(metavar="NAME", help="What made the vectors; recorded.")] = "",
     source: Source = "",
     licence: Licence = "",
     dtype: Dtype = "",
@@ -84,15 +80,8 @@ def convert(
         card = EncoderCard(model=encoder)
     provenance = {"source": source or files[0].name, "licence": licence}
     columns = Columns(vector_column, document_column, chunk_column, text_column, title_column)
-    target = Target(
-        out,
-        stored_dtype(dtype, VECTOR_DTYPES) if dtype else "",
-        card,
-        provenance,
-        size_of(shard_size),
-        overwrite,
-        one_document,
-    )
+    kind = stored_kind(dtype)
+    target = Target(out, kind, card, provenance, shard_size, overwrite, one_document)
     with RateBar(display, "converting", scale=1e6, unit="MB") as bar:
         report = convert_file(files, target, ids, bar, columns)
     made = written(display, out)

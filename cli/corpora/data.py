@@ -62,26 +62,22 @@ def info(
     rows_check = RowCheck(mapped.where)
     problems = mapped.verify(rows_check)
     if problems:
-        raise InvalidFile(
-            f"corpus {mapped.path}: " + "\n  ".join(problems) + "\nlvm data check lists everything."
-        )
+        listed = "\n  ".join(problems)
+        raise InvalidFile(f"corpus {mapped.path}: {listed}\nlvm data check lists everything.")
     found = describe(mapped, context, split_seed)
     duplicates = find_duplicates(mapped, split_seed, near, approximate=approximate)
     leakage = duplicates.leakage
     _show(out, found)
     out.note(lengths_told(mapped, rows_check), "warning")
-    searched = duplicates.near >= 0
+    pairs, within = "not searched; --near", ""
+    if duplicates.near >= 0:
+        pairs, within = f"{duplicates.near:,}", f"{duplicates.near_within:,}"
+    leaked = f"{max(leakage.exact, leakage.near):,} of {leakage.held_out:,} ({leakage.share:.2%})"
     rows = [
         ["vectors that repeat another exactly", f"{duplicates.exact:,}"],
-        [
-            f"near pairs (cosine above 0.97{', approximate' * approximate})",
-            f"{duplicates.near:,}" if searched else "not searched; --near",
-        ],
-        ["near pairs within one document", f"{duplicates.near_within:,}" if searched else ""],
-        [
-            "held-out chunks in another part",
-            f"{max(leakage.exact, leakage.near):,} of {leakage.held_out:,} ({leakage.share:.2%})",
-        ],
+        [f"near pairs (cosine above 0.97{', approximate' * approximate})", pairs],
+        ["near pairs within one document", within],
+        ["held-out chunks in another part", leaked],
     ]
     out.table("Duplicates", ["", ""], rows)
     twice = {**duplicates.to_dict(), "approximate": approximate}
@@ -96,10 +92,7 @@ def check_(
     near: Near = None,
     approximate: Approximate = False,
     max_leakage: Annotated[
-        float,
-        data_option(
-            "--max-leakage", min=0, max=1, help="Share of held-out chunks that may stand in another part."
-        ),
+        float, data_option(min=0, max=1, help="Share of held-out chunks that may stand in another part.")
     ] = MAX_LEAKAGE,
     json: Json = False,
 ) -> None:
@@ -126,10 +119,8 @@ def check_(
         windows = int((mapped.lengths - context).clip(0).sum())
         documents, vectors, dim = len(mapped.names), len(mapped), mapped.dim
         result |= {"documents": documents, "vectors": vectors, "dim": dim, "windows": windows}
-        out.say(
-            f"{path}: {documents:,} documents, {vectors:,} vectors of {dim} dimensions, "
-            f"{windows:,} windows of {context}"
-        )
+        holds = f"{documents:,} documents, {vectors:,} vectors of {dim} dimensions"
+        out.say(f"{path}: {holds}, {windows:,} windows of {context}")
     for problem in problems:
         out.say(f"problem: {problem}", style="red")
     out.note(warnings, "warning")
@@ -142,9 +133,7 @@ def check_(
 
 
 def require_search(near: bool | None, approximate: bool) -> None:
-    """Before any minutes are spent. Raises UsageError for options that contradict, SetupInvalid without
-    faiss.
-    """
+    """Before minutes are spent. Raises UsageError for options that contradict, SetupInvalid without faiss."""
     if approximate:
         if near is False:
             raise UsageError("--approximate and --no-near: one asks for the search that the other leaves out")
@@ -155,33 +144,23 @@ def _show(out: Output, found: Description) -> None:
     lengths = found.lengths
     out.say(f"{found.corpus}: {found.path}", style="bold")
     shards = f" in {found.shards} shards" if found.shards > 1 else ""
-    facts = [
-        [
-            "documents",
-            f"{found.documents:,} of {lengths.min} to {lengths.max:,} chunks, median {lengths.median:g}",
-        ],
-        [
-            "vectors",
-            f"{found.vectors:,} of {found.dim} dimensions, {found.dtype}, "
-            f"{found.bytes / 2**20:,.1f} MiB{shards}",
-        ],
-        [
-            "windows",
-            f"{found.windows:,} of {found.context} + 1 chunks; {found.too_short} documents too short",
-        ],
-        ["texts", "next to the vectors" if found.texts else "none"],
-        ["sha256", found.sha256],
-        *[[key, value or "not recorded"] for key, value in found.provenance.items()],
-    ]
-    out.table("", ["", ""], facts, left=2)
+    size = f"{found.dtype}, {found.bytes / 2**20:,.1f} MiB{shards}"
+    chunks = f"{lengths.min} to {lengths.max:,} chunks, median {lengths.median:g}"
+    facts = {
+        "documents": f"{found.documents:,} of {chunks}",
+        "vectors": f"{found.vectors:,} of {found.dim} dimensions, {size}",
+        "windows": f"{found.windows:,} of {found.context} + 1 chunks; {found.too_short} documents too short",
+        "texts": "next to the vectors" if found.texts else "none",
+        "sha256": found.sha256,
+        **{key: value or "not recorded" for key, value in found.provenance.items()},
+    }
+    out.table("", ["", ""], list(facts.items()), left=2)
     parts = [[name, *(f"{count:,}" for count in vars(part).values())] for name, part in found.splits.items()]
     out.table(f"Split {found.split}", ["", "documents", "vectors", "windows"], parts)
     profile = found.lag_profile
-    out.table(
-        "Mean cosine of two chunks of a document, by distance",
-        [f"r{k}" for k in range(1, len(profile) + 1)],
-        [["" if value is None else f"{value:.3f}" for value in profile]],
-    )
+    heads = [f"r{k}" for k in range(1, len(profile) + 1)]
+    values = ["" if value is None else f"{value:.3f}" for value in profile]
+    out.table("Mean cosine of two chunks of a document, by distance", heads, [values])
     shape = found.anisotropy
     shares = [["norm of the mean vector", f"{shape['mean_norm']:.3f}"]]
     shares += [[f"variance in the first {k} directions", f"{shape[f'first_{k}']:.1%}"] for k in (1, 10, 50)]

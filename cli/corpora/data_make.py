@@ -8,16 +8,9 @@ from typing import Annotated
 import typer
 
 from mlx_lvm.cli.corpora.embed import Overwrite, ShardSize
-from mlx_lvm.cli.corpora.writing import (
-    CorpusArgument,
-    Dtype,
-    Out,
-    size_of,
-    stored_kind,
-    windows_of,
-    written,
-)
+from mlx_lvm.cli.corpora.writing import CorpusArgument, Dtype, Out, stored_kind, windows_of, written
 from mlx_lvm.cli.shared.common import Json, Output, data_option
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.data.ingest.choosing import assign_together, choose, parse_fractions, read_assignment
 from mlx_lvm.data.ingest.transform import merge as merge_corpora
 from mlx_lvm.data.ingest.transform import resplit
@@ -52,15 +45,8 @@ def merge(
         raise UsageError("merge needs two corpora or more")
     display = Output(json)
     opened = [open_corpus(find_corpus(corpus)) for corpus in corpora]
-    merge_corpora(
-        opened,
-        out,
-        stored_kind(dtype),
-        prefix=prefix,
-        same_encoder=same_encoder,
-        shard_bytes=size_of(shard_size),
-        overwrite=overwrite,
-    )
+    how: JsonObject = {"prefix": prefix, "same_encoder": same_encoder}
+    merge_corpora(opened, out, stored_kind(dtype), **how, shard_bytes=shard_size, overwrite=overwrite)
     display.result(written(display, out))
 
 
@@ -73,9 +59,7 @@ def subset(
             "--documents", "-d", metavar="PATTERN", help="Names to take, with * and ?; may be given again."
         ),
     ] = None,
-    names: Annotated[
-        Path | None, data_option("--names", metavar="FILE", help="Names to take, a line each.")
-    ] = None,
+    names: Annotated[Path | None, data_option(metavar="FILE", help="Names to take, a line each.")] = None,
     least: Annotated[int, data_option("--min-chunks", help="Leave shorter documents out.")] = 0,
     dtype: Dtype = "",
     shard_size: ShardSize = None,
@@ -88,23 +72,17 @@ def subset(
     """
     display = Output(json)
     mapped = open_corpus(find_corpus(corpus))
-    take_subset(
-        mapped,
-        choose(mapped, documents or [], names, least),
-        out,
-        stored_kind(dtype),
-        shard_bytes=size_of(shard_size),
-        overwrite=overwrite,
-    )
+    chosen = choose(mapped, documents or [], names, least)
+    take_subset(mapped, chosen, out, stored_kind(dtype), shard_bytes=shard_size, overwrite=overwrite)
     display.result(written(display, out))
 
 
 def split(
     corpus: CorpusArgument,
     out: Out,
-    seed: Annotated[int, data_option("--seed", help="Seed of the split by name.")] = 0,
+    seed: Annotated[int, data_option(help="Seed of the split by name.")] = 0,
     fractions: Annotated[
-        str, data_option("--fractions", metavar="TRAIN,VAL,TEST", help="Shares of documents.")
+        str, data_option(metavar="TRAIN,VAL,TEST", help="Shares of documents.")
     ] = "0.8,0.1,0.1",
     assignment: Annotated[
         Path | None,
@@ -131,20 +109,10 @@ def split(
         parts = read_assignment(assignment, mapped)
     else:
         parts = assign_together(mapped, seed, shares) if together else assign(mapped.names, seed, shares)
-    resplit(mapped, parts, out, shard_bytes=size_of(shard_size), overwrite=overwrite)
+    resplit(mapped, parts, out, shard_bytes=shard_size, overwrite=overwrite)
     made = written(display, out)
-    rows = [
-        [
-            name,
-            f"{(parts == k).sum():,}",
-            f"{mapped.lengths[parts == k].sum():,}",
-            f"{windows_of(mapped.lengths[parts == k]):,}",
-        ]
-        for k, name in enumerate(SPLITS)
-    ]
+    lengths = {name: mapped.lengths[parts == k] for k, name in enumerate(SPLITS)}
+    rows = [[name, f"{len(n):,}", f"{n.sum():,}", f"{windows_of(n):,}"] for name, n in lengths.items()]
     display.table("", ["", "documents", "vectors", "windows"], rows)
-    counts = {
-        name: {"documents": int((parts == k).sum()), "windows": windows_of(mapped.lengths[parts == k])}
-        for k, name in enumerate(SPLITS)
-    }
+    counts = {name: {"documents": len(n), "windows": windows_of(n)} for name, n in lengths.items()}
     display.result({**made, "splits": counts})

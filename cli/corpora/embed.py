@@ -27,9 +27,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 Dtype = Annotated[str, output_option("--dtype", metavar="i8|f16|f32", help="How vectors are stored.")]
 Overwrite = Annotated[bool, output_option("--overwrite", help="Replace a corpus that is there.")]
 ShardSize = Annotated[
-    str | None,
+    int | None,
     output_option(
-        "--shard-size", metavar="SIZE", help="Write a folder of files of about this size, such as 2G."
+        metavar="SIZE", parser=parse_size, help="Write a folder of files of about this size, such as 2G."
     ),
 ]
 Source = Annotated[str, provenance_option("--source", help="Where the data come from; recorded.")]
@@ -69,11 +69,9 @@ class RateBar:
         self.progress.stop()
 
     def __call__(self, done: int, total: int) -> None:
-        task = self.progress.tasks[self.task]
-        rate = f"{task.speed or 0:,.0f} {self.unit}/s"
-        self.progress.update(
-            self.task, completed=int(done / self.scale), total=int(total / self.scale), rate=rate
-        )
+        rate = f"{self.progress.tasks[self.task].speed or 0:,.0f} {self.unit}/s"
+        done, total = int(done / self.scale), int(total / self.scale)
+        self.progress.update(self.task, completed=done, total=total, rate=rate)
 
 
 @app.command()
@@ -84,24 +82,18 @@ def embed(
             metavar="PATH...", help="Files (.txt, .md, .jsonl of id and text) or folders of them."
         ),
     ],
-    out: Annotated[
-        Path, output_option("--out", metavar="CORPUS", help="Corpus to write: a .safetensors file.")
-    ],
+    out: Annotated[Path, output_option(metavar="CORPUS", help="Corpus to write: a .safetensors file.")],
     encoder: Annotated[
         str,
         encoder_option(
-            "--encoder",
             metavar="NAME|FOLDER",
             help="Hub id or local folder of a sentence-transformers model. A small one: all-MiniLM-L6-v2.",
         ),
     ] = "sentence-transformers/all-mpnet-base-v2",
-    revision: Annotated[
-        str | None, encoder_option("--revision", help="Commit, branch or tag of the Hub.")
-    ] = None,
+    revision: Annotated[str | None, encoder_option(help="Commit, branch or tag of the Hub.")] = None,
     engine: Annotated[
         str,
         encoder_option(
-            "--engine",
             metavar="mlx|torch",
             help="mlx runs BERT, MPNet and T5; torch what sentence-transformers runs (extra 'embed-torch').",
         ),
@@ -109,35 +101,27 @@ def embed(
     precision: Annotated[
         str,
         encoder_option(
-            "--precision",
-            metavar="float32|float16|bfloat16",
-            help="What the encoder runs in; half is faster on a GPU.",
+            metavar="float32|float16|bfloat16", help="What the encoder runs in; half is faster on a GPU."
         ),
     ] = "float32",
     device: Annotated[
         str | None,
         encoder_option(
-            "--device",
             metavar="cpu|gpu|cuda|mps",
             help="cpu or gpu; with --engine torch cpu, cuda or mps. Default: the fastest there is.",
         ),
     ] = None,
-    batch_size: Annotated[
-        int | None, encoder_option("--batch-size", min=1, help="Most chunks encoded at a time.")
-    ] = None,
+    batch_size: Annotated[int | None, encoder_option(min=1, help="Most chunks encoded at a time.")] = None,
     chunk_min: Annotated[
-        int, chunks_option("--chunk-min", help="A chunk is closed once it has this many characters.")
+        int, chunks_option(help="A chunk is closed once it has this many characters.")
     ] = 500,
     chunk_max: Annotated[
-        int,
-        chunks_option("--chunk-max", help="A sentence that would take it past this many begins the next."),
+        int, chunks_option(help="A sentence that would take it past this many begins the next.")
     ] = 1000,
     sentences: Annotated[
         str,
         chunks_option(
-            "--sentences",
-            metavar="careful|simple",
-            help="Rule that finds sentences; simple made the shipped corpora.",
+            metavar="careful|simple", help="Rule that finds sentences; simple made the shipped corpora."
         ),
     ] = "careful",
     dtype: Dtype = "i8",
@@ -161,13 +145,10 @@ def embed(
 
     display = Output(json)
     kind, chunking = stored_dtype(dtype, EMBED_DTYPES), Chunking(chunk_min, chunk_max, sentences)
-    size = None if shard_size is None else parse_size(shard_size)
     require_free(out, overwrite)
     model = load_encoder(encoder, engine, device, batch_size, revision, precision)
-    display.say(
-        f"encoder {model.card.model}: {model.card.dim} dimensions, at most {model.card.max_tokens or '?'} "
-        f"tokens, on {model.device}"
-    )
+    reads = f"{model.card.dim} dimensions, at most {model.card.max_tokens or '?'} tokens"
+    display.say(f"encoder {model.card.model}: {reads}, on {model.device}")
     same, different = _compare(model.card)
     provenance = {key: value for key, value in (("source", source), ("licence", licence)) if value}
     try:
@@ -180,7 +161,7 @@ def embed(
                 kind,
                 texts=text,
                 provenance=provenance,
-                shard_bytes=size,
+                shard_bytes=shard_size,
                 overwrite=overwrite,
                 restart=restart,
                 progress=bar,
@@ -188,33 +169,26 @@ def embed(
     except KeyboardInterrupt:
         display.notes.print("stopped; the same command goes on from the last finished part")
         raise typer.Exit(130) from None
-    display.say(
-        f"{out}: {done.documents:,} documents, {done.chunks:,} chunks of {done.dim} dimensions in "
-        f"{done.seconds:.1f} s"
-    )
+    holds = f"{done.documents:,} documents, {done.chunks:,} chunks of {done.dim} dimensions"
+    display.say(f"{out}: {holds} in {done.seconds:.1f} s")
     if done.resumed:
         display.say(f"{done.resumed:,} chunks were embedded by an earlier run")
     if same:
         display.say(f"same vectors as {', '.join(same)}, by their probe sentences", style="dim")
-    notes = [
-        (
-            len(different),
-            "the same encoder by name, but other vectors; what was made for one is of no use with the other: "
-            + "; ".join(f"{name} ({why})" for name, why in different.items()),
-        ),
-        (
-            done.too_long,
-            f"{done.too_long:,} chunks are longer than the encoder reads; so their ends are lost. A smaller "
-            "--chunk-max fixes it",
-        ),
-        (len(done.blank), f"{len(done.blank)} documents without text left out: {', '.join(done.blank[:5])}"),
-        (
-            len(done.left_out),
-            "other files left out: "
-            + ", ".join(f"{count} {ending}" for ending, count in sorted(done.left_out.items())),
-        ),
-    ]
-    display.note((note for count, note in notes if count), "warning")
+    notes = []
+    if different:
+        others = "; ".join(f"{name} ({why})" for name, why in different.items())
+        useless = "what was made for one is of no use with the other"
+        notes.append(f"the same encoder by name, but other vectors; {useless}: {others}")
+    if done.too_long:
+        lost = f"{done.too_long:,} chunks are longer than the encoder reads; so their ends are lost"
+        notes.append(f"{lost}. A smaller --chunk-max fixes it")
+    if done.blank:
+        notes.append(f"{len(done.blank)} documents without text left out: {', '.join(done.blank[:5])}")
+    if done.left_out:
+        counts = [f"{count} {ending}" for ending, count in sorted(done.left_out.items())]
+        notes.append(f"other files left out: {', '.join(counts)}")
+    display.note(notes, "warning")
     about = {**model.card.to_dict(), "device": model.device, "engine": engine}
     spaces = {"same_space": same, "other_space": different}
     display.result({"path": str(out), **asdict(done), "encoder": about, **spaces})

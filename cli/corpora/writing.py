@@ -10,9 +10,7 @@ import typer
 
 from mlx_lvm.cli.corpora.embed import stored_dtype
 from mlx_lvm.cli.shared.common import Output, output_option
-from mlx_lvm.config import parse_size
 from mlx_lvm.core.result import JsonObject
-from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.reader import VECTOR_DTYPES, open_corpus
 
 CorpusArgument = Annotated[
@@ -33,23 +31,16 @@ def stored_kind(dtype: str) -> str:
     return stored_dtype(dtype, VECTOR_DTYPES) if dtype else ""
 
 
-def size_of(text: str | None) -> int | None:
-    return None if text is None else parse_size(text)
-
-
 def windows_of(lengths: np.ndarray) -> int:
     return int(np.maximum(lengths - CONTEXT, 0).sum())
 
 
 def written(display: Output, path: Path) -> JsonObject:
     """Says what was written, by opening it."""
-    corpus: MappedCorpus = open_corpus(path)
-    windows = windows_of(corpus.lengths)
+    corpus = open_corpus(path)
     shards = f" in {len(corpus.shards)} shards" if len(corpus.shards) > 1 else ""
-    display.say(
-        f"{path}: {len(corpus.names):,} documents, {len(corpus):,} vectors of {corpus.dim} dimensions, "
-        f"{corpus.dtype}{shards}"
-    )
+    holds = f"{len(corpus.names):,} documents, {len(corpus):,} vectors of {corpus.dim} dimensions"
+    display.say(f"{path}: {holds}, {corpus.dtype}{shards}")
     if corpus.made_unit:
         display.say(f"{corpus.made_unit:,} vectors were not of unit length and were made so")
     return {
@@ -57,7 +48,7 @@ def written(display: Output, path: Path) -> JsonObject:
         "documents": len(corpus.names),
         "vectors": len(corpus),
         "dim": corpus.dim,
-        "windows": windows,
+        "windows": windows_of(corpus.lengths),
         "dtype": corpus.dtype,
         "shards": len(corpus.shards),
         "sha256": corpus.sha256,

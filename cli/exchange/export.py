@@ -12,14 +12,8 @@ from mlx_lvm.cli.shared.common import Json, Model, Output, data_option, output_o
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-Out = Annotated[
-    Path | None,
-    output_option("--out", help="Folder to write; needed without --push."),
-]
-Push = Annotated[
-    str | None,
-    output_option("--push", metavar="USER/REPO", help="Upload it to the Hub."),
-]
+Out = Annotated[Path | None, output_option("--out", help="Folder to write; needed without --push.")]
+Push = Annotated[str | None, output_option("--push", metavar="USER/REPO", help="Upload it to the Hub.")]
 Private = Annotated[bool, output_option("--private", help="A new repository is private.")]
 Dtype = Annotated[
     str, output_option("--dtype", metavar="float32|float16|bfloat16", help="Type the weights are stored in.")
@@ -65,28 +59,24 @@ def export(
     if private and push is None:
         raise UsageError("--private: of a repository on the Hub; give --push user/repo with it")
     display = Output(json)
-    kept = tempfile.TemporaryDirectory() if out is None else None
-    folder = Path(kept.name) if kept else Path(str(out))
-    written = write(
-        model,
-        folder,
-        dtype=dtype,
-        corpus=corpus,
-        measure=not no_measure,
-        context=context,
-        overwrite=overwrite,
-        progress=lambda line: display.notes.print(line),
-    )
-    display.say(
-        f"{written['path']}: {written['parameters']:,} parameters in {written['dtype']}, sha256 "
-        f"{written['sha256']}"
-    )
-    if "evaluation" in written:
-        display.say(written["evaluation"]["verdict"]["sentence"])
-    address = {}
-    if push is not None:
-        address = {"url": upload(folder, push, private=private)}
-        display.say(f"Pushed: {address['url']}")
-    if kept:
-        kept.cleanup()
+    with tempfile.TemporaryDirectory() as kept:
+        folder = out or Path(kept)
+        written = write(
+            model,
+            folder,
+            dtype=dtype,
+            corpus=corpus,
+            measure=not no_measure,
+            context=context,
+            overwrite=overwrite,
+            progress=display.notes.print,
+        )
+        size = f"{written['parameters']:,} parameters in {written['dtype']}"
+        display.say(f"{written['path']}: {size}, sha256 {written['sha256']}")
+        if "evaluation" in written:
+            display.say(written["evaluation"]["verdict"]["sentence"])
+        address = {}
+        if push is not None:
+            address = {"url": upload(folder, push, private=private)}
+            display.say(f"Pushed: {address['url']}")
     display.result(address | {key: written[key] for key in ("path", "sha256", "dtype", "parameters")})

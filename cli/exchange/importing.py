@@ -68,19 +68,12 @@ def import_(
             said.update(rest)
         loaded = to_model(state, said, model, {} if heads is None else {"heads": heads}, str(file))
         loaded.imported.update(file=files[0].name, sha256=sha256(files[0].read_bytes()))
-    written = write_model(loaded, out, dtype=loaded.dtype)
-    kind = loaded.model.config.model_type
-    display.say(f"{out}: {kind}, {written.parameters:,} parameters, {loaded.model.config.to_dict()}")
+    count = write_model(loaded, out, dtype=loaded.dtype).parameters
+    kind, config = loaded.model.config.model_type, loaded.model.config.to_dict()
+    display.say(f"{out}: {kind}, {count:,} parameters, {config}")
     display.note(loaded.notes)
     display.say(f"next: lvm parity {out}   lvm eval {out} --corpus NAME|FILE")
-    display.result(
-        {
-            "path": str(out),
-            "model": kind,
-            "parameters": written.parameters,
-            "config": loaded.model.config.to_dict(),
-        }
-    )
+    display.result({"path": str(out), "model": kind, "parameters": count, "config": config})
 
 
 def _read_torch(file: Path) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from mlx_lvm.cli.shared.common import Corpus, Json, Model, Output, data_option, output_option
-from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
+from mlx_lvm.cli.shared.subject import EncoderOf, GivenText, extend
 from mlx_lvm.core.result import JsonObject
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def attention(
     text: GivenText = None,
     encoder: EncoderOf = None,
     split: Annotated[
-        str, data_option("--split", metavar="train|val|test|all", help="Documents, where none is named.")
+        str, data_option(metavar="train|val|test|all", help="Documents, where none is named.")
     ] = "test",
     out: Annotated[
-        Path | None, output_option("--out", metavar="F.png", help="Write a picture (.png or .svg).")
+        Path | None, output_option(metavar="F.png", help="Write a picture (.png or .svg).")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -66,11 +66,10 @@ def attention(
             raise UsageError("--document and --text: name one document")
         data = extend(data, text, encoder)
         document = data.names[-1]
-    chosen = (
-        split_corpus(data, loaded.split_seed).part(split)
-        if document is None
-        else np.array([data.document(document)])
-    )
+    if document is None:
+        chosen = split_corpus(data, loaded.split_seed).part(split)
+    else:
+        chosen = np.array([data.document(document)])
     found = windows(data, chosen, loaded.context, document or f"{split} documents")
     measured = measure(loaded.model, found, DocumentBootstrap(found.documents))
     warnings = space_warnings(loaded, data)

@@ -1,6 +1,4 @@
-"""`lvm eval`: a model compared with every baseline, on documents it never saw, with a verdict in a
-sentence.
-"""
+"""`lvm eval`: a model compared with every baseline, on documents it never saw, with a verdict in words."""
 
 from __future__ import annotations
 
@@ -22,10 +20,8 @@ from mlx_lvm.cli.shared.common import (
     output_option,
     parts_option,
 )
-from mlx_lvm.cli.shared.scores import show
-from mlx_lvm.cli.shared.study import show_study
-from mlx_lvm.cli.shared.subject import Subject
-from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
+from mlx_lvm.cli.shared.study import show, show_study
+from mlx_lvm.cli.shared.subject import EncoderOf, GivenText, Subject, extend
 from mlx_lvm.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -39,19 +35,17 @@ def evaluate(
     text: GivenText = None,
     encoder: EncoderOf = None,
     context: Annotated[
-        int | None, data_option("--context", min=1, help="Chunks read. Default: the model's own, else 5.")
+        int | None, data_option(min=1, help="Chunks read. Default: the model's own, else 5.")
     ] = None,
     split_seed: Annotated[
-        int | None,
-        data_option("--split-seed", help="Of a baseline; a model keeps the split it was trained with."),
+        int | None, data_option(help="Of a baseline; a model keeps the split it was trained with.")
     ] = None,
     max_windows: MaxWindows = 20_000,
     precision: Precision = "float32",
     every: Annotated[bool, output_option("--all", help="Show every baseline, control and figure.")] = False,
     quick: Annotated[bool, parts_option("--quick", help="The table and the verdict alone.")] = False,
     ood: Annotated[
-        str | None,
-        parts_option("--ood", metavar="NAME|FILE", help="Also on this corpus, both domains side by side."),
+        str | None, parts_option(metavar="NAME|FILE", help="Also on this corpus, both domains side by side.")
     ] = None,
     arrow: Annotated[
         bool,
@@ -59,12 +53,8 @@ def evaluate(
             "--arrow-of-time", help="Train the same recipe forward and on reversed documents; compare."
         ),
     ] = False,
-    arrow_epochs: Annotated[
-        int, parts_option("--arrow-epochs", min=1, help="Epochs of each of the two trainings.")
-    ] = 5,
-    out: Annotated[
-        Path | None, output_option("--out", help="Folder for report.html and metrics.json.")
-    ] = None,
+    arrow_epochs: Annotated[int, parts_option(min=1, help="Epochs of each of the two trainings.")] = 5,
+    out: Annotated[Path | None, output_option(help="Folder for report.html and metrics.json.")] = None,
     json: Json = False,
 ) -> None:
     """Score a model, every baseline and the controls on held-out documents.
@@ -89,9 +79,8 @@ def evaluate(
     display = Output(json)
     with_report = out is not None and drawing.available()
     if out is not None and not with_report:
-        display.notes.print(
-            "note: no report.html without matplotlib; install it: pip install 'mlx-lvm[report]'"
-        )
+        remedy = "install it: pip install 'mlx-lvm[report]'"
+        display.notes.print(f"note: no report.html without matplotlib; {remedy}")
     data: str | Held | None = corpus or None
     if text is not None:
         if split != "test":

@@ -1,6 +1,4 @@
-"""`lvm predict`: the next chunk of a document, as the chunks that rank first, with their probabilities and
-the cosine to expect.
-"""
+"""`lvm predict`: the chunks that rank first to come next, their probabilities, and the cosine to expect."""
 
 from __future__ import annotations
 
@@ -18,8 +16,7 @@ from mlx_lvm.cli.shared.common import (
     ranking_option,
     text_option,
 )
-from mlx_lvm.cli.shared.subject import Subject
-from mlx_lvm.cli.shared.text import EncoderOf, GivenText, extend
+from mlx_lvm.cli.shared.subject import EncoderOf, GivenText, Subject, extend
 from mlx_lvm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,8 +39,7 @@ def predict(
     text: GivenText = None,
     corpus: Corpus = "",
     at: Annotated[
-        int | None,
-        data_option("--at", min=0, help="Chunk to predict, from 0. Default: the one after the last."),
+        int | None, data_option(min=0, help="Chunk to predict, from 0. Default: the one after the last.")
     ] = None,
     query: Annotated[
         str | None,
@@ -58,15 +54,12 @@ def predict(
     encoder: EncoderOf = None,
     steps: Annotated[
         int,
-        typer.Option(
-            "--steps", min=1, max=1000, help="Predict so many chunks, each from the ones predicted before."
-        ),
+        typer.Option(min=1, max=1000, help="Predict so many chunks, each from the ones predicted before."),
     ] = 1,
-    top: Annotated[int, ranking_option("--top", min=1, help="Show so many chunks.")] = 5,
+    top: Annotated[int, ranking_option(min=1, help="Show so many chunks.")] = 5,
     rank: Annotated[
         str,
         ranking_option(
-            "--rank",
             metavar="|".join(WAYS),
             help="By prediction, last chunk and document so far, weighed by how they did on validation "
             "documents (a model made for ranking has them inside), or by the prediction's cosine alone.",
@@ -75,10 +68,7 @@ def predict(
     coverage: Annotated[
         float,
         ranking_option(
-            "--coverage",
-            min=0.5,
-            max=0.99,
-            help="Say how long the list must be to hold the next chunk so often.",
+            min=0.5, max=0.99, help="Say how long the list must be to hold the next chunk so often."
         ),
     ] = 0.9,
     approximate: Annotated[
@@ -91,7 +81,6 @@ def predict(
     decode: Annotated[
         str | None,
         text_option(
-            "--decode",
             metavar="FOLDER|NAME",
             help="Write the predicted vector as text too, by a vec2text inverter made for the corpus's "
             "encoder: a folder, or an id of the Hub (extra 'decode'). Public ones: GTR-base and "
@@ -178,10 +167,8 @@ def _only(corpus: Held, held: Held, text: str | None) -> int:
 
 def show(display: Output, found: Outlook, warnings: list[str], notes: list[str]) -> None:
     display.warn(warnings)
-    display.say(
-        f"{found.model} on {found.corpus}: {found.document}, chunk {found.at} from the {len(found.context)} "
-        "before it"
-    )
+    read = f"chunk {found.at} from the {len(found.context)} before it"
+    display.say(f"{found.model} on {found.corpus}: {found.document}, {read}")
     if found.context[-1].text is not None:
         display.say(f"last read: {found.context[-1].text}", style="dim")
     if found.query is not None:
@@ -202,11 +189,9 @@ def show(display: Output, found: Outlook, warnings: list[str], notes: list[str])
         if ranked.set is not None:
             display.say(_set(ranked.set, ranked.truth, found.candidates))
         if step.expected_cosine is not None:
-            was = f"; it was {ranked.truth.cosine:.2f}" if ranked.truth else ""
-            display.say(
-                "cosine to be expected between the prediction and the next chunk: "
-                f"{step.expected_cosine:.2f}{was}"
-            )
+            said = f"{step.expected_cosine:.2f}"
+            said += f"; it was {ranked.truth.cosine:.2f}" if ranked.truth else ""
+            display.say(f"cosine to be expected between the prediction and the next chunk: {said}")
     display.note(notes)
 
 
@@ -230,10 +215,8 @@ def _decoded(one: Decoded, known: bool) -> list[str]:
 
 def _set(found: NextSet, truth: RankedChunk | None, candidates: int) -> str:
     if not found.promised:
-        return (
-            f"no list is sure to hold the next chunk {found.coverage:.0%} of the time: the validation "
-            "documents are too few for that"
-        )
+        sure = f"no list is sure to hold the next chunk {found.coverage:.0%} of the time"
+        return f"{sure}: the validation documents are too few for that"
     held = f"; the truth is {'' if truth.in_set else 'not '}among them" if truth else ""
     size = f"{'' if found.exact else 'about '}{found.size:,} of {candidates:,}"
     return f"{found.coverage:.0%} of the time the next chunk is among the first N: N is {size} here{held}"

@@ -1,6 +1,4 @@
-"""`lvm train`: from a corpus to a run folder, with progress, and a verdict against the baselines at the
-end.
-"""
+"""`lvm train`: from a corpus to a run folder, with progress, and a verdict against the baselines."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from mlx_lvm.cli.shared.progress import Silent
 from mlx_lvm.config import Config, Options, field_types
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError, nearest
-from mlx_lvm.models import architecture, architectures, trained
+from mlx_lvm.models import architecture, trained
 from mlx_lvm.training.config import PRESETS, TrainConfig, presets_of
 from mlx_lvm.training.distributed import init
 from mlx_lvm.training.reporting import require_reporter
@@ -52,20 +50,17 @@ def _option_parameters() -> list[inspect.Parameter]:
     """A command-line parameter for every field of TrainConfig and of the models' configs."""
     out = []
     for field, kind in _typed(TrainConfig):
-        out.append(
-            _parameter(field, kind, field.metadata["help"], f"{field.default}{presets_of(field.name)}")
-        )
+        shown = f"{field.default}{presets_of(field.name)}"
+        out.append(_parameter(field, kind, field.metadata["help"], shown))
     sizes: dict[str, list[tuple[str, Any, Any]]] = {}
     for name in trained():
         for field, kind in _typed(architecture(name).config_class):
             if field.name != "dim":  # follows the corpus
                 sizes.setdefault(field.name, []).append((name, field, kind))
-    for found in sizes.values():
+    for option, found in sizes.items():
         helps = dict.fromkeys(field.metadata["help"] for _, field, _ in found)
-        shown = ", ".join(f"{name} {field.default}" for name, field, _ in found) + presets_of(
-            found[0][1].name
-        )
-        out.append(_parameter(found[0][1], found[0][2], "; or ".join(helps), shown))
+        shown = ", ".join(f"{name} {field.default}" for name, field, _ in found) + presets_of(option)
+        out.append(_parameter(*found[0][1:], "; or ".join(helps), shown))
     return out
 
 
@@ -89,9 +84,7 @@ def _parameter(field: Any, kind: Any, text: str, shown: str) -> inspect.Paramete
 def train(
     model: Annotated[str | None, typer.Argument(help=ARCHITECTURES, show_default=False)] = None,
     *,
-    out: Annotated[
-        Path | None, output_option("--out", help="Run folder. Default: runs/<model>-<corpus>-<n>.")
-    ] = None,
+    out: Annotated[Path | None, output_option(help="Run folder. Default: runs/<model>-<corpus>-<n>.")] = None,
     preset_name: Annotated[
         str | None,
         recipe_option(
@@ -100,12 +93,8 @@ def train(
             help="Named recipe: best (the defaults), or the origin project's.",
         ),
     ] = None,
-    config: Annotated[
-        Path | None, recipe_option("--config", help="TOML file with any of these options.")
-    ] = None,
-    resume: Annotated[
-        Path | None, recipe_option("--resume", help="Continue this run from its last checkpoint.")
-    ] = None,
+    config: Annotated[Path | None, recipe_option(help="TOML file with any of these options.")] = None,
+    resume: Annotated[Path | None, recipe_option(help="Continue this run from its last checkpoint.")] = None,
     force: Annotated[
         bool,
         recipe_option(
@@ -115,12 +104,10 @@ def train(
         ),
     ] = False,
     seeds: Annotated[
-        int,
-        recipe_option("--seeds", min=1, help="Train so many runs, seed by seed; mean and spread at the end."),
+        int, recipe_option(min=1, help="Train so many runs, seed by seed; mean and spread at the end.")
     ] = 1,
     report_to: Annotated[
-        str | None,
-        output_option("--report-to", metavar="tensorboard|wandb", help="Send each epoch's record there too."),
+        str | None, output_option(metavar="tensorboard|wandb", help="Send each epoch's record there too.")
     ] = None,
     device: Device = None,
     as_json: Json = False,
@@ -140,10 +127,8 @@ def train(
         if group.any((resume / PLAN).exists()):
             corpus = named.pop("corpus", None)
             if named or force:
-                raise UsageError(
-                    f"--resume {resume} goes on with several runs as they were begun; omit all options "
-                    "but --corpus"
-                )
+                goes_on = f"--resume {resume} goes on with several runs as they were begun"
+                raise UsageError(f"{goes_on}; omit all options but --corpus")
             out_.result(resume_many(resume, corpus, group, out_, report_to))
         else:
             out_.result(run(resume_locked(resume, named, force, group), out_, report_to=report_to))
@@ -155,17 +140,16 @@ def train(
             raise UsageError("--seeds trains one architecture again; name it, or omit --seeds")
         recipes = every_recipe(given, config, preset_name)
         corpus = open_corpus(find_corpus(next(iter(recipes.values())).train.corpus))
-        planned = {name: one for name, one in recipes.items() if trainable(name, one.train, corpus)}
-        for name in [name for name in recipes if name not in planned]:
-            out_.say(
-                f"{name}: left out, for it is trained on a corpus in memory and this one is streamed; "
-                "--memory gives it more"
-            )
-        settled = {name: beginning(one, given) for name, one in planned.items()}
-        for name, one in settled.items():
-            if one.note:
-                out_.say(f"{name} {one.note}")
-        planned = {name: one.recipe for name, one in settled.items()}
+        planned = {}
+        for name, one in recipes.items():
+            if not trainable(name, one.train, corpus):
+                why = "it is trained on a corpus in memory and this one is streamed"
+                out_.say(f"{name}: left out, for {why}; --memory gives it more")
+                continue
+            settled = beginning(one, given)
+            if settled.note:
+                out_.say(f"{name} {settled.note}")
+            planned[name] = settled.recipe
         out_.result(train_many(planned, "all", out, group, out_, report_to))
         return
     (name, sizes, chosen), start, note = beginning(recipe(model, given, config, preset_name), given)
@@ -182,19 +166,15 @@ def train(
 
 
 def every_recipe(given: Options, config: Path | None, preset_name: str | None) -> dict[str, Recipe]:
-    """Every architecture's recipe with the options given that it has; `--preset seed` is one of the four
-    seeds alone.
-    """
+    """The recipe of every architecture that has the preset, with the options given that it has."""
     out = {}
     for name in trained():
-        if preset_name is not None and preset_name not in architecture(name).presets:
-            continue
         model = architecture(name)
+        if preset_name is not None and preset_name not in model.presets:
+            continue
         own = {field.name for of in (model.config_class, TrainConfig) for field in fields(of)}
-        own -= {*model.unused_options}
-        out[name] = recipe(
-            name, {key: value for key, value in given.items() if key in own}, config, preset_name
-        )
+        mine = {key: given[key] for key in given if key in own.difference(model.unused_options)}
+        out[name] = recipe(name, mine, config, preset_name)
     return out
 
 
@@ -234,9 +214,8 @@ def read_toml(path: Path | None) -> RecipeFile:
         return RecipeFile(values, {}, sizes)
     if not isinstance(sizes, dict):
         raise UsageError(f'{path}: [model] must be a table, or model = "name"')
-    known = sorted(
-        {"model_type", *(f.name for name in trained() for f in fields(architectures()[name].config_class))}
-    )
+    options = (field.name for name in trained() for field in fields(architecture(name).config_class))
+    known = sorted({"model_type", *options})
     for key in sizes:
         if key not in known:
             raise UsageError(f"{path}: unknown key '{key}' in [model].{nearest(key, known)}")
@@ -263,11 +242,7 @@ def choose_device(name: str | None) -> None:
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with one parameter per declared option in place of **options."""
-    kept = [
-        p
-        for p in inspect.signature(command, eval_str=True).parameters.values()
-        if p.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
+    *kept, _ = inspect.signature(command, eval_str=True).parameters.values()
     parameters = kept[:1] + _option_parameters() + kept[1:]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}

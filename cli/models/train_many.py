@@ -44,18 +44,11 @@ def train_many(
     Raises IOFailed where the folder holds a plan or a run already.
     """
     first = next(iter(recipes.values()))
-    if folder is None:
-        folder = (
-            claim("all" if kind == "all" else first.model, Path(first.train.corpus).stem)
-            if group.rank == 0
-            else Path("runs")
-        )
     if group.rank == 0:
+        folder = folder or claim("all" if kind == "all" else first.model, Path(first.train.corpus).stem)
         if (folder / PLAN).exists() or (folder / CONFIG).exists():
-            raise IOFailed(
-                f"{folder}: already holds runs. Go on with `lvm train --resume {folder}`, or name another "
-                "--out."
-            )
+            remedy = f"Go on with `lvm train --resume {folder}`, or name another --out."
+            raise IOFailed(f"{folder}: already holds runs. {remedy}")
         runs = {
             key: {"model": recipe.model, "sizes": recipe.sizes, "train": recipe.train.to_dict()}
             for key, recipe in recipes.items()
@@ -63,7 +56,7 @@ def train_many(
         corpus = open_corpus(find_corpus(first.train.corpus))
         about = {"name": corpus.name, "sha256": corpus.sha256, **record(first.train.corpus, folder)}
         write_json(folder / PLAN, {"kind": kind, "corpus": about, "runs": runs})
-    return _train(recipes, kind, folder, group, out, report_to)
+    return _train(recipes, kind, folder or Path("runs"), group, out, report_to)
 
 
 def resume_many(
@@ -78,17 +71,14 @@ def resume_many(
         plan = json.loads(group.broadcast_text(text))
         first = next(iter(plan["runs"].values()))
         reference = corpus or own_corpus(folder, {"corpus": plan.get("corpus", {}), "train": first["train"]})
-        recipes = {
-            key: Recipe(
-                one["model"], one["sizes"], TrainConfig.from_dict({**one["train"], "corpus": reference})
-            )
-            for key, one in plan["runs"].items()
-        }
+        recipes = {}
+        for key, one in plan["runs"].items():
+            config = TrainConfig.from_dict({**one["train"], "corpus": reference})
+            recipes[key] = Recipe(one["model"], one["sizes"], config)
         digest = open_corpus(find_corpus(reference)).sha256
         if digest != plan.get("corpus", {}).get("sha256", digest):
-            raise InvalidFile(
-                f"corpus {reference} is not the one that these runs began with (its sha256 differs)"
-            )
+            began = "the one that these runs began with"
+            raise InvalidFile(f"corpus {reference} is not {began} (its sha256 differs)")
         return _train(recipes, plan["kind"], folder, group, out, report_to)
     except (LvmError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, LvmError) and not isinstance(error, InvalidFile):
@@ -101,17 +91,15 @@ def _train(
 ) -> JsonObject:
     summaries = {}
     for key, recipe in recipes.items():
-        done = (folder / key / SUMMARY).exists() if group.rank == 0 else False
-        if group.any(done):
-            summaries[key] = read_json(folder / key / SUMMARY) if group.rank == 0 else {}
-            out.say(f"{key}: finished before, {folder / key}")
+        own = folder / key
+        if group.any(group.rank == 0 and (own / SUMMARY).exists()):
+            summaries[key] = read_json(own / SUMMARY) if group.rank == 0 else {}
+            out.say(f"{key}: finished before, {own}")
             continue
-        begun = group.any((folder / key / CONFIG).exists() if group.rank == 0 else False)
-        trainer = (
-            resume_locked(folder / key, {"corpus": recipe.train.corpus}, False, group)
-            if begun
-            else start_run(*recipe, folder / key, group, start_named(recipe.train.start_from))
-        )
+        if group.any(group.rank == 0 and (own / CONFIG).exists()):
+            trainer = resume_locked(own, {"corpus": recipe.train.corpus}, False, group)
+        else:
+            trainer = start_run(*recipe, own, group, start_named(recipe.train.start_from))
         summaries[key] = run(trainer, out, report_to=report_to, again=folder)
     if group.rank:
         return {}

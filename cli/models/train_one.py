@@ -61,9 +61,8 @@ def _run(trainer: Trainer, folder: Path, out: Output, report_to: str | None, aga
             at = f"epoch {trainer.state.epoch + 1}, step {trainer.state.step}"
             out.say(f"stopped at {at}; continue: lvm train --resume {again}")
             raise typer.Exit(exit_code(signals))
-        signals.at_once = (
-            f"training is done, the test documents are not: lvm train --resume {again} judges them"
-        )
+        judges = f"lvm train --resume {again} judges them"
+        signals.at_once = f"training is done, the test documents are not: {judges}"
         with out.status() as progress:
             verdict = judge_run(folder, lambda line: progress(f"test documents: {line}"))
         display.verdict(verdict)

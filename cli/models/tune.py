@@ -12,6 +12,7 @@ from mlx_lvm.api.training import beginning
 from mlx_lvm.cli.models.train import choose_device, model_options, recipe
 from mlx_lvm.cli.shared.common import Device, Json, Output, output_option, search_option
 from mlx_lvm.cli.shared.progress import StopOnSignal
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import trained
 from mlx_lvm.training.run import Lock
@@ -43,17 +44,11 @@ Examples:  lvm tune amn --trials 20
 def tune(
     model: Annotated[str, typer.Argument(help=f"Architecture: {', '.join(trained())}.", show_default=False)],
     *,
-    trials: Annotated[
-        int, search_option("--trials", min=1, help="Finished trials that the study shall have.")
-    ] = 20,
-    time: Annotated[
-        str | None, search_option("--time", help="End the search after so long (30s, 10m, 2h).")
-    ] = None,
+    trials: Annotated[int, search_option(min=1, help="Finished trials that the study shall have.")] = 20,
+    time: Annotated[str | None, search_option(help="End the search after so long (30s, 10m, 2h).")] = None,
     out: Annotated[
         Path | None,
-        output_option(
-            "--out", help="Folder of the study and its pictures. Default: runs/tune-<model>-<corpus>."
-        ),
+        output_option(help="Folder of the study and its pictures. Default: runs/tune-<model>-<corpus>."),
     ] = None,
     device: Device = None,
     as_json: Json = False,
@@ -72,60 +67,54 @@ def tune(
     folder = out or Path("runs") / f"tune-{name}-{Path(base.corpus).stem}"
     with Lock(folder), StopOnSignal() as signals:
         study = open_study(folder / "study.db", search)
-        display.say(
-            f"study {folder / 'study.db'}: {len(study.trials)} trials so far; searching "
-            f"{', '.join(search.space())}"
-        )
+        searched = f"{len(study.trials)} trials so far; searching {', '.join(search.space())}"
+        display.say(f"study {folder / 'study.db'}: {searched}")
         with display.status() as progress:
+
+            def tell(number: int, record: JsonObject) -> None:
+                reached = record[f"val_{search.selection_metric}"]
+                progress(f"trial {number}, epoch {record['epoch']}: {words} {reached:.4f}")
+
             whole = run_search(
                 study,
                 search,
                 trials,
                 seconds,
-                on_epoch=lambda number, record: progress(
-                    f"trial {number}, epoch {record['epoch']}: {words} "
-                    f"{record[f'val_{search.selection_metric}']:.4f}"
-                ),
+                on_epoch=tell,
                 on_trial=lambda trial: display.say(trial_line(trial)),
                 stop=lambda: bool(signals.received),
             )
         every = trials_of(study)
-        best = next(iter(best_first(every)), None)
-        if best is not None:
+        told: JsonObject = {"study": str(folder / "study.db"), "best": None, "command": None}
+        if ranked := best_first(every):
             show(display, every)
             display.say("pictures: " + ", ".join(str(path) for path in plot(study, folder)))
-            chosen = {name: best.options[name] for name in search.space()}
-            display.say(f"train the best: {search.command(chosen)}", style="bold")
+            chosen = {name: ranked[0].options[name] for name in search.space()}
+            told |= {"best": ranked[0].to_dict(), "command": search.command(chosen)}
+            display.say(f"train the best: {told['command']}", style="bold")
         else:
             display.say("no trial has finished yet; the same command goes on")
-        display.result(
-            {
-                "study": str(folder / "study.db"),
-                "best": best.to_dict() if best else None,
-                "command": search.command(chosen) if best else None,
-                "trials": [trial.to_dict() for trial in every],
-            }
-        )
+        display.result({**told, "trials": [trial.to_dict() for trial in every]})
     if not whole:
         raise typer.Exit(128 + signals.received)
 
 
 def trial_line(trial: Trial) -> str:
     reached = trial.state if trial.value is None else f"{trial.value:.4f}"
-    chosen = "  ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in trial.options.items()
-    )
+    forms = {name: ".3g" if isinstance(value, float) else "" for name, value in trial.options.items()}
+    chosen = "  ".join(f"{name} {trial.options[name]:{form}}" for name, form in forms.items())
     return f"trial {trial.number:>3}  {reached:>8}  {chosen}"
 
 
 def show(display: Output, trials: list[Trial]) -> None:
     """The ten that are best."""
     ranked = best_first(trials)
+
+    def cell(value: object) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
     rows = [trial.to_dict() for trial in ranked[:10]]
-    cells = [
-        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
-    ]
+    cells = [[cell(value) for value in row.values()] for row in rows]
     cut = sum(trial.state == "pruned" for trial in trials)
     words = WORDS[ranked[0].metric]
     title = f"{len(ranked)} finished trials, {cut} cut short; {words} on validation documents"

@@ -75,20 +75,18 @@ TEXT_WIDTH = 30  # least width of a column of text
 
 
 class Output:
-    """Text for people and JSON for machines. With `--json`, text goes to stderr and stdout holds one
-    object.
-    """
+    """Text for people and JSON for machines. With `--json`, text goes to stderr, one object to stdout."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         stream = sys.stderr if as_json else sys.stdout
         self.terminal = stream.isatty()
         # No markup: brackets stand for themselves, as in pip install 'mlx-lvm[report]'.
-        width = None if self.terminal else PLAIN_WIDTH
-        self.console = Console(
-            file=stream, width=width, soft_wrap=not self.terminal, highlight=False, markup=False
-        )
-        self.notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        plain: JsonObject = {"highlight": False, "markup": False}
+        piped = not self.terminal
+        width = PLAIN_WIDTH if piped else None
+        self.console = Console(file=stream, width=width, soft_wrap=piped, **plain)
+        self.notes = Console(stderr=True, soft_wrap=True, **plain)
 
     def say(self, text: str = "", style: str = "") -> None:
         self.console.print(Text(text, style=style))
@@ -119,21 +117,18 @@ class Output:
     ) -> None:
         """The first `left` columns are set left, the others right. `bold` marks one row.
 
-        What a terminal is too narrow for goes on below, with the first columns again: no number is ever cut
-        off.
+        What a terminal is too narrow for goes on below, with the first columns again: no number is cut off.
         """
         if not self.terminal:
             for line in plain_table(title, columns, rows, left):
                 self.say(line)
             return
+        look: JsonObject = {"title_justify": "left", "title_style": "bold", "box": box.SIMPLE_HEAD}
         for part in panels(columns, rows, left, self.console.width):
-            table = Table(
-                title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", padding=(0, 1)
-            )
+            table = Table(title=title, padding=(0, 1), **look)
             for k in part:
-                table.add_column(
-                    columns[k], justify="left" if k < left else "right", no_wrap=k >= left or left == 1
-                )
+                whole = k >= left or left == 1  # no number is broken
+                table.add_column(columns[k], justify="left" if k < left else "right", no_wrap=whole)
             for number, row in enumerate(rows):
                 table.add_row(*(row[k] for k in part), style="bold" if number == bold else "")
             self.console.print(table)
@@ -146,9 +141,7 @@ class Output:
 
 
 def panels(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int, width: int) -> list[list[int]]:
-    """The columns of each of the tables that one is cut into: the first `left`, and of the others as many as
-    fit in `width`.
-    """
+    """The columns of each of the tables that one is cut into: the first `left`, and others to fit `width`."""
     sizes = [max(cell_len(row[k]) for row in [columns, *rows]) + GAP for k in range(len(columns))]
     if left > 1:
         sizes[left - 1] = min(sizes[left - 1], TEXT_WIDTH)  # text, which wraps

@@ -1,7 +1,4 @@
-"""What `lvm train` shows: a live bar and a row an epoch on a terminal, plain lines when piped.
-
-And how a signal stops it.
-"""
+"""What `lvm train` shows: a live bar and a row an epoch, or plain lines; and how a signal stops it."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from mlx_lvm.cli.shared.common import Output
-from mlx_lvm.cli.shared.scores import show
+from mlx_lvm.cli.shared.study import show
 from mlx_lvm.core.kernel_store import is_cold
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.core.result import JsonObject
@@ -56,12 +53,8 @@ class TrainingDisplay:
         for line in headings(trainer, self.folder):
             self.out.say(line)
         if is_cold(tuning().kernels):
-            self.out.notes.print(
-                Text(
-                    "first run here: kernels are compiled once, for half a minute, and kept in "
-                    f"{tuning().kernels.folder}"
-                )
-            )
+            once = "first run here: kernels are compiled once, for half a minute, and kept in"
+            self.out.notes.print(Text(f"{once} {tuning().kernels.folder}"))
         for note in trainer.notes:
             self.out.notes.print(Text(note, style="yellow"))
         steps = task.steps_per_epoch
@@ -69,36 +62,24 @@ class TrainingDisplay:
         if done:
             self.out.say(f"resumed at epoch {state.epoch + 1}, step {state.step} of {steps}")
         self.progress.start()
-        fields: JsonObject = {
-            "epoch": state.epoch + 1,
-            "loss": 0.0,
-            "cosine": 0.0,
-            "rate": 0.0,
-            "memory": 0.0,
-        }
-        self.task = self.progress.add_task("", total=task.config.epochs * steps, completed=done, **fields)
+        shown: JsonObject = dict.fromkeys(("loss", "cosine", "rate", "memory"), 0.0)
+        shown |= {"total": task.config.epochs * steps, "completed": done, "epoch": state.epoch + 1}
+        self.task = self.progress.add_task("", **shown)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
     def step(self, p: state.Progress) -> None:
-        shown: JsonObject = {
-            "loss": p.loss,
-            "cosine": p.cosine,
-            "rate": p.windows_per_second,
-            "memory": p.peak_memory / 1e6,
-        }
-        self.progress.update(self.task, completed=(p.epoch - 1) * p.steps + p.step, epoch=p.epoch, **shown)
+        shown: JsonObject = {"loss": p.loss, "cosine": p.cosine, "rate": p.windows_per_second}
+        done, memory = (p.epoch - 1) * p.steps + p.step, p.peak_memory / 1e6
+        self.progress.update(self.task, completed=done, epoch=p.epoch, memory=memory, **shown)
 
     def epoch(self, r: JsonObject) -> None:
         ranks = "val_mrr" in r
         if not self.headed:
-            head = (
-                f"{'epoch':>6} {'lr':>7} {'loss':>9} {'val loss':>9} {'cosine':>8} {'centred':>8}"
-                + f" {'MRR':>7}" * ranks
-            )
-            self.out.say(f"{head} {'seconds':>7} {'MB':>6}", style="bold")
+            head = f"{'epoch':>6} {'lr':>7} {'loss':>9} {'val loss':>9} {'cosine':>8} {'centred':>8}"
+            self.out.say(head + f" {'MRR':>7}" * ranks + f" {'seconds':>7} {'MB':>6}", style="bold")
             self.headed = True
         loss = "" if r["train_loss"] is None else f"{r['train_loss']:.6f}"  # none before the first step
         epoch = f"{r['epoch']:>3}/{self.trainer.task.config.epochs:<2} {r['lr']:>7.2g} {loss:>9}"
@@ -170,9 +151,8 @@ class StopOnSignal:
         self.at_once = ""
 
     def __enter__(self) -> StopOnSignal:
-        self.before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self.before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def _note(self, number: int, frame: Any) -> None:

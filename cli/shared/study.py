@@ -1,25 +1,38 @@
-"""What `lvm eval` prints under its table: direction, rollout, ablations, difficulty, ranking, attention,
-cases, other domains.
-"""
+"""What `lvm eval` prints: the verdict with its table, and under it the closer look and other domains."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from mlx_lvm.cli.shared.common import Output
 from mlx_lvm.core.result import Interval
 from mlx_lvm.evaluation.evaluate import Evaluation
 from mlx_lvm.evaluation.findings import Findings
 from mlx_lvm.evaluation.report.figures import reliability_sentence
+from mlx_lvm.evaluation.report.table import remarks, score_table
 from mlx_lvm.evaluation.study.attention import Attention
 from mlx_lvm.evaluation.study.curves import Curve
-from mlx_lvm.evaluation.study.difficulty import Difficulty
-from mlx_lvm.evaluation.study.queries import QueryTerms
 from mlx_lvm.evaluation.study.study import Study
 from mlx_lvm.evaluation.transfer import Transfer
 from mlx_lvm.metrics.names import COSINE, MRR
 from mlx_lvm.ranking.cases import Cases
 from mlx_lvm.ranking.judge import Judgement
+
+STYLES = {"better": "bold green", "worse": "bold red"}
+
+
+def show(display: Output, found: Evaluation, every: bool = False) -> None:
+    """The verdict, its table, what was scored, what to know of it. every: all predictors and figures."""
+    verdict, table = found.verdict, score_table(found, every)
+    display.warn(found.warnings)
+    display.say(verdict.headline, style=STYLES.get(verdict.outcome, "bold yellow"))
+    for sentence in verdict.sentences:
+        display.say(sentence)
+    display.say()
+    display.table(table.title, table.columns, table.rows, bold=table.bold)
+    for line in remarks(found, every):
+        display.say(line)
+    display.note(found.notes)
 
 
 def show_study(display: Output, found: Findings) -> None:
@@ -27,7 +40,6 @@ def show_study(display: Output, found: Findings) -> None:
     if found.study is not None:
         _study(display, found.evaluation, found.study)
     if found.ood is not None:
-        display.say()
         _ood(display, found.evaluation, found.ood)
     if found.arrow_of_time is not None:
         display.say()
@@ -49,13 +61,29 @@ def _study(display: Output, of: Evaluation, study: Study) -> None:
         gains = [[f"direct less {name}", *map(_gain, one.points)] for name, one in horizons.gains.items()]
         title = f"horizons, each predicted directly, {horizons.windows:,} windows"
         _table(display, title, _steps(horizons.horizons), [*_curve_rows(horizons.curves), *gains])
-    if study.queries is not None:
-        _queries(display, study.queries)
+    if (queries := study.queries) is not None:
+        rows = []
+        for name, row in queries.rows.items():
+            gain = queries.gains.get(name)
+            cosine, mrr = (_gain(gain.cosine), _gain(gain.mrr)) if gain else ("", "")
+            rows.append([name, f"{row.cosine.value:.4f}", cosine, f"{row.mrr.value:.4f}", mrr])
+        kinds = "none, a later chunk of the document, a stranger's"
+        columns = ["cosine", "less none", "MRR", "less none"]
+        _table(display, f"given a query, {queries.windows:,} windows: {kinds}", columns, rows, None)
     if (ablations := study.ablations) is not None:
         names = next(iter(ablations.values()))
         rows = [[name, *(_gain(changes[name].change) for changes in ablations.values())] for name in names]
         _table(display, f"ablations: change of the {words} with its 95% interval", list(ablations), rows)
-    _difficulty(display, study.difficulty)
+    difficulty = study.difficulty
+    rows = [
+        [f"{one.low:.3f} to {one.high:.3f}", str(one.windows)]
+        + [f"{value:.4f}" for value in one.means.values()]
+        + [_gain(one.gain)]
+        for one in difficulty.bins
+    ]
+    columns = [difficulty.by, "windows", *difficulty.bins[0].means, f"gain over {difficulty.against}"]
+    display.say()
+    display.table(f"{difficulty.metric.words} by difficulty", columns, rows)
     if study.ranking is not None:
         _ranking(display, study.ranking)
         display.say()
@@ -66,10 +94,12 @@ def _study(display: Output, of: Evaluation, study: Study) -> None:
     _cases(display, study.cases, words)
 
 
-def _table(display: Output, title: str, columns: list[str], rows: list[list[str]]) -> None:
+def _table(
+    display: Output, title: str, columns: list[str], rows: list[list[str]], bold: int | None = 0
+) -> None:
     """A table after an empty line, its first row in bold."""
     display.say()
-    display.table(title, ["", *columns], rows, bold=0)
+    display.table(title, ["", *columns], rows, bold=bold)
 
 
 def _steps(count: int) -> list[str]:
@@ -82,32 +112,6 @@ def _curve_rows(curves: Mapping[str, Curve], form: str = ".4f") -> list[list[str
 
 def _gain(found: Interval) -> str:
     return found.text("+.4f")
-
-
-def _queries(display: Output, found: QueryTerms) -> None:
-    rows = []
-    for name, row in found.rows.items():
-        gains = found.gains.get(name)
-        cosine, mrr = (_gain(gains.cosine), _gain(gains.mrr)) if gains else ("", "")
-        rows.append([name, f"{row.cosine.value:.4f}", cosine, f"{row.mrr.value:.4f}", mrr])
-    title = f"given a query, {found.windows:,} windows: none, a later chunk of the document, a stranger's"
-    display.say()
-    display.table(title, ["", "cosine", "less none", "MRR", "less none"], rows)
-
-
-def _difficulty(display: Output, found: Difficulty) -> None:
-    rows = [
-        [
-            f"{one.low:.3f} to {one.high:.3f}",
-            str(one.windows),
-            *(f"{value:.4f}" for value in one.means.values()),
-            _gain(one.gain),
-        ]
-        for one in found.bins
-    ]
-    columns = [found.by, "windows", *found.bins[0].means, f"gain over {found.against}"]
-    display.say()
-    display.table(f"{found.metric.words} by difficulty", columns, rows)
 
 
 def _ranking(display: Output, found: Judgement) -> None:
@@ -143,33 +147,21 @@ def say_attention(display: Output, found: Attention) -> None:
 
 def _cases(display: Output, found: Cases, words: str) -> None:
     display.say()
-    display.say(
-        f"against {found.against} in {words}: better in {found.documents_better} of {found.documents} "
-        "documents"
-    )
+    better = f"better in {found.documents_better} of {found.documents} documents"
+    display.say(f"against {found.against} in {words}: {better}")
     for one in [*found.gains[:3], *found.losses[:3]]:
         text = (one.label.text or "")[:80]
         display.say(f"  {one.gain:+.4f}  {one.label.document} chunk {one.label.chunk}  {text}")
 
 
 def _ood(display: Output, home: Evaluation, found: Transfer) -> None:
+    display.say()
     display.warn(found.warnings)
-    rows = [
-        [row.predictor, *(f"{side[m]:.4f}" if side else "-" for m in (COSINE, MRR) for side in row.sides)]
-        for row in found.rows
-    ]
-    heads = [found.home, found.corpus, "carried over"]
-    what = found.there.scored
-    title = (
-        f"out of domain: {found.corpus}, {what.windows:,} windows in {what.documents} documents; carried "
-        f"over: fitted on {found.home}"
-    )
-    columns = ["", *(f"{metric.words} {head}" for metric in (COSINE, MRR) for head in heads)]
+    metrics, what = (COSINE, MRR), found.there.scored
+    scored = f"{found.corpus}, {what.windows:,} windows in {what.documents} documents"
+    title = f"out of domain: {scored}; carried over: fitted on {found.home}"
+    columns = ["", *(f"{metric.words} {side}" for metric in metrics for side in found.sides)]
+    rows = [[row.predictor, *row.cells(metrics)] for row in found.rows]
     display.table(title, columns, rows, bold=list(home.scores).index(home.name))
-    _say_all(display, found.sentences)
-    _say_all(display, (f"note: {note}" for note in found.notes))
-
-
-def _say_all(display: Output, lines: Iterable[str]) -> None:
-    for line in lines:
+    for line in (*found.sentences, *(f"note: {note}" for note in found.notes)):
         display.say(line)

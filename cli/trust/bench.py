@@ -1,6 +1,4 @@
-"""`lvm bench`: MLX and torch timed in turn on the same device, compared with the roofline of this
-machine.
-"""
+"""`lvm bench`: MLX and torch timed in turn on the same device, compared with this machine's roofline."""
 
 from __future__ import annotations
 
@@ -32,8 +30,7 @@ LESS = ("p95", "p99", "eager", "torch p95", "torch p99", "compiled")  # what a n
 @app.command()
 def bench(
     model: Annotated[
-        str,
-        typer.Argument(help=f"Architecture at its default sizes: {', '.join(trained())}, or all."),
+        str, typer.Argument(help=f"Architecture at its default sizes: {', '.join(trained())}, or all.")
     ] = "amn",
     against: Annotated[
         str, timed_option(metavar="torch|none", help="Whose times are compared with MLX's.")
@@ -166,9 +163,8 @@ class _Table:
 
     def __init__(self, out: Output, as_markdown: bool) -> None:
         self.out, self.as_markdown, self.headed = out, as_markdown, False
-        narrow = (
-            out.terminal and not as_markdown and out.console.width < sum(COLUMNS.values()) + 2 * len(COLUMNS)
-        )
+        wide = sum(COLUMNS.values()) + 2 * len(COLUMNS)
+        narrow = out.terminal and not as_markdown and out.console.width < wide
         self.columns = [name for name in COLUMNS if not narrow or name not in LESS]
 
     def add(self, row: Row) -> None:
@@ -184,28 +180,21 @@ class _Table:
         if self.as_markdown:
             self.out.say("| " + " | ".join(cells) + " |")
             return
-        named = list(zip(self.columns, cells, strict=True))
-        set_ = [
-            cell.ljust(COLUMNS[name]) if name in ("model", "task") else cell.rjust(COLUMNS[name])
-            for name, cell in named
-        ]
-        self.out.say("  ".join(set_).rstrip(), style=style)
+        sides = ["<" if name in ("model", "task") else ">" for name in self.columns]
+        named = zip(self.columns, sides, cells, strict=True)
+        told = "  ".join(f"{cell:{side}{COLUMNS[name]}}" for name, side, cell in named)
+        self.out.say(told.rstrip(), style=style)
 
 
 def _about(out: Output, found: Found) -> None:
     """Devices, versions, peaks, memory and notes."""
     for side, about in found.about.items():
         out.say(f"{side} {about.version} on {about.device} {about.name}, {about.threads} threads")
-    peaks = found.peaks
-    out.say(
-        f"peaks measured here: {peaks['flops'] / 1e9:,.0f} GFLOP/s in a product, {peaks['bytes'] / 1e9:,.1f} "
-        "GB/s in a copy"
-    )
+    flops, rate = found.peaks["flops"] / 1e9, found.peaks["bytes"] / 1e9
+    out.say(f"peaks measured here: {flops:,.0f} GFLOP/s in a product, {rate:,.1f} GB/s in a copy")
     for model, sides in found.memory.items():
-        out.say(
-            f"{model}: peak memory "
-            + ", ".join(f"{side} {values['resident'] / 1e6:,.0f} MB" for side, values in sides.items())
-        )
+        peaks = [f"{side} {values['resident'] / 1e6:,.0f} MB" for side, values in sides.items()]
+        out.say(f"{model}: peak memory {', '.join(peaks)}")
     out.note(dict.fromkeys(found.notes))
 
 
@@ -248,8 +237,6 @@ def _expect(out: Output, as_markdown: bool) -> None:
         out.say("\n".join(markdown_table(columns, rows)))
     else:
         out.table("Roofline in milliseconds, computed from public figures, not measured", columns, rows)
-    out.say(
-        "A real program adds what it costs to start each kernel, some tenths of a millisecond a forward "
-        "pass, and reaches no peak."
-    )
+    start = "what it costs to start each kernel, some tenths of a millisecond a forward pass"
+    out.say(f"A real program adds {start}, and reaches no peak.")
     out.result({"computed": True, "rows": rooflines})

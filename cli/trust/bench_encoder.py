@@ -26,11 +26,11 @@ def bench_encoder(
     batches: Annotated[str, typer.Option(help="Texts in a call, with commas.")] = "1,64",
     tokens: Annotated[int, typer.Option(min=1, help="Tokens of a text.")] = 130,
     precision: Annotated[
-        str, typer.Option("--precision", metavar="float32|float16|bfloat16", help="Of MLX's side.")
+        str, typer.Option(metavar="float32|float16|bfloat16", help="Of MLX's side.")
     ] = "float32",
     seconds: Annotated[float, typer.Option(min=0, help="Time of each side in each row.")] = 5.0,
     device: Annotated[
-        str | None, typer.Option("--device", metavar="cpu|gpu", help="Default: the fastest there is.")
+        str | None, typer.Option(metavar="cpu|gpu", help="Default: the fastest there is.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -60,10 +60,9 @@ def bench_encoder(
         places = {"cpu": "cpu", "gpu": None}
         other = SentenceEncoder(encoder, places[ours.device], max(sizes))
         ours.card.require_same(other.card, f"encoder {encoder}")
-    rows = []
+    theirs = other.encode if other else None
     with view.notes.status("timing"):
-        for size in sizes:
-            rows.append(measure(ours.text, other.encode if other else None, size, tokens, seconds))
+        rows = [measure(ours.text, theirs, size, tokens, seconds) for size in sizes]
     about = {
         "encoder": ours.card.model,
         "device": ours.device,
@@ -73,14 +72,11 @@ def bench_encoder(
         "threads": blas_threads(),
         "kernels_per_layer": kernels_per_layer(ours.text, tokens),
     }
-    view.table(
-        f"{ours.card.model}, {tokens} tokens, {precision}, on {ours.device}",
-        ["texts", "mlx ms", "mlx texts/s", "torch ms", "torch texts/s", "mlx/torch"],
-        [cells(row) for row in rows],
-    )
-    view.say(
-        f"{about['kernels_per_layer']} kernels a layer; mlx/torch: texts a second, above 1 MLX is faster"
-    )
+    title = f"{ours.card.model}, {tokens} tokens, {precision}, on {ours.device}"
+    columns = ["texts", "mlx ms", "mlx texts/s", "torch ms", "torch texts/s", "mlx/torch"]
+    view.table(title, columns, [cells(row) for row in rows])
+    kernels = f"{about['kernels_per_layer']} kernels a layer"
+    view.say(f"{kernels}; mlx/torch: texts a second, above 1 MLX is faster")
     view.result({**about, "rows": [row.to_dict() for row in rows]})
 
 

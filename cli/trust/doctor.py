@@ -25,11 +25,6 @@ def doctor(json: Json = False) -> None:
         out.say(f"! {check.name}: {check.remedy}", style="yellow")
     if not remedies:
         out.say("Nothing is missing.", style="green")
-    out.result(
-        {
-            "checks": {
-                check.name: {"finding": check.finding, "value": check.value, "remedy": check.remedy}
-                for check in found
-            }
-        }
-    )
+    keys = ("finding", "value", "remedy")
+    checks = {check.name: {key: getattr(check, key) for key in keys} for check in found}
+    out.result({"checks": checks})

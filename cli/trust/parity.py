@@ -21,10 +21,7 @@ Model = Annotated[
     ),
 ]
 Weights = Annotated[
-    str,
-    typer.Option(
-        "--weights", metavar="FILE", help="Compare these weights; the same as naming them as MODEL."
-    ),
+    str, typer.Option(metavar="FILE", help="Compare these weights; the same as naming them as MODEL.")
 ]
 Check = Annotated[
     str,
@@ -118,13 +115,10 @@ def _show(report: Any, view: Output, out: str) -> None:
             result["bundle"] = str(write_bundle(report, Path(out) / "failure"))
             view.say(f"The first failure, reproducible alone: {result['bundle']}")
         view.say(f"Written: {', '.join(result['files'])}")
-    verdicts = ", ".join(
-        f"{count:,} {name}" for name, count in sorted(result["verdicts"].items(), key=lambda item: -item[1])
-    )
-    view.say(
-        f"{result['compared']:,} comparisons in {report.seconds:.1f} s: {verdicts}.",
-        style="green" if report.passed else "red",
-    )
+    ordered = sorted(result["verdicts"].items(), key=lambda item: -item[1])
+    verdicts = ", ".join(f"{count:,} {name}" for name, count in ordered)
+    compared = f"{result['compared']:,} comparisons in {report.seconds:.1f} s"
+    view.say(f"{compared}: {verdicts}.", style="green" if report.passed else "red")
     view.result(result)
     if not report.passed:
         raise failed("comparisons", report.failures, result["compared"])
@@ -148,15 +142,10 @@ def _verify_goldens(path: Path, view: Output) -> None:
 
     checks, about = verify_goldens(path)
     passed, failures = verdict_of(checks), [check for check in checks if not check.passed]
-    view.table(
-        f"Goldens of {about['name']}, {about['dtype']}",
-        list(COLUMNS),
-        [row.cells(LIMIT[about["dtype"]]) for row in rows(checks)],
-    )
-    view.say(
-        f"{len(checks):,} recorded values, {len(failures):,} failed. Recorded with {about['versions']}.",
-        style="green" if passed else "red",
-    )
+    cells = [row.cells(LIMIT[about["dtype"]]) for row in rows(checks)]
+    view.table(f"Goldens of {about['name']}, {about['dtype']}", list(COLUMNS), cells)
+    counted = f"{len(checks):,} recorded values, {len(failures):,} failed"
+    view.say(f"{counted}. Recorded with {about['versions']}.", style="green" if passed else "red")
     view.result({"passed": passed, "goldens": str(path), "checks": [check.to_dict() for check in checks]})
     if not passed:
         raise failed("goldens", failures, len(checks))
@@ -169,11 +158,8 @@ def _write_goldens(subjects: list[Any], plan: Any, path: Path, view: Output) -> 
     if len(subjects) != 1:
         raise UsageError("--write-goldens records one model; name it in place of 'all'")
     count = write_goldens(path, subjects[0], golden_cases(subjects[0]), plan.dtype)
-    view.say(
-        f"{path}: {count:,} arrays, {path.stat().st_size / 1e6:.1f} MB. Verify anywhere: lvm parity "
-        f"--goldens {path}",
-        style="green",
-    )
+    size = f"{count:,} arrays, {path.stat().st_size / 1e6:.1f} MB"
+    view.say(f"{path}: {size}. Verify anywhere: lvm parity --goldens {path}", style="green")
     view.result({"passed": True, "goldens": str(path), "arrays": count})
 
 
@@ -189,11 +175,8 @@ def _self_test(view: Output, out: str) -> None:
         fault = outcome.fault
         groups.setdefault(fault.model if fault.stage == "model" else "training", []).append(outcome)
     table = [[name, *map(str, summary(mine).values())] for name, mine in groups.items()]
-    view.table(
-        "Planted faults",
-        ["where", "planted", "caught", "blamed rightly", "equivalent", "silent on those"],
-        table,
-    )
+    columns = ["where", "planted", "caught", "blamed rightly", "equivalent", "silent on those"]
+    view.table("Planted faults", columns, table)
     for outcome in outcomes:
         if not outcome.right:
             what = "noticed although equivalent" if outcome.caught else "NOT CAUGHT"
@@ -202,10 +185,9 @@ def _self_test(view: Output, out: str) -> None:
             expected = ", ".join(outcome.fault.expect)
             view.say(f"  {outcome.fault.name}: blamed on {outcome.place}, expected {expected}")
     passed = all(outcome.right for outcome in outcomes) and counts["blamed"] >= 0.95 * counts["planted"]
-    view.say(
-        f"{counts['caught']} of {counts['planted']} caught, {counts['blamed']} blamed on the right place.",
-        style="green" if passed else "red",
-    )
+    caught = f"{counts['caught']} of {counts['planted']} caught"
+    style = "green" if passed else "red"
+    view.say(f"{caught}, {counts['blamed']} blamed on the right place.", style=style)
     mutants = {**counts, "faults": [outcome.to_dict() for outcome in outcomes]}
     result = {"passed": passed, "checks": [], "mutants": mutants}
     if out:

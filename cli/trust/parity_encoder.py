@@ -72,10 +72,9 @@ def _show(report: Any, view: Output, out: Path | None) -> None:
     for outcome in missed:
         what = f"blamed on {outcome.place}" if outcome.caught else "not caught"
         view.say(f"planted in {outcome.encoder}: {outcome.fault.name}: {what}", style="red")
-    view.say(
-        f"{len(report.checks):,} comparisons in {report.seconds:.1f} s, {len(report.failures)} failed.",
-        style="green" if report.passed else "red",
-    )
+    compared = f"{len(report.checks):,} comparisons in {report.seconds:.1f} s"
+    style = "green" if report.passed else "red"
+    view.say(f"{compared}, {len(report.failures)} failed.", style=style)
     if report.outcomes:
         count = len(report.outcomes)
         view.say(f"{count - len(missed)} of {count} planted faults caught and blamed on their place.")
