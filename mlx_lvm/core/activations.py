@@ -99,11 +99,7 @@ def with_slope(function: Callable[[mx.array], tuple[mx.array, mx.array]]) -> Cal
     both: Any = mx.custom_function(function)
     both.vjp(lambda x, cotangents, outputs: cotangents[0] * outputs[1])
 
-    def value(x: mx.array) -> mx.array:
-        result: mx.array = both(kernel_boundary(x))[0]
-        return result
-
-    return value
+    return lambda x: both(kernel_boundary(x))[0]
 
 
 @with_slope

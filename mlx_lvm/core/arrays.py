@@ -1,4 +1,4 @@
-"""Small things that arrays are asked again and again: ragged ranges, evenly spaced places, work in blocks."""
+"""Small things that arrays are asked for again and again: ragged ranges, places, groups, work in blocks."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ def evenly_spaced(count: int, limit: int) -> np.ndarray:
     if count <= limit:
         return np.arange(count, dtype=np.int64)
     return np.linspace(0, count - 1, limit).round().astype(np.int64)
+
+
+def pack(sizes: np.ndarray, limit: int) -> np.ndarray:
+    """Edges [groups + 1] of neighbours put together as long as their sizes make no more than `limit`; what is
+    larger stands alone.
+    """
+    ends = np.cumsum(sizes)
+    edges = [0]
+    while edges[-1] < len(sizes):
+        before = ends[edges[-1] - 1] if edges[-1] else 0
+        edges.append(max(edges[-1] + 1, int(np.searchsorted(ends, before + limit, side="right"))))
+    return np.array(edges, dtype=np.int64)
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:

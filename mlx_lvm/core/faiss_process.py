@@ -42,8 +42,7 @@ def search(path: str, queries: np.ndarray, count: int) -> np.ndarray:
 
     index: Any = faiss.read_index(path)  # an IVF index, whose fields the stubs of faiss do not know
     index.nprobe = max(PROBED, index.nlist // PROBED)
-    rows: np.ndarray = index.search(queries, count)[1]
-    return rows
+    return index.search(queries, count)[1]
 
 
 def pairs(vectors: np.ndarray, bound: float, path: str) -> None:

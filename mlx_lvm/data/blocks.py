@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mlx_lvm.core.arrays import ranges
+from mlx_lvm.core.arrays import pack, ranges
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.windows import no_window
 from mlx_lvm.errors import UsageError
@@ -95,16 +95,6 @@ def lay_out(
     stops = np.minimum(starts + stretch, (firsts + lengths)[document])
     edges = pack(stops - starts, stretch)
     return Layout(context, batch_size, block_rows, starts, stops, edges, int((~kept).sum()))
-
-
-def pack(sizes: np.ndarray, limit: int) -> np.ndarray:
-    """Edges [groups + 1] of neighbours put together as long as their sizes make no more than `limit`."""
-    ends = np.cumsum(sizes)
-    edges = [0]
-    while edges[-1] < len(sizes):
-        before = ends[edges[-1] - 1] if edges[-1] else 0
-        edges.append(int(np.searchsorted(ends, before + limit, side="right")))
-    return np.array(edges, dtype=np.int64)
 
 
 class Epoch:

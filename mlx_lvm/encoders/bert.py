@@ -145,12 +145,10 @@ class LayeredModel(TextModel):
 
     @property
     def blocks(self) -> Sequence[Layer]:
-        layers: list[Layer] = self.encoder.layer
-        return layers
+        return self.encoder.layer
 
     def embed(self, ids: mx.array) -> mx.array:
-        x: mx.array = self.embeddings(ids)
-        return x
+        return self.embeddings(ids)
 
 
 class BertModel(LayeredModel):

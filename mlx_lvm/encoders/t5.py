@@ -41,10 +41,6 @@ class T5Config(EncoderConfig):
     def width(self) -> int:
         return self.d_model
 
-    @property
-    def positions(self) -> int | None:
-        return None
-
 
 class SelfAttention(nn.Module):
     def __init__(self, config: T5Config, has_table: bool) -> None:
@@ -128,12 +124,10 @@ class T5EncoderModel(TextModel):
 
     @property
     def blocks(self) -> Sequence[Layer]:
-        blocks: list[Layer] = self.encoder.block
-        return blocks
+        return self.encoder.block
 
     def embed(self, ids: mx.array) -> mx.array:
-        x: mx.array = self.shared(ids)
-        return x
+        return self.shared(ids)
 
     def bias(self, mask: mx.array) -> mx.array:
         table = self.blocks[0].layer[0].SelfAttention.relative_attention_bias.weight

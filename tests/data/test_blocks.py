@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_lvm.data.blocks import Epoch, lay_out, pack
+from mlx_lvm.core.arrays import pack
+from mlx_lvm.data.blocks import Epoch, lay_out
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus

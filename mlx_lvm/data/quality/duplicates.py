@@ -147,9 +147,9 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
 
 
-def sample_rows(corpus: MappedCorpus, count: int = SAMPLE) -> np.ndarray:
-    """Unit vectors of rows spread evenly through the corpus."""
-    step = max(1, -(-len(corpus) // count))
+def sample_rows(corpus: MappedCorpus) -> np.ndarray:
+    """Unit vectors of at most SAMPLE rows, spread evenly through the corpus."""
+    step = max(1, -(-len(corpus) // SAMPLE))
     return unit(corpus.take(np.arange(0, len(corpus), step)))
 
 

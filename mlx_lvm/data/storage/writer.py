@@ -16,6 +16,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from mlx_lvm.core.arrays import pack
 from mlx_lvm.core.files.disk import allow_open_files, sync, sync_folder, write_json
 from mlx_lvm.core.files.safetensors import DTYPES
 from mlx_lvm.data.card import EncoderCard
@@ -166,12 +167,7 @@ class CorpusWriter:
 
 def shard_cuts(offsets: np.ndarray, row_bytes: int, shard_bytes: int) -> list[int]:
     """First document of each shard, and the count of documents: a shard closes before it passes the size."""
-    cuts = [0]
-    limit = max(1, shard_bytes // row_bytes)
-    for document in range(1, len(offsets) - 1):
-        if offsets[document + 1] - offsets[cuts[-1]] > limit:
-            cuts.append(document)
-    return [*cuts, len(offsets) - 1]
+    return pack(np.diff(offsets), max(1, shard_bytes // row_bytes)).tolist()
 
 
 def require_free(path: Path, overwrite: bool) -> None:
