@@ -20,9 +20,9 @@ import numpy as np
 
 from mlx_lvm.core.files.disk import write_atomic
 from mlx_lvm.data.card import PROBE_SENTENCES, EncoderCard
-from mlx_lvm.data.corpus import write_corpus
 from mlx_lvm.data.ingest.chunking import Chunking
 from mlx_lvm.data.storage.texts import chunk_lines
+from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.errors import InvalidFile
 
 CHUNKING = Chunking(500, 1000, "simple")
@@ -76,9 +76,11 @@ def make(name: str, vectors_file: Path, texts: Path, probes: np.ndarray, out: Pa
             f"{texts}: {len(found)} documents with {sum(lengths)} chunks are not those of {vectors_file}"
         )
     provenance = {"chunking": CHUNKING.describe(), "source": SOURCES[name], "licence": LICENCES[name]}
-    write_corpus(
-        out / f"{name}.safetensors", vectors, offsets, names, CARD.replace(probes=probes), provenance
-    )
+    card = CARD.replace(probes=probes)
+    path = out / f"{name}.safetensors"
+    with CorpusWriter(path, offsets, names, card, provenance, overwrite=True) as writer:
+        writer.put(0, vectors)
+        writer.finish()
     lines = chunk_lines(
         (document, number, text) for document, chunks in found.items() for number, text in enumerate(chunks)
     )

@@ -18,6 +18,7 @@ from mlx_lvm.core.linux_cpu import COMPILER
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
+from mlx_lvm.data.storage.writer import CorpusWriter
 
 # A g++ of ours stands first on PATH and says nothing of the machine's.
 COMPILERS = os.pathsep.join(place for place in os.environ["PATH"].split(os.pathsep) if place != COMPILER)
@@ -34,6 +35,20 @@ def make_corpus(vectors: np.ndarray, lengths: tuple[int, ...] | list[int]) -> Co
     return Corpus(
         "made", mx.array(vectors.astype(np.float32)), None, offsets, names, EncoderCard(dim=vectors.shape[1])
     )
+
+
+def write_corpus(
+    path: Path,
+    vectors: np.ndarray,
+    offsets: np.ndarray,
+    names: list[str],
+    card: EncoderCard,
+    provenance: dict[str, str],
+    dtype: str = "I8",
+) -> None:
+    with CorpusWriter(path, offsets, names, card, provenance, dtype, overwrite=True) as writer:
+        writer.put(0, vectors)
+        writer.finish()
 
 
 def positions(corpus: Corpus, documents: np.ndarray, context: int) -> list[tuple[int, int]]:

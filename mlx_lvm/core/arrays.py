@@ -27,9 +27,7 @@ def evenly_spaced(count: int, limit: int) -> np.ndarray:
 
 
 def pack(sizes: np.ndarray, limit: int) -> np.ndarray:
-    """Edges [groups + 1] of neighbours put together as long as their sizes make no more than `limit`; what is
-    larger stands alone.
-    """
+    """Edges [groups + 1] of neighbours that together make at most `limit`; what is larger stands alone."""
     ends = np.cumsum(sizes)
     edges = [0]
     while edges[-1] < len(sizes):

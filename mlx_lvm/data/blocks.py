@@ -74,9 +74,7 @@ class Block:
 def lay_out(
     corpus: MappedCorpus, documents: np.ndarray, context: int, batch_size: int, block_rows: int
 ) -> Layout:
-    """Cut the documents for blocks of `block_rows` rows. Raises UsageError where a block is too small to
-    shuffle in, InvalidFile where no document is long enough for a window.
-    """
+    """Cut documents for blocks of so many rows. Raises UsageError for too few, InvalidFile without window."""
     stretch = max(block_rows // STRETCHES, 4 * (context + 1))
     if block_rows < LEAST_STRETCHES * stretch or block_rows < 2 * batch_size:
         raise UsageError(

@@ -24,9 +24,8 @@ from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.memory import bound_cache, largest_array, machine_memory
 from mlx_lvm.data.names import normal
 from mlx_lvm.data.storage.mapped import MappedCorpus
-from mlx_lvm.data.storage.reader import check_documents, find_corpus, open_corpus
+from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.data.storage.stream import to_device
-from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.errors import InvalidFile, Problems, SetupInvalid, UsageError, nearest
 
 
@@ -91,32 +90,6 @@ def gather(vectors: mx.array, scales: mx.array | None, rows: mx.array) -> mx.arr
     """Float32 vectors of `rows`; I8 is scaled after the gather, so that what lies in memory stays small."""
     taken = mx.take(vectors, rows, axis=0).astype(mx.float32)
     return taken if scales is None else taken * mx.take(scales, rows)[..., None]
-
-
-def write_corpus(
-    path: str | Path,
-    vectors: np.ndarray,
-    offsets: np.ndarray,
-    names: list[str],
-    card: EncoderCard,
-    provenance: dict[str, str],
-    dtype: str = "I8",
-) -> None:
-    """Write a corpus from float vectors [N, dim]. Raises InvalidFile, and leaves nothing behind then.
-
-    For vectors that are not all in memory see `writer.CorpusWriter`.
-    """
-    vectors, offsets = np.asarray(vectors), np.asarray(offsets, dtype=np.int64)
-    problems = Problems(f"corpus {path}")
-    if vectors.ndim != 2 or 0 in vectors.shape:
-        raise InvalidFile(f"corpus {path}: vectors {list(vectors.shape)}; expected [N, dim], not empty")
-    if card.dim != vectors.shape[1]:
-        problems.add(f"vectors of {vectors.shape[1]} dimensions under an encoder card that says {card.dim}")
-    check_documents(offsets, names, len(vectors), problems)
-    problems.raise_if_any(InvalidFile)
-    with CorpusWriter(path, offsets, names, card, provenance, dtype, overwrite=True) as writer:
-        writer.put(0, vectors)
-        writer.finish()
 
 
 def load_corpus(reference: str | Path) -> Corpus:

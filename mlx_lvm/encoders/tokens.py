@@ -19,19 +19,15 @@ class Tokens:
         self.tokenizer: Any = _load(path)
         self.longest = longest
         if lower_case and "Lowercase" not in repr(self.tokenizer.normalizer):
-            self._lower()
+            from tokenizers import normalizers  # type: ignore[import-not-found,unused-ignore]
+
+            own = [] if self.tokenizer.normalizer is None else [self.tokenizer.normalizer]
+            self.tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.special = len(self.tokenizer.encode("").ids)
         if longest <= self.special:
             raise InvalidFile(f"{path}: at most {longest} tokens, of which {self.special} are special")
-
-    def _lower(self) -> None:
-        from tokenizers.normalizers import Lowercase  # type: ignore[import-not-found,unused-ignore]
-        from tokenizers.normalizers import Sequence as Normalizers
-
-        before = self.tokenizer.normalizer
-        self.tokenizer.normalizer = Normalizers([Lowercase(), *([before] if before is not None else [])])
 
     @property
     def size(self) -> int:

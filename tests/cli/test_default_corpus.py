@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
+from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.errors import UsageError
 from mlx_lvm.evaluation.evaluate import space_warnings
 from mlx_lvm.hub.export import write_model
@@ -19,6 +19,8 @@ from mlx_lvm.hub.load import Loaded, corpus_of, load_model
 from mlx_lvm.models import build, config_from_dict
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import start_run
+
+from ..helpers import write_corpus
 
 SIZES = {"attention_dim": 4, "hidden_dim": 8}
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mlx_lvm.data.corpus import Corpus, write_corpus
+from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.predictors.baselines import NAMES
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.session import start_run
+
+from ..helpers import write_corpus
 
 
 @pytest.mark.slow

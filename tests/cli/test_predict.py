@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.data.corpus import Corpus, write_corpus
+from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import assign
 from mlx_lvm.hub.export import write_model
 from mlx_lvm.hub.load import Loaded
 from mlx_lvm.models import build, config_from_dict
+
+from ..helpers import write_corpus
 
 
 @pytest.mark.slow

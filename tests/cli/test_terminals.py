@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.corpus import write_corpus
+
+from ..helpers import write_corpus
 
 LVM = [sys.executable, "-m", "mlx_lvm.cli.main"]
 

@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of lib
 def notes(minilm_folder: Path, sotu: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of thirty documents, embedded by the command: some chunks of as many addresses."""
     from mlx_lvm.data.card import EncoderCard
-    from mlx_lvm.data.corpus import write_corpus
+
+    from ..helpers import write_corpus
 
     encoder = MLXEncoder(str(minilm_folder))
     folder = tmp_path_factory.mktemp("notes")

@@ -16,12 +16,14 @@ import pytest
 from mlx_lvm.cli.models.train import presets_of
 from mlx_lvm.cli.shared.progress import StopOnSignal
 from mlx_lvm.core.files.safetensors import open_safetensors, to_bytes
-from mlx_lvm.data.corpus import Corpus, write_corpus
+from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.models import trained
 from mlx_lvm.models.amn import AMNConfig
 from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.run import Lock
 from mlx_lvm.training.session import start_run
+
+from ..helpers import write_corpus
 
 SMALL = ("--attention-dim", 8, "--hidden-dim", 16)
 

@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_lvm.data.corpus import Corpus, write_corpus
+from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models import architectures
 from mlx_lvm.models.transformer import TransformerConfig
 from mlx_lvm.training.config import SEARCH, TrainConfig, preset
 from mlx_lvm.training.tune import Search, open_study, run_search, trials_of
+
+from ..helpers import write_corpus
 
 optuna = pytest.importorskip("optuna", reason="the search is optuna's: pip install 'mlx-lvm[tune]'")
 

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from mlx_lvm.core.files.disk import sha256
 from mlx_lvm.core.files.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.corpus import load_corpus, write_corpus
+from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.ingest.transform import resplit, subset
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.storage.reader import INDEX, find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, LvmError, UsageError
+
+from ..helpers import write_corpus
 
 DIM, LENGTHS, NAMES = 4, [3, 5, 2], ["a", "b/c", "d"]
 OFFSETS = np.cumsum([0, *LENGTHS])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.corpus import Corpus, write_corpus
+from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.quality import duplicates
 from mlx_lvm.data.quality.audit import check, find_duplicates
 from mlx_lvm.data.quality.contexts import targets_in_context
@@ -17,6 +17,8 @@ from mlx_lvm.data.quality.duplicates import exact_groups, near_pairs, row_digest
 from mlx_lvm.data.splits import SPLITS, Split, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
+
+from ..helpers import write_corpus
 
 
 def corpus(path: Path, vectors: np.ndarray, lengths: list[int], dtype: str = "F32") -> MappedCorpus:

@@ -13,7 +13,7 @@ import pytest
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.convert.conversion import Target
 from mlx_lvm.data.convert.convert import convert
-from mlx_lvm.data.corpus import load_corpus, write_corpus
+from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.ingest.choosing import choose, read_assignment
 from mlx_lvm.data.ingest.documents import list_documents, read_documents
 from mlx_lvm.data.names import check_names, normal
@@ -21,6 +21,8 @@ from mlx_lvm.data.splits import assign
 from mlx_lvm.data.storage.reader import open_corpus
 from mlx_lvm.errors import Problems, UsageError
 from mlx_lvm.ranking.query import read_query
+
+from ..helpers import write_corpus
 
 NFC, NFD = (unicodedata.normalize(form, "Zoë, café") for form in ("NFC", "NFD"))
 ORDINARY = [

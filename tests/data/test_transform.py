@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
+from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.data.ingest.choosing import assign_together, choose, parse_fractions, read_assignment
 from mlx_lvm.data.ingest.transform import merge, resplit, subset
 from mlx_lvm.data.quality.audit import find_duplicates
@@ -15,6 +15,8 @@ from mlx_lvm.data.splits import assign, split_corpus
 from mlx_lvm.data.storage.mapped import MappedCorpus
 from mlx_lvm.data.storage.reader import find_corpus, open_corpus
 from mlx_lvm.errors import InvalidFile, UsageError
+
+from ..helpers import write_corpus
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlx_lvm.core.files.safetensors import open_safetensors, to_bytes
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.corpus import load_corpus, write_corpus
+from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.ingest.synthetic import Process
 from mlx_lvm.data.ingest.transform import subset, synthesise
 from mlx_lvm.data.quality.audit import check
@@ -21,6 +21,8 @@ from mlx_lvm.data.storage.rows import Stored, quantise, to_float, unit_rows
 from mlx_lvm.data.storage.stream import RowReader
 from mlx_lvm.data.storage.writer import CorpusWriter
 from mlx_lvm.evaluation.evaluate import examine
+
+from ..helpers import write_corpus
 
 PRECISION = {"F32": 1e-6, "F16": 1e-3, "BF16": 8e-3, "I8": 1e-2}
 

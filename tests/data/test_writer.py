@@ -13,11 +13,13 @@ from safetensors.numpy import load_file
 from mlx_lvm.config import parse_size
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
-from mlx_lvm.data.corpus import load_corpus, write_corpus
+from mlx_lvm.data.corpus import load_corpus
 from mlx_lvm.data.storage.reader import open_corpus
 from mlx_lvm.data.storage.rows import quantise, to_stored
 from mlx_lvm.data.storage.writer import CorpusWriter, shard_cuts
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
+
+from ..helpers import write_corpus
 
 ROWS = np.random.default_rng(3).standard_normal((50, 24)).astype(np.float32)
 ROWS /= np.linalg.norm(ROWS, axis=1, keepdims=True)

@@ -69,7 +69,8 @@ class Work:
         import numpy as np
 
         from mlx_lvm.data.card import EncoderCard
-        from mlx_lvm.data.corpus import load_corpus, write_corpus
+        from mlx_lvm.data.corpus import load_corpus
+        from mlx_lvm.data.storage.writer import CorpusWriter
 
         sotu = load_corpus("sotu")
         rows = [np.arange(sotu.offsets[d], sotu.offsets[d + 1])[:24] for d in range(0, 200, 5)]
@@ -77,7 +78,10 @@ class Work:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         self.names_given = [unicodedata.normalize("NFD", f"Café {k}") for k in range(len(rows))]
         offsets = np.cumsum([0, *map(len, rows)])
-        write_corpus(self.corpus, vectors, offsets, self.names_given, EncoderCard("cut", dim=32), {}, "F32")
+        card = EncoderCard("cut", dim=32)
+        with CorpusWriter(self.corpus, offsets, self.names_given, card, {}, "F32", overwrite=True) as writer:
+            writer.put(0, vectors)
+            writer.finish()
         assert vectors.nbytes > LARGEST
         assert np.array_equal(load_corpus(self.corpus).numpy(), vectors)
         np.savez(

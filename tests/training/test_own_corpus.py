@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_lvm.data.corpus import Corpus, write_corpus
+from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.errors import InvalidFile
 from mlx_lvm.evaluation.judge import judge_run
 from mlx_lvm.hub.load import corpus_of, load_model
@@ -18,6 +18,8 @@ from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.own_corpus import own_corpus
 from mlx_lvm.training.run import read_config
 from mlx_lvm.training.session import resume_run, start_run
+
+from ..helpers import write_corpus
 
 SIZES = {"attention_dim": 4, "hidden_dim": 8}
 

@@ -62,10 +62,8 @@ class Chunking(Config):
             problems.add(f"low = {self.low} is above high = {self.high}")
 
     def describe(self) -> str:
-        return (
-            f"{self.rule} sentences, packed greedily into chunks of {self.low} to {self.high} characters, no "
-            "overlap"
-        )
+        sizes = f"{self.low} to {self.high}"
+        return f"{self.rule} sentences, packed greedily into chunks of {sizes} characters, no overlap"
 
     def chunks(self, text: str) -> list[str]:
         """The chunks of one document in order, none of a blank one; the last may be shorter than `low`."""

@@ -88,10 +88,9 @@ def read_documents(files: list[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_DOCUMENT:
-            raise InvalidFile(
-                f"{path}: {path.stat().st_size:,} bytes in one document, at most {MAX_DOCUMENT:,}; split it"
-            )
+        size = path.stat().st_size
+        if size > MAX_DOCUMENT:
+            raise InvalidFile(f"{path}: {size:,} bytes in one document, at most {MAX_DOCUMENT:,}; split it")
         return path.read_bytes()
     except OSError as error:
         raise InvalidFile(f"{path}: cannot be read ({reason(error)})") from None

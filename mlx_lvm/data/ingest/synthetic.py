@@ -93,10 +93,9 @@ class Process(Config):
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Float32 rows of some documents at a time, in order. Each block has its own seed."""
-        topic, drift, noise, rho = (
-            np.sqrt(v).astype(np.float32) if k < 3 else v.astype(np.float32)
-            for k, v in enumerate(self.spectrum)
-        )
+        *variances, rho = self.spectrum
+        topic, drift, noise = (np.sqrt(variance).astype(np.float32) for variance in variances)
+        rho = rho.astype(np.float32)
         step = np.sqrt(1 - rho**2)
         mean = self._fixed[0].astype(np.float32)
         together = max(1, TOGETHER // (self.most * self.dim))

@@ -83,15 +83,12 @@ def near_pairs(corpus: MappedCorpus, threshold: float = NEAR, approximate: bool 
     `approximate` has faiss propose them, which misses a few: see `likely_pairs`. Raises SetupInvalid without.
     """
     short = _shortened(corpus, principal_axes(corpus))
-    rows, cosines, total, kept = [], [], 0, 0
+    rows, cosines, total = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)], 0
     for a, b, found in (_proposed if approximate else _searched)(corpus, short, threshold):
+        room = max(0, KEPT - total)
         total += len(a)
-        if len(a) and kept < KEPT:
-            rows.append(np.stack([a, b], axis=1)[: KEPT - kept])
-            cosines.append(found[: KEPT - kept])
-            kept += len(cosines[-1])
-    if not rows:
-        return Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32), 0)
+        rows.append(np.stack([a, b], axis=1)[:room])
+        cosines.append(found[:room])
     return Pairs(np.concatenate(rows), np.concatenate(cosines), total)
 
 
@@ -170,11 +167,10 @@ def principal_axes(corpus: MappedCorpus) -> np.ndarray:
 def _shortened(corpus: MappedCorpus, axes: np.ndarray) -> np.ndarray:
     """(p, r) of every row, [n, K + 1]."""
     out = np.empty((len(corpus), axes.shape[1] + 1), np.float32)
-    for start, block in corpus.blocks():
-        rows = unit(block)
-        p = rows @ axes
-        out[start : start + len(p), :-1] = p
-        out[start : start + len(p), -1] = np.sqrt(np.maximum(0, 1 - np.einsum("ij,ij->i", p, p)))
+    for block in blocks(len(corpus), corpus.block_rows):
+        p = unit(corpus.read(block.start, block.stop)) @ axes
+        out[block, :-1] = p
+        out[block, -1] = np.sqrt(np.maximum(0, 1 - np.einsum("ij,ij->i", p, p)))
     return out
 
 

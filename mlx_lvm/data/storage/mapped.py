@@ -141,12 +141,6 @@ class MappedCorpus:
                 out[here] = to_float(*self.unit(shard.stored.part(rows[here] - shard.first_row)))
         return out
 
-    def blocks(self, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, float32 rows) through the whole corpus."""
-        step = size or self.block_rows
-        for start in range(0, len(self), step):
-            yield start, self.read(start, min(start + step, len(self)))
-
     def texts(self) -> Iterator[str] | None:
         """The text of every chunk in row order, read as it is asked for; None where a shard has none.
 

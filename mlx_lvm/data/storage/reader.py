@@ -127,16 +127,15 @@ def _indexed(folder: Path, problems: Problems) -> list[SafeFile]:
 
 
 def _check_format(file: SafeFile) -> None:
-    if file.metadata.get("format") != FORMAT:
+    said, version = file.metadata.get("format"), file.metadata.get("format_version")
+    if said != FORMAT:
         raise InvalidFile(
-            f"{file.path}: not a corpus (metadata 'format' is {file.metadata.get('format')!r}, expected "
-            f"'{FORMAT}'). `lvm data convert` reads other formats."
+            f"{file.path}: not a corpus (metadata 'format' is {said!r}, expected '{FORMAT}'). "
+            "`lvm data convert` reads other formats."
         )
-    if file.metadata.get("format_version") != VERSION:
-        raise InvalidFile(
-            f"{file.path}: corpus format {file.metadata.get('format_version')!r}; this version reads "
-            f"{VERSION}. Update mlx-lvm."
-        )
+    if version != VERSION:
+        what = f"corpus format {version!r}; this version reads {VERSION}. Update mlx-lvm."
+        raise InvalidFile(f"{file.path}: {what}")
 
 
 def _check_tensors(file: SafeFile, problems: Problems, label: str) -> None:

@@ -15,13 +15,15 @@ import pytest
 
 from mlx_lvm.core.files.disk import sha256
 from mlx_lvm.core.mlx import mx
-from mlx_lvm.data.corpus import Corpus, load_corpus, write_corpus
+from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.errors import InvalidFile, IOFailed, UsageError
 from mlx_lvm.training import checkpoint as checkpoints
 from mlx_lvm.training import run as runs
 from mlx_lvm.training.config import Every, TrainConfig
 from mlx_lvm.training.session import resume_run, start_run
 from mlx_lvm.training.trainer import Trainer
+
+from ...helpers import write_corpus
 
 SIZES = {
     "amn": {"attention_dim": 8, "hidden_dim": 16},
