@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -78,21 +79,13 @@ class NeighbourErrors(NamedTuple):
     mlx_error: float = math.inf
 
 
-def once(
-    measure: Callable[[], dict[str, NeighbourErrors]],
-) -> Callable[[str], Callable[[], NeighbourErrors]]:
+Ask = Callable[[], NeighbourErrors]
+
+
+def once(measure: Callable[[], dict[str, NeighbourErrors]]) -> Callable[[str], Ask]:
     """For each value of a case what `measure` found of it; it runs once, when the first value asks."""
-    found: dict[str, NeighbourErrors] = {}
-
-    def of(name: str) -> Callable[[], NeighbourErrors]:
-        def ask() -> NeighbourErrors:
-            if not found:
-                found.update(measure())
-            return found[name]
-
-        return ask
-
-    return of
+    found = cache(measure)
+    return lambda name: lambda: found()[name]
 
 
 def judge(
@@ -102,7 +95,7 @@ def judge(
     truth: np.ndarray,
     dtype: str,
     *,
-    neighbours: Callable[[], NeighbourErrors] | None = None,
+    neighbours: Ask | None = None,
     must_observe: bool = False,
     scale: float = 0.0,
     slack: float = 1.0,
@@ -137,9 +130,8 @@ def judge(
         return Check(what, verdict, verdict in PASSING, *errors, count, limit)
     wrong = int(((np.isfinite(mlx) != there) | (there & ~known) | (must_observe & known & ~there)).sum())
     if wrong:
-        return failed(
-            what, f"{wrong} of {truth.size} values are not finite on every side", compared=truth.size
-        )
+        note = f"{wrong} of {truth.size} values are not finite on every side"
+        return failed(what, note, compared=truth.size)
     both = there & known
     if not both.any():
         if must_observe:
@@ -187,7 +179,7 @@ def judge_each(
     torch: Mapping[str, np.ndarray],
     truth: Mapping[str, np.ndarray],
     dtype: str,
-    neighbours: Callable[[str], Callable[[], NeighbourErrors]] | None = None,
+    neighbours: Callable[[str], Ask] | None = None,
     must_observe: bool = False,
 ) -> Iterator[Check]:
     """Every value by its name, and one failure for names that only one side has."""
@@ -195,9 +187,8 @@ def judge_each(
         note = f"only one side has: {', '.join(sorted(set(mlx) ^ set(truth)))}"
         yield failed(head._replace(value="names"), note)
     for name in (name for name in truth if name in mlx):
-        values = (mlx[name], torch[name], truth[name])
+        values, what = (mlx[name], torch[name], truth[name]), head._replace(value=name)
         near = neighbours(name) if neighbours else None
-        what = head._replace(value=name)
         yield judge(what, *values, dtype, neighbours=near, must_observe=must_observe)
 
 
@@ -212,9 +203,7 @@ def _lost(torch: np.ndarray, truth: np.ndarray) -> bool:
 
 def slack_of_sum(terms: int, dtype: str = "float32") -> float:
     """A single number that sums so many terms: torch's error may be zero by luck, so sqrt(terms) u is
-    allowed.
-
-    That is the random walk of rounding (Higham & Mary 2019).
+    allowed, the random walk of rounding (Higham & Mary 2019).
     """
     return max(1.0, math.sqrt(terms) / LIMIT[dtype])
 
@@ -228,8 +217,6 @@ def slack_of_norm(width: int, dtype: str = "float32") -> float:
 
 
 def gamma(terms: int, unit: float) -> float:
-    """gamma_n = n u / (1 - n u), the error bound of a sum of n products in any order (Higham 2002, 3.1); inf
-    where n u >= 1.
-    """
+    """gamma_n = n u / (1 - n u), which bounds a sum of n products in any order (Higham 2002, 3.1), or inf."""
     product = terms * unit
     return product / (1 - product) if product < 1 else math.inf

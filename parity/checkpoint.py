@@ -1,6 +1,4 @@
-"""Torch checkpoints, read without executing anything: `weights_only=True` always, with a short list of
-harmless types.
-"""
+"""Torch checkpoints, read without executing anything: `weights_only=True`, with a few harmless types."""
 
 from __future__ import annotations
 
@@ -23,15 +21,8 @@ from mlx_lvm.errors import InvalidFile, IOFailed
 from mlx_lvm.parity.sides.bridge import to_mlx
 
 STATES = (
-    "model_state_dict",
-    "state_dict",
-    "model",
-    "module",
-    "net",
-    "network",
-    "weights",
-    "ema_state_dict",
-    "ema",
+    *("model_state_dict", "state_dict", "model", "module", "net", "network", "weights"),
+    *("ema_state_dict", "ema"),
 )
 DEPTH = 3  # how deep in a checkpoint the weights may lie
 # Plain data that training scripts leave in checkpoints; none of it runs code when it is rebuilt.
@@ -75,28 +66,20 @@ def read_checkpoint(path: Path) -> tuple[dict[str, mx.array], JsonObject]:
         )
     place, state = _weights(loaded)
     if not state:
-        raise InvalidFile(
-            f"{path}: its state dict has no tensors (entries: {', '.join(map(str, list(loaded)[:8]))})"
-        )
+        entries = ", ".join(map(str, list(loaded)[:8]))
+        raise InvalidFile(f"{path}: its state dict has no tensors (entries: {entries})")
     rest = {key: value for key, value in loaded.items() if key != place} if place else {}
-    return {
-        name: to_mlx(value.float() if value.dtype == torch.float64 else value)
-        for name, value in state.items()
-    }, rest
+    single = ((name, v.float() if v.dtype == torch.float64 else v) for name, v in state.items())
+    return {name: to_mlx(value) for name, value in single}, rest
 
 
 def _weights(loaded: Mapping[Any, Any]) -> tuple[str, dict[str, torch.Tensor]]:
-    """(the checkpoint's entry that holds the weights, the weights): a known name first, else where most
-    tensors lie.
-    """
+    """(entry of the checkpoint, the weights in it): a known name first, else where most tensors lie."""
     found: list[tuple[tuple[int, int], str, dict[str, torch.Tensor]]] = []
 
     def look(values: Mapping[Any, Any], top: str, key: str, depth: int) -> None:
-        tensors = {
-            name: value
-            for name, value in values.items()
-            if isinstance(name, str) and isinstance(value, torch.Tensor)
-        }
+        named = {name: value for name, value in values.items() if isinstance(name, str)}
+        tensors = {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
         if tensors:
             rank = STATES.index(key) if key in STATES else len(STATES)
             found.append(((rank, -len(tensors)), top, tensors))
@@ -128,17 +111,9 @@ def _plain_dict(*_: Any) -> dict[Any, Any]:
 
 
 def _builders() -> list[Any]:
-    """NumPy's rebuilders of scalars and arrays such as a recorded loss; both modules' names, as NumPy 2
-    renamed one.
-    """
+    """NumPy's rebuilders of scalars and arrays, such as a recorded loss, by their old names too."""
     core = getattr(np, "_core", None) or np.core
     known = (core.multiarray.scalar, core.multiarray._reconstruct)
-    return [
-        *known,
-        (_plain_dict, "collections.defaultdict"),
-        *(
-            (function, f"numpy.{place}.multiarray.{function.__name__}")
-            for function in known
-            for place in ("core", "_core")
-        ),
-    ]
+    places = [f"numpy.{place}.multiarray" for place in ("core", "_core")]
+    named = [(function, f"{place}.{function.__name__}") for function in known for place in places]
+    return [*known, (_plain_dict, "collections.defaultdict"), *named]

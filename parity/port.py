@@ -21,12 +21,11 @@ from mlx_lvm.parity.arbiter import NeighbourErrors, judge, judge_each, rms
 from mlx_lvm.parity.report.port import PortReport, first_place
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.setup import require_valid
-from mlx_lvm.parity.sides.sides import shake
+from mlx_lvm.parity.sides.sides import shake, shaken_copy
 from mlx_lvm.parity.sides.taps import tapped
-from mlx_lvm.parity.sides.trace import INPUT, Trace, again, float64, layout_of, watched
+from mlx_lvm.parity.sides.trace import Outputs, Trace, float64, mlx_tapped
 from mlx_lvm.parity.verdict import Check, Compared, exact, failed
 
-Arrays = dict[str, np.ndarray]
 Names = Callable[[str], str]
 DRAWS = 3  # neighbouring inputs on which torch's usual error is measured
 
@@ -103,7 +102,7 @@ class Port:
         if any(only):
             note = f"only MLX has {only[0]}, only torch {only[1]}: say which is which with names="
             yield failed(Compared(stage="weights", value="names"), note, compared=len(theirs))
-        for name in theirs.keys() & mine.keys():
+        for name in (name for name in theirs if name in mine):
             like = as_laid(theirs[name], mine[name].shape)
             same = like is not None and np.array_equal(mine[name], like)
             note = "" if same else f"MLX {mine[name].shape}, torch {theirs[name].shape}: other numbers"
@@ -123,37 +122,15 @@ class Port:
                     what = Compared(stage=stage, value=tap)
                     yield judge(what, mine.values[tap], other[tap], value, "float32")
 
-    def torch_taps(self, model: torch.nn.Module, forced: Arrays | None = None) -> Arrays:
+    def torch_taps(self, model: torch.nn.Module, forced: Outputs | None = None) -> Outputs:
         trace = Trace(forced)
         with tapped(model, trace), torch.no_grad():
             model(*self.tensors(model))
         return trace.values
 
-    def mlx_taps(self, like: Arrays, forced: Arrays | None = None) -> Trace:
-        trace, calls = Trace(forced), dict[str, int]()
-
-        def see(tap: str, value: Any) -> Any:
-            if not isinstance(value, mx.array) or tap not in like:
-                return value
-            found = float64(value)
-            layout = layout_of(found.shape, like[tap].shape)
-            if layout is None:
-                trace.shapes[tap] = f"MLX {found.shape}, torch {like[tap].shape}"
-                return value
-            other = trace.see(tap, layout.back(found))
-            if other is None:
-                return value
-            return mx.array(layout.there(other).astype(np.float32)).astype(value.dtype)
-
-        def call(name: str, original: Callable, module: Any, args: tuple) -> Any:
-            name = self.rename(name)
-            if again(calls, name):
-                return original(module, *args)
-            given = [see(f"{name}{INPUT}{k or ''}", value) for k, value in enumerate(args)]
-            out = original(module, *given)
-            return (see(name, out[0]), *out[1:]) if isinstance(out, tuple) else see(name, out)
-
-        with watched(self.mlx, call):
+    def mlx_taps(self, like: Outputs, forced: Outputs | None = None) -> Trace:
+        trace = Trace(forced)
+        with mlx_tapped(self.mlx, trace, like, self.rename):
             mx.eval(list(named(self.mlx(*map(mx.array, self.inputs))).values()))
         return trace
 
@@ -181,7 +158,7 @@ class Port:
         other, truth = (run(model, self.tensors(model)) for model in (self.torch, self.truth))
         largest = max((rms(value) for value in truth.values()), default=0.0)
         mine = self.mlx_gradients(pulls)
-        for name in [name for name in truth if name in mine]:
+        for name in (name for name in truth if name in mine):
             true, value = as_laid(truth[name], mine[name].shape), as_laid(other[name], mine[name].shape)
             what = Compared(stage="gradients", value=name)
             if true is None or value is None:
@@ -192,7 +169,7 @@ class Port:
             scale = largest if null else 0.0
             yield judge(what, mine[name], value, true, "float32", neighbours=near, scale=scale)
 
-    def mlx_gradients(self, pulls: Arrays) -> Arrays:
+    def mlx_gradients(self, pulls: Outputs) -> Outputs:
         weights = dict(leaves(self.mlx.trainable_parameters()))
         places = [k for k, value in enumerate(self.inputs) if value.dtype == np.float32]
 
@@ -210,15 +187,12 @@ class Port:
         found = {self.rename(name): float64(g) for name, g in by_weight.items()}
         return {**found, **{f"input.{k}": float64(g) for k, g in zip(places, by_input, strict=True)}}
 
-    def neighbours(self, run: Callable[..., Arrays], name: str) -> NeighbourErrors:
+    def neighbours(self, run: Callable[..., Outputs], name: str) -> NeighbourErrors:
         """What torch errs on neighbouring weights and inputs."""
         unit, error = 4 * 2.0**-24, 0.0
         for draw in range(DRAWS):
             generator = torch.Generator().manual_seed(draw)
-            near = copy.deepcopy(self.torch)
-            with torch.no_grad():
-                for parameter in near.parameters():
-                    parameter.copy_(shake(parameter.double(), unit, generator))
+            near = shaken_copy(self.torch, unit, generator)
             given = [
                 shake(x.double(), unit, generator).float() if x.is_floating_point() else x
                 for x in self.tensors(near)
@@ -235,9 +209,7 @@ def leaves(tree: Any) -> list[tuple[str, mx.array]]:
 
 
 def named(out: Any) -> dict[str, Any]:
-    """The arrays of an output by name: `output`, or the names or numbers of a mapping, a named tuple, a
-    tuple.
-    """
+    """The arrays of an output by name: `output`, or the names or numbers of a mapping or a tuple."""
     if isinstance(out, Mapping):
         pairs = list(out.items())
     elif isinstance(out, (tuple, list)):
@@ -247,12 +219,12 @@ def named(out: Any) -> dict[str, Any]:
     return {str(name): value for name, value in pairs if isinstance(value, (mx.array, torch.Tensor))}
 
 
-def forward(model: torch.nn.Module, given: list[torch.Tensor]) -> Arrays:
+def forward(model: torch.nn.Module, given: list[torch.Tensor]) -> Outputs:
     with torch.no_grad():
         return {name: bridge.to_float64(value) for name, value in named(model(*given)).items()}
 
 
-def torch_gradients(pulls: Arrays, model: torch.nn.Module, given: list[torch.Tensor]) -> Arrays:
+def torch_gradients(pulls: Outputs, model: torch.nn.Module, given: list[torch.Tensor]) -> Outputs:
     inputs = [x.clone().requires_grad_() if x.is_floating_point() else x for x in given]
     by = {f"input.{k}": x for k, x in enumerate(inputs) if x.requires_grad}
     by = {**{name: p for name, p in model.named_parameters() if p.requires_grad}, **by}

@@ -11,25 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
+from mlx_lvm import weights
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.data.corpus import Corpus, load_corpus
 from mlx_lvm.errors import UsageError, nearest
-from mlx_lvm.hub.load import Loaded
+from mlx_lvm.hub.load import Loaded, load_model
 from mlx_lvm.models import MAX_CONTEXT, ModelConfig, architecture, architectures
 from mlx_lvm.parity.arbiter import LIMIT
 from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
 from mlx_lvm.parity.checks.replay import replay_checks
 from mlx_lvm.parity.checks.training import ALL_LOSSES, training_checks
 from mlx_lvm.parity.checks.weights import weights_checks
-from mlx_lvm.parity.sides.inputs import (
-    Case,
-    adversarial_cases,
-    length_cases,
-    random_case,
-    random_cases,
-    real_cases,
-)
+from mlx_lvm.parity.sides.inputs import Case, adversarial_cases, random_case, random_cases, real_cases
 from mlx_lvm.parity.sides.setup import require_valid
 from mlx_lvm.parity.sides.sides import Sides, Subject
 from mlx_lvm.parity.sides.taps import taps_checks
@@ -43,9 +37,7 @@ CORPORA = ("sotu", "moby")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare. `thorough` adds taps on every seed, all adversarial gradients and all context
-    lengths.
-    """
+    """What to compare. `thorough` adds small models of more seeds, every context length, every device."""
 
     checks: tuple[str, ...] = QUICK
     dtype: str = "float32"
@@ -59,8 +51,6 @@ class Plan:
             raise UsageError(f"dtype '{self.dtype}': expected one of {', '.join(LIMIT)}")
         if self.steps < 1:
             raise UsageError(f"steps = {self.steps}: must be at least 1")
-        if self.seeds < 1:
-            raise UsageError(f"seeds = {self.seeds}: must be at least 1")
 
 
 def parse_checks(text: str) -> tuple[str, ...]:
@@ -78,12 +68,7 @@ UNIVERSAL_DIM = 384  # width at which a model that serves any is compared
 
 
 def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
-    """`all`, an architecture (released weights, else drawn by seed), a run folder, an exported folder or a
-    file.
-    """
-    from mlx_lvm import weights
-    from mlx_lvm.hub.load import load_model
-
+    """`all`, an architecture (released weights, else drawn by seed), a run, an exported folder or a file."""
     if reference == "all":
         # a released head of an architecture is a subject of its own
         names = dict.fromkeys([*architectures(), *weights.released()])
@@ -94,9 +79,7 @@ def find_subjects(reference: str, seed: int = 0) -> list[Subject]:
 
 
 def subject_of(loaded: Loaded) -> Subject:
-    """A loaded model's weights, to be compared; of one that serves any encoder, with the mean of two drawn
-    windows.
-    """
+    """A loaded model's weights; one that serves any encoder is given the mean of two drawn windows."""
     model = loaded.model
     if not model.config.dim:
         model = model.serving(mx.random.normal((2, 5, UNIVERSAL_DIM), key=mx.random.key(0)))
@@ -135,17 +118,14 @@ def run(subjects: list[Subject], plan: Plan, progress: Callable[[str], None] = l
     require_valid()
     report = Report(plan, subjects)
     start = time.perf_counter()
-    corpora = _corpora()
+    corpora = [load_corpus(name) for name in CORPORA]
     before = mx.default_device()
     try:
         for device in backends() if plan.thorough else [before]:
             mx.set_default_device(device)
             for subject in subjects:
-                given = (
-                    subject
-                    if device == before
-                    else replace(subject, name=f"{subject.name}@{device.type.name}")
-                )
+                other = f"{subject.name}@{device.type.name}"
+                given = subject if device == before else replace(subject, name=other)
                 for name in plan.checks:
                     progress(f"{given.name}: {name}")
                     report.checks.extend(STAGES[name](given, plan, corpora))
@@ -162,58 +142,49 @@ def run(subjects: list[Subject], plan: Plan, progress: Callable[[str], None] = l
 def backends() -> list[mx.Device]:
     """The device that MLX uses by default, then the other kinds that it has here."""
     first = mx.default_device()
+    others = [mx.Device(kind) for kind in (mx.gpu, mx.cpu)]
+    return [first, *(device for device in others if device != first and mx.is_available(device))]
+
+
+def _variants(subject: Subject, plan: Plan) -> list[Subject]:
+    """The weights as they are, then every parameter randomised."""
+    return [subject, subject.randomised(plan.seed + subject.seed)]
+
+
+def _small(subject: Subject, plan: Plan) -> list[Subject]:
+    """Drawn anew at small widths, one a seed."""
     return [
-        first,
-        *(d for kind in (mx.gpu, mx.cpu) if (d := mx.Device(kind)) != first and mx.is_available(d)),
+        replace(Subject.drawn(small(subject.config), plan.seed + k), name=f"{subject.name}-small{k}")
+        for k in range(plan.seeds)
     ]
 
 
-def _corpora() -> list[Any]:
-    from mlx_lvm.data.corpus import load_corpus
-
-    return [load_corpus(name) for name in CORPORA]
+def _small_variants(subject: Subject, plan: Plan) -> list[Subject]:
+    return [variant for drawn in _small(subject, plan) for variant in _variants(drawn, plan)]
 
 
-def _variants(subject: Subject, plan: Plan, seeds: int = 1) -> Iterator[Subject]:
-    """The weights as they are, then every parameter randomised."""
-    yield subject
-    for seed in range(seeds):
-        yield subject.randomised(plan.seed + subject.seed + seed)
-
-
-def _small_variants(subject: Subject, plan: Plan) -> Iterator[Subject]:
-    for seed in range(plan.seeds):
-        drawn = replace(
-            Subject.drawn(small(subject.config), plan.seed + seed), name=f"{subject.name}-small{seed}"
-        )
-        yield from _variants(drawn, plan)
-
-
-def _weights(subject: Subject, plan: Plan, corpora: list[Any]) -> Iterator[Check]:
+def _weights(subject: Subject, plan: Plan, corpora: list[Corpus]) -> Iterator[Check]:
     for variant in _variants(subject, plan):
         yield from weights_checks(Sides(variant, plan.dtype))
 
 
-def _inputs(subject: Subject, corpora: list[Any]) -> list[Case]:
-    return [*real_cases(corpora, subject.config.dim), *random_cases(subject.config.dim)]
-
-
-def _forward(subject: Subject, plan: Plan, corpora: list[Any]) -> Iterator[Check]:
-    extra = list(adversarial_cases(subject.config.dim, plan.dtype))
+def _forward(subject: Subject, plan: Plan, corpora: list[Corpus]) -> Iterator[Check]:
+    dim = subject.config.dim
+    usual = [*real_cases(corpora, dim), *random_cases(dim)]
     for variant in _variants(subject, plan):
         sides = Sides(variant, plan.dtype)
-        yield from forward_checks(sides, _inputs(subject, corpora), ("eager", "compiled"))
-        yield from forward_checks(sides, extra)
+        yield from forward_checks(sides, usual, ("eager", "compiled"))
+        yield from forward_checks(sides, adversarial_cases(dim, plan.dtype))
     if plan.thorough:
         for variant in _small_variants(subject, plan):
             dim = variant.config.dim
             cases = [*random_cases(dim), *adversarial_cases(dim, plan.dtype)]
             yield from forward_checks(Sides(variant, plan.dtype), cases, ("eager", "compiled"))
-        lengths = list(length_cases(variant.config.dim, range(1, MAX_CONTEXT + 1)))
+        lengths = [random_case(dim, 2, length, 7) for length in range(1, MAX_CONTEXT + 1)]
         yield from forward_checks(Sides(variant, plan.dtype), lengths)
 
 
-def _gradients(subject: Subject, plan: Plan, corpora: list[Any]) -> Iterator[Check]:
+def _gradients(subject: Subject, plan: Plan, corpora: list[Corpus]) -> Iterator[Check]:
     dim = subject.config.dim
     real = list(real_cases(corpora[:1], dim, ((33, 5), (1, 5)))) or [random_case(dim, 33, 5, 0)]
     for variant in _variants(subject, plan):
@@ -221,14 +192,12 @@ def _gradients(subject: Subject, plan: Plan, corpora: list[Any]) -> Iterator[Che
         yield from gradient_checks(sides, [*real, random_case(dim, 2, 32, 0)])
         yield from gradient_checks(sides, [random_case(dim, 2, 1, 1)], ("compiled",))
     for variant in _small_variants(subject, plan if plan.thorough else replace(plan, seeds=1)):
-        dim = variant.config.dim
-        yield from gradient_checks(
-            Sides(variant, plan.dtype), [*random_cases(dim, 1), *adversarial_cases(dim, plan.dtype)]
-        )
-        yield from gradient_checks(Sides(variant, plan.dtype), random_cases(dim, 1), ("compiled",))
+        sides, dim = Sides(variant, plan.dtype), variant.config.dim
+        yield from gradient_checks(sides, [*random_cases(dim, 1), *adversarial_cases(dim, plan.dtype)])
+        yield from gradient_checks(sides, random_cases(dim, 1), ("compiled",))
 
 
-def _taps(subject: Subject, plan: Plan, corpora: list[Any]) -> Iterator[Check]:
+def _taps(subject: Subject, plan: Plan, corpora: list[Corpus]) -> Iterator[Check]:
     dim = subject.config.dim
     cases = [*real_cases(corpora[:1], dim, ((3, 5),)), random_case(dim, 2, 7, 3)]
     for variant in _variants(subject, plan):
@@ -238,13 +207,10 @@ def _taps(subject: Subject, plan: Plan, corpora: list[Any]) -> Iterator[Check]:
         yield from taps_checks(Sides(variant, plan.dtype), cases)
 
 
-def _training(subject: Subject, plan: Plan, corpora: list[Any]) -> Iterator[Check]:
+def _training(subject: Subject, plan: Plan, corpora: list[Corpus]) -> Iterator[Check]:
     yield from training_checks(subject, corpora[0], plan.steps, plan.dtype, plan.seed)
-    for seed in range(plan.seeds):
-        drawn = replace(
-            Subject.drawn(small(subject.config), plan.seed + seed), name=f"{subject.name}-small{seed}"
-        )
-        yield from training_checks(drawn, corpora[0], plan.steps, plan.dtype, plan.seed + seed, **ALL_LOSSES)
+    for drawn in _small(subject, plan):
+        yield from training_checks(drawn, corpora[0], plan.steps, plan.dtype, drawn.seed, **ALL_LOSSES)
 
 
 def golden_cases(subject: Subject) -> list[Case]:
@@ -252,10 +218,10 @@ def golden_cases(subject: Subject) -> list[Case]:
     dim = subject.config.dim
     names = ("zeros", "identical-chunks", "norm-1e-04", "norm-1e+04", "length-1")
     extreme = [case for case in adversarial_cases(dim) if case.name.removeprefix("adversarial-") in names]
-    return [*real_cases(_corpora()[:1], dim, ((3, 5),)), random_case(dim, 2, 7, 3), *extreme]
+    return [*real_cases([load_corpus(CORPORA[0])], dim, ((3, 5),)), random_case(dim, 2, 7, 3), *extreme]
 
 
-STAGES: dict[str, Callable[[Subject, Plan, list[Any]], Iterator[Check]]] = {
+STAGES: dict[str, Callable[[Subject, Plan, list[Corpus]], Iterator[Check]]] = {
     "weights": _weights,
     "forward": _forward,
     "taps": _taps,

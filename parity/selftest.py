@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 from mlx_lvm.core.result import JsonObject
@@ -11,7 +11,7 @@ from mlx_lvm.parity.checks.model import forward_checks, gradient_checks
 from mlx_lvm.parity.checks.training import ALL_LOSSES, synthetic_corpus, training_checks
 from mlx_lvm.parity.checks.weights import weights_checks
 from mlx_lvm.parity.faults.every import all_faults
-from mlx_lvm.parity.faults.planting import Fault, config_of
+from mlx_lvm.parity.faults.planting import Fault, Outcome, config_of
 from mlx_lvm.parity.sides.inputs import Case, random_case
 from mlx_lvm.parity.sides.setup import require_valid
 from mlx_lvm.parity.sides.sides import Sides, Subject
@@ -23,24 +23,8 @@ STEPS = 4  # training steps with a planted fault: the recorded metrics make the 
 LEARNING_RATE = 5e-3
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one fault."""
-
-    fault: Fault
-    failures: tuple[Check, ...]
-
-    @property
-    def caught(self) -> bool:
-        return bool(self.failures)
-
-    @property
-    def place(self) -> str:
-        return self.failures[0].first_divergence if self.failures else ""
-
-    @property
-    def blamed(self) -> bool:
-        return any(self.place.startswith(expected) for expected in self.fault.expect)
+class Tested(Outcome):
+    """Of a fault of a model or of its training, some of which nothing can notice."""
 
     @property
     def right(self) -> bool:
@@ -48,43 +32,35 @@ class Outcome:
         return self.caught != bool(self.fault.equivalent)
 
     def to_dict(self) -> JsonObject:
-        out = {
-            "fault": self.fault.name,
-            "caught": self.caught,
-            "blamed": self.blamed,
-            "place": self.place,
-            "expected": list(self.fault.expect),
-        }
-        out["by"] = self.failures[0].name if self.failures else ""
+        out = {**super().to_dict(), "by": self.failures[0].name if self.failures else ""}
         return {**out, "equivalent": self.fault.equivalent} if self.fault.equivalent else out
 
 
 def self_test(
     faults: Iterable[Fault] | None = None, progress: Callable[[str], None] = lambda text: None
-) -> list[Outcome]:
+) -> list[Tested]:
     """Plant each fault alone and examine."""
     require_valid()
     outcomes = []
     for fault in all_faults() if faults is None else faults:
         progress(fault.name)
-        outcomes.append(Outcome(fault, tuple(examine(fault))))
+        outcomes.append(Tested(fault, tuple(examine(fault))))
     return outcomes
 
 
 def examine(fault: Fault) -> list[Check]:
     """Failures with the fault planted, from the first stage that has any."""
     subject, sides = _honest(fault.model)
+    stages: list[Callable[[], Iterable[Check]]] = [
+        lambda: weights_checks(sides),
+        lambda: taps_checks(sides, _cases(fault.model)),
+        lambda: _outputs(sides, fault.model),
+    ]
     if fault.stage == "training":
-        with fault.plant(sides.mlx):
-            corpus = synthetic_corpus(subject.config.dim)
-            options: JsonObject = {**ALL_LOSSES, "lr": LEARNING_RATE}
-            return [c for c in training_checks(subject, corpus, STEPS, **options) if not c.passed]
+        corpus = synthetic_corpus(subject.config.dim)
+        stages = [lambda: training_checks(subject, corpus, STEPS, lr=LEARNING_RATE, **ALL_LOSSES)]
     with fault.plant(sides.mlx):
-        for stage in (
-            lambda: weights_checks(sides),
-            lambda: taps_checks(sides, _cases(fault.model)),
-            lambda: _outputs(sides, fault.model),
-        ):
+        for stage in stages:
             failures = [check for check in stage() if not check.passed]
             if failures:
                 return failures
@@ -110,7 +86,7 @@ def _outputs(sides: Sides, model: str) -> Iterable[Check]:
     yield from gradient_checks(sides, cases[:2])
 
 
-def summary(outcomes: list[Outcome]) -> dict[str, int]:
+def summary(outcomes: list[Tested]) -> dict[str, int]:
     """Counts over the faults that can be noticed; `silent` over those that cannot."""
     real = [outcome for outcome in outcomes if not outcome.fault.equivalent]
     return {

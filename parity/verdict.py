@@ -40,10 +40,8 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison and its verdict. Errors are rms over the elements compared, `max_abs_error` is MLX's
-    largest.
-
-    `bound` is the error that was allowed, `ratio` = mlx_error / max(torch_error, u rms(truth)).
+    """One comparison and its verdict. Errors are rms over the elements compared, `max_abs_error` MLX's
+    largest; `bound` is the error that was allowed, `ratio` = mlx_error / max(torch_error, u rms(truth)).
     """
 
     what: Compared
@@ -68,9 +66,7 @@ class Check:
 
     @property
     def group(self) -> str:
-        """`model/stage/parameters/run`: what a table shows in one row; seeds of the small models count as
-        one.
-        """
+        """`model/stage/parameters/run`, a row of a table; seeds of the small models count as one."""
         model = re.sub(r"-small\d+$", "-small", self.what.model)
         return str(self.what._replace(model=model, case="", value=""))
 
@@ -104,6 +100,16 @@ def exact(what: Compared, same: bool, note: str = "", where: str = "", compared:
 def blamed(checks: Iterable[Check], where: str, source: Any = None) -> list[Check]:
     """The failures among them with the first place that parts, and what a bundle is made from."""
     return [c if c.passed else replace(c, first_divergence=where, source=source) for c in checks]
+
+
+def first_divergence(checks: Iterable[Check]) -> str:
+    """The first place that parts, by what it does alone, else by what it inherits; empty where none does."""
+    failures = [check for check in checks if not check.passed]
+    for how in ("exact", "own", "inherited", "compiled"):
+        for check in failures:
+            if check.what.run == how:
+                return check.first_divergence or check.what.value
+    return ""
 
 
 def verdict_of(checks: list[Check]) -> bool:

@@ -20,11 +20,10 @@ from torch.nn import functional
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.parity.checks.training import Neighbours, compare_runs, shaken, synthetic_corpus
+from mlx_lvm.parity.checks.training import Neighbours, compare_runs, synthetic_corpus
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.sides import Subject, twin_outputs
-from mlx_lvm.parity.sides.trace import ask
-from mlx_lvm.parity.sides.training import Trained
+from mlx_lvm.parity.sides.training import Trained, mlx_result, torch_result
 from mlx_lvm.parity.verdict import Check, Compared
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.ramn.documents import MAX_CONTEXT, TARGETS, Segments, segments
@@ -50,16 +49,14 @@ def document_checks(
     truth_run = TorchDocuments(subject, parts, config, "float64", steps)
     truth, config = truth_run.train(batches), truth_run.config
 
-    def both(weights: Any) -> tuple[Trained, Trained]:
-        near = replace(subject, weights=weights)
-        sides = [TorchDocuments(near, parts, config, dtype, steps) for dtype in ("float32", "float64")]
-        single, double = (side.train(batches) for side in sides)
-        return single, double
+    def run(near: Subject, dtype: str) -> Trained:
+        return TorchDocuments(near, parts, config, dtype, steps).train(batches)
 
-    single = TorchDocuments(subject, parts, config, "float32", steps).train(batches)
-    mine = mlx_documents(subject, parts, config, batches)
-    near = Neighbours(lambda number: both(shaken(subject.weights, number)))
-    yield from compare_runs(head, mine, single, truth, set(), 40 * config.lr * steps, near)
+    model: Any = subject.model()
+    rates = [learning_rate(config, number + 1, steps) for number in range(steps)]
+    mine = mlx_result(model, DocumentStep(model, parts, config), batches, rates, probe_of(parts))
+    runs = (mine, run(subject, "float32"), truth)
+    yield from compare_runs(head, runs, set(), 40 * config.lr * steps, Neighbours(subject, run))
 
 
 def rotation_made_exact(weights: Any) -> dict[str, mx.array]:
@@ -102,14 +99,8 @@ class TorchDocuments:
     def train(self, batches: list[np.ndarray]) -> Trained:
         for number, batch in enumerate(batches):
             self.step(batch, number)
-        states = {name: self.optimizer.state[value] for name, value in self.trained.items()}
-        first, second = (
-            {name: bridge.to_float64(state[key]) for name, state in states.items()}
-            for key in ("exp_avg", "exp_avg_sq")
-        )
-        weights = {name: bridge.to_float64(value) for name, value in self.trained.items()}
         probe = twin_outputs(self.average, bridge.to_torch(probe_of(self.parts)).to(self.dtype))
-        return Trained(weights, first, second, np.array(self.losses), probe)
+        return torch_result(self.trained, self.optimizer, self.losses, probe)
 
     def step(self, batch: np.ndarray, number: int) -> None:
         mx.random.seed(number)
@@ -117,9 +108,8 @@ class TorchDocuments:
         loss = (self.retrieve if self.head == "retrieve" else self.regress)(batch)
         loss.backward()
         if number == 0 and self.dtype == torch.float64:
-            norm = math.sqrt(
-                sum(float(p.grad.square().sum()) for p in self.trained.values() if p.grad is not None)
-            )
+            gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+            norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
             self.config = self.config.replace(clip=norm / 2)
         torch.nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
         self.optimizer.step()
@@ -131,9 +121,7 @@ class TorchDocuments:
                 mean.copy_(keep * mean + (1 - keep) * new)
 
     def windows(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
-        """(place in the [batch, 32] grid, row, end of the document) of every target, its history [n, length,
-        dim].
-        """
+        """Place in the [batch, 32] grid, row, end of the document and history [n, length, dim], by target."""
         table = self.parts.table(batch)
         every = [
             (k * TARGETS + j, first + j, start, end)
@@ -205,28 +193,6 @@ class TorchDocuments:
 def share_of_rate(done: int, total: int) -> float:
     """Of the learning rate, after so many steps: up over 30 steps, down as half a cosine."""
     return min(1.0, (done + 1) / 30) * 0.5 * (1 + math.cos(math.pi * min(done / total, 1.0)))
-
-
-def mlx_documents(
-    subject: Subject, parts: Segments, config: TrainConfig, batches: list[np.ndarray]
-) -> Trained:
-    """The same steps by the project's own compiled step and schedule."""
-    model: Any = subject.model()
-    step, history = DocumentStep(model, parts, config), []
-    for number, batch in enumerate(batches):
-        step(batch, learning_rate(config, number + 1, len(batches)), key=number)
-        mx.eval(step.arrays())
-        history.append(step.read_sums()["loss"])
-        step.clear_sums()
-    saved = {name: bridge.to_float64(value) for name, value in step.state_dict().items()}
-    weights, first, second = (
-        {name.removeprefix(part): value for name, value in saved.items() if name.startswith(part)}
-        for part in ("live.", "first.", "second.")
-    )
-    model.eval()
-    out = ask(model, probe_of(parts))._asdict()
-    probe = {name: bridge.to_float64(value) for name, value in out.items() if value is not None}
-    return Trained(weights, first, second, np.array(history), probe)
 
 
 def probe_of(parts: Segments) -> mx.array:

@@ -27,7 +27,7 @@ from mlx_lvm.models.weights import set_weights
 from mlx_lvm.parity.arbiter import LIMIT, judge
 from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.setup import require_evaluation
-from mlx_lvm.parity.sides.trace import FIELDS, ask, float64, mlx_trace, slack_of
+from mlx_lvm.parity.sides.trace import Outputs, ask, float64, mlx_trace, same_places, slack_of
 from mlx_lvm.parity.verdict import Check, Compared, failed
 
 FORMAT = "mlx-lvm-goldens"
@@ -36,42 +36,30 @@ DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
 def write_goldens(path: Path, subject: Any, cases: Iterable[Case], dtype: str = "float32") -> int:
-    """Record a subject on some cases; returns how many values. Needs torch. The same subject gives the same
-    bytes.
-    """
+    """Record a subject on some cases; returns how many values. Needs torch. The same gives the same bytes."""
     from importlib.metadata import version
 
     from mlx_lvm.parity.sides.sides import Sides, twin_outputs
-    from mlx_lvm.parity.sides.taps import rounded, torch_trace
+    from mlx_lvm.parity.sides.taps import references
 
     sides = Sides(subject, dtype)
-    tensors: dict[str, Any] = {
-        f"weights/{name}": value.astype(DTYPES[dtype]) for name, value in subject.weights.items()
-    }
+    weights = {f"weights/{name}": value.astype(DTYPES[dtype]) for name, value in subject.weights.items()}
+    tensors: dict[str, Any] = weights
 
-    def keep(head: str, truth: dict[str, np.ndarray], torch: dict[str, np.ndarray]) -> None:
+    def narrow(value: np.ndarray) -> mx.array:
+        return mx.array(value.astype(np.float32)).astype(DTYPES[dtype])
+
+    def keep(head: str, torch: Outputs, truth: Outputs) -> None:
         for name, value in truth.items():
             tensors[f"{head}/{name}/truth"] = np.ascontiguousarray(value)
-            tensors[f"{head}/{name}/torch"] = mx.array(torch[name].astype(np.float32)).astype(DTYPES[dtype])
+            tensors[f"{head}/{name}/torch"] = narrow(torch[name])
 
     for case in cases:
-        _, torch_x, truth_x = sides.context(case.context)
         tensors[f"{case.name}/context"] = case.context
-        keep(f"{case.name}/forward", twin_outputs(sides.truth, truth_x), twin_outputs(sides.torch, torch_x))
-        free = torch_trace(sides.truth, truth_x).values
-        keep(f"{case.name}/inherited", free, torch_trace(sides.torch, torch_x).values)
-        forced = {tap: rounded(value, dtype) for tap, value in free.items() if tap not in FIELDS}
-        tensors.update(
-            {
-                f"{case.name}/forced/{tap}": mx.array(value.astype(np.float32)).astype(DTYPES[dtype])
-                for tap, value in forced.items()
-            }
-        )
-        keep(
-            f"{case.name}/own",
-            torch_trace(sides.truth, truth_x, forced).values,
-            torch_trace(sides.torch, torch_x, forced).values,
-        )
+        keep(f"{case.name}/forward", *sides.on_torch(twin_outputs, case.context))
+        for kind, forced, truth, torch in references(sides, case):
+            keep(f"{case.name}/{kind}", torch, truth)
+            tensors |= {f"{case.name}/forced/{tap}": narrow(value) for tap, value in (forced or {}).items()}
     metadata = {
         "format": FORMAT,
         "format_version": VERSION,
@@ -85,9 +73,7 @@ def write_goldens(path: Path, subject: Any, cases: Iterable[Case], dtype: str = 
 
 
 def verify_goldens(path: Path) -> tuple[list[Check], dict[str, str]]:
-    """Every recorded value against MLX here; and the file's metadata. Raises InvalidFile for a file that is
-    no golden.
-    """
+    """Every recorded value against MLX here; and the file's metadata. Raises InvalidFile for another file."""
     file = open_safetensors(path)
     about = file.metadata
     if about.get("format") != FORMAT or about.get("format_version") != VERSION:
@@ -99,20 +85,20 @@ def verify_goldens(path: Path) -> tuple[list[Check], dict[str, str]]:
     if dtype not in LIMIT:
         raise InvalidFile(f"{path}: goldens of dtype {dtype!r}; expected one of {', '.join(LIMIT)}")
     model = build(config_from_dict(json.loads(about["model"])))
-    set_weights(
-        model,
-        {n.removeprefix("weights/"): file.array(n) for n in file.tensors if n.startswith("weights/")},
-        str(path),
-    )
+    weights = {name: file.array(f"weights/{name}") for name in _under("weights", file.tensors)}
+    set_weights(model, weights, str(path))
     model.set_dtype(DTYPES[dtype])
     require_evaluation(model.training, "MLX")
     found = []
-    for case in sorted({name.split("/")[0] for name in file.tensors if not name.startswith("weights/")}):
-        values = {
-            n.removeprefix(f"{case}/"): _float64(file, n) for n in file.tensors if n.startswith(f"{case}/")
-        }
+    for case in sorted({name.split("/")[0] for name in file.tensors} - {"weights"}):
+        values = {name: _float64(file, f"{case}/{name}") for name in _under(case, file.tensors)}
         found += _verify_case(model, str(about.get("name")), case, values, dtype)
     return found, about
+
+
+def _under(folder: str, names: Iterable[str]) -> list[str]:
+    """What follows the name of a folder, in every name that lies in it."""
+    return [name.removeprefix(f"{folder}/") for name in names if name.startswith(f"{folder}/")]
 
 
 def _float64(file: Any, name: str) -> np.ndarray:
@@ -120,29 +106,23 @@ def _float64(file: Any, name: str) -> np.ndarray:
     return np.array(file.numpy(name)) if file.tensors[name].dtype == "F64" else float64(file.array(name))
 
 
-def _verify_case(
-    model: Any, subject: str, case: str, values: dict[str, np.ndarray], dtype: str
-) -> list[Check]:
+def _verify_case(model: Any, subject: str, case: str, values: Outputs, dtype: str) -> list[Check]:
     context = mx.array(values["context"].astype(np.float32)).astype(DTYPES[dtype])
-    forced = {n.removeprefix("forced/"): v for n, v in values.items() if n.startswith("forced/")}
+    forced = {tap: values[f"forced/{tap}"] for tap in _under("forced", values)}
     found = []
     for kind, force in (("forward", None), ("own", forced), ("inherited", None)):
-        truth = {
-            n[len(kind) + 1 : -6]: v
-            for n, v in values.items()
-            if n.startswith(f"{kind}/") and n.endswith("/truth")
-        }
+        taps = [name.removesuffix("/truth") for name in _under(kind, values) if name.endswith("/truth")]
+        truth = {tap: values[f"{kind}/{tap}/truth"] for tap in taps}
         if kind == "forward":
-            mine = {name: float64(v) for name, v in ask(model, context)._asdict().items() if v is not None}
+            mine = {name: float64(value) for name, value in ask(model, context).items()}
         else:
             mine = mlx_trace(model, context, truth, force).values
-        for tap, true in truth.items():
+        for tap in taps:
             what = Compared(subject, "goldens", run=kind, case=case, value=tap)
             if tap in mine:
-                last = slice(-mine[tap].shape[1], None) if mine[tap].ndim == 3 else slice(None)
-                other, target = [
-                    v[:, last] if mine[tap].ndim == 3 else v for v in (values[f"{kind}/{tap}/torch"], true)
-                ]
+                other, target = (
+                    same_places(side, mine[tap]) for side in (values[f"{kind}/{tap}/torch"], truth[tap])
+                )
                 found.append(judge(what, mine[tap], other, target, dtype, slack=slack_of(model, tap, dtype)))
             elif kind == "forward":
                 found.append(failed(what, "MLX gives no such field"))

@@ -1,10 +1,9 @@
-"""What training is made of, each alone, replayed over recorded numbers: AdamW, clipping, the schedule and the
-losses.
-"""
+"""What training is made of, each alone, over recorded numbers: AdamW, clipping, the schedule, the losses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from mlx_lvm.models import normalize
 from mlx_lvm.models.base import Prediction as MlxPrediction
 from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, judge, judge_each, rms, slack_of_sum
 from mlx_lvm.parity.sides import bridge
+from mlx_lvm.parity.sides.trace import Outputs
 from mlx_lvm.parity.twins import losses as torch_losses
 from mlx_lvm.parity.twins.base import Prediction
 from mlx_lvm.parity.verdict import Check, Compared, exact
@@ -27,18 +27,14 @@ SHAPES = {"matrix.weight": (6, 5), "vector.bias": (7,), "norm.weight": (4,)}
 LR, DECAY, CLIP = 5e-4, 0.01, 1.0
 
 
-def recorded_gradients(steps: int, seed: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Gradients over the whole range: ordinary, exactly zero, far above the clip, and far below Adam's
-    epsilon.
-    """
+def recorded_gradients(steps: int, seed: int = 0) -> Iterator[Outputs]:
+    """Gradients over the whole range: ordinary, zero, far above the clip, and far below Adam's epsilon."""
     draw = np.random.default_rng([seed, steps])
     for step in range(steps):
         scale = np.float32(10.0 ** draw.uniform(-3, 1))
         if step % 97 == 13:
             scale = np.float32(draw.choice([0.0, 1e-30, 1e-12, 1e6, 1e15]))
-        yield {
-            name: (draw.standard_normal(shape) * scale).astype(np.float32) for name, shape in SHAPES.items()
-        }
+        yield {name: (draw.standard_normal(s) * scale).astype(np.float32) for name, s in SHAPES.items()}
 
 
 def replay_checks(steps: int = STEPS) -> Iterator[Check]:
@@ -49,9 +45,7 @@ def replay_checks(steps: int = STEPS) -> Iterator[Check]:
 
 
 def optimizer_checks(steps: int = STEPS) -> Iterator[Check]:
-    """Clip and AdamW with a changing learning rate: weights and moments after `steps` steps, and every norm
-    on the way.
-    """
+    """Clip and AdamW, the rate changing: weights and moments after `steps` steps, every norm on the way."""
     start = {
         name: np.random.default_rng(3).standard_normal(shape).astype(np.float32)
         for name, shape in SHAPES.items()
@@ -66,33 +60,27 @@ def _rate(step: int) -> float:
     return LR * 0.5 ** (step // 2500)
 
 
-def _mlx_optimizer(start: dict[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
+def _mlx_optimizer(start: Outputs, steps: int) -> Outputs:
     weights = {name: mx.array(value) for name, value in start.items()}
     moments = optimizer.zero_moments(weights)
 
     @mx.compile
     def step(weights: dict, moments: Moments, gradients: dict, coefs: mx.array) -> tuple:
         norm = optimizer.gradient_norm(gradients)
-        return (
-            *optimizer.adamw(weights, optimizer.clip_gradients(gradients, norm, CLIP), moments, coefs),
-            norm,
-        )
+        clipped = optimizer.clip_gradients(gradients, norm, CLIP)
+        return *optimizer.adamw(weights, clipped, moments, coefs), norm
 
     norms = []
     for number, gradients in enumerate(recorded_gradients(steps)):
         given = {name: mx.array(value) for name, value in gradients.items()}
-        weights, moments, norm = step(
-            weights, moments, given, optimizer.coefficients(_rate(number), DECAY, number + 1)
-        )
+        coefs = optimizer.coefficients(_rate(number), DECAY, number + 1)
+        weights, moments, norm = step(weights, moments, given, coefs)
         mx.eval(weights, moments, norm)
         norms.append(norm)
-    out = {f"weights/{name}": bridge.to_float64(value) for name, value in weights.items()}
-    for part, tree in (("first", moments["first"]), ("second", moments["second"])):
-        out.update({f"{part}/{name}": bridge.to_float64(value) for name, value in tree.items()})
-    return {**out, "log norms": np.log(np.maximum(np.array(mx.stack(norms), dtype=np.float64), 1e-37))}
+    return _left({"weights": weights, **moments}, mx.stack(norms))
 
 
-def _torch_optimizer(start: dict[str, np.ndarray], steps: int, dtype: torch.dtype) -> dict[str, np.ndarray]:
+def _torch_optimizer(start: Outputs, steps: int, dtype: torch.dtype) -> Outputs:
     weights = {
         name: torch.nn.Parameter(torch.from_numpy(value).to(dtype, copy=True))
         for name, value in start.items()
@@ -105,18 +93,21 @@ def _torch_optimizer(start: dict[str, np.ndarray], steps: int, dtype: torch.dtyp
         norms.append(torch.nn.utils.clip_grad_norm_(weights.values(), CLIP))
         adamw.param_groups[0]["lr"] = _rate(number)
         adamw.step()
-    out = {f"weights/{name}": bridge.to_float64(value) for name, value in weights.items()}
-    for part, key in (("first", "exp_avg"), ("second", "exp_avg_sq")):
-        out.update(
-            {f"{part}/{name}": bridge.to_float64(adamw.state[value][key]) for name, value in weights.items()}
-        )
-    return {**out, "log norms": np.log(np.maximum(bridge.to_float64(torch.stack(norms)), 1e-37))}
+    first, second = (
+        {name: adamw.state[value][key] for name, value in weights.items()}
+        for key in ("exp_avg", "exp_avg_sq")
+    )
+    return _left({"weights": weights, "first": first, "second": second}, torch.stack(norms))
+
+
+def _left(parts: Mapping[str, Any], norms: Any) -> Outputs:
+    """What the steps of either side left, as <part>/<name>, and the norms that they met."""
+    out = {f"{part}/{name}": bridge.to_float64(v) for part, tree in parts.items() for name, v in tree.items()}
+    return {**out, "log norms": np.log(np.maximum(bridge.to_float64(norms), 1e-37))}
 
 
 def schedule_check(steps: int = STEPS) -> Check:
-    """Reduce-on-plateau over recorded losses: the same learning rate, to the bit, after each; cuts that stop
-    at the smallest.
-    """
+    """Reduce-on-plateau over recorded losses: to the bit the same rate after each; cuts stop at the least."""
     draw = np.random.default_rng(11)
     rounds, differ, cuts = 10, 0, 0
     for seed in range(rounds):
@@ -131,12 +122,9 @@ def schedule_check(steps: int = STEPS) -> Check:
             theirs.step(loss)
             cuts += schedule.lr != before
             differ += schedule.lr != adamw.param_groups[0]["lr"]
-    return exact(
-        Compared("schedule", "replay", "alone", f"{steps:,} epochs", value="lr"),
-        not differ and cuts > 0,
-        f"{differ} rates differ" if differ else f"{cuts} cuts",
-        compared=steps,
-    )
+    what = Compared("schedule", "replay", "alone", f"{steps:,} epochs", value="lr")
+    note = f"{differ} rates differ" if differ else f"{cuts} cuts"
+    return exact(what, not differ and cuts > 0, note, compared=steps)
 
 
 def loss_checks(seeds: int = 3) -> Iterator[Check]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlx_lvm.config import Options
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
@@ -24,26 +25,21 @@ from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, judge, judge_each, rms
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.inputs import random_case
 from mlx_lvm.parity.sides.sides import Subject, shake
-from mlx_lvm.parity.sides.training import BATCH, Torch, Trained, mlx_run, run_of
+from mlx_lvm.parity.sides.training import BATCH, Torch, Trained, mlx_run
 from mlx_lvm.parity.verdict import Check, Compared, blamed, failed, unobservable
 from mlx_lvm.training.config import TrainConfig
 
+DRAWS = 8  # neighbouring runs
 TRIM = 0.01  # share of the elements of a tensor whose steps may be undetermined
-ALL_LOSSES = {
+ALL_LOSSES: Options = {
     "loss_mse": 1.0,
     "loss_cosine": 0.5,
     "loss_infonce": 0.3,
     "loss_moment": 0.7,
     "loss_variance": 0.9,
 }
-
-
-PARTS = {
-    "losses": "loss",
-    "first": "gradient or clipping",
-    "second": "optimiser",
-    "weights": "optimiser",
-}
+# what is to blame where a part of a step's result is the first that differs
+PARTS = {"losses": "loss", "first": "gradient or clipping", "second": "optimiser", "weights": "optimiser"}
 
 
 def training_checks(
@@ -73,8 +69,8 @@ def part_to_blame(first_step: list[Check]) -> str:
 
 
 def train_both(subject: Subject, corpus: Corpus, steps: int, seed: int, **options: Any) -> Iterator[Check]:
-    run = f"{steps} step{'s' if steps > 1 else ''}"
-    head = Compared(subject.name, "training", subject.parameters, run)
+    length = f"{steps} step{'s' if steps > 1 else ''}"
+    head = Compared(subject.name, "training", subject.parameters, length)
     if type(build(subject.config)).task == "documents":
         from mlx_lvm.parity.checks.document_training import document_checks
 
@@ -89,25 +85,22 @@ def train_both(subject: Subject, corpus: Corpus, steps: int, seed: int, **option
     truth, null = truth_run.result(), truth_run.null
     config = truth_run.config  # which has the clip that the truth chose
 
-    def pair(draw: int) -> tuple[Trained, Trained]:
-        near = replace(subject, weights=shaken(subject.weights, draw))
-        one, truth = (run_of(near, corpus, config, batches, kind) for kind in ("float32", "float64"))
-        return one, truth
+    def run(near: Subject, dtype: str) -> Trained:
+        return Torch(near, corpus, config, dtype).train(batches)
 
-    mlx = mlx_run(subject, corpus, config, batches)
-    single = run_of(subject, corpus, config, batches, "float32")
-    yield from compare_runs(head, mlx, single, truth, null, config.lr * steps, Neighbours(pair))
+    mine, reach = mlx_run(subject, corpus, config, batches), config.lr * steps
+    runs = (mine, run(subject, "float32"), truth)
+    yield from compare_runs(head, runs, null, reach, Neighbours(subject, run))
 
 
 class Neighbours:
-    """What torch errs on runs that begin a few roundings away from the one compared; computed once, when
-    first asked.
+    """What torch errs on runs that begin a few roundings away from the subject; computed when first asked.
 
-    pair(number): the float32 and the float64 run of draw 0, 1, ...
+    run: torch's run of a subject, in float32 or float64
     """
 
-    def __init__(self, pair: Callable[[int], tuple[Trained, Trained]], draws: int = 8) -> None:
-        self.pair, self.draws = pair, draws
+    def __init__(self, subject: Subject, run: Callable[[Subject, str], Trained]) -> None:
+        self.subject, self.run = subject, run
 
     def neighbours(self, part: str, name: str = "") -> Callable[[], NeighbourErrors]:
         """For `judge`: the largest error of torch in a field of `Trained`, or in one entry of it."""
@@ -124,7 +117,8 @@ class Neighbours:
     @cached_property
     def runs(self) -> list[tuple[Trained, Trained]]:
         """(float32, float64) of every draw."""
-        return [self.pair(draw) for draw in range(self.draws)]
+        draws = (replace(self.subject, weights=shaken(self.subject.weights, draw)) for draw in range(DRAWS))
+        return [(self.run(near, "float32"), self.run(near, "float64")) for near in draws]
 
 
 def shaken(weights: Mapping[str, mx.array], draw: int) -> dict[str, mx.array]:
@@ -137,65 +131,52 @@ def shaken(weights: Mapping[str, mx.array], draw: int) -> dict[str, mx.array]:
 
 
 def compare_runs(
-    head: Compared,
-    mlx: Trained,
-    torch: Trained,
-    truth: Trained,
-    null: set[str],
-    reach: float,
-    near: Neighbours,
+    head: Compared, runs: tuple[Trained, Trained, Trained], null: set[str], reach: float, near: Neighbours
 ) -> Iterator[Check]:
-    """reach: the farthest that AdamW can have moved a weight, lr times steps."""
+    """runs: of MLX, torch and the truth. reach: the farthest that AdamW can have moved a weight."""
+    mlx, torch, truth = runs
+    judged = partial(judge, dtype="float32", must_observe=True)
     # Numbers that are added to the loss, and shared out to the elements of a small parameter's gradient.
     terms = mlx.probe["raw"].shape[1] * BATCH
-    losses, of = (mlx.losses, torch.losses, truth.losses), near.neighbours("losses")
-    what, slack = head._replace(case="losses"), slack_of_sum(terms)
-    yield judge(what, *losses, "float32", neighbours=of, must_observe=True, slack=slack)
+    losses, of = (run.losses for run in runs), near.neighbours("losses")
+    yield judged(head._replace(case="losses"), *losses, neighbours=of, slack=slack_of_sum(terms))
     for part in ("first", "second", "weights"):
-        sides = [getattr(side, part) for side in (mlx, torch, truth)]
+        sides = [getattr(run, part) for run in runs]
         if set(sides[0]) != set(sides[2]):
             note = f"only one side has: {sorted(set(sides[0]) ^ set(sides[2]))}"
             yield failed(head._replace(case=part), note)
             continue
         for name in sides[2]:
-            mine, other, true = (side[name] for side in sides)
+            what, values = head._replace(case=part, value=name), [side[name] for side in sides]
             if name in null:
-                passed = part != "weights" or float(np.abs(mine - true).max()) <= 2.5 * reach
+                passed = part != "weights" or float(np.abs(values[0] - values[2]).max()) <= 2.5 * reach
                 note = "gradient zero by mathematics: AdamW turns its rounding noise into steps"
-                yield replace(unobservable(head._replace(case=part, value=name), note), passed=passed)
-            else:
-                if part == "weights":
-                    mine, other, true = trimmed(mine, other, true)
-                # A square errs twice as much.
-                slack = slack_of_sum(terms // true.size) * (2 if part == "second" else 1)
-                what, of = head._replace(case=part, value=name), near.neighbours(part, name)
-                check = judge(
-                    what, mine, other, true, "float32", neighbours=of, must_observe=True, slack=slack
-                )
-                yield check if check.passed else replace(check, first_divergence=f"{part}/{name}")
+                yield replace(unobservable(what, note), passed=passed)
+                continue
+            # A square errs twice as much.
+            slack = slack_of_sum(terms // values[2].size) * (2 if part == "second" else 1)
+            if part == "weights":
+                values = trimmed(*values)
+            check = judged(what, *values, neighbours=near.neighbours(part, name), slack=slack)
+            yield check if check.passed else replace(check, first_divergence=f"{part}/{name}")
     names = [name for name in truth.weights if name not in null]
-    whole = [np.concatenate([side.weights[name].ravel() for name in names]) for side in (mlx, torch, truth)]
-    yield judge(head._replace(case="trajectory"), *trimmed(*whole), "float32", must_observe=True)
+    whole = [np.concatenate([run.weights[name].ravel() for name in names]) for run in runs]
+    yield judged(head._replace(case="trajectory"), *trimmed(*whole))
     probes, around = (mlx.probe, torch.probe, truth.probe), partial(near.neighbours, "probe")
     yield from judge_each(head._replace(case="probe"), *probes, "float32", around, must_observe=True)
 
 
-def trimmed(
-    mlx: np.ndarray, torch: np.ndarray, truth: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Without the elements farthest off: each side loses its own hundredth, which is then put back as
-    true.
-    """
-    out = []
+def trimmed(mlx: np.ndarray, torch: np.ndarray, truth: np.ndarray) -> list[np.ndarray]:
+    """Without the elements farthest off: each side loses its own hundredth, put back as the truth has it."""
+    true, out = truth.ravel(), []
     for side in (mlx, torch):
-        error = np.abs(side - truth).ravel()
+        kept, error = side.ravel().copy(), np.abs(side - truth).ravel()
         drop = int(np.ceil(TRIM * error.size)) if error.size > 1 else 0
-        kept = side.ravel().copy()
         if drop:
             worst = np.argpartition(error, -drop)[-drop:]
-            kept[worst] = truth.ravel()[worst]
+            kept[worst] = true[worst]
         out.append(kept)
-    return out[0], out[1], truth.ravel()
+    return [*out, true]
 
 
 def synthetic_corpus(dim: int) -> Corpus:

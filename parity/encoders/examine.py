@@ -22,11 +22,12 @@ from mlx_lvm.errors import NonFiniteError
 from mlx_lvm.parity.arbiter import judge
 from mlx_lvm.parity.encoders.cases import Texts
 from mlx_lvm.parity.encoders.reference import BLOCKS, EMBEDDINGS, FINAL, Reference, Seen
-from mlx_lvm.parity.sides.bridge import TORCH
+from mlx_lvm.parity.sides.taps import rounded
 from mlx_lvm.parity.sides.trace import float64
 from mlx_lvm.parity.verdict import Check, Compared, exact, failed
 
 PADDING = 1
+Pair = tuple[np.ndarray, np.ndarray]  # what torch gives, and the truth
 
 
 class Examination:
@@ -57,12 +58,9 @@ class Examination:
     def token_checks(self, encoder: TextEncoder) -> Iterator[Check]:
         for case in self.cases:
             found, expected = encoder.tokens.ids(list(case.texts)), self.ids[case.name]
-            differ = [row for row, ids in enumerate(found) if ids != expected[row]]
-            note = (
-                f"{len(differ)} of {len(found)} texts, the first {case.texts[differ[0]][:40]!r}"
-                if differ
-                else ""
-            )
+            triples = zip(case.texts, found, expected, strict=True)
+            differ = [text for text, mine, theirs in triples if mine != theirs]
+            note = f"{len(differ)} of {len(found)} texts, the first {differ[0][:40]!r}" if differ else ""
             yield exact(self._what("tokens", "exact", case.name), not differ, note, "tokens", len(found))
 
     def weight_checks(self, encoder: TextEncoder) -> Iterator[Check]:
@@ -92,28 +90,28 @@ class Examination:
         ours = self._steps(encoder, mx.array(mask))
         x = encoder.model.embed(mx.array(ids))
         tap = EMBEDDINGS[self.kind]
-        yield self._judge(case, "own", tap, x, torch.values[tap], truth.values[tap], here)
+        what, sides = self._what("layers", "own", case, tap), (torch.values[tap], truth.values[tap])
+        yield self._judge(what, x, sides, here)
         before = truth.values[tap]
         for tap, step in ours:
+            what = what._replace(value=tap)
             if tap not in truth.values:
-                yield failed(self._what("layers", "own", case, tap), "torch has no such step", tap)
+                yield failed(what, "torch has no such step", tap)
                 continue
             place = here if truth.values[tap].ndim == 3 else None
-            given = self._rounded(before)
+            given = rounded(before, self.dtype)
             own = step(mx.array(given.astype(np.float32)).astype(DTYPES[self.dtype]))
-            theirs, right = torch.calls[tap](given), truth.calls[tap](given)
-            yield self._judge(case, "own", tap, own, theirs, right, place)
-            x = step(x)
-            yield self._judge(case, "inherited", tap, x, torch.values[tap], truth.values[tap], place)
+            yield self._judge(what, own, (torch.calls[tap](given), truth.calls[tap](given)), place)
+            x, sides = step(x), (torch.values[tap], truth.values[tap])
+            yield self._judge(what._replace(run="inherited"), x, sides, place)
             before = truth.values[tap]
         yield from self._left_out(case, [name for name, _ in ours], truth)
 
     def _steps(self, encoder: TextEncoder, mask: mx.array) -> list:
         """(tap, function) of every step after the embedding."""
-        model, bias, blocks = encoder.model, encoder.model.bias(mask), BLOCKS[self.kind]
-        steps: list = [
-            (f"{blocks}.{n}", lambda x, b=block: b(x, bias)) for n, block in enumerate(model.blocks)
-        ]
+        model, bias = encoder.model, encoder.model.bias(mask)
+        blocks = enumerate(model.blocks)
+        steps: list = [(f"{BLOCKS[self.kind]}.{n}", lambda x, b=block: b(x, bias)) for n, block in blocks]
         if self.kind in FINAL:
             steps.append((FINAL[self.kind], model.finish))
         steps.append(("pooling", lambda x: encoder.pooling(x, mask)))
@@ -133,31 +131,17 @@ class Examination:
             return failed(what, str(error), "unit")
         return judge(what, found, torch, truth, self.dtype, must_observe=True)
 
-    def _judge(
-        self,
-        case: str,
-        how: str,
-        tap: str,
-        ours: mx.array,
-        torch: np.ndarray,
-        truth: np.ndarray,
-        here: np.ndarray | None,
-    ) -> Check:
-        """Where there is a text; what stands in the padding is nobody's business."""
-        what, found = self._what("layers", how, case, tap), float64(ours)
+    def _judge(self, what: Compared, ours: mx.array, sides: Pair, here: np.ndarray | None) -> Check:
+        """Where there is a text, `here`; what stands in the padding is nobody's business."""
+        found, (torch, truth) = float64(ours), sides
         if found.shape != truth.shape:
-            return failed(what, f"shapes differ: MLX {found.shape}, torch {truth.shape}", tap)
+            return failed(what, f"shapes differ: MLX {found.shape}, torch {truth.shape}", what.value)
         if here is not None:
             found, torch, truth = found[here], torch[here], truth[here]
         return judge(what, found, torch, truth, self.dtype, must_observe=True)
 
     def _what(self, stage: str, run: str, case: str, value: str = "") -> Compared:
         return Compared(self.name, stage, "given", run, case, value)
-
-    def _rounded(self, values: np.ndarray) -> np.ndarray:
-        import torch
-
-        return torch.from_numpy(values).to(TORCH[self.dtype]).to(torch.float64).numpy()
 
 
 def padded(ids: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -168,12 +152,3 @@ def padded(ids: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     for row, text in enumerate(ids):
         out[row, : len(text)], mask[row, : len(text)] = text, 1
     return out, mask
-
-
-def first_divergence(checks: list[Check]) -> str:
-    """The first failing place by what it does alone; by what it inherits where nothing alone fails."""
-    for how in ("exact", "own", "inherited", "compiled"):
-        for check in checks:
-            if not check.passed and check.what.run == how:
-                return check.first_divergence or check.what.value
-    return ""

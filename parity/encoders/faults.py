@@ -1,6 +1,4 @@
-"""Faults of encoders, each a mistake that somebody makes: planted in our side, caught by the checks, blamed
-on its place.
-"""
+"""Faults of encoders, each a mistake that somebody makes, to be caught and blamed on its place."""
 
 from __future__ import annotations
 
@@ -126,14 +124,6 @@ def special_left_out(encoder: TextEncoder) -> AbstractContextManager[None]:
     return patch(tokens, "ids", ids)
 
 
-def without_bias(self: Any, x: mx.array) -> mx.array:
-    return x @ self.weight.T
-
-
-def one_too_early(ids: mx.array) -> mx.array:
-    return _places(ids) - (ids != mpnet.PADDING)
-
-
 def padding_counted(ids: mx.array) -> mx.array:
     return mx.broadcast_to(mx.arange(ids.shape[1]) + 2, ids.shape)
 
@@ -150,7 +140,7 @@ def gelu(name: str) -> Callable[[TextEncoder], bool]:
     return where
 
 
-def has_far_positions(encoder: TextEncoder) -> bool:
+def reads_far(encoder: TextEncoder) -> bool:
     """Whether halving the last distance moves a bucket within the texts that it reads."""
     return encoder.tokens.longest > 16
 
@@ -173,10 +163,6 @@ def no_activation(encoder: TextEncoder) -> AbstractContextManager[None]:
 
 def has_active_dense(encoder: TextEncoder) -> bool:
     return bool(encoder.denses) and encoder.denses[0].activation != "Identity"
-
-
-def turned_round(length: int, count: int, furthest: int) -> Any:
-    return _buckets(length, count, furthest).T.copy()
 
 
 def half_as_far(length: int, count: int, furthest: int) -> Any:
@@ -211,18 +197,14 @@ FAULTS: tuple[Fault, ...] = (
     Fault("padding is looked at a little", of_mask(lambda bias: mx.maximum(bias, -4.0)), FIRST),
     Fault("attention with the wrong scale", attention(other_scale), FIRST),
     Fault("heads interleaved", attention(heads_interleaved), FIRST),
-    Fault("a Linear's bias left out", calls(Linear, without_bias), FIRST, BERT + MPNET),
+    Fault("a Linear's bias left out", calls(Linear, lambda self, x: x @ self.weight.T), FIRST, BERT + MPNET),
     Fault("positions counted from one", calls(bert.Embeddings, bert_from_one), EMBEDDED, BERT),
     Fault("the segment's embedding left out", calls(bert.Embeddings, bert_without_type), EMBEDDED, BERT),
-    Fault("positions one too early", places(one_too_early), EMBEDDED, MPNET),
+    Fault("positions one too early", places(lambda x: _places(x) - (x != mpnet.PADDING)), EMBEDDED, MPNET),
     Fault("a padding token in the text takes a position", places(padding_counted), EMBEDDED, MPNET),
-    Fault("relative positions the wrong way round", buckets(turned_round), POSITIONS, RELATIVE),
+    Fault("relative positions the wrong way round", buckets(lambda *x: _buckets(*x).T), POSITIONS, RELATIVE),
     Fault(
-        "the last bucket begins at half the distance",
-        buckets(half_as_far),
-        POSITIONS,
-        RELATIVE,
-        has_far_positions,
+        "the last bucket begins at half the distance", buckets(half_as_far), POSITIONS, RELATIVE, reads_far
     ),
     Fault("relative positions in the first layer only", bias_in_the_first_layer_only, LAYER1, RELATIVE),
     Fault("a norm that takes the mean off", calls(layers.RMSNorm, subtracting_norm), BLOCK, T5),

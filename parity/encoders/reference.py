@@ -1,6 +1,4 @@
-"""transformers' own module, and the modules of sentence-transformers behind it, with everything seen on the
-way.
-"""
+"""transformers' own module, and those of sentence-transformers behind it, with everything seen on the way."""
 
 from __future__ import annotations
 
@@ -78,13 +76,12 @@ class Reference:
         try:
             with self.torch.no_grad():
                 for number, module in enumerate(self.model):
-                    before = features.get("sentence_embedding")
                     features = module(features)
                     kind = type(module).__name__
                     if kind == "Pooling":
-                        self._pooling(seen, module, features)
+                        self._keep(seen, "pooling", module, "token_embeddings", features)
                     elif kind == "Dense":
-                        self._dense(seen, f"{number}.dense", module, before, features)
+                        self._keep(seen, f"{number}.dense", module, "sentence_embedding", features)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -118,22 +115,13 @@ class Reference:
 
         return watch
 
-    def _pooling(self, seen: Seen, module: Any, features: dict[str, Any]) -> None:
-        seen.values["pooling"] = self._array(features["sentence_embedding"])
+    def _keep(self, seen: Seen, name: str, module: Any, read: str, features: dict[str, Any]) -> None:
+        """What a module of sentence-transformers gave, which reads the feature of that name."""
+        seen.values[name] = self._array(features["sentence_embedding"])
         mask = features["attention_mask"]
 
         def again(x: np.ndarray) -> np.ndarray:
-            given = {"token_embeddings": self.torch.from_numpy(x).to(self.dtype), "attention_mask": mask}
-            with self.torch.no_grad():
-                return self._array(module(given)["sentence_embedding"])
-
-        seen.calls["pooling"] = again
-
-    def _dense(self, seen: Seen, name: str, module: Any, before: Any, features: dict[str, Any]) -> None:
-        seen.values[name] = self._array(features["sentence_embedding"])
-
-        def again(x: np.ndarray) -> np.ndarray:
-            given = {"sentence_embedding": self.torch.from_numpy(x).to(self.dtype)}
+            given = {read: self.torch.from_numpy(x).to(self.dtype), "attention_mask": mask}
             with self.torch.no_grad():
                 return self._array(module(given)["sentence_embedding"])
 

@@ -1,6 +1,4 @@
-"""A parity run of encoders: the folder as given, small random ones of every architecture, and all that was
-found.
-"""
+"""A parity run of encoders: the folder as given, and small random ones of every architecture."""
 
 from __future__ import annotations
 
@@ -16,11 +14,12 @@ from mlx_lvm.encoders.encoder import TextEncoder
 from mlx_lvm.errors import UsageError
 from mlx_lvm.parity.arbiter import LIMIT
 from mlx_lvm.parity.encoders.cases import cases, shipped_chunks
-from mlx_lvm.parity.encoders.examine import Examination, first_divergence
+from mlx_lvm.parity.encoders.examine import Examination
 from mlx_lvm.parity.encoders.faults import FAULTS, Fault
 from mlx_lvm.parity.encoders.small import write_small
+from mlx_lvm.parity.faults.planting import Outcome
 from mlx_lvm.parity.sides.setup import require_valid
-from mlx_lvm.parity.verdict import Check, verdict_of
+from mlx_lvm.parity.verdict import Check, blamed, first_divergence, verdict_of
 
 CHUNKS = 8  # of the shipped corpus, in the batch of real texts
 SEEDS = 4  # small encoders of every architecture
@@ -29,34 +28,13 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a planted fault. `place` is the first one that parts from torch."""
+class Planted(Outcome):
+    """Of a fault planted in the encoder of that name."""
 
-    fault: Fault
     encoder: str
-    failures: tuple[Check, ...]
-
-    @property
-    def caught(self) -> bool:
-        return bool(self.failures)
-
-    @property
-    def place(self) -> str:
-        return first_divergence(list(self.failures))
-
-    @property
-    def blamed(self) -> bool:
-        return self.place.startswith(self.fault.expect)
 
     def to_dict(self) -> JsonObject:
-        return {
-            "fault": self.fault.name,
-            "encoder": self.encoder,
-            "caught": self.caught,
-            "blamed": self.blamed,
-            "place": self.place,
-            "expected": list(self.fault.expect),
-        }
+        return {**super().to_dict(), "encoder": self.encoder}
 
 
 @dataclass
@@ -65,7 +43,7 @@ class EncoderReport:
 
     dtype: str
     checks: list[Check] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[Planted] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -95,8 +73,7 @@ def run(
     faults: bool = False,
     say: Say = lambda text: None,
 ) -> EncoderReport:
-    """Compare the encoder of `folder`, if any, and `seeds` small ones of each architecture; with `faults`,
-    plant them all.
+    """Compare the encoder of `folder`, if any, and `seeds` small ones of each architecture; plant `faults`.
 
     Raises SetupInvalid without transformers, InvalidFile where the folder cannot be read by either side.
     """
@@ -127,10 +104,8 @@ def _examine(report: EncoderReport, examination: Examination, faults: bool, say:
             report.outcomes.append(plant(fault, examination))
 
 
-def plant(fault: Fault, examination: Examination) -> Outcome:
-    """The checks with the fault in our side alone, as far as the first place that parts from torch by
-    itself.
-    """
+def plant(fault: Fault, examination: Examination) -> Planted:
+    """The checks with the fault in our side alone, up to the first place that parts from torch by itself."""
     failures: list[Check] = []
     encoder = TextEncoder.load(examination.folder, examination.dtype)
     with fault.plant(encoder):
@@ -138,4 +113,4 @@ def plant(fault: Fault, examination: Examination) -> Outcome:
             failures += [] if check.passed else [check]
             if not check.passed and check.what.run in ("exact", "own"):
                 break
-    return Outcome(fault, examination.name, tuple(failures))
+    return Planted(fault, tuple(blamed(failures, first_divergence(failures))), examination.name)

@@ -8,7 +8,6 @@ terms pass.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,27 +15,9 @@ from mlx_lvm.core.files.disk import write_atomic, write_json
 from mlx_lvm.core.files.safetensors import to_bytes
 from mlx_lvm.core.result import JsonObject
 from mlx_lvm.encoders import ARCHITECTURES
-from mlx_lvm.encoders.pooling import Dense
 
 LONGEST = 40  # tokens
-WORDS = [
-    "the",
-    "whale",
-    "money",
-    "breathes",
-    "air",
-    "and",
-    "sings",
-    "rates",
-    "rose",
-    "deep",
-    "cold",
-    "sea",
-    "in",
-    "of",
-    "a",
-    "to",
-]
+WORDS = "the whale money breathes air and sings rates rose deep cold sea in of a to"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'-"
 SPECIAL = {
     "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
@@ -53,16 +34,15 @@ POOLINGS = ("mean", "cls", "max", "mean+max")
 
 
 def write_small(folder: Path, kind: str, seed: int) -> Path:
-    """A folder of a random encoder of architecture `kind`. Even seeds have a dense layer, and sizes differ by
-    seed.
-    """
+    """A random encoder of architecture `kind`. Even seeds have a dense layer, and sizes differ by seed."""
     draw = np.random.default_rng([seed, sorted(ARCHITECTURES).index(kind)])
     folder.mkdir(parents=True, exist_ok=True)
     size = _write_tokenizer(folder, kind)
     architecture, config = ARCHITECTURES[kind]
     values = {**_sizes(kind, seed), "vocab_size": size, "model_type": kind}
     model = architecture(config.read(values, str(folder)))
-    _write_weights(folder, model, draw)
+    shapes = {name: value.shape for name, value in model.weights().items()}
+    _write_weights(folder / "model.safetensors", shapes, draw)
     _, after, padding, _ = ROLES[kind]
     ids = {"pad_token_id": SPECIAL[kind].index(padding), "eos_token_id": SPECIAL[kind].index(after)}
     write_json(folder / "config.json", {**values, **ids, "architectures": [architecture.__name__]})
@@ -99,14 +79,9 @@ def _sizes(kind: str, seed: int) -> JsonObject:
     }
 
 
-def _write_weights(folder: Path, model: Any, draw: np.random.Generator) -> None:
-    write_atomic(
-        folder / "model.safetensors",
-        to_bytes(
-            {name: _drawn(name, value.shape, draw) for name, value in model.weights().items()},
-            {"format": "pt"},
-        ),
-    )
+def _write_weights(path: Path, shapes: dict[str, tuple[int, ...]], draw: np.random.Generator) -> None:
+    tensors = {name: _drawn(name, shape, draw) for name, shape in shapes.items()}
+    write_atomic(path, to_bytes(tensors, {"format": "pt"}))
 
 
 def _drawn(name: str, shape: tuple[int, ...], draw: np.random.Generator) -> np.ndarray:
@@ -124,58 +99,52 @@ def _drawn(name: str, shape: tuple[int, ...], draw: np.random.Generator) -> np.n
 def _write_modules(folder: Path, width: int, seed: int, draw: np.random.Generator) -> None:
     modes = POOLINGS[seed % len(POOLINGS)].split("+")
     kinds = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    pooling = {
+        "word_embedding_dimension": width,
+        **{f"pooling_mode_{mode}_tokens": mode in modes for mode in ("mean", "max")},
+        "pooling_mode_cls_token": "cls" in modes,
+    }
     (folder / "1_Pooling").mkdir(exist_ok=True)
-    write_json(
-        folder / "1_Pooling" / "config.json",
-        {
-            "word_embedding_dimension": width,
-            **{f"pooling_mode_{mode}_tokens": mode in modes for mode in ("mean", "max")},
-            "pooling_mode_cls_token": "cls" in modes,
-        },
-    )
+    write_json(folder / "1_Pooling" / "config.json", pooling)
     if seed % 2 == 0:
-        kinds.append(("Dense", "2_Dense"))
+        place = folder / "2_Dense"
+        kinds.append(("Dense", place.name))
         inputs, outputs, bias = width * len(modes), width + 4, seed % 4 == 0
-        dense = Dense(inputs, outputs, bias, "Tanh" if bias else "Identity")
-        (folder / "2_Dense").mkdir(exist_ok=True)
-        write_json(
-            folder / "2_Dense" / "config.json",
-            {
-                "in_features": inputs,
-                "out_features": outputs,
-                "bias": bias,
-                "activation_function": "torch.nn.modules.activation.Tanh"
-                if bias
-                else "torch.nn.modules.linear.Identity",
-            },
-        )
-        shapes = {"linear.weight": dense.linear.weight.shape, **({"linear.bias": (outputs,)} if bias else {})}
-        tensors = {name: _drawn(name, shape, draw) for name, shape in shapes.items()}
-        write_atomic(folder / "2_Dense" / "model.safetensors", to_bytes(tensors, {"format": "pt"}))
+        activation = "activation.Tanh" if bias else "linear.Identity"
+        dense = {
+            "in_features": inputs,
+            "out_features": outputs,
+            "bias": bias,
+            "activation_function": f"torch.nn.modules.{activation}",
+        }
+        place.mkdir(exist_ok=True)
+        write_json(place / "config.json", dense)
+        shapes = {"linear.weight": (outputs, inputs), **({"linear.bias": (outputs,)} if bias else {})}
+        _write_weights(place / "model.safetensors", shapes, draw)
     kinds.append(("Normalize", f"{len(kinds)}_Normalize"))
     listed = [
-        {"idx": number, "name": str(number), "path": place, "type": f"sentence_transformers.models.{kind}"}
-        for number, (kind, place) in enumerate(kinds)
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, path) in enumerate(kinds)
     ]
     write_json(folder / "modules.json", listed)
 
 
 def _write_tokenizer(folder: Path, kind: str) -> int:
-    """Words, letters and what continues a word, by WordPiece; T5's by the unigram model. The number of
-    tokens.
-    """
+    """Words, letters and what continues a word, by WordPiece, or T5's unigram model. How many tokens."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     before, after, padding, unknown = ROLES[kind]
     special = SPECIAL[kind]
     if kind == "t5":
-        pieces = [*special, *(f"▁{word}" for word in WORDS), "▁", *LETTERS]
+        pieces = [*special, *(f"▁{word}" for word in WORDS.split()), "▁", *LETTERS]
         scores = [(piece, 0.0 if piece in special else -float(number)) for number, piece in enumerate(pieces)]
         tokenizer = Tokenizer(models.Unigram(scores, unk_id=special.index(unknown)))
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     else:
-        pieces = list(dict.fromkeys([*special, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]))
+        pieces = list(
+            dict.fromkeys([*special, *WORDS.split(), *LETTERS, *(f"##{letter}" for letter in LETTERS)])
+        )
         vocabulary = {piece: number for number, piece in enumerate(pieces)}
         tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=100))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -27,37 +27,33 @@ def faults() -> Iterator[Fault]:
 
         return lambda model: patch(emn, "invariants", changed)
 
+    def with_mean(self: Any, original: Callable, z: mx.array, present: mx.array, mean: mx.array) -> Any:
+        return original(self, z + mean, present, mean)
+
+    def uncounted(self: Any, original: Callable, gram: mx.array, tokens: mx.array, count: mx.array) -> Any:
+        return original(self, gram, tokens, 0 * count)
+
+    def other_rows(self: Any, original: Callable, *given: mx.array) -> Any:
+        corrections, scale = original(self, *given)
+        return rolled(corrections), scale
+
+    def rolled(x: mx.array) -> mx.array:
+        return mx.concatenate([x[..., 1:], x[..., :1]], axis=-1)
+
     first = "expert.basis <-"
+    short = features(lambda each, every, scale: (each, every * 0.999, scale))
+    turned = features(lambda each, every, scale: (each, every[..., ::-1], scale))
+    one_on = features(lambda each, every, scale: (rolled(each), every, scale))
+    silent = method("expert", "__call__", lambda self, original, rows: 0 * original(self, rows))
+    slow = kernels(lambda k: k * (mx.arange(20)[:, None] != 18))
     yield fault("ages counted from the first chunk", first, kernels(lambda k: k[:, ::-1]))
     yield fault("ages one too high", first, kernels(lambda k: mx.concatenate([k[:, 1:], k[:, :1]], axis=1)))
-    yield fault("slowest average missing", first, kernels(lambda k: k * (mx.arange(20)[:, None] != 18)))
-    yield fault("chunks with the mean left in", first, method(
-        "", "rows", lambda self, original, z, present, mean: original(self, z + mean, present, mean)
-    ))  # fmt: skip
-    yield fault("the expert left out", "every_in <-", method(
-        "expert", "__call__", lambda self, original, rows: 0 * original(self, rows)
-    ))  # fmt: skip
-    yield fault(
-        "lengths without the unit",
-        "every_in <-",
-        features(lambda each, every, scale: (each, every * 0.999, scale)),
-    )
-    yield fault(
-        "pairs in another order",
-        "every_in <-",
-        features(lambda each, every, scale: (each, every[..., ::-1], scale)),
-    )
-    yield fault("references one row on", "each_in <-", features(
-        lambda each, every, scale: (mx.concatenate([each[..., 1:], each[..., :1]], axis=-1), every, scale)
-    ))  # fmt: skip
-    yield fault("what was read not counted", "every_in <-", method(
-        "", "corrections", lambda self, original, gram, tokens, count: original(self, gram, tokens, 0 * count)
-    ))  # fmt: skip
-    yield fault("corrections of another row", ("residual", "raw"), method(
-        "", "corrections", lambda self, original, *given: _rolled(*original(self, *given))
-    ))  # fmt: skip
+    yield fault("slowest average missing", first, slow)
+    yield fault("chunks with the mean left in", first, method("", "rows", with_mean))
+    yield fault("the expert left out", "every_in <-", silent)
+    yield fault("lengths without the unit", "every_in <-", short)
+    yield fault("pairs in another order", "every_in <-", turned)
+    yield fault("references one row on", "each_in <-", one_on)
+    yield fault("what was read not counted", "every_in <-", method("", "corrections", uncounted))
+    yield fault("corrections of another row", ("residual", "raw"), method("", "corrections", other_rows))
     yield fault("corrections a tenth too large", ("residual", "raw"), lambda model: patch(emn, "STEP", 0.11))
-
-
-def _rolled(corrections: mx.array, scale: mx.array) -> tuple[mx.array, mx.array]:
-    return mx.concatenate([corrections[..., 1:], corrections[..., :1]], axis=-1), scale

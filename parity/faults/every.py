@@ -1,5 +1,4 @@
-"""Every fault that is planted to prove that the checks can fail: what a port gets wrong, each with the place
-to blame.
+"""Every fault planted to prove that the checks can fail: what a port gets wrong, each with whom to blame.
 
 An architecture `name` brings its own in `faults/<name>.py`: a function `faults() -> Iterator[Fault]`, END,
 its last layer ("output_proj" where it says nothing, "" where it has none), and UNIT, the places to blame for
@@ -10,14 +9,7 @@ from __future__ import annotations
 
 from mlx_lvm.core.plugins import load_module, modules
 from mlx_lvm.models import architectures
-from mlx_lvm.parity.faults.layers import (
-    gelu_faults,
-    linear_faults,
-    norm_faults,
-    nudges,
-    output_faults,
-    roundings,
-)
+from mlx_lvm.parity.faults.layers import output_faults, usual_faults
 from mlx_lvm.parity.faults.planting import Fault
 
 
@@ -27,18 +19,8 @@ def all_faults() -> list[Fault]:
 
 
 def faults_of(model: str) -> list[Fault]:
-    """Of one architecture: in what every network has, and its own. Raises SetupInvalid where its file does
-    not import.
-    """
+    """Of one architecture: the usual ones, then its own. Raises SetupInvalid where that file fails."""
     place = modules(__name__.rpartition(".")[0], "faults").get(model)
     own = load_module(place) if place else None
     last, unit = getattr(own, "END", "output_proj"), getattr(own, "UNIT", ("unit",))
-    return [
-        *(
-            fault
-            for some in (nudges, roundings, linear_faults, norm_faults, gelu_faults)
-            for fault in some(model)
-        ),
-        *output_faults(model, last, unit),
-        *(own.faults() if own else ()),
-    ]
+    return [*usual_faults(model), *output_faults(model, last, unit), *(own.faults() if own else ())]

@@ -33,34 +33,26 @@ def faults() -> Iterator[Fault]:
 
     sigmoid, tanh = mx.sigmoid, mx.tanh
 
-    def cell(name: str, tap: str, function: Callable) -> Fault:
-        """function(c, i, f, g, o) -> (hidden, cell) in place of the layer's."""
-
-        # taps are named by its parameters
-        def lstm_cell(cell, i, f, g, o):  # type: ignore[no-untyped-def]
-            return function(cell, i, f, g, o)
-
-        return fault(name, f"lstm.l0.{tap}", replacing(layers, "lstm_cell", lstm_cell))
-
     def standard(cell: mx.array, i: mx.array, f: mx.array, g: mx.array) -> mx.array:
         return sigmoid(f) * cell + sigmoid(i) * tanh(g)
 
-    yield cell(
-        "no tanh on the cell", "t0.h", lambda c, i, f, g, o: (sigmoid(o) * (n := standard(c, i, f, g)), n)
-    )
-    yield cell(
-        "candidate by sigmoid",
-        "t0.c",
-        lambda c, i, f, g, o: (sigmoid(o) * tanh(n := standard(c, i, f, 2 * g)), n),
-    )
-    yield cell(
-        "output gate by tanh", "t0.h", lambda c, i, f, g, o: (tanh(o) * tanh(n := standard(c, i, f, g)), n)
-    )
-    yield cell(
-        "coupled gates, f = 1 - i",
-        "t1.c",
-        lambda c, i, f, g, o: (sigmoid(o) * tanh(n := standard(c, i, -i, g)), n),
-    )
+    def gated(o: mx.array, new: mx.array) -> mx.array:
+        return sigmoid(o) * tanh(new)
+
+    def cell(name: str, tap: str, new: Callable = standard, out: Callable = gated) -> Fault:
+        """new(c, i, f, g) in place of the layer's new cell, or out(o, new cell) of its hidden state."""
+
+        # taps are named by its parameters
+        def lstm_cell(cell, i, f, g, o):  # type: ignore[no-untyped-def]
+            after = new(cell, i, f, g)
+            return out(o, after), after
+
+        return fault(name, f"lstm.l0.{tap}", replacing(layers, "lstm_cell", lstm_cell))
+
+    yield cell("no tanh on the cell", "t0.h", out=lambda o, new: sigmoid(o) * new)
+    yield cell("candidate by sigmoid", "t0.c", lambda c, i, f, g: standard(c, i, f, 2 * g))
+    yield cell("output gate by tanh", "t0.h", out=lambda o, new: tanh(o) * tanh(new))
+    yield cell("coupled gates, f = 1 - i", "t1.c", lambda c, i, f, g: standard(c, i, -i, g))
     yield fault("the first step in place of the last", "lstm", last_step("lstm", 0))
     yield fault("the step before the last", "lstm", last_step("lstm", -2))
     yield fault("chunks in reverse", "lstm <-", REVERSED)

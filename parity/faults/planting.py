@@ -1,5 +1,4 @@
-"""How a fault is planted in the MLX side: a changed model, or other functions in the place of those that it
-calls.
+"""How a fault is planted in the MLX side: a changed model, or other functions in the place of those it calls.
 
 A fault lasts as long as its context manager is open, and names the place that the checks must blame.
 """
@@ -13,7 +12,9 @@ from functools import partial
 from typing import Any
 
 from mlx_lvm.core.mlx import mx
+from mlx_lvm.core.result import JsonObject
 from mlx_lvm.models import VectorModel, architecture
+from mlx_lvm.parity.verdict import Check
 
 Plant = Callable[[VectorModel], AbstractContextManager[None]]
 
@@ -28,6 +29,36 @@ class Fault:
     plant: Plant
     stage: str = "model"
     equivalent: str = ""  # why nothing can notice it; such a fault must go unnoticed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one planted fault."""
+
+    fault: Any
+    failures: tuple[Check, ...]
+
+    @property
+    def caught(self) -> bool:
+        return bool(self.failures)
+
+    @property
+    def place(self) -> str:
+        """The first that parts from torch."""
+        return self.failures[0].first_divergence if self.failures else ""
+
+    @property
+    def blamed(self) -> bool:
+        return self.place.startswith(self.fault.expect)
+
+    def to_dict(self) -> JsonObject:
+        return {
+            "fault": self.fault.name,
+            "caught": self.caught,
+            "blamed": self.blamed,
+            "place": self.place,
+            "expected": list(self.fault.expect),
+        }
 
 
 def config_of(model: str) -> Any:
@@ -64,18 +95,15 @@ def replacing(target: Any, name: str, value: Any) -> Callable[[Any], AbstractCon
 
 
 def method(module: str, name: str, function: Callable) -> Plant:
-    """`function(self, original, *args)` in place of a submodule's method; `module` empty is the model
-    itself.
-    """
+    """`function(self, original, *args)` in place of a submodule's method, or of the model's for ""."""
 
     @contextmanager
     def plant(model: VectorModel) -> Iterator[None]:
         target: Any = dict(model.named_modules())[module]
         kind = type(target)
         original = getattr(kind, name)
-        target.__class__ = type(
-            kind.__name__, (kind,), {name: lambda self, *args: function(self, original, *args)}
-        )
+        own = {name: lambda self, *args: function(self, original, *args)}
+        target.__class__ = type(kind.__name__, (kind,), own)
         try:
             yield
         finally:

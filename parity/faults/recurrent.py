@@ -1,10 +1,9 @@
-"""What faults of the recurrent models change: the weights of a layer, and the step that is read as the
-last.
-"""
+"""What faults of recurrent models change: the weights of a layer, and the step read as the last."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.parity.faults.planting import Plant, call, method
@@ -33,9 +32,9 @@ def transposed(which: int, gate: int, gates: int) -> Callable:
 
 def last_step(module: str, step: int) -> Plant:
     """The layer's output turned so that the model reads another step as the last."""
-    return call(
-        module,
-        lambda self, original, x: (
-            mx.roll(original(self, x), -1 - step, axis=0) if step else original(self, x)[::-1]
-        ),
-    )
+
+    def turned(self: Any, original: Callable, x: mx.array) -> mx.array:
+        out = original(self, x)
+        return mx.roll(out, -1 - step, axis=0) if step else out[::-1]
+
+    return call(module, turned)

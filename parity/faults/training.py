@@ -41,10 +41,6 @@ def _adamw(
     return adamw
 
 
-def _no_correction(lr: float, weight_decay: float, step: int) -> mx.array:
-    return _corrected(lr, weight_decay, step, lr, 1.0)
-
-
 def _float32_correction(lr: float, weight_decay: float, step: int) -> mx.array:
     powers = mx.array([BETA1, BETA2]) ** step
     return _corrected(lr, weight_decay, step, lr / (1 - powers[0]), mx.sqrt(1 - powers[1]))
@@ -78,25 +74,6 @@ def _clip_after(parameters: Any, gradients: Any, moments: Moments, coefs: mx.arr
     return tree_map(lambda old, p: old + mx.clip(p - old, -1e-4, 1e-4), parameters, updated), new
 
 
-class _Constant(Plateau):
-    def observe(self, loss: float) -> None:
-        """Never cuts."""
-
-
-class _Patient(Plateau):
-    def observe(self, loss: float) -> None:
-        """Cuts one epoch late."""
-        self.patience = 1
-        super().observe(loss)
-
-
-class _Tenfold(Plateau):
-    def observe(self, loss: float) -> None:
-        """Cuts to a tenth."""
-        self.factor = 0.1
-        super().observe(loss)
-
-
 def _dot(a: mx.array, b: mx.array) -> mx.array:
     return (a * b).sum(axis=-1)
 
@@ -110,10 +87,6 @@ def _sample_variance(prediction: Any, target: mx.array, temperature: float) -> m
         mx.sqrt(unit.var(axis=0, ddof=1) + 1e-8) for unit in (normalize(target), prediction.unit)
     )
     return mx.maximum(true - predicted, 0).mean()
-
-
-def _unscaled_infonce(prediction: Any, target: mx.array, temperature: float) -> mx.array:
-    return losses.infonce(prediction, target, 1.0)
 
 
 def _one_sided(prediction: Any, target: mx.array, temperature: float) -> mx.array:
@@ -149,7 +122,7 @@ LOSSES: dict[str, tuple[str, Callable]] = {
     "absolute error": ("mse", lambda p, t, _: mx.abs(p.raw - t).mean()),
     "cosine summed over the batch": ("cosine", lambda p, t, _: (1 - _dot(p.unit, normalize(t))).sum()),
     "cosine with the raw target": ("cosine", lambda p, t, _: (1 - _dot(p.raw, t)).mean()),
-    "InfoNCE without temperature": ("infonce", _unscaled_infonce),
+    "InfoNCE without temperature": ("infonce", lambda p, t, _: losses.infonce(p, t, 1.0)),
     "InfoNCE one way only": ("infonce", _one_sided),
     "sample variance in the variance loss": ("variance", _sample_variance),
     "moment loss without the variance": ("moment", _means_alone),
@@ -163,7 +136,7 @@ STEPS: dict[str, tuple[tuple[str, ...], str, Callable]] = {
     "clipped by the squared norm": (CLIP, "gradient_norm", lambda g: mx.square(optimizer.gradient_norm(g))),
     "clipped by twice the limit": (CLIP, "clip_gradients", _clip_at_twice),
     "step clipped in place of the gradient": (OPTIMISER, "adamw", _clip_after),
-    "no bias correction": (OPTIMISER, "coefficients", _no_correction),
+    "no bias correction": (OPTIMISER, "coefficients", lambda lr, *rest: _corrected(lr, *rest, lr, 1.0)),
     "bias correction in float32": (OPTIMISER, "coefficients", _float32_correction),
     "bias correction one step late": (OPTIMISER, "coefficients", _late_correction),
     "L2 in place of decoupled decay": (CLIP, "adamw", _adamw(decay="l2")),
@@ -178,8 +151,8 @@ STEPS: dict[str, tuple[tuple[str, ...], str, Callable]] = {
     "second moment not kept": (SCHEDULE, "adamw", _forgetful),
 }
 
-SCHEDULES: dict[str, type[Plateau]] = {
-    "learning rate never cut": _Constant,
-    "learning rate cut late": _Patient,
-    "learning rate cut tenfold": _Tenfold,
+SCHEDULES: dict[str, Callable[[float, float, int], Plateau]] = {
+    "learning rate never cut": lambda lr, factor, patience: Plateau(lr, 1.0, patience),
+    "learning rate cut late": lambda lr, factor, patience: Plateau(lr, factor, patience + 1),
+    "learning rate cut tenfold": lambda lr, factor, patience: Plateau(lr, 0.1, patience),
 }

@@ -1,6 +1,4 @@
-"""What a failure leaves behind: the one input that shows it, with the weights and the truth, to be run again
-alone.
-"""
+"""What a failure leaves behind: the one input that shows it, the weights and the truth, to run it again."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ GOLDENS = "failure.safetensors"
 
 
 def write_bundle(report: Report, folder: Path) -> Path:
-    """`failure.json`: the first failure and the set-up; `failure.safetensors`: goldens of the smallest input
-    that shows it.
-    """
+    """`failure.json`: the first failure and the set-up; `failure.safetensors`: goldens of its least input."""
     check = next((c for c in report.failures if c.source is not None), report.failures[0])
     about = {"failure": describe(check), "check": check.to_dict(), "setting": setting(report)}
     if check.source is not None:
@@ -41,9 +37,8 @@ def smallest(subject: Subject, case: Case, dtype: str, check: Check) -> Case:
     """One window of the batch where one alone fails too; else the whole batch."""
     sides = Sides(subject, dtype)
     for row in range(min(len(case.context), 8)):
-        alone = replace(
-            case, context=np.ascontiguousarray(case.context[row : row + 1]), name=f"{case.name}-window{row}"
-        )
+        window = np.ascontiguousarray(case.context[row : row + 1])
+        alone = replace(case, context=window, name=f"{case.name}-window{row}")
         if any(not c.passed for c in forward_checks(sides, [alone])):
             return alone
     return case

@@ -8,8 +8,7 @@ from mlx_lvm.parity.run import Plan, run, subject_of
 
 
 def parity_section(loaded: Loaded) -> str:
-    """Markdown of the quick checks on a model's float32 weights. Holds no timing, so that a card has the same
-    bytes again.
+    """Markdown of the quick checks on a model's float32 weights; no timing, so that its bytes stay the same.
 
     `mlx_lvm.parity.sides.setup.prepare` must have been called before the model was loaded.
     """

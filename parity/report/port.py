@@ -48,9 +48,7 @@ class PortReport:
 
 
 def first_place(checks: list[Check]) -> str:
-    """Of the first stage that fails: its first failure, of gradients the last, which the backward pass meets
-    first.
-    """
+    """The first failure of the first stage that fails; of gradients the last, which backward meets first."""
     for stage in STAGES:
         failures = [c.what.value for c in checks if not c.passed and c.what.stage == stage]
         if failures:

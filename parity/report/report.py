@@ -1,6 +1,4 @@
-"""What a parity run says: rows for a table, JSON for machines, a page of markdown, and the set-up it holds
-for.
-"""
+"""What a parity run says: JSON for machines, a page of Markdown, and the set-up that it holds for."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Arrays and weights across the two frameworks, bit for bit: nothing is rounded twice, bfloat16 travels as
-its bits.
-"""
+"""Arrays and weights across the frameworks to the bit: none is rounded twice, bfloat16 travels as bits."""
 
 from __future__ import annotations
 
@@ -53,12 +51,9 @@ def twin(config: Any, weights: Mapping[str, mx.array], dtype: str = "float32") -
     kind = config["model_type"] if isinstance(config, Mapping) else config.model_type
     with torch.device("meta"):  # sizes only: the weights come from the file
         out = twin_class(kind)(config)
+    state = {name: to_torch(value).to(TORCH[dtype]) for name, value in weights.items()}
     try:
-        out.load_state_dict(
-            {name: to_torch(value).to(TORCH[dtype]) for name, value in weights.items()},
-            strict=True,
-            assign=True,
-        )
+        out.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise SetupInvalid(f"torch's {kind} does not hold these weights: {error}") from None
     return out.eval()

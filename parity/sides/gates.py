@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlx_lvm.parity.sides.sides import Outputs
+from mlx_lvm.parity.sides.trace import Outputs
 
 GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "in_proj": ("q", "k", "v")}
 
@@ -13,16 +13,9 @@ def split_gates(values: Outputs) -> Outputs:
     """Stacked parameters by their parts: `weight_ih_l0[f]`, `in_proj_bias[k]`."""
     out: Outputs = {}
     for name, value in values.items():
-        parts = gates_of(name)
-        if parts:
-            out.update(
-                {
-                    f"{name}[{part}]": piece
-                    for part, piece in zip(parts, np.split(value, len(parts)), strict=True)
-                }
-            )
-        else:
-            out[name] = value
+        gates = gates_of(name)
+        parts = np.split(value, len(gates)) if gates else []
+        out |= {f"{name}[{gate}]": part for gate, part in zip(gates, parts, strict=True)} or {name: value}
     return out
 
 

@@ -1,17 +1,16 @@
-"""Where a relu's input is zero to within rounding: there the gradient jumps, and two correct sides may
-differ.
-"""
+"""Where a relu's input is zero to within rounding: there the gradient jumps, and correct sides may differ."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 
 from mlx_lvm.parity.arbiter import UNIT, rms
 from mlx_lvm.parity.sides.inputs import Case
-from mlx_lvm.parity.sides.sides import Outputs, Sides, twin_outputs
+from mlx_lvm.parity.sides.sides import Sides, twin_outputs
+from mlx_lvm.parity.sides.trace import Outputs
 from mlx_lvm.parity.twins.base import Twin
 
 NULL = 1e-6  # a float64 gradient this small next to the others may be zero by mathematics
@@ -38,59 +37,42 @@ def settle_kinks(
 
 
 def _distance(out: Outputs, truth: Outputs) -> float:
-    sizes = [rms(truth[name]) for name in truth]
-    return sum(
-        rms(out[name] - truth[name])
-        for name, size in zip(truth, sizes, strict=True)
-        if size > NULL * max(sizes) and name in out
-    )
+    sizes = {name: rms(value) for name, value in truth.items()}
+    seen = [name for name in truth if name in out and sizes[name] > NULL * max(sizes.values())]
+    return sum(rms(out[name] - truth[name]) for name in seen)
 
 
 def near_kinks(model: Twin, x: torch.Tensor, margin: float) -> list[tuple[str, int]]:
-    """(layer, flat index) of relu inputs smaller than `margin` times the layer's rms, nearest to zero
-    first.
-    """
+    """(layer, flat index) of relu inputs below `margin` times the layer's rms, nearest to zero first."""
     found: list[tuple[float, str, int]] = []
 
-    def look(name: str) -> Callable:
-        def hook(module: object, inputs: object, output: torch.Tensor) -> None:
-            sizes = output.detach().abs().flatten() / output.detach().square().mean().sqrt()
-            found.extend((float(sizes[i]), name, int(i)) for i in torch.nonzero(sizes < margin).flatten())
+    def look(name: str, output: torch.Tensor) -> None:
+        sizes = output.detach().abs().flatten() / output.detach().square().mean().sqrt()
+        found.extend((float(sizes[i]), name, int(i)) for i in torch.nonzero(sizes < margin).flatten())
 
-        return hook
-
-    handles = [
-        module.register_forward_hook(look(name))
-        for name, module in model.named_modules()
-        if name.endswith("linear1")
-    ]
-    try:
+    with hooked(model, lambda name: name.endswith("linear1"), look):
         twin_outputs(model, x)
-    finally:
-        for handle in handles:
-            handle.remove()
     return [(name, index) for _, name, index in sorted(found)]
 
 
-@contextmanager
-def flipped(model: Twin, units: list[tuple[str, int]]) -> Iterator[None]:
+def flipped(model: Twin, units: list[tuple[str, int]]) -> AbstractContextManager[None]:
     """While it lasts, the named relu inputs have the other sign."""
 
-    def flip(name: str) -> Callable:
-        def hook(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
-            sign = torch.ones(output.numel(), dtype=output.dtype)
-            sign[[index for layer, index in units if layer == name]] = -1
-            shifted = output.detach() * (sign.view(output.shape) - 1)
-            return output + shifted
-
-        return hook
+    def flip(name: str, output: torch.Tensor) -> torch.Tensor:
+        sign = torch.ones(output.numel(), dtype=output.dtype)
+        sign[[index for layer, index in units if layer == name]] = -1
+        return output + output.detach() * (sign.view(output.shape) - 1)
 
     layers = {name for name, _ in units}
-    handles = [
-        module.register_forward_hook(flip(name)) for name, module in model.named_modules() if name in layers
-    ]
-    try:
+    return hooked(model, lambda name: name in layers, flip)
+
+
+@contextmanager
+def hooked(model: Twin, chosen: Callable[[str], bool], look: Callable) -> Iterator[None]:
+    """While it lasts, look(name, output) sees the chosen submodules' output; what it returns goes on."""
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if chosen(name):
+                hook = module.register_forward_hook(lambda _, given, output, name=name: look(name, output))
+                stack.callback(hook.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -1,11 +1,8 @@
-"""The recurrences of `torch.nn.LSTM` and `GRU` step by step, in torch's documented equations, to see their
-gates.
-"""
+"""`torch.nn.LSTM` and `GRU` step by step, in torch's documented equations, to see their gates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +17,8 @@ def steps_of(module: nn.LSTM | nn.GRU, x: Tensor, tap: Tap) -> Tensor:
     Taps: l<layer>.t<step>.<gate>; what `tap` returns goes on. The result is the module's output where tap
     returns its argument.
     """
-    for layer in range(module.num_layers):
-        weights: list[Any] = [
-            getattr(module, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        ]
-        run: Callable[..., Tensor] = _lstm if isinstance(module, nn.LSTM) else _gru
+    run: Callable[..., Tensor] = _lstm if isinstance(module, nn.LSTM) else _gru
+    for layer, weights in enumerate(module.all_weights):  # of each w_ih, w_hh, b_ih, b_hh
         x = run(x, *weights, lambda at, value, layer=layer: tap(f"l{layer}.{at}", value))
     return x
 
@@ -34,13 +28,11 @@ def _lstm(x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, tap
     steps = []
     for t in range(x.shape[1]):
         gates = x[:, t] @ w_ih.T + b_ih + hidden @ w_hh.T + b_hh
-        i, f, g, o = (
-            tap(f"t{t}.{name}", gate) for name, gate in zip("ifgo", gates.chunk(4, dim=-1), strict=True)
-        )
+        parts = zip("ifgo", gates.chunk(4, dim=-1), strict=True)
+        i, f, g, o = (tap(f"t{t}.{name}", gate) for name, gate in parts)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         hidden = torch.sigmoid(o) * torch.tanh(cell)
-        cell = tap(f"t{t}.c", cell)
-        hidden = tap(f"t{t}.h", hidden)
+        cell, hidden = tap(f"t{t}.c", cell), tap(f"t{t}.h", hidden)
         steps.append(hidden)
     return torch.stack(steps, dim=1)
 

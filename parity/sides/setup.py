@@ -1,6 +1,4 @@
-"""A set-up in which the verdict means something: full float32 products, evaluation mode, torch's plain code
-paths.
-"""
+"""A set-up in which the verdict means something: float32 products, evaluation mode, torch's plain code."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ def prepare() -> None:
 
 
 def require_valid() -> None:
-    """Raises SetupInvalid where products of MLX or torch are not full float32. Matrices, because a vector
-    hides TF32.
-    """
+    """Raises SetupInvalid where a side does not multiply matrices in float32; vectors would hide TF32."""
     import torch
 
     from mlx_lvm.core.mlx import mx
@@ -50,9 +46,7 @@ def require_valid() -> None:
 
 @lru_cache
 def flushes_subnormals(device: Any) -> bool:
-    """Whether `device`, the default one, takes numbers below 2^-126 for zero, as Metal does: a subnormal,
-    doubled, is a zero.
-    """
+    """Whether `device`, the default one, takes subnormals for zero, as Metal does: one, doubled, is zero."""
     from mlx_lvm.core.mlx import mx
 
     subnormal = mx.array(1 << 10, mx.uint32).view(mx.float32)

@@ -7,11 +7,12 @@ exactly.
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,9 @@ from mlx_lvm.models import ModelConfig, VectorModel, build
 from mlx_lvm.parity.arbiter import SMALLEST_NORMAL, UNIT, NeighbourErrors, rms
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.setup import flushes_subnormals, require_evaluation
-from mlx_lvm.parity.sides.trace import FIELDS, ask
+from mlx_lvm.parity.sides.trace import Outputs, ask
 from mlx_lvm.parity.twins.base import Twin
 
-Outputs = dict[str, np.ndarray]
 Run = Callable[[Twin, torch.Tensor], Outputs]
 MlxRun = Callable[[np.ndarray], Outputs]
 
@@ -56,32 +56,23 @@ class Subject:
         for name, old in self.weights.items():
             draw = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(old.shape)
             vector = 1 + 0.3 * draw if name.endswith(".weight") else 0.1 * draw
-            weights[name] = mx.array(
-                (draw / np.sqrt(old.shape[-1]) if old.ndim > 1 else vector).astype(np.float32)
-            )
+            value = draw / np.sqrt(old.shape[-1]) if old.ndim > 1 else vector
+            weights[name] = mx.array(value.astype(np.float32))
         return replace(self, weights=weights, parameters="randomised", seed=seed)
 
     def model(self, dtype: str = "float32") -> VectorModel:
         """The MLX model with these weights rounded to `dtype`, in evaluation mode."""
         model = build(self.config)
-        model.load_weights(
-            [(name, value.astype(bridge.MLX[dtype])) for name, value in self.weights.items()], strict=True
-        )
+        rounded = [(name, value.astype(bridge.MLX[dtype])) for name, value in self.weights.items()]
+        model.load_weights(rounded, strict=True)
         model.eval()
         return model
 
     def twin(self, dtype: str = "float32", held: str = "") -> Twin:
         """The torch twin with these weights rounded to `dtype` and held in `held` (default: the same)."""
-        rounded = {
-            name: value.astype(bridge.MLX[dtype])
-            for name, value in {**self.weights, **build_buffers(self.config)}.items()
-        }
+        state = {**self.weights, **build(self.config).buffers()}
+        rounded = {name: value.astype(bridge.MLX[dtype]) for name, value in state.items()}
         return bridge.twin(self.config, rounded, held or dtype)
-
-
-def build_buffers(config: ModelConfig) -> dict[str, mx.array]:
-    """The tables that a torch state dict holds besides the parameters."""
-    return build(config).buffers()
 
 
 class Sides:
@@ -92,7 +83,6 @@ class Sides:
         # what torch said of a case, for comparisons that come again
         self.keep, self.kept = keep, dict[str, Any]()
         self.torch = subject.twin(dtype)
-        self._compiled: Any = None
         self.parts_at: str | None = None  # first place that parts on an ordinary input, once anything failed
 
     @cached_property
@@ -108,9 +98,7 @@ class Sides:
         require_evaluation(self.torch.training, "torch")
 
     def context(self, values: np.ndarray) -> tuple[mx.array, torch.Tensor, torch.Tensor]:
-        """The same input on the three sides, rounded once, as the device holds it: one that flushes subnormal
-        numbers has zeros.
-        """
+        """The same input on the three sides, rounded once; with zeros where the device flushes subnormals."""
         if flushes_subnormals(mx.default_device()):
             values = np.where(np.abs(values) < SMALLEST_NORMAL, np.float32(0), values)
         rounded = mx.array(values).astype(bridge.MLX[self.dtype])
@@ -119,48 +107,34 @@ class Sides:
 
     def mlx_forward(self, context: np.ndarray, compiled: bool = False) -> Outputs:
         x, _, _ = self.context(context)
-        if compiled and self._compiled is None:
+        out = self._compiled(x) if compiled else ask(self.mlx, x)
+        return {name: bridge.to_float64(value) for name, value in out.items()}
 
-            def outputs(x: mx.array) -> dict[str, mx.array]:
-                return {k: v for k, v in ask(self.mlx, x)._asdict().items() if v is not None}
+    @cached_property
+    def _compiled(self) -> Callable[[mx.array], dict[str, mx.array]]:
+        return mx.compile(partial(ask, self.mlx))
 
-            self._compiled = mx.compile(outputs)
-        out = self._compiled(x) if compiled else ask(self.mlx, x)._asdict()
-        return {name: bridge.to_float64(value) for name, value in out.items() if value is not None}
-
-    def torch_forward(self, context: np.ndarray) -> Outputs:
-        return twin_outputs(self.torch, self.context(context)[1])
-
-    def truth_forward(self, context: np.ndarray) -> Outputs:
-        return twin_outputs(self.truth, self.context(context)[2])
+    def on_torch(self, run: Run, context: np.ndarray) -> tuple[Outputs, Outputs]:
+        """What `run` finds on torch in the precision under test, and on the truth."""
+        _, torch_x, truth_x = self.context(context)
+        return run(self.torch, torch_x), run(self.truth, truth_x)
 
     def mlx_gradients(self, context: np.ndarray, cotangents: Cotangents, compiled: bool = False) -> Outputs:
-        """d(sum raw A + sum unit B), with every horizon's raw times A where there are several, by parameter
-        name, and `input`.
-        """
+        """d(sum raw A + sum unit B + sum ahead A, if there is one), by parameter name, and `input`."""
         x, _, _ = self.context(context)
         a, b = (mx.array(c).astype(x.dtype) for c in cotangents)
         model, weights = self.mlx, dict(tree_flatten(self.mlx.trainable_parameters()))
 
         def value(weights: dict[str, mx.array], x: mx.array) -> mx.array:
             model.update(tree_unflatten(list(weights.items())))
-            prediction = ask(model, x)
-            further = 0 if prediction.ahead is None else (prediction.ahead * a[:, None]).sum()
-            return (prediction.raw * a).sum() + (prediction.unit * b).sum() + further
+            out = ask(model, x)
+            further = (out["ahead"] * a[:, None]).sum() if "ahead" in out else 0
+            return (out["raw"] * a).sum() + (out["unit"] * b).sum() + further
 
         function: Callable = mx.grad(value, argnums=(0, 1))
         by_weight, by_input = (mx.compile(function) if compiled else function)(weights, x)
         model.update(tree_unflatten(list(weights.items())))
-        return {
-            **{name: bridge.to_float64(g) for name, g in by_weight.items()},
-            "input": bridge.to_float64(by_input),
-        }
-
-    def torch_gradients(self, context: np.ndarray, cotangents: Cotangents) -> Outputs:
-        return twin_gradients(self.torch, self.context(context)[1], self.rounded(cotangents))
-
-    def truth_gradients(self, context: np.ndarray, cotangents: Cotangents) -> Outputs:
-        return twin_gradients(self.truth, self.context(context)[2], self.rounded(cotangents))
+        return {name: bridge.to_float64(g) for name, g in {**by_weight, "input": by_input}.items()}
 
     def rounded(self, cotangents: Cotangents) -> list[torch.Tensor]:
         return [bridge.to_torch(mx.array(c).astype(bridge.MLX[self.dtype])) for c in cotangents]
@@ -196,9 +170,7 @@ class Sides:
     @contextmanager
     def shaken(self, unit: float, generator: torch.Generator) -> Iterator[tuple[Twin, Twin]]:
         """The torch and the float64 twin with every weight off by up to `unit` of itself; so are MLX's while
-        it lasts.
-
-        MLX's own weights are moved, not replaced, so that a fault in them stays.
+        it lasts, which are moved, not replaced, so that a fault in them stays.
         """
         factors = {
             name: shake(torch.ones(value.shape, dtype=torch.float64), unit, generator)
@@ -212,14 +184,9 @@ class Sides:
                 for name, value in weights.items()
             }
 
-        near = bridge.twin(
-            self.subject.config,
-            {k: bridge.to_mlx(v) for k, v in moved(self.torch.state_dict()).items()},
-            self.dtype,
-        )
-        truth = bridge.twin(
-            self.subject.config, {k: bridge.to_mlx(v) for k, v in near.state_dict().items()}, "float64"
-        )
+        near = copy.deepcopy(self.torch)
+        near.load_state_dict(moved(near.state_dict()))
+        truth = copy.deepcopy(near).double()
         held = self.mlx.weights()
         shaken = moved({name: bridge.to_torch(value) for name, value in held.items()})
         self.mlx.load_weights([(name, bridge.to_mlx(value)) for name, value in shaken.items()])
@@ -235,17 +202,23 @@ class Sides:
     def _moved(
         self, run: Run, context: np.ndarray, truth: Outputs, unit: float, generator: torch.Generator
     ) -> dict[str, float]:
-        shaken = self.subject.twin(self.dtype, held="float64")
-        with torch.no_grad():
-            for parameter in shaken.parameters():
-                parameter.copy_(shake(parameter, unit, generator))
-        out = run(shaken, shake(self.context(context)[2], unit, generator))
+        near = shaken_copy(self.truth, unit, generator)
+        out = run(near, shake(self.context(context)[2], unit, generator))
         return {name: _distance(out[name], truth[name]) for name in truth}
 
 
 def shake(value: torch.Tensor, unit: float, generator: torch.Generator) -> torch.Tensor:
     """Every element off by up to `unit` of itself."""
     return value * (1 + unit * (2 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1))
+
+
+def shaken_copy(model: Any, unit: float, generator: torch.Generator) -> Any:
+    """The torch module with every parameter off by up to `unit` of itself."""
+    near = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in near.parameters():
+            parameter.copy_(shake(parameter.double(), unit, generator))
+    return near
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -257,33 +230,27 @@ Cotangents = tuple[np.ndarray, np.ndarray]
 
 
 def draw_cotangents(shape: tuple[int, ...], seed: int = 0) -> Cotangents:
-    """Weights A, B of a scalar sum(raw A) + sum(unit B): a general direction, not the one that a loss happens
-    to take.
-    """
+    """Weights A, B of a scalar sum(raw A) + sum(unit B): a general direction, not that of some loss."""
     draw = np.random.default_rng([seed, *shape])
     return draw.standard_normal(shape).astype(np.float32), draw.standard_normal(shape).astype(np.float32)
 
 
 def twin_outputs(model: Twin, context: torch.Tensor) -> Outputs:
     with torch.no_grad():
-        prediction = ask(model, context)
-    return {
-        name: bridge.to_float64(getattr(prediction, name))
-        for name in FIELDS
-        if getattr(prediction, name) is not None
-    }
+        return {name: bridge.to_float64(value) for name, value in ask(model, context).items()}
 
 
 def twin_gradients(model: Twin, context: torch.Tensor, cotangents: list[torch.Tensor]) -> Outputs:
-    """Gradients by parameter name, and `input`. A parameter that the output does not depend on has a gradient
-    of zero.
-    """
+    """Gradients by parameter name, and `input`; of zero where the output does not depend on a parameter."""
     x = context.clone().requires_grad_()
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    prediction = ask(model, x)
+    by = {**dict(model.named_parameters()), "input": x}
+    out = ask(model, x)
     a, b = (c.to(x.dtype) for c in cotangents)
-    outputs, weights = [prediction.raw, prediction.unit], [a, b]
-    if prediction.ahead is not None:
-        outputs, weights = [*outputs, prediction.ahead], [*weights, a[:, None].expand_as(prediction.ahead)]
-    found = torch.autograd.grad(outputs, [*parameters, x], weights, allow_unused=True, materialize_grads=True)
-    return {name: bridge.to_float64(g) for name, g in zip([*names, "input"], found, strict=True)}
+    weights = {"raw": a, "unit": b}
+    if "ahead" in out:
+        weights["ahead"] = a[:, None].expand_as(out["ahead"])
+    outputs = [out[name] for name in weights]
+    found = torch.autograd.grad(
+        outputs, list(by.values()), list(weights.values()), allow_unused=True, materialize_grads=True
+    )
+    return {name: bridge.to_float64(g) for name, g in zip(by, found, strict=True)}

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,22 +27,27 @@ from mlx_lvm.parity.arbiter import UNIT, NeighbourErrors, gamma, judge, once, rm
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.recurrence import steps_of
-from mlx_lvm.parity.sides.sides import Outputs, Sides
-from mlx_lvm.parity.sides.trace import FIELDS, INPUT, Trace, again, ask, mlx_trace, slack_of
-from mlx_lvm.parity.verdict import Check, Compared, blamed, failed
+from mlx_lvm.parity.sides.sides import Sides
+from mlx_lvm.parity.sides.trace import (
+    FIELDS,
+    INPUT,
+    Outputs,
+    Trace,
+    again,
+    ask,
+    mlx_trace,
+    same_places,
+    slack_of,
+)
+from mlx_lvm.parity.verdict import MLX_INACCURATE, Check, Compared, blamed, failed, first_divergence
 
 
-def torch_trace(
-    model: torch_nn.Module, context: torch.Tensor, forced: dict[str, np.ndarray] | None = None
-) -> Trace:
+def torch_trace(model: torch_nn.Module, context: torch.Tensor, forced: Outputs | None = None) -> Trace:
     """A run of a twin with all taps."""
     trace = Trace(forced)
     with tapped(model, trace), torch.no_grad():
         prediction = ask(model, context)
-    for name in FIELDS:
-        value = getattr(prediction, name)
-        if value is not None:
-            trace.values[name] = bridge.to_float64(value)
+    trace.values |= {name: bridge.to_float64(value) for name, value in prediction.items()}
     return replace(trace, values=_in_order(trace.values))
 
 
@@ -51,6 +56,8 @@ def tapped(model: torch_nn.Module, trace: Trace) -> Iterator[None]:
     """The submodules of a torch module report to `trace` while it lasts, and go on with what it forces."""
     calls: dict[str, int] = {}
     containers = {name.rpartition(".")[0] for name, _ in model.named_modules() if name}
+    attentions = {n for n, m in model.named_modules() if isinstance(m, torch_nn.MultiheadAttention)}
+    inside = tuple(f"{name}." for name in attentions)
 
     def see(tap: str, value: torch.Tensor) -> torch.Tensor:
         other = trace.see(tap, bridge.to_float64(value))
@@ -84,29 +91,21 @@ def tapped(model: torch_nn.Module, trace: Trace) -> Iterator[None]:
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            attention = isinstance(module, torch_nn.MultiheadAttention)
-            inside = any(
-                name.startswith(f"{n}.")
-                for n, m in model.named_modules()
-                if isinstance(m, torch_nn.MultiheadAttention)
-            )
-            if not name or inside or (name in containers and not attention):
+            if not name or name.startswith(inside) or name in containers - attentions:
                 continue
             stack.callback(module.register_forward_pre_hook(before(name)).remove)
             stack.callback(module.register_forward_hook(after(name)).remove)
         yield
 
 
-def _in_order(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A prediction's parts come before their sum; AMN's baseline and attention before the network that reads
-    them.
-    """
+def _in_order(values: Outputs) -> Outputs:
+    """A prediction's parts before their sum; AMN's baseline and attention before the network they go into."""
     order = [name for name in values if name not in FIELDS]
     if "attention" in values:
         order.insert(next(k for k, name in enumerate(order) if name.startswith("residual_net")), "attention")
         order.insert(0, "baseline")
-    last = [name for name in ("baseline", "residual", "raw", "unit") if name in values and name not in order]
-    return {name: values[name] for name in [*order, *last]}
+    last = ("baseline", "residual", "raw", "unit", "ahead")
+    return {name: values[name] for name in dict.fromkeys([*order, *last]) if name in values}
 
 
 def taps_checks(sides: Sides, cases: Iterable[Case]) -> Iterator[Check]:
@@ -117,47 +116,42 @@ def taps_checks(sides: Sides, cases: Iterable[Case]) -> Iterator[Check]:
         yield from blamed(found, first_divergence(found), (sides.subject, case))
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What torch says of a case: what submodules are fed, and by kind of error the truth and torch's own
-    values.
-    """
+class Reference(NamedTuple):
+    """What torch says of a case, of one kind of error."""
 
-    forced: dict[str, np.ndarray]
-    truth: dict[str, dict[str, np.ndarray]]
-    torch: dict[str, dict[str, np.ndarray]]
+    kind: str  # own or inherited
+    forced: Outputs | None  # what the submodules are fed
+    truth: Outputs
+    torch: Outputs
 
 
-def reference(sides: Sides, case: Case) -> Reference:
-    """Kept where `sides.keep` says so: planting a fault in MLX changes nothing here."""
+def references(sides: Sides, case: Case) -> list[Reference]:
+    """Own, then inherited. Kept where `sides.keep` says so: a fault planted in MLX changes nothing here."""
     if case.name in sides.kept:
         return sides.kept[case.name]
     _, torch_x, truth_x = sides.context(case.context)
     free = torch_trace(sides.truth, truth_x).values
     forced = {tap: rounded(value, sides.dtype) for tap, value in free.items() if tap not in FIELDS}
-    out = Reference(
-        forced,
-        {"own": torch_trace(sides.truth, truth_x, forced).values, "inherited": free},
-        {
-            "own": torch_trace(sides.torch, torch_x, forced).values,
-            "inherited": torch_trace(sides.torch, torch_x).values,
-        },
-    )
+    own = torch_trace(sides.truth, truth_x, forced).values
+    out = [
+        Reference("own", forced, own, torch_trace(sides.torch, torch_x, forced).values),
+        Reference("inherited", None, free, torch_trace(sides.torch, torch_x).values),
+    ]
     if sides.keep:
         sides.kept[case.name] = out
     return out
 
 
 def tap_case(sides: Sides, case: Case) -> list[Check]:
-    mlx_x, known = sides.context(case.context)[0], reference(sides, case)
+    mlx_x, known = sides.context(case.context)[0], references(sides, case)
+    free = known[-1].truth
     head = Compared(sides.subject.name, "taps", sides.subject.parameters, case=case.name)
     found: list[Check] = []
-    for kind, force in (("own", known.forced), ("inherited", None)):
-        truth, other = known.truth[kind], known.torch[kind]
-        trace = mlx_trace(sides.mlx, mlx_x, known.truth["inherited"], force)
-        if force:
-            trace.values.update(alone(sides, trace, force))
-        whole = not force and all(check.passed for check in found)
+    for kind, forced, truth, other in known:
+        trace = mlx_trace(sides.mlx, mlx_x, free, forced)
+        if forced:
+            trace.values.update(alone(sides, trace, forced))
+        whole = not forced and all(check.passed for check in found)
         near = once(partial(lucky, sides, case, trace)) if whole else None
         for tap in truth:
             what = head._replace(run=kind, value=tap)
@@ -166,17 +160,12 @@ def tap_case(sides: Sides, case: Case) -> list[Check]:
             elif tap in trace.values:
                 mine = trace.values[tap]
                 theirs, target = same_places(other[tap], mine), same_places(truth[tap], mine)
-                given = force or known.truth["inherited"]
-                slack = max(slack_of(sides.mlx, tap, sides.dtype), slack_of_terms(sides, tap, given, target))
+                terms = slack_of_terms(sides, tap, forced or free, target)
+                slack = max(slack_of(sides.mlx, tap, sides.dtype), terms)
                 asked = near(tap) if near else None
                 check = judge(what, mine, theirs, target, sides.dtype, slack=slack, neighbours=asked)
-                found.append(within_bound(check, sides, tap, mine, target, force) if force else check)
+                found.append(within_bound(check, sides, tap, mine, target, forced) if forced else check)
     return found
-
-
-def same_places(value: np.ndarray, mine: np.ndarray) -> np.ndarray:
-    """Of torch's value what MLX made too: it may make the last position alone."""
-    return value[:, -mine.shape[1] :] if mine.ndim == 3 else value
 
 
 def lucky(sides: Sides, case: Case, trace: Trace) -> dict[str, NeighbourErrors]:
@@ -188,10 +177,11 @@ def lucky(sides: Sides, case: Case, trace: Trace) -> dict[str, NeighbourErrors]:
         values = torch_trace(model, x).values
         return {tap: same_places(values[tap], mine) for tap, mine in trace.values.items()}
 
+    def mlx_run(x: np.ndarray) -> Outputs:
+        return mlx_trace(sides.mlx, sides.context(x)[0], truth).values
+
     truth = run(sides.truth, sides.context(case.context)[2])
-    near = sides.neighbours(
-        run, lambda x: mlx_trace(sides.mlx, sides.context(x)[0], truth).values, case.context, truth
-    )
+    near = sides.neighbours(run, mlx_run, case.context, truth)
     return {tap: NeighbourErrors(torch_error=errors.torch_error) for tap, errors in near.items()}
 
 
@@ -200,10 +190,8 @@ def rounded(value: np.ndarray, dtype: str) -> np.ndarray:
     return torch.from_numpy(np.ascontiguousarray(value)).to(bridge.TORCH[dtype]).to(torch.float64).numpy()
 
 
-def alone(sides: Sides, trace: Trace, forced: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Submodules that MLX's forward folds into another product, called on the truth by themselves (AMN's
-    context_encoder).
-    """
+def alone(sides: Sides, trace: Trace, forced: Outputs) -> Outputs:
+    """What MLX's forward folds into another product (AMN's context_encoder), called on the truth alone."""
     out = {}
     for name, module in sides.mlx.named_modules():
         given = forced.get(f"{name}{INPUT}")
@@ -213,7 +201,15 @@ def alone(sides: Sides, trace: Trace, forced: dict[str, np.ndarray]) -> dict[str
     return out
 
 
-def slack_of_terms(sides: Sides, tap: str, given: dict[str, np.ndarray], truth: np.ndarray) -> float:
+def sum_of_terms(
+    layer: torch_nn.Linear, x: np.ndarray, size: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Of every output of a linear layer the sum of the sizes of its terms, its bias among them."""
+    out = size(x) @ size(layer.weight.detach().numpy()).T
+    return out if layer.bias is None else out + size(layer.bias.detach().numpy())
+
+
+def slack_of_terms(sides: Sides, tap: str, given: Outputs, truth: np.ndarray) -> float:
     """Of a linear layer: the random walk of its sum's roundings, or where its terms nearly cancel one
     rounding of every term.
 
@@ -222,51 +218,26 @@ def slack_of_terms(sides: Sides, tap: str, given: dict[str, np.ndarray], truth: 
     what the layer gives on.
     """
     layer, x = dict(sides.truth.named_modules()).get(tap), given.get(f"{tap}{INPUT}")
-    if not isinstance(layer, torch_nn.Linear) or x is None or not np.isfinite(x).all():
-        return 1.0
-    if truth.ndim == 3:
-        x = x[:, -truth.shape[1] :]
-    squares = np.square(x) @ np.square(layer.weight.detach().numpy()).T
-    squares = squares + (0 if layer.bias is None else np.square(layer.bias.detach().numpy()))
     size = rms(truth)
-    return max(slack_of_sum(layer.in_features, sides.dtype), rms(np.sqrt(squares)) / size) if size else 1.0
+    if not isinstance(layer, torch_nn.Linear) or x is None or not np.isfinite(x).all() or not size:
+        return 1.0
+    terms = rms(np.sqrt(sum_of_terms(layer, same_places(x, truth), np.square)))
+    return max(slack_of_sum(layer.in_features, sides.dtype), terms / size)
 
 
 def within_bound(
-    check: Check, sides: Sides, tap: str, mlx: np.ndarray, truth: np.ndarray, forced: dict[str, np.ndarray]
+    check: Check, sides: Sides, tap: str, mlx: np.ndarray, truth: np.ndarray, forced: Outputs
 ) -> Check:
-    """A linear layer's error is at most gamma_(n+1) (|W| |x| + |b|), element by element, in whatever order it
-    sums. More is a bug.
-    """
+    """A linear layer errs by at most gamma_(n+1) (|W| |x| + |b|) in every element: more is a bug."""
     layer = dict(sides.truth.named_modules()).get(tap)
     if not isinstance(layer, torch_nn.Linear):
         return check
     factor = gamma(layer.in_features + 1, UNIT[sides.dtype])
     if not np.isfinite(factor):  # so wide a sum has no bound in so short a format
         return check
-    x = np.abs(forced[f"{tap}{INPUT}"])
-    if mlx.ndim == 3:
-        x = x[:, -mlx.shape[1] :]
-    sizes = x @ np.abs(layer.weight.detach().numpy()).T + (
-        0 if layer.bias is None else np.abs(layer.bias.detach().numpy())
-    )
+    sizes = sum_of_terms(layer, same_places(forced[f"{tap}{INPUT}"], mlx), np.abs)
     excess = np.abs(mlx - truth) - factor * sizes
     if (excess > 0).any():
-        return replace(
-            check,
-            verdict="MLX inaccurate",
-            passed=False,
-            note=f"outside the bound gamma_n (|W||x| + |b|) by {excess.max():.1e}: a bug",
-        )
+        note = f"outside the bound gamma_n (|W||x| + |b|) by {excess.max():.1e}: a bug"
+        return replace(check, verdict=MLX_INACCURATE, passed=False, note=note)
     return replace(check, bound=min(check.bound, factor * rms(sizes)))
-
-
-def first_divergence(checks: list[Check]) -> str:
-    """The first failing tap by own error; by inherited error where no own error fails; empty where nothing
-    does.
-    """
-    for kind in ("own", "inherited"):
-        for check in checks:
-            if not check.passed and check.what.run == kind:
-                return check.what.value
-    return ""

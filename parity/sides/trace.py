@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from mlx_lvm.core.mlx import mx, nn
+from mlx_lvm.models import Prediction
 from mlx_lvm.models import layers as mlx_layers
 from mlx_lvm.parity.arbiter import slack_of_norm
 
-FIELDS = ("raw", "unit", "attention", "baseline", "residual", "ahead")
+Outputs = dict[str, np.ndarray]
+FIELDS = Prediction._fields
 INPUT = " <-"  # marks what a submodule was given
 
 
@@ -27,45 +29,47 @@ def float64(value: mx.array) -> np.ndarray:
     return np.array(value.astype(mx.float32)).astype(np.float64)
 
 
-def ask(model: Any, context: Any) -> Any:
-    """The prediction of either side's model. One that takes queries gets the oldest chunk as its query in
-    every other window, the first included: a query brings terms in and leaves others out.
+def ask(model: Any, context: Any) -> dict[str, Any]:
+    """The prediction of either side's model, its fields that are there by name. A model that takes queries
+    gets the oldest chunk as its query in every other window, the first included: a query brings terms in and
+    leaves others out.
     """
-    if not model.takes_queries:
-        return model(context)
-    every_other = (1.0 - np.arange(context.shape[0]) % 2)[:, None].astype(np.float32)
-    mask = (
-        mx.array(every_other).astype(context.dtype)
-        if isinstance(context, mx.array)
-        else context.new_tensor(every_other)
-    )
-    return model(context, context[:, 0] * mask)
+    query = []
+    if model.takes_queries:
+        every_other = (1.0 - np.arange(context.shape[0]) % 2)[:, None].astype(np.float32)
+        mask = (
+            mx.array(every_other).astype(context.dtype)
+            if isinstance(context, mx.array)
+            else context.new_tensor(every_other)
+        )
+        query = [context[:, 0] * mask]
+    found = model(context, *query)._asdict()
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def slack_of(model: Any, tap: str, dtype: str) -> float:
-    """What is allowed besides torch's error at a tap: more than one rounding where MLX's CPU sums a row in
-    order.
-    """
+    """Besides torch's error at a tap: more than one rounding where MLX's CPU sums a row in order."""
     module = dict(model.named_modules()).get(tap)
     return slack_of_norm(module.weight.size, dtype) if isinstance(module, nn.LayerNorm) else 1.0
 
 
+def same_places(value: np.ndarray, mine: np.ndarray) -> np.ndarray:
+    """Of torch's value what MLX made too: it may make the last position alone."""
+    return value[:, -mine.shape[1] :] if mine.ndim == 3 else value
+
+
 def again(calls: dict[str, int], name: str) -> bool:
-    """Count a call; True for all but the first, which alone is tapped: the two sides need not call a
-    submodule equally often.
-    """
+    """Count a call; True for all but the first, which alone is tapped: the sides may differ in how many."""
     calls[name] = calls.get(name, 0) + 1
     return calls[name] > 1
 
 
 @dataclass
 class Trace:
-    """Values by tap in the order they arose. With `forced`, each is replaced by the given one after it was
-    recorded.
-    """
+    """Values by tap in the order they arose; with `forced`, a run goes on with those in their place."""
 
-    forced: dict[str, np.ndarray] | None = None
-    values: dict[str, np.ndarray] = field(default_factory=dict)
+    forced: Outputs | None = None
+    values: Outputs = field(default_factory=dict)
     shapes: dict[str, str] = field(default_factory=dict)  # taps whose shape does not fit the truth
 
     def see(self, tap: str, value: np.ndarray) -> np.ndarray | None:
@@ -75,92 +79,88 @@ class Trace:
         return None if self.forced is None else self.forced.get(tap)
 
 
-def mlx_trace(
-    model: Any, context: mx.array, like: dict[str, np.ndarray], forced: dict[str, np.ndarray] | None = None
-) -> Trace:
+def mlx_trace(model: Any, context: mx.array, like: Outputs, forced: Outputs | None = None) -> Trace:
     """A run of the MLX model with the taps that `like`, a trace of torch, has; values in torch's layout."""
     trace = Trace(forced)
-    calls: dict[str, int] = {}
-    running: list[str] = []  # names of the recurrent modules being run, for their gates
+    with mlx_tapped(model, trace, like) as (see, running), watched_cells(see, running, like):
+        prediction = ask(model, context)
+    trace.values |= {name: float64(value) for name, value in prediction.items()}
+    return trace
 
-    def see(tap: str, value: mx.array) -> mx.array:
-        if tap not in like:
+
+@contextmanager
+def mlx_tapped(
+    model: Any, trace: Trace, like: Outputs, rename: Callable[[str], str] = lambda name: name
+) -> Iterator[tuple[Callable[[str, Any], Any], list[str]]]:
+    """The submodules of an MLX module report to `trace` while it lasts, as far as `like` has their taps, and
+    go on with what it forces. Yields what reports a tap, and the names of the submodules being run.
+    """
+    calls: dict[str, int] = {}
+    running: list[str] = []
+
+    def see(tap: str, value: Any) -> Any:
+        if tap not in like or not isinstance(value, mx.array):
             return value
         found = float64(value)
-        layout = layout_of(found.shape, like[tap].shape)
-        if layout is None:
+        turns = turns_of(found.shape, like[tap].shape)
+        if turns is None:
             trace.shapes[tap] = f"MLX {found.shape}, torch {like[tap].shape}"
             return value
-        other = trace.see(tap, layout.back(found))
-        return (
-            value if other is None else mx.array(layout.there(other).astype(np.float32)).astype(value.dtype)
-        )
+        to_mlx, to_torch = turns
+        other = trace.see(tap, to_torch(found))
+        return value if other is None else mx.array(to_mlx(other).astype(np.float32)).astype(value.dtype)
 
     def call(name: str, original: Callable, module: Any, args: tuple) -> Any:
+        name = rename(name)
         if again(calls, name):
             return original(module, *args)
-        seen: dict[int, mx.array] = {}
-        given: list[Any] = []
+        seen: dict[int, Any] = {}  # one array given twice stays one array
         for k, arg in enumerate(args):
-            if isinstance(arg, mx.array) and id(arg) not in seen:
+            if id(arg) not in seen:
                 seen[id(arg)] = see(f"{name}{INPUT}{k or ''}", arg)
-            given.append(seen.get(id(arg), arg))
         running.append(name)
         try:
-            output = original(module, *given)
+            output = original(module, *(seen[id(arg)] for arg in args))
         finally:
             running.pop()
-        return see(name, output)
+        return (see(name, output[0]), *output[1:]) if isinstance(output, tuple) else see(name, output)
 
-    with (
-        watched(model, call),
-        watched_cells(lambda tap, value: see(f"{running[-1]}.{tap}", value), lambda: running[-1], like),
-    ):
-        prediction = ask(model, context)
-    for name in FIELDS:
-        value = getattr(prediction, name)
-        if value is not None:
-            trace.values[name] = float64(value)
-    return trace
+    with watched(model, call):
+        yield see, running
 
 
 @contextmanager
 def watched(model: Any, call: Callable) -> Iterator[None]:
     """Every named submodule's call goes through `call(name, original, module, args)` while it lasts."""
-    before = [(module, type(module)) for name, module in model.named_modules() if name]
+    before = [(name, module, type(module)) for name, module in model.named_modules() if name]
 
     def watching(name: str, kind: type) -> type:
-        return type(
-            kind.__name__,
-            (kind,),
-            {
-                "__call__": lambda self, *args, **named: call(
-                    name, partial(kind.__call__, **named), self, args
-                )
-            },
-        )
+        def run(self: Any, *args: Any, **named: Any) -> Any:
+            return call(name, partial(kind.__call__, **named), self, args)
+
+        return type(kind.__name__, (kind,), {"__call__": run})
 
     try:
-        for name, module in model.named_modules():
-            if name and callable(module):
-                module.__class__ = watching(name, type(module))
+        for name, module, kind in before:
+            if callable(module):
+                module.__class__ = watching(name, kind)
         yield
     finally:
-        for module, kind in before:
+        for _, module, kind in before:
             module.__class__ = kind
 
 
 @contextmanager
-def watched_cells(see: Callable, module: Callable[[], str], like: dict[str, np.ndarray]) -> Iterator[None]:
-    """The cells of the recurrent layers report their gates, named l<layer>.t<step>.<gate>, while it lasts."""
+def watched_cells(see: Callable, running: list[str], like: Outputs) -> Iterator[None]:
+    """Cells of recurrent layers report their gates, <module>.l<layer>.t<step>.<gate>, while it lasts."""
     lstm_cell, gru_cell = mlx_layers.lstm_cell, mlx_layers.gru_cell
     calls: dict[str, int] = {}
 
     def place() -> str:
-        name = module()
+        name = running[-1]
         number = calls[name] = calls.get(name, -1) + 1
         steps = like[name].shape[1]
-        return f"l{number // steps}.t{number % steps}"
+        return f"{name}.l{number // steps}.t{number % steps}"
 
     def lstm(*args: mx.array) -> tuple[mx.array, mx.array]:
         at, named = place(), _by_name(lstm_cell, args)
@@ -192,25 +192,18 @@ def _by_name(cell: Callable, args: tuple[mx.array, ...]) -> dict[str, mx.array]:
     return dict(zip(inspect.signature(cell).parameters, args, strict=True))
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How an MLX array lies against torch's [batch, length, ...]: as it is, steps first, or the last position
-    alone.
-    """
-
-    there: Callable[[np.ndarray], np.ndarray]
-    back: Callable[[np.ndarray], np.ndarray]
+Turn = Callable[[np.ndarray], np.ndarray]
 
 
-def layout_of(mlx: tuple[int, ...], torch_shape: tuple[int, ...]) -> Layout | None:
-    """None where neither fits. A case for taps has a batch that is not its length, so that steps first
-    shows.
+def turns_of(mlx: tuple[int, ...], torch_shape: tuple[int, ...]) -> tuple[Turn, Turn] | None:
+    """From torch's [batch, length, ...] to MLX's layout and back: alike, steps first, or the last position
+    alone; None where none fits. A case for taps has a batch that is not its length: steps first then shows.
     """
     if mlx == torch_shape:
-        return Layout(lambda x: x, lambda x: x)
+        return lambda x: x, lambda x: x
     if len(mlx) == len(torch_shape) == 3:
         if mlx == (torch_shape[1], torch_shape[0], torch_shape[2]):
-            return Layout(lambda x: np.ascontiguousarray(x.swapaxes(0, 1)), lambda x: x.swapaxes(0, 1))
+            return lambda x: np.ascontiguousarray(x.swapaxes(0, 1)), lambda x: x.swapaxes(0, 1)
         if mlx == (torch_shape[0], 1, torch_shape[2]):
-            return Layout(lambda x: np.ascontiguousarray(x[:, -1:]), lambda x: x)
+            return lambda x: np.ascontiguousarray(x[:, -1:]), lambda x: x
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +11,18 @@ import torch
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.windows import windows
+from mlx_lvm.models import VectorModel
 from mlx_lvm.parity.arbiter import UNIT, rms
 from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.gates import split_gates
 from mlx_lvm.parity.sides.kinks import NULL, near_kinks
-from mlx_lvm.parity.sides.sides import Outputs, Subject, twin_outputs
-from mlx_lvm.parity.sides.trace import ask
+from mlx_lvm.parity.sides.sides import Subject, twin_outputs
+from mlx_lvm.parity.sides.trace import Outputs, ask
 from mlx_lvm.parity.twins.base import Twin
 from mlx_lvm.parity.twins.losses import total
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.schedule import Plateau
-from mlx_lvm.training.step import TrainStep
+from mlx_lvm.training.step import Step, TrainStep
 
 BATCH, PROBE = 8, 16  # windows
 KINK = 32.0  # roundings from its kink within which a relu input makes a batch unfit
@@ -28,25 +30,13 @@ KINK = 32.0  # roundings from its kink within which a relu input makes a batch u
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run of K steps leaves: weights, both moments, losses and the trained function on the probe
-    windows.
-    """
+    """What a run of K steps leaves; `probe` is what the trained function gives for windows of its own."""
 
     weights: Outputs
     first: Outputs
     second: Outputs
     losses: np.ndarray
     probe: Outputs
-
-
-def run_of(
-    subject: Subject, corpus: Corpus, config: TrainConfig, batches: list[np.ndarray], dtype: str
-) -> Trained:
-    """Torch's run of these batches."""
-    run = Torch(subject, corpus, config, dtype)
-    for number, batch in enumerate(batches):
-        run.step(batch, number)
-    return run.result()
 
 
 def recorded_metric(step: int) -> float:
@@ -60,9 +50,8 @@ class Torch:
     def __init__(self, subject: Subject, corpus: Corpus, config: TrainConfig, dtype: str) -> None:
         self.corpus, self.config, self.dtype = corpus, config, bridge.TORCH[dtype]
         self.model: Twin = subject.twin("float32", held=dtype)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
-        )
+        parameters, decay = self.model.parameters(), config.weight_decay
+        self.optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=decay)
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=config.plateau_factor, patience=config.plateau_patience
         )
@@ -90,12 +79,9 @@ class Torch:
         self.losses.append(float(loss.detach()))
 
     def _first_step(self) -> None:
-        """Set the clip to half of the first norm, so that it acts; note which gradients are rounding
-        noise.
-        """
-        gradients = {
-            name: bridge.to_float64(p.grad) for name, p in self.model.named_parameters() if p.grad is not None
-        }
+        """Set the clip to half of the first norm, so that it acts; note which gradients are noise."""
+        named = self.model.named_parameters()
+        gradients = {name: bridge.to_float64(p.grad) for name, p in named if p.grad is not None}
         norm = float(np.sqrt(sum(np.square(g).sum() for g in gradients.values())))
         self.config = self.config.replace(clip=norm / 2)
         sizes = {name: rms(g) for name, g in split_gates(gradients).items()}
@@ -114,52 +100,61 @@ class Torch:
             self.step(batch, number)
         return batches
 
+    def train(self, batches: list[np.ndarray]) -> Trained:
+        for number, batch in enumerate(batches):
+            self.step(batch, number)
+        return self.result()
+
     def result(self) -> Trained:
-        states = {name: self.optimizer.state[p] for name, p in self.model.named_parameters()}
-        weights = {name: bridge.to_float64(p) for name, p in self.model.named_parameters()}
-        moments = [
-            {name: bridge.to_float64(state[key]) for name, state in states.items()}
-            for key in ("exp_avg", "exp_avg_sq")
-        ]
-        probe = twin_outputs(self.model, bridge.to_torch(probe_of(self.corpus, self.config)).to(self.dtype))
-        return Trained(
-            split_gates(weights),
-            split_gates(moments[0]),
-            split_gates(moments[1]),
-            np.array(self.losses),
-            probe,
-        )
+        probe = bridge.to_torch(probe_of(self.corpus, self.config)).to(self.dtype)
+        held = dict(self.model.named_parameters())
+        return torch_result(held, self.optimizer, self.losses, twin_outputs(self.model, probe))
+
+
+def torch_result(
+    trained: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, losses: list[float], probe: Outputs
+) -> Trained:
+    """What torch's run has left in the parameters that it trained, and in its AdamW."""
+    weights = {name: bridge.to_float64(value) for name, value in trained.items()}
+    first, second = (
+        {name: bridge.to_float64(optimizer.state[value][key]) for name, value in trained.items()}
+        for key in ("exp_avg", "exp_avg_sq")
+    )
+    return Trained(split_gates(weights), split_gates(first), split_gates(second), np.array(losses), probe)
 
 
 def mlx_run(subject: Subject, corpus: Corpus, config: TrainConfig, batches: list[np.ndarray]) -> Trained:
     """The same steps by the project's own compiled training step and schedule."""
     model = subject.model()
-    step, schedule = (
-        TrainStep(model, corpus, config),
-        Plateau(config.lr, config.plateau_factor, config.plateau_patience),
-    )
+    schedule = Plateau(config.lr, config.plateau_factor, config.plateau_patience)
+
+    def rates() -> Iterator[float]:
+        for number in range(len(batches)):
+            yield schedule.lr
+            schedule.observe(recorded_metric(number))
+
+    return mlx_result(model, TrainStep(model, corpus, config), batches, rates(), probe_of(corpus, config))
+
+
+def mlx_result(
+    model: VectorModel, step: Step, batches: list[np.ndarray], rates: Iterable[float], probe: mx.array
+) -> Trained:
+    """Runs the steps; what is left of them. Weights are the live ones where `model` holds their average."""
     losses = []
-    for number, batch in enumerate(batches):
-        step(batch, schedule.lr, key=number)
+    for number, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
+        step(batch, rate, key=number)
         mx.eval(step.arrays())
         losses.append(step.read_sums()["loss"])
         step.clear_sums()
-        schedule.observe(recorded_metric(number))
-    saved = step.state_dict()
-    moments = [
-        {
-            name.removeprefix(f"{part}."): bridge.to_float64(v)
-            for name, v in saved.items()
-            if name.startswith(f"{part}.")
-        }
-        for part in ("first", "second")
-    ]
-    weights = {name: bridge.to_float64(value) for name, value in model.weights().items()}
-    out = ask(model, probe_of(corpus, config))._asdict()
-    probe = {name: bridge.to_float64(value) for name, value in out.items() if value is not None}
-    return Trained(
-        split_gates(weights), split_gates(moments[0]), split_gates(moments[1]), np.array(losses), probe
+    saved = {name: bridge.to_float64(value) for name, value in step.state_dict().items()}
+    live, first, second = (
+        {name.removeprefix(part): value for name, value in saved.items() if name.startswith(part)}
+        for part in ("live.", "first.", "second.")
     )
+    weights = live or {name: bridge.to_float64(value) for name, value in model.weights().items()}
+    model.eval()
+    out = {name: bridge.to_float64(value) for name, value in ask(model, probe).items()}
+    return Trained(split_gates(weights), split_gates(first), split_gates(second), np.array(losses), out)
 
 
 def batch_of(corpus: Corpus, config: TrainConfig, targets: np.ndarray) -> tuple[mx.array, mx.array]:

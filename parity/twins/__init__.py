@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 
 def twin_class(name: str) -> type[Twin]:
-    """The twin of architecture `name`. Raises UsageError where there is none, SetupInvalid where there are
-    several.
-    """
+    """The twin of an architecture. Raises UsageError where there is none, SetupInvalid for several."""
     from mlx_lvm.parity.twins.base import Twin
 
     known = modules(__name__, "twins")

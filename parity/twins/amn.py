@@ -1,7 +1,6 @@
 """Torch twin of the attention mixture network.
 
-b = mean(x);  w = softmax((W_q b) . (W_k x_i) / sqrt(a));  raw = b + residual_net([b, sum_i w_i x_i]);  unit =
-raw / |raw|
+b = mean(x);  w = softmax((W_q b) . (W_k x_i) / sqrt(a));  raw = b + residual_net([b, sum_i w_i x_i])
 """
 
 from __future__ import annotations

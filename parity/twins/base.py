@@ -30,8 +30,7 @@ class Prediction(NamedTuple):
 
 
 class Twin(nn.Module):
-    """A model in plain torch: [batch, length, dim] -> Prediction. Its state dict is what a released file
-    holds.
+    """A model in plain torch: [batch, length, dim] -> Prediction. Its state dict is that of a released file.
 
     `config` is the config of the MLX model, its dict, or None for the default sizes.
     """
@@ -53,9 +52,7 @@ class Twin(nn.Module):
 
 
 def sizes(config: Any, defaults: Options) -> SimpleNamespace:
-    """The sizes a twin needs, read from a config object or a dict. Raises UsageError for a key it does not
-    know.
-    """
+    """The sizes a twin needs, of a config object or a dict. Raises UsageError for a key it does not know."""
     if isinstance(config, Mapping):
         for key in config:
             if key not in defaults and key not in UNUSED:
@@ -67,14 +64,10 @@ def sizes(config: Any, defaults: Options) -> SimpleNamespace:
 
 
 def is_chunk(x: Tensor) -> Tensor:
-    """[..., dim] -> bool [...]: false for a vector whose elements are all zero or subnormal in float32, which
-    Metal takes for zero.
-    """
+    """[..., dim] -> bool [...]: false where all elements are zero or, as Metal takes for zero, subnormal."""
     return ~(x.abs() < torch.finfo(torch.float32).tiny).all(dim=-1)
 
 
 def causal_mask(length: int, like: Tensor) -> Tensor:
-    """[length, length]: 0 where position i may see position j <= i, -inf elsewhere (torch's additive
-    convention).
-    """
+    """[length, length]: 0 where position i sees position j <= i, else -inf (torch's additive convention)."""
     return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu(1)

@@ -85,21 +85,18 @@ class EMN(Twin):
         """[batch, 22, dim]; present [batch, length] 0 or 1."""
         z = (context - self.mean) * present[..., None]
         length = context.shape[1]
-        out = [
-            z[:, length - age] if age <= length else torch.zeros_like(z[:, 0]) for age in range(1, TOKENS + 1)
-        ]
+        none = torch.zeros_like(z[:, 0])
+        out = [z[:, length - age] if age <= length else none for age in range(1, TOKENS + 1)]
         ages = torch.arange(length, 0, -1, device=context.device).to(context.dtype)
         for decay in (*DECAYS, 1.0):
             weight = decay ** (ages - 1) * present
             out.append((weight[..., None] * z).sum(dim=1) / weight.sum(dim=1, keepdim=True).clamp(min=1e-6))
         read = torch.stack(out, dim=1)
-        expert = self.expert(read) if self.config.expert == "yes" else torch.zeros_like(z[:, 0])
+        expert = self.expert(read) if self.config.expert == "yes" else none
         return torch.cat([read, self.mean.expand(len(z), 1, -1), expert[:, None]], dim=1)
 
     def features(self, rows: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(of each row [batch, 22, 12], of all [batch, 108], largest number among the rows [batch, 1], length
-        of the chunks with it [batch, 1]).
-        """
+        """Of each row [batch, 22, 12], of all [batch, 108], their largest number and length [batch, 1]."""
         dtype = rows.dtype
         if dtype in (torch.float16, torch.bfloat16):  # where squares have room
             rows, present = rows.float(), present.float()
@@ -133,9 +130,8 @@ class EMN(Twin):
         one = self.each_in(torch.cat([each, kinds], dim=-1)) + self.each_every(together)[:, None]
         one = gelu(self.each_hidden(self.dropout(gelu(one))))
         outputs = len(self.base)
-        moved = 0.1 * (
-            self.each_out(one).transpose(1, 2) + self.every_out(together).reshape(-1, outputs, ROWS)
-        )
+        alone = self.each_out(one).transpose(1, 2)
+        moved = 0.1 * (alone + self.every_out(together).reshape(-1, outputs, ROWS))
         if self.config.head == "rank":
             plain, white = (((self.base[k] + moved[:, k])[..., None] * rows).sum(dim=1) for k in (0, 1))
             # By the largest number first: the gradient of 1 / (scale largest) would overflow where chunks are

@@ -20,9 +20,7 @@ def cosine(prediction: Prediction, target: Tensor, temperature: float) -> Tensor
 
 
 def infonce(prediction: Prediction, target: Tensor, temperature: float) -> Tensor:
-    """Symmetric: each prediction against all targets of the batch, and each target against all
-    predictions.
-    """
+    """Symmetric: every prediction against all targets of the batch, every target against all predictions."""
     logits = prediction.unit @ functional.normalize(target, dim=-1).T / temperature
     labels = torch.arange(len(logits), device=logits.device)
     return (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 2
@@ -47,7 +45,5 @@ LOSSES = {"mse": mse, "cosine": cosine, "infonce": infonce, "moment": moment, "v
 
 def total(weights: dict[str, float], prediction: Prediction, target: Tensor, temperature: float) -> Tensor:
     """The weighted sum."""
-    parts = [
-        weight * LOSSES[name](prediction, target, temperature) for name, weight in weights.items() if weight
-    ]
-    return torch.stack(parts).sum()
+    given = (prediction, target, temperature)
+    return torch.stack([weight * LOSSES[name](*given) for name, weight in weights.items() if weight]).sum()

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mlx_lvm.parity.twins.base import Prediction, Twin, is_chunk, normalize
 
@@ -54,6 +55,11 @@ class Horizon(nn.Module):
         self.output = nn.Linear(config.hidden_dim, width)
 
 
+def filtered(weights: Tensor, mixtures: Tensor) -> Tensor:
+    """[batch, dim]: sum_k w_k * mixture_k."""
+    return torch.einsum("kd,bkd->bd", weights, mixtures)
+
+
 class RAMN(Twin):
     """Scores against what was read are taken in the basis, where MLX takes them in the embedding space."""
 
@@ -73,6 +79,7 @@ class RAMN(Twin):
         super().__init__(config)
         dim, hidden = self.config.dim, self.config.hidden_dim
         width, mixtures = min(self.config.rank, dim), LAGS + len(DECAYS) + 1
+        self.width = width  # directions that the network reads and corrects
         seen = len(SEEN) + (1 if self.config.queries else 0)
         self.mean = nn.Parameter(torch.zeros(dim))
         self.basis = nn.Linear(dim, dim, bias=False)
@@ -105,9 +112,8 @@ class RAMN(Twin):
             self.push_metric = nn.Parameter(torch.zeros(dim))
             self.blend = nn.Parameter(torch.zeros(2))
         if self.config.horizons > 1:
-            self.ahead = nn.ModuleList(
-                [Horizon(self.config, mixtures, width) for _ in range(self.config.horizons - 1)]
-            )
+            further = range(self.config.horizons - 1)
+            self.ahead = nn.ModuleList(Horizon(self.config, mixtures, width) for _ in further)
 
     @property
     def takes_queries(self) -> bool:
@@ -133,17 +139,16 @@ class RAMN(Twin):
 
     def read(self, context: Tensor, query: Tensor | None) -> Read:
         """What both heads see of a context and a query."""
-        width = min(self.config.rank, self.config.dim)
         present = is_chunk(context)
         z = torch.where(present[..., None], context - self.mean, (context - self.mean) * 0)
         mixtures = self.basis(self.mixtures(z, present))
-        seen = mixtures[:, list(SEEN), :width].flatten(1)
+        seen = mixtures[:, list(SEEN), : self.width].flatten(1)
         queried = None
         if self.config.queries:
             query = torch.zeros_like(context[:, 0]) if query is None else query
             there = is_chunk(query)[:, None]
             turned = self.basis(torch.where(there, query - self.mean, (query - self.mean) * 0))
-            seen = torch.cat([seen, turned[:, :width]], dim=1)
+            seen = torch.cat([seen, turned[:, : self.width]], dim=1)
             queried = (there, torch.cat([mixtures, turned[:, None]], dim=1))
         novelty = (mixtures[:, 11].square() * torch.exp(self.log_novelty)).sum(dim=1, keepdim=True)
         trust = 1 / (1 + torch.exp(-self.trust_slope * (self.trust_limit - torch.log(novelty + 1e-6))))
@@ -158,9 +163,7 @@ class RAMN(Twin):
         return anchor, self.correction(last(read.hidden), read.trust)
 
     def ranking_query(self, read: Read) -> tuple[Tensor, Tensor, Tensor]:
-        """Head retrieve, in the basis: (a, a', h) of the formulas above, as for a document that is
-        trusted.
-        """
+        """Head retrieve, in the basis: (a, a', h) of the formulas above, of a document that is trusted."""
         one = torch.ones_like(read.trust)
         here = self.anchor(self, read.mixtures, None, one)
         elsewhere = self.anchor(self, read.mixtures, None, 0 * one)
@@ -182,35 +185,25 @@ class RAMN(Twin):
         self, own: Any, mixtures: Tensor, queried: tuple[Tensor, Tensor] | None, trust: Tensor
     ) -> Tensor:
         """t (filter + map) + (1 - t) filter, all of the horizon whose parameters `own` has."""
-        here, elsewhere = (
-            torch.einsum("kd,bkd->bd", own.filter, mixtures),
-            torch.einsum("kd,bkd->bd", own.shift_filter, mixtures),
-        )
+        here, elsewhere = filtered(own.filter, mixtures), filtered(own.shift_filter, mixtures)
         if queried is not None:
             there, thirteen = queried
-            here = torch.where(there, torch.einsum("kd,bkd->bd", own.query_filter, thirteen), here)
-            elsewhere = torch.where(
-                there, torch.einsum("kd,bkd->bd", own.query_shift_filter, thirteen), elsewhere
-            )
+            here = torch.where(there, filtered(own.query_filter, thirteen), here)
+            elsewhere = torch.where(there, filtered(own.query_shift_filter, thirteen), elsewhere)
         if self.config.head == "regress":
-            here = here + own.map(
-                mixtures[:, list(MAPPED), : min(self.config.rank, self.config.dim)].flatten(1)
-            )
+            here = here + own.map(mixtures[:, list(MAPPED), : self.width].flatten(1))
         return trust * here + (1 - trust) * elsewhere
 
     def correction(self, moved: Tensor, trust: Tensor) -> Tensor:
         """The network's output in all directions: zero past the first `rank`."""
         moved = moved * self.output_gain
-        return trust * torch.cat(
-            [moved, moved.new_zeros(len(moved), self.config.dim - moved.shape[1])], dim=1
-        )
+        return trust * functional.pad(moved, (0, self.config.dim - self.width))
 
     def mixtures(self, z: Tensor, present: Tensor) -> Tensor:
         """[batch, 12, dim]: weighted means of the chunks that are there; zero where none has any weight."""
         ages = range(z.shape[1], 0, -1)
         weights = [[float(age == lag) for age in ages] for lag in range(1, LAGS + 1)]
         weights += [[decay ** (age - 1) for age in ages] for decay in DECAYS] + [[1.0 for _ in ages]]
-        own = torch.einsum(
-            "kl,bl->bkl", torch.tensor(weights, dtype=z.dtype, device=z.device), present.to(z.dtype)
-        )
+        by_age = torch.tensor(weights, dtype=z.dtype, device=z.device)
+        own = torch.einsum("kl,bl->bkl", by_age, present.to(z.dtype))
         return torch.einsum("bkl,bld->bkd", own, z) / own.sum(dim=2, keepdim=True).clamp(min=1e-6)

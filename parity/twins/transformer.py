@@ -14,9 +14,7 @@ POSITIONS = 100
 
 
 class PositionalEncoding(nn.Module):
-    """x + pe[:, :length]; pe[p, 2i] = sin(p / 10000^(2i/d)), pe[p, 2i + 1] = cos of the same (Vaswani
-    2017).
-    """
+    """x + pe[:, :length]; pe[p, 2i] = sin(p / 10000^(2i/d)), pe[p, 2i + 1] its cos (Vaswani 2017)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -33,9 +31,7 @@ class PositionalEncoding(nn.Module):
 
 
 class Transformer(Twin):
-    """raw = head(TransformerDecoder(e, memory=e)[:, -1]) with e = input_proj(x) + positions, one causal mask
-    for both attentions.
-    """
+    """raw = head(TransformerDecoder(e, memory=e)[:, -1]), e = input_proj(x) + positions; masked causally."""
 
     model_type: ClassVar[str] = "transformer"
     defaults: ClassVar = {
@@ -52,9 +48,8 @@ class Transformer(Twin):
         size = self.config
         self.input_proj = nn.Linear(size.dim, size.hidden_dim)
         self.pos_encoder = PositionalEncoding(size.hidden_dim)
-        layer = nn.TransformerDecoderLayer(
-            size.hidden_dim, size.heads, size.ffn_dim, size.dropout, batch_first=True
-        )
+        sizes = (size.hidden_dim, size.heads, size.ffn_dim, size.dropout)
+        layer = nn.TransformerDecoderLayer(*sizes, batch_first=True)
         self.transformer_decoder = nn.TransformerDecoder(layer, num_layers=size.layers)
         self.head = nn.Sequential(
             nn.Linear(size.hidden_dim, size.hidden_dim),

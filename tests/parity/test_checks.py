@@ -18,9 +18,9 @@ from mlx_lvm.parity.run import Plan, find_subjects, parse_checks, run, small
 from mlx_lvm.parity.sides import setup, taps
 from mlx_lvm.parity.sides.inputs import adversarial_cases, random_case, real_cases
 from mlx_lvm.parity.sides.kinks import near_kinks
-from mlx_lvm.parity.sides.sides import Sides, Subject
-from mlx_lvm.parity.sides.taps import first_divergence, tap_case, taps_checks
-from mlx_lvm.parity.verdict import verdict_of
+from mlx_lvm.parity.sides.sides import Sides, Subject, twin_outputs
+from mlx_lvm.parity.sides.taps import tap_case, taps_checks
+from mlx_lvm.parity.verdict import first_divergence, verdict_of
 
 
 def subject(name: str, seed: int = 0) -> Subject:
@@ -152,7 +152,9 @@ def test_ramn_with_horizons_and_queries(corpora: list) -> None:
             *forward_checks(sides, cases, ("eager", "compiled")),
             *gradient_checks(sides, cases),
         ]
-        assert not failures([*checks, *taps_checks(sides, cases[:1])])
+        taps = list(taps_checks(sides, cases[:1]))
+        assert not failures([*checks, *taps])
+        assert {check.what.run for check in taps if check.what.value == "ahead"} == {"own", "inherited"}
         assert {f"ramn/forward/{one.parameters}/eager/{cases[0].name}/ahead"} <= {
             check.name for check in checks
         }
@@ -260,7 +262,7 @@ def test_a_relu_kink_is_no_fault() -> None:
     seen: list = []
     layer = sides.truth.transformer_decoder.layers[0].linear1
     handle = layer.register_forward_hook(lambda module, args, out: seen.append(out.detach()))
-    sides.truth_forward(case.context)
+    sides.on_torch(twin_outputs, case.context)
     handle.remove()
     bias = np.array(one.weights["transformer_decoder.layers.0.linear1.bias"]).astype(np.float64)
     bias[7] -= float(seen[0][1, 2, 7])  # now unit 7 of window 1, step 2 is at its kink
