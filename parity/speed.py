@@ -1,6 +1,4 @@
-"""What is timed of torch: the same tasks as in `mlx_lvm/bench/speed.py`, written as people write them. MLX
-stays out of this process.
-"""
+"""What is timed of torch, without MLX: the tasks of `mlx_lvm/bench/speed.py` as people write them."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from mlx_lvm.bench.workers import (
     About,
     Cell,
     Options,
-    fastest,
+    peaks,
     resident,
 )
 from mlx_lvm.errors import SetupInvalid
@@ -34,9 +32,7 @@ from mlx_lvm.parity.twins.losses import total
 
 
 class Torch:
-    """The side of torch; see `mlx_lvm.bench.workers.Side`. Raises SetupInvalid where torch lacks the
-    device.
-    """
+    """Torch, a `mlx_lvm.bench.workers.Side`. Raises SetupInvalid where torch lacks the device."""
 
     def __init__(self, options: Options) -> None:
         self.options, self.folder = options, Path(options.folder)
@@ -46,11 +42,8 @@ class Torch:
         torch.backends.cudnn.allow_tf32 = options.tf32
         shared = json.loads((self.folder / CONFIG).read_text())
         self.config, self.train_config = shared["model"], shared["train"]
-        self.losses = {
-            name.removeprefix("loss_"): weight
-            for name, weight in self.train_config.items()
-            if name.startswith("loss_")
-        }
+        weights = {name: weight for name, weight in self.train_config.items() if name.startswith("loss_")}
+        self.losses = {name.removeprefix("loss_"): weight for name, weight in weights.items()}
         self.vectors = torch.from_numpy(np.load(self.folder / VECTORS)).to(self.device)
         self.targets = np.load(self.folder / TARGETS)
         self.draw = np.random.default_rng(options.seed)
@@ -58,9 +51,8 @@ class Torch:
     def twin(self) -> Twin:
         with torch.device("meta"):
             twin = twin_class(self.options.model)(self.config)
-        twin.load_state_dict(
-            load_file(self.folder / WEIGHTS, device=str(self.device)), strict=True, assign=True
-        )
+        weights = load_file(self.folder / WEIGHTS, device=str(self.device))
+        twin.load_state_dict(weights, strict=True, assign=True)
         return twin
 
     def wait(self) -> None:
@@ -74,64 +66,59 @@ class Torch:
         return About(self.device.type, name, torch.get_num_threads(), torch.__version__)
 
     def peaks(self) -> dict[str, float]:
-        """As on MLX's side."""
-        flops = bytes_ = 0.0
-        for side in (1024, 2048, *([] if self.device.type == "cpu" else [4096, 8192])):
+        def multiply(side: int) -> Callable[[], None]:
             a, b = torch.randn(side, side, device=self.device), torch.randn(side, side, device=self.device)
-            flops = max(flops, 2 * side**3 / self.fastest(partial(torch.matmul, a, b)))
-        for megabytes in (1, 4, 16, 256):
-            x = torch.zeros(megabytes * 2**18, device=self.device)
-            out = torch.empty_like(x)
-            bytes_ = max(bytes_, 2 * 4 * x.numel() / self.fastest(partial(torch.add, x, 1, out=out)))
-        return {"flops": flops, "bytes": bytes_}
+            return self.finished(partial(torch.matmul, a, b))
 
-    def fastest(self, call: Callable[[], object]) -> float:
-        def finished() -> None:
+        def copy(size: int) -> Callable[[], None]:
+            x = torch.zeros(size, device=self.device)
+            return self.finished(partial(torch.add, x, 1, out=torch.empty_like(x)))
+
+        return peaks(multiply, copy, self.device.type == "cpu")
+
+    def finished(self, call: Callable[[], object]) -> Callable[[], None]:
+        """The call, which returns when the device is done."""
+
+        def run() -> None:
             call()
             self.wait()
 
-        return fastest(finished)
+        return run
 
     def memory(self) -> dict[str, int]:
         device = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0
         return {"resident": resident(), "device": device}
 
     def call(self, cell: Cell) -> Callable[[], None]:
-        return {"forward": self.forward, "train": self.train, "epoch": self.epoch, "load": self.load}[
-            cell.task
-        ](cell)
+        tasks = {"forward": self.forward, "train": self.train, "epoch": self.epoch, "load": self.load}
+        return tasks[cell.task](cell)
 
     def contexts(self, targets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Contexts and targets gathered from the vectors on the device."""
         rows = torch.from_numpy(targets).to(self.device, torch.long)
-        return self.vectors[
-            rows[:, None] + torch.arange(-self.options.context, 0, device=self.device)
-        ], self.vectors[rows]
+        before = torch.arange(-self.options.context, 0, device=self.device)
+        return self.vectors[rows[:, None] + before], self.vectors[rows]
 
     def forward(self, cell: Cell) -> Callable[[], None]:
         dtype = getattr(torch, self.options.dtype)
         twin = self.twin().to(dtype).eval()
         run = program(twin, cell.how)
-        inputs = [
-            self.contexts(self.draw.choice(self.targets, cell.batch))[0].to(dtype) for _ in range(INPUTS)
-        ]
+        picks = [self.draw.choice(self.targets, cell.batch) for _ in range(INPUTS)]
+        inputs = [self.contexts(pick)[0].to(dtype) for pick in picks]
         turn = count()
 
         def call() -> None:
             with torch.inference_mode():
                 run(inputs[next(turn) % INPUTS]).unit  # noqa: B018
-            self.wait()
 
-        return call
+        return self.finished(call)
 
     def optimizer(self, twin: Twin, fused: bool) -> torch.optim.Optimizer:
         lr, decay = self.train_config["lr"], self.train_config["weight_decay"]
         return torch.optim.AdamW(twin.parameters(), lr=lr, weight_decay=decay, fused=fused or None)
 
     def loss(self, run: Any, context: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """In float32, of a prediction in the precision that was asked for: see
-        `mlx_lvm.training.step.in_bfloat16`.
-        """
+        """In float32, of a prediction in the precision asked for: see `mlx_lvm.training.step.in_bfloat16`."""
         if self.options.dtype == "bfloat16":
             with torch.autocast(self.device.type, torch.bfloat16):
                 raw = run(context).raw
@@ -141,9 +128,7 @@ class Torch:
         return total(self.losses, prediction, target, self.train_config["temperature"])
 
     def train(self, cell: Cell) -> Callable[[], None]:
-        """Vectors on the device, contexts gathered by index, no host round trip. Compiled: model and fused
-        AdamW.
-        """
+        """Contexts gathered by index on the device, no host round trip. Compiled: model and fused AdamW."""
         twin = self.twin().train()
         run = program(twin, cell.how)
         optimizer = self.optimizer(twin, cell.how == "compiled")
@@ -156,9 +141,8 @@ class Torch:
             self.loss(run, context, target).backward()
             torch.nn.utils.clip_grad_norm_(twin.parameters(), self.train_config["clip"])
             optimizer.step()
-            self.wait()
 
-        return call
+        return self.finished(call)
 
     def epoch(self, cell: Cell) -> Callable[[], None]:
         """The plain loop: windows as tensors, DataLoader, `.item()` for the running loss."""
@@ -176,9 +160,8 @@ class Torch:
                 torch.nn.utils.clip_grad_norm_(twin.parameters(), self.train_config["clip"])
                 optimizer.step()
                 running += loss.item()
-            self.wait()
 
-        return call
+        return self.finished(call)
 
     def load(self, cell: Cell) -> Callable[[], None]:
         """From the file to the first prediction."""
@@ -187,9 +170,8 @@ class Torch:
         def call() -> None:
             with torch.inference_mode():
                 self.twin().eval()(context).unit  # noqa: B018
-            self.wait()
 
-        return call
+        return self.finished(call)
 
 
 def program(twin: Twin, how: str) -> Any:

@@ -1,6 +1,4 @@
-"""What `lvm doctor` finds: each check with its finding, its value and, where something is missing, how to
-fix it.
-"""
+"""What `lvm doctor` finds: checks with a finding, a value and, where something is missing, a remedy."""
 
 from __future__ import annotations
 
@@ -77,15 +75,11 @@ def _versions() -> list[Check]:
 
 def _device() -> Check:
     device = mx.default_device()
-    info = dict(mx.device_info())
-    name = str(
-        info.get("device_name") or info.get("architecture") or platform.processor() or platform.machine()
-    )
-    return Check(
-        "device",
-        f"{device} {name}, {os.cpu_count()} cores",
-        {"device": str(device), **{k: str(v) for k, v in info.items()}},
-    )
+    info = {key: str(value) for key, value in mx.device_info().items()}
+    known = (info.get("device_name"), info.get("architecture"), platform.processor(), platform.machine())
+    name = next(filter(None, known), "")
+    finding = f"{device} {name}, {os.cpu_count()} cores"
+    return Check("device", finding, {"device": str(device), **info})
 
 
 def _memory() -> Check:
@@ -98,14 +92,12 @@ def _allocator() -> list[Check]:
     if sys.platform != "linux" or mx.default_device() != mx.Device(mx.cpu):
         return []
     kept = tuning().kept
-    finding = f"up to {kept >> 20:,} MB are kept for the next result" if kept else "given back at once"
+    if kept:
+        return [Check("freed memory", f"up to {kept >> 20:,} MB are kept for the next result", kept)]
     remedy = (
-        ""
-        if kept
-        else "large results come fresh from the kernel, page by page: unset MALLOC_TRIM_THRESHOLD_, or use "
-        "glibc"
+        "large results come fresh from the kernel, page by page: unset MALLOC_TRIM_THRESHOLD_, or use glibc"
     )
-    return [Check("freed memory", finding, kept, remedy)]
+    return [Check("freed memory", "given back at once", kept, remedy)]
 
 
 def _blas() -> Check:
@@ -126,25 +118,18 @@ def _blas() -> Check:
 
 
 def _tf32() -> Check:
-    active = tf32_active()
-    finding = "on: matrix products keep 10 bits of mantissa" if active else "off: matrix products are float32"
-    remedy = (
-        f"figures differ from those of other machines: unset {TF32}; --precision tf32 asks for it"
-        if active
-        else ""
-    )
-    return Check("tf32", finding, active, remedy)
+    if not tf32_active():
+        return Check("tf32", "off: matrix products are float32", False)
+    remedy = f"figures differ from those of other machines: unset {TF32}; --precision tf32 asks for it"
+    return Check("tf32", "on: matrix products keep 10 bits of mantissa", True, remedy)
 
 
 def _compiler() -> list[Check]:
     """MLX fuses kernels on a CPU by calling g++; Metal and CUDA bring their own compiler."""
     if sys.platform != "linux":
         remedy = "" if has_tools() else f"only --device cpu needs one: {REMEDY}"
-        return [
-            Check(
-                "compiler", "the platform's own; for the CPU " + ("none" if remedy else "g++"), None, remedy
-            )
-        ]
+        finding = f"the platform's own; for the CPU {'none' if remedy else 'g++'}"
+        return [Check("compiler", finding, None, remedy)]
     folders = (folder for folder in os.get_exec_path() if folder != COMPILER)
     path = shutil.which("g++", path=os.pathsep.join(folders))
     if path is None:
@@ -156,15 +141,9 @@ def _compiler() -> list[Check]:
 def _kernels(store: Store) -> list[Check]:
     """Where MLX keeps what g++ made, and how much of it there is."""
     if not store.folder:
-        remedy = (
-            store.note
-            or "call mlx_lvm.core.linux_cpu.tune() first, or all users of this machine share a folder"
-        )
-        return [
-            Check(
-                "kernels", "none are compiled" if store.note else "in the temporary directory", None, remedy
-            )
-        ]
+        finding = "none are compiled" if store.note else "in the temporary directory"
+        shared = "call mlx_lvm.core.linux_cpu.tune() first, or all users of this machine share a folder"
+        return [Check("kernels", finding, None, store.note or shared)]
     sizes = [file.stat().st_size for file in Path(store.folder).rglob("*.so")]
     finding = f"{len(sizes)} in {store.folder}, {sum(sizes) / 1e6:.1f} MB, of this user alone"
     return [Check("kernels", finding, {"folder": store.folder, "kernels": len(sizes)})]

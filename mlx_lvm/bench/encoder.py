@@ -16,26 +16,14 @@ from mlx_lvm.core.result import JsonObject
 from mlx_lvm.encoders.encoder import TextEncoder
 from mlx_lvm.errors import UsageError
 
-WORDS = (
-    "harbour",
-    "boats",
-    "nobody",
-    "sleep",
-    "night",
-    "house",
-    "river",
-    "letter",
-    "answer",
-    "glacier",
-    "money",
-)
+WORDS = "harbour boats nobody sleep night house river letter answer glacier money"
+
+Encode = Callable[[Sequence[str]], Any]
 
 
 @dataclass(frozen=True)
 class EncoderTime:
-    """Median milliseconds of a call with `batch` texts of `tokens` tokens, and what that makes in texts a
-    second.
-    """
+    """Median milliseconds of a call with `batch` texts of `tokens` tokens, and the texts a second of that."""
 
     batch: int
     tokens: int
@@ -54,15 +42,13 @@ class EncoderTime:
 
 
 def texts_of(encoder: TextEncoder, tokens: int, count: int) -> list[str]:
-    """`count` different texts of so many tokens, special ones counted. Raises UsageError for more than it
-    reads.
-    """
+    """Different texts of so many tokens, special ones counted. Raises UsageError for more than it reads."""
     if not encoder.tokens.special < tokens <= encoder.tokens.longest:
         raise UsageError(f"--tokens {tokens}: the encoder reads up to {encoder.tokens.longest}")
-    draw = np.random.default_rng(0)
+    draw, known = np.random.default_rng(0), WORDS.split()
     out: list[str] = []
     while len(out) < count:
-        words = [WORDS[number] for number in draw.integers(0, len(WORDS), tokens)]
+        words = [known[number] for number in draw.integers(0, len(known), tokens)]
         while encoder.tokens.lengths([" ".join(words)])[0] > tokens:
             words.pop()
         out.append(" ".join(words))
@@ -70,11 +56,7 @@ def texts_of(encoder: TextEncoder, tokens: int, count: int) -> list[str]:
 
 
 def measure(
-    encoder: TextEncoder,
-    other: Callable[[Sequence[str]], Any] | None,
-    batch: int,
-    tokens: int,
-    seconds: float,
+    encoder: TextEncoder, other: Encode | None, batch: int, tokens: int, seconds: float
 ) -> EncoderTime:
     """Calls in turn, ours and theirs, for about so many seconds of each."""
     texts = texts_of(encoder, tokens, batch)
@@ -87,22 +69,12 @@ def measure(
             begun = time.perf_counter()
             side(texts)
             times.append(time.perf_counter() - begun)
-    ours = median(taken[0])
-    theirs = median(taken[1]) if other is not None else None
-    return EncoderTime(
-        batch,
-        tokens,
-        1e3 * ours,
-        batch / ours,
-        None if theirs is None else 1e3 * theirs,
-        None if theirs is None else batch / theirs,
-    )
+    figures = [(1e3 * took, batch / took) for took in map(median, taken)]
+    return EncoderTime(batch, tokens, *(figure for side in figures for figure in side))
 
 
 def kernels_per_layer(encoder: TextEncoder, tokens: int = 130, batch: int = 64) -> int:
-    """Kernels that one layer starts on a GPU, read off its compiled graph without one: see
-    `bench.kernels`.
-    """
+    """Kernels that one layer starts on a GPU, read off its compiled graph as in `bench.kernels`."""
     model = encoder.model
     with as_on_a_gpu():
         x = mx.zeros((batch, tokens, model.config.width), model.dtype)

@@ -14,25 +14,21 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlx_lvm.bench.roofline import CHIPS, Chip, Cost
-from mlx_lvm.core.mlx import mx, nn, optim, tree_flatten
+from mlx_lvm.core.mlx import mx, tree_flatten
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
-from mlx_lvm.models import ModelConfig, VectorModel, architecture, build
+from mlx_lvm.models import ModelConfig, build
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.ramn.documents import segments
 from mlx_lvm.training.ramn.step import DocumentStep
 from mlx_lvm.training.step import TrainStep
 
 MOST_BUFFERS = 31  # arguments of a Metal kernel
-# seconds to start a kernel in a command buffer that holds many; an assumption, nobody has measured it here
-START = 3e-6
 # Primitives that start no kernel: they describe the same memory otherwise, or are there for differentiation
 # alone.
 VIEWS = (
@@ -47,9 +43,7 @@ OUT = re.compile(r'^(\d+) -> "(\w+)"$')
 
 @dataclass(frozen=True)
 class Counted:
-    """kernels: by primitive, fused ones under `fused`; buffers: arrays that the widest fused kernel reads and
-    writes.
-    """
+    """kernels: by primitive, fused ones as `fused`; buffers: arrays that the widest fused one touches."""
 
     kernels: dict[str, int]
     buffers: int
@@ -61,9 +55,7 @@ class Counted:
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """The branches of a GPU are taken while it lasts. Nothing may be evaluated meanwhile that is not
-    there.
-    """
+    """The branches of a GPU are taken while it lasts: nothing that needs one may be evaluated."""
     real = mx.default_device
     mx.default_device = lambda: mx.Device(mx.gpu)
     try:
@@ -90,9 +82,7 @@ def read_dot(text: str) -> Counted:
         elif found := OUT.match(line):
             touched[found[1]].add(found[2])
     fused = [node for node, name in names.items() if name.startswith("Compiled")]
-    kernels = Counter(
-        "fused" if name.startswith("Compiled") else name for name in names.values() if name not in VIEWS
-    )
+    kernels = Counter("fused" if node in fused else name for node, name in names.items() if name not in VIEWS)
     return Counted(dict(sorted(kernels.items())), max((len(touched[node]) for node in fused), default=0))
 
 
@@ -127,60 +117,5 @@ def training_step(config: ModelConfig, batch: int = 32, context: int = 5) -> Cou
         return count([value for _, value in leaves])
 
 
-def plain_step(config: ModelConfig, batch: int = 32, context: int = 5) -> Counted:
-    """Of the loop that MLX's documentation shows: `value_and_grad`, `clip_grad_norm`, `optim.AdamW`,
-    compiled; nothing looks for NaN.
-    """
-    with as_on_a_gpu():
-        model, optimizer = build(config), optim.AdamW(1e-3)
-        optimizer.init(model.trainable_parameters())
-        inputs = mx.zeros((batch, context, config.dim)), mx.zeros((batch, config.dim))
-        state = [model.state, optimizer.state, mx.random.state]
-        mx.eval(state, inputs)
-
-        def loss(x: mx.array, y: mx.array) -> mx.array:
-            raw, unit = model(x)[:2]
-            return mx.square(raw - y).mean() + (1 - (unit * y).sum(axis=-1)).mean()
-
-        @partial(mx.compile, inputs=state, outputs=state)
-        def step(x: mx.array, y: mx.array) -> mx.array:
-            value, gradients = nn.value_and_grad(model, loss)(x, y)
-            gradients, _ = optim.clip_grad_norm(gradients, 1.0)
-            optimizer.update(model, gradients)
-            return value
-
-        value = step(*inputs)
-        leaves: Any = tree_flatten([model.parameters(), optimizer.state])
-        return count([value, *(leaf for _, leaf in leaves)])
-
-
-def predicted(chip: Chip, flops: float, moved: float, kernels: int) -> float:
-    """Seconds, computed: the roofline, and the start of every kernel. Not measured on any Mac."""
-    return max(flops / chip.flops, moved / chip.bandwidth) + kernels * START
-
-
 def _corpus(dim: int, rows: int = 64) -> Corpus:
     return Corpus("zeros", mx.zeros((rows, dim)), None, np.array([0, rows]), ("zeros",), EncoderCard(dim=dim))
-
-
-def markdown(names: tuple[str, ...] = ("amn", "lstm", "gru", "transformer"), batch: int = 32) -> str:
-    """Tables of counts and of predicted step times."""
-    chips = [chip for chip in CHIPS if chip.name in ("M1", "M2", "M3", "M4", "M5")]
-    counts = ["| model | forward | training step | plain MLX loop | widest kernel |", "|---|---|---|---|---|"]
-    times = [
-        f"| step of {batch} | {' | '.join(chip.name for chip in chips)} |",
-        "|---" * (len(chips) + 1) + "|",
-    ]
-    for name in names:
-        config: ModelConfig = architecture(name).config_class()
-        model: VectorModel = build(config)
-        forward, step, plain = (make(config, batch) for make in (forward_pass, training_step, plain_step))
-        counts.append(f"| {name} | {forward.total} | {step.total} | {plain.total} | {step.buffers} |")
-        work = Cost.of(model, context=5).step(batch)
-        cells = [f"{1e3 * predicted(chip, work.flops, work.bytes, step.total):.2f}" for chip in chips]
-        times.append(f"| {name} | {' | '.join(cells)} |")
-    for head in ("regress", "retrieve"):  # whose step is their own: a segment of 32 targets
-        config = architecture("ramn").config_class.from_dict({"head": head})
-        forward, step = forward_pass(config, batch), training_step(config)
-        counts.append(f"| {config.variant} | {forward.total} | {step.total} | | {step.buffers} |")
-    return "\n".join([*counts, "", *times, ""])

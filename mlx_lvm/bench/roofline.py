@@ -36,9 +36,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Cost:
-    """What decides a model's work: the multiplications of a window (see `Products`), its parameters and its
-    input.
-    """
+    """What decides a model's work: multiplications of a window (see `Products`), parameters, input."""
 
     products: float
     no_gradient: float
@@ -57,9 +55,7 @@ class Cost:
         return Work(2.0 * batch * self.products, FLOAT * (self.parameters + self._vectors(batch)))
 
     def step(self, batch: int) -> Work:
-        """A training step: backward twice the multiplications of forward, less those for the context's
-        gradient.
-        """
+        """A training step: backward multiplies twice as much, less what the context's gradient would take."""
         flops = 2.0 * batch * (3 * self.products - self.no_gradient)
         return Work(flops, FLOAT * (PASSES * self.parameters + self._vectors(batch)))
 
@@ -86,9 +82,7 @@ class Chip:
 
 
 def by_clock(cores: int, gigahertz: float) -> float:
-    """FLOP/s of a GPU of Apple's: 128 multiply-adds a core and cycle. Its clock is not published; here as
-    hmc-tech.com lists it.
-    """
+    """FLOP/s of Apple's GPUs: 128 multiply-adds a core and cycle; its clock as hmc-tech.com has it."""
     return cores * 128 * 2 * gigahertz * 1e9
 
 

@@ -1,6 +1,4 @@
-"""What is timed of MLX: forward pass, training step, epoch and load, as the library runs them. The torch
-side: `parity/speed.py`.
-"""
+"""What is timed of MLX: forward, step, epoch and load as the library runs them; torch: `parity/speed.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -26,7 +23,7 @@ from mlx_lvm.bench.workers import (
     About,
     Cell,
     Options,
-    fastest,
+    peaks,
     resident,
 )
 from mlx_lvm.core.linux_cpu import tuning
@@ -45,10 +42,8 @@ from mlx_lvm.training.trainer import Trainer
 
 
 class Mlx:
-    """The side of MLX; see `mlx_lvm.bench.workers.Side`. Leaves weights, config, vectors and targets in the
-    folder for the other side.
-
-    Raises UsageError where MLX lacks the device.
+    """MLX, a `mlx_lvm.bench.workers.Side`. Leaves weights, config, vectors and targets in the folder for the
+    other side. Raises UsageError where MLX lacks the device.
     """
 
     def __init__(self, options: Options) -> None:
@@ -72,8 +67,9 @@ class Mlx:
             "train": asdict(self.train_config),
             "cost": asdict(Cost.of(model, options.context)),
             "learns_from_windows": model.task == "windows",
+            "windows": len(self.windows),
         }
-        (self.folder / CONFIG).write_text(json.dumps({**shared, "windows": len(self.windows)}))
+        (self.folder / CONFIG).write_text(json.dumps(shared))
         np.save(self.folder / VECTORS, self.corpus.numpy())
         np.save(self.folder / TARGETS, self.windows.targets)
 
@@ -90,20 +86,17 @@ class Mlx:
         return About(kind, name, self.options.cores, version("mlx"), tuning().blas.name)
 
     def peaks(self) -> dict[str, float]:
-        """The fastest product of matrices and the fastest copy over several sizes; caches count, so that
-        nothing beats the roofline.
-        """
-        large = mx.default_device() != mx.Device(mx.cpu)
-        flops = bytes_ = 0.0
-        for side in (1024, 2048, *([4096, 8192] if large else [])):
+        def multiply(side: int) -> Callable[[], None]:
             a, b = mx.random.normal((side, side)), mx.random.normal((side, side))
             mx.eval(a, b)
-            flops = max(flops, 2 * side**3 / fastest(lambda a=a, b=b: mx.eval(a @ b)))  # type: ignore[misc]
-        for megabytes in (1, 4, 16, 256):
-            x = mx.zeros((megabytes * 2**18,))
+            return lambda: mx.eval(a @ b)
+
+        def copy(size: int) -> Callable[[], None]:
+            x = mx.zeros((size,))
             mx.eval(x)
-            bytes_ = max(bytes_, 2 * x.nbytes / fastest(lambda x=x: mx.eval(x + 1)))  # type: ignore[misc]
-        return {"flops": flops, "bytes": bytes_}
+            return lambda: mx.eval(x + 1)
+
+        return peaks(multiply, copy, mx.default_device() == mx.Device(mx.cpu))
 
     def memory(self) -> dict[str, int]:
         return {"resident": resident(), "device": mx.get_peak_memory()}
@@ -123,12 +116,12 @@ class Mlx:
         inputs = [self.windows.contexts(pick).astype(DTYPES[self.options.dtype]) for pick in picks]
         mx.eval(inputs)
         turn = count()
-        run = (
-            partial(mx.compile, inputs=model.state)(lambda x: model(x).unit)
-            if cell.how == "compiled"
-            else lambda x: model(x).unit
-        )
-        return lambda: mx.eval(run(inputs[next(turn) % INPUTS]))
+
+        def run(x: mx.array) -> mx.array:
+            return model(x).unit
+
+        program = mx.compile(run, inputs=model.state) if cell.how == "compiled" else run
+        return lambda: mx.eval(program(inputs[next(turn) % INPUTS]))
 
     def train(self, cell: Cell) -> Callable[[], None]:
         model = self.model()

@@ -24,6 +24,9 @@ ROUNDS = 12  # turns of each program in a cell
 FEWEST = 3  # where one call outlasts a turn
 PATIENCE = 4.0  # times the seconds wished for, after which FEWEST turns must do
 
+Say = Callable[[str], None]
+Tasks = Sequence[tuple[str, Sequence[int]]]  # with their batch sizes
+
 
 @dataclass(frozen=True)
 class Times(Result):
@@ -42,9 +45,7 @@ class Times(Result):
 
 @dataclass(frozen=True)
 class Row(Result):
-    """What a model takes for one task at one batch size. mlx, torch: times by how the program is run;
-    roofline_ms: that of this machine.
-    """
+    """Of a model, task and batch size: times by how a program is run, and the roofline of this machine."""
 
     model: str
     task: str
@@ -88,9 +89,7 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
 
 
 class Bench:
-    """Sides by name on one model. Use as a context: the processes end with it. Raises SetupInvalid where they
-    do not compare.
-    """
+    """Sides by name on one model, a context that ends them. Raises SetupInvalid where they do not compare."""
 
     def __init__(self, sides: dict[str, tuple[str, str]], options: Options) -> None:
         self.sides, self.options = sides, options
@@ -125,16 +124,9 @@ class Bench:
         return {name: worker.ask("memory") for name, worker in self.workers.items()}
 
     def cell(
-        self,
-        task: str,
-        batch: int,
-        hows: dict[str, Sequence[str]],
-        seconds: float,
-        note: Callable[[str], None],
+        self, task: str, batch: int, hows: dict[str, Sequence[str]], seconds: float, note: Say
     ) -> dict[str, dict[str, Times]]:
-        """side -> how -> milliseconds, every program in turn. A `how` that a side cannot do is noted and left
-        out.
-        """
+        """side -> how -> milliseconds, every program in turn. What a side cannot do is noted and left out."""
         programs: list[tuple[str, Cell]] = []
         for side, names in hows.items():
             for how in names:
@@ -163,13 +155,10 @@ SAME = {"metal": "mps"}  # MLX's name of a device and torch's
 
 
 def require_same_device(about: dict[str, About]) -> None:
-    """Raises SetupInvalid for sides on different kinds of device or, on a CPU, with different numbers of
-    threads.
-    """
+    """Raises SetupInvalid for sides on different devices or, on a CPU, with different numbers of threads."""
     devices = {name: SAME.get(found.device, found.device) for name, found in about.items()}
-    threads = (
-        {name: found.threads for name, found in about.items()} if set(devices.values()) == {"cpu"} else {}
-    )
+    on_cpu = set(devices.values()) == {"cpu"}
+    threads = {name: found.threads for name, found in about.items() if on_cpu}
     for what, values in (("device", devices), ("threads", threads)):
         if len(set(values.values())) > 1:
             shown = ", ".join(f"{name} {value}" for name, value in values.items())
@@ -180,16 +169,9 @@ def require_same_device(about: dict[str, About]) -> None:
 
 
 def rows(
-    timing: Bench,
-    tasks: Sequence[tuple[str, Sequence[int]]],
-    seconds: float,
-    torch_compile: bool,
-    note: Callable[[str], None],
-    say: Callable[[str], None],
+    timing: Bench, tasks: Tasks, seconds: float, torch_compile: bool, note: Say, say: Say
 ) -> Iterator[Row]:
-    """The rows of a model, each when it is measured. tasks: (task, batch sizes); note hears what does not
-    run, say what comes next.
-    """
+    """A model's rows as they are measured. `note` hears what does not run, `say` what comes next."""
     shared = json.loads((Path(timing.options.folder) / CONFIG).read_text())
     cost, name = Cost(**shared["cost"]), timing.options.model
     for task, batches in tasks:
@@ -200,9 +182,8 @@ def rows(
             continue
         hows: dict[str, Sequence[str]] = {"mlx": ["compiled", "eager"] if task == "forward" else ["compiled"]}
         if "torch" in timing.workers:
-            hows["torch"] = (
-                ["eager", "compiled"] if torch_compile and task in ("forward", "train") else ["eager"]
-            )
+            both = torch_compile and task in ("forward", "train")
+            hows["torch"] = ["eager", "compiled"] if both else ["eager"]
         for batch in batches:
             say(f"{name}: {task} at batch {batch}")
             times = timing.cell(task, batch, hows, seconds, note)

@@ -60,9 +60,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class About(Result):
-    """What a side runs on: device (cpu, metal, mps, cuda) and its name, a CPU's threads, the framework's
-    version, and the BLAS of MLX.
-    """
+    """What a side runs on: device (cpu, metal, mps, cuda), its name, a CPU's threads, version, MLX's BLAS."""
 
     device: str
     name: str
@@ -88,9 +86,7 @@ class Side(Protocol):
 
 
 def end_with(parent: int) -> None:
-    """Ends this process once its parent is gone: a side that is timed answers nobody then, and would run on
-    for minutes.
-    """
+    """Ends this process once its parent is gone, whom a side that is timed would outlive by minutes."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -128,9 +124,7 @@ def serve(connection: Any, module: str, name: str, options: Options) -> None:
 
 
 def turn(call: Callable[[], None], seconds: float) -> list[float]:
-    """Seconds of each call made within `seconds`, at least one; one call more comes first where calls are
-    short.
-    """
+    """Seconds of each call made within `seconds`, at least one; short ones after one that is not counted."""
     began = time.perf_counter()
     call()
     first = time.perf_counter() - began
@@ -154,6 +148,19 @@ def fastest(call: Callable[[], object], seconds: float = 0.3) -> float:
     return best
 
 
+Prepared = Callable[[int], Callable[[], object]]  # a size: what to call at that size
+
+
+def peaks(multiply: Prepared, copy: Prepared, on_cpu: bool) -> dict[str, float]:
+    """FLOPs and bytes per second of the fastest product and copy over several sizes; caches count, so that
+    nothing beats the roofline. multiply(side), copy(elements): the call to time, on a CPU or not.
+    """
+    sides = (1024, 2048) if on_cpu else (1024, 2048, 4096, 8192)
+    sizes = [megabytes * 2**18 for megabytes in (1, 4, 16, 256)]
+    flops = max(2 * side**3 / fastest(multiply(side)) for side in sides)
+    return {"flops": flops, "bytes": max(2 * 4 * size / fastest(copy(size)) for size in sizes)}
+
+
 def resident() -> int:
     """The most bytes that this process had in memory."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -161,9 +168,7 @@ def resident() -> int:
 
 
 class Failed(LvmError):
-    """A side could not do what it was asked: the last line of its traceback, which is at hand whole as
-    `traceback`.
-    """
+    """A side could not do what it was asked: the last line of its `traceback`."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text.strip().splitlines()[-1])
@@ -171,9 +176,7 @@ class Failed(LvmError):
 
 
 class Worker:
-    """A side in its own process. `ask(method, ...)` waits for the answer. Raises LvmErrors of the side,
-    Failed for others.
-    """
+    """A side in its own process; `ask(method, ...)` waits. Raises the side's LvmErrors, or Failed."""
 
     def __init__(self, module: str, name: str, options: Options) -> None:
         context = multiprocessing.get_context("spawn")
@@ -205,24 +208,15 @@ class Worker:
 
 @contextmanager
 def environment(options: Options) -> Iterator[None]:
-    """What libraries read once, when they load: threads, TF32, and idle OpenMP threads that give their core
-    to the other side.
-    """
-    threads = str(options.cores)
-    wanted = {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "VECLIB_MAXIMUM_THREADS": threads,
-        "KMP_BLOCKTIME": "1",
-    }
+    """What libraries read at load: threads, TF32, and that idle OpenMP threads give up their core."""
+    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    wanted = dict.fromkeys(pools, str(options.cores)) | {"KMP_BLOCKTIME": "1"}
     wanted["MLX_ENABLE_TF32"] = str(int(options.tf32))
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in wanted:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if value is not None})

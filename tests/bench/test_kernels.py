@@ -4,22 +4,15 @@ it.
 
 import pytest
 
-from mlx_lvm.bench.kernels import (
-    MOST_BUFFERS,
-    as_on_a_gpu,
-    count,
-    forward_pass,
-    plain_step,
-    predicted,
-    read_dot,
-    training_step,
-)
+from mlx_lvm.bench.kernels import MOST_BUFFERS, as_on_a_gpu, count, forward_pass, read_dot, training_step
 from mlx_lvm.bench.roofline import CHIPS
 from mlx_lvm.core.activations import on_cpu
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.models import architecture
 
-from ..helpers import fuses
+from ..helpers import fuses, script
+
+table = script("kernels")
 
 # Forward pass and training step of a batch of 32 at the default sizes; lower them when they fall.
 KERNELS = {"amn": (29, 143), "lstm": (39, 259), "gru": (76, 548), "transformer": (161, 796)}
@@ -36,7 +29,7 @@ def test_a_step_starts_no_more_kernels_than_it_did(name: str) -> None:
     assert 0.8 * most_forward < forward.total <= most_forward, forward
     assert 0.8 * most_step < step.total <= most_step, step
     assert 2 < step.buffers <= MOST_BUFFERS
-    assert step.total < 1.06 * plain_step(config).total, "looking for NaN and summing must stay cheap"
+    assert step.total < 1.06 * table.plain_step(config).total, "looking for NaN and summing must stay cheap"
 
 
 @fuses
@@ -92,5 +85,5 @@ def test_the_branches_of_a_gpu_are_counted() -> None:
 
 def test_a_predicted_time_is_the_roofline_and_the_starts() -> None:
     chip = CHIPS[0]
-    assert predicted(chip, chip.flops, 0, 0) == pytest.approx(1)
-    assert predicted(chip, 0, 2 * chip.bandwidth, 1000) == pytest.approx(2.003)
+    assert table.predicted(chip, chip.flops, 0, 0) == pytest.approx(1)
+    assert table.predicted(chip, 0, 2 * chip.bandwidth, 1000) == pytest.approx(2.003)
