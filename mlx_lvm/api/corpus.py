@@ -26,8 +26,7 @@ Array = npt.NDArray[np.float32]
 class Document:
     """A document in reading order.
 
-    vectors: [chunks, dim] float32, rows of unit length. texts: one a chunk; empty where the corpus keeps
-             none.
+    vectors: [chunks, dim] float32, rows of unit length. texts: one a chunk, or none at all.
     """
 
     name: str
@@ -158,8 +157,7 @@ class Corpus:
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the corpus to a .safetensors file, or a folder of shards, with its texts next to it.
 
-        Raises UsageError where something is there and `overwrite` is not set, IOFailed where it cannot be
-        written.
+        Raises UsageError where something is there without `overwrite`, IOFailed where it cannot be written.
         """
         source, target = self.held.path, Path(path)
         if source is None:

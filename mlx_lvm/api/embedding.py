@@ -77,12 +77,8 @@ def _sort(
         paths = [Path(one) for one in given if _is_path(one)]
         texts = {f"text-{k}": str(one) for k, one in enumerate(given, 1) if not _is_path(one)}
     if bool(paths) == bool(texts):
-        told = (
-            "nothing to embed"
-            if not paths
-            else f"texts and paths together ({', '.join(map(str, paths[:3]))})"
-        )
-        raise UsageError(f"{told}; give files and folders, or texts")
+        both = f"texts and paths together ({', '.join(map(str, paths[:3]))})"
+        raise UsageError(f"{both if paths else 'nothing to embed'}; give files and folders, or texts")
     wrong = [name for name, text in texts.items() if not isinstance(text, str)]
     if wrong:
         raise UsageError(f"{wrong[0]}: a {type(texts[wrong[0]]).__name__}; expected a text")
@@ -90,9 +86,7 @@ def _sort(
 
 
 def _is_path(given: str | Path) -> bool:
-    """Whether this names a file or folder. Raises InvalidFile for what can only be a path and is not
-    there.
-    """
+    """Whether this names a file or folder. Raises InvalidFile for what looks like one and is not there."""
     if isinstance(given, Path):
         return True
     looks = "\n" not in given and len(given) < 1000 and not given.isspace()

@@ -73,9 +73,7 @@ def _reference(corpus: Corpus | str | Path | None) -> str | None:
 
 
 def _parity() -> Any:
-    """The function that writes a card's parity section, with TF32 off from MLX's first product; None without
-    torch.
-    """
+    """What writes a card's parity section, TF32 off from MLX's first product on; None without torch."""
     if find_spec("torch") is None:
         return None
     from mlx_lvm.parity.sides.setup import prepare

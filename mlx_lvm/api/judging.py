@@ -30,9 +30,7 @@ Progress = Callable[[str], None]
 
 
 class Report:
-    """An evaluation. Printed, it is the verdict, a table and what was scored; `verdict` is its first
-    sentence.
-    """
+    """An evaluation. Printed: the verdict, a table and what was scored; `verdict` is its first sentence."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings, self.evaluation = findings, findings.evaluation
@@ -44,9 +42,7 @@ class Report:
 
     @property
     def outcome(self) -> str:
-        """`better`, `worse` or `level`: whether the interval of the verdict leaves out zero, and on which
-        side.
-        """
+        """`better`, `worse` or `level`: whether and where the verdict's interval leaves out zero."""
         return self.evaluation.verdict.outcome
 
     def to_dict(self) -> JsonObject:
@@ -121,20 +117,13 @@ def evaluate(
     arrow = None
     if arrow_epochs and isinstance(subject, Loaded):
         arrow = arrow_of_time(subject, data, arrow_epochs, max_windows, progress=progress)
-    return Report(
-        Findings(
-            found,
-            study(found, progress) if closer else None,
-            None if other is None else out_of_domain(found, subject, other, max_windows, progress),
-            arrow,
-        )
-    )
+    looked = study(found, progress) if closer else None
+    away = None if other is None else out_of_domain(found, subject, other, max_windows, progress)
+    return Report(Findings(found, looked, away, arrow))
 
 
 class Comparison:
-    """Models on the same windows. Printed, it is the table, best cosine first, with the best baselines
-    below.
-    """
+    """Models on the same windows. Printed: the table, best cosine first, the best baselines below."""
 
     def __init__(self, leaderboard: Leaderboard) -> None:
         self.leaderboard = leaderboard

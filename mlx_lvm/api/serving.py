@@ -21,23 +21,19 @@ BASELINE_CONTEXT = 5  # chunks that a baseline reads
 
 
 class Serving(NamedTuple):
-    """A model or baseline by name: its predictor, the chunks it reads, its split, the ranking stored with it,
-    the sha256 of the corpus it was trained on, what to know before any figure of it, and notes.
-    """
+    """A model or baseline by name, ready for a corpus."""
 
     predictor: Predictor
-    context: int
+    context: int  # chunks that it reads
     split_seed: int
-    ranking: JsonObject
-    trained_on: str
-    warnings: list[str]
+    ranking: JsonObject  # stored with it
+    trained_on: str  # the sha256 of a corpus
+    warnings: list[str]  # what to know before any figure of it
     notes: list[str]
 
 
 def is_baseline(name: str, precision: str = "float32") -> bool:
-    """Whether the name is a baseline's and no file's. Raises UsageError for one in another precision than
-    float32.
-    """
+    """Whether the name is a baseline's and no file's. Raises UsageError for one in another precision."""
     baseline = name in NAMES and not Path(name).exists()
     if baseline and precision != "float32":
         raise UsageError(
@@ -50,18 +46,22 @@ def reading(
     subject: Loaded | str, context: int | None = None, split_seed: int | None = None
 ) -> tuple[int, int]:
     """(chunks that a window has, seed of the split): as given, else the model's own."""
-    own = (BASELINE_CONTEXT, 0)
-    if not isinstance(subject, str) or not is_baseline(subject):
-        loaded = subject if isinstance(subject, Loaded) else load_model(subject)
-        own = (loaded.context, loaded.split_seed)
+    loaded = _model(subject)
+    own = (loaded.context, loaded.split_seed) if loaded else (BASELINE_CONTEXT, 0)
     return context or own[0], own[1] if split_seed is None else split_seed
 
 
 def default_corpus(subject: Loaded | str) -> str:
     """What is taken where no corpus is named: the one the model was trained on; `sotu` for a baseline."""
-    if isinstance(subject, str) and is_baseline(subject):
-        return "sotu"
-    return corpus_of(subject if isinstance(subject, Loaded) else load_model(subject))
+    loaded = _model(subject)
+    return corpus_of(loaded) if loaded else "sotu"
+
+
+def _model(subject: Loaded | str) -> Loaded | None:
+    """None for a baseline."""
+    if isinstance(subject, Loaded):
+        return subject
+    return None if is_baseline(subject) else load_model(subject)
 
 
 def serve(subject: Loaded | str, corpus: Corpus, precision: str = "float32") -> Serving:
@@ -76,15 +76,8 @@ def serve(subject: Loaded | str, corpus: Corpus, precision: str = "float32") -> 
     loaded = subject if isinstance(subject, Loaded) else load_model(subject).compute_in(precision)
     _, predictor, notes = subject_of(loaded, corpus, None)
     assert predictor is not None  # a loaded model always has one
-    return Serving(
-        predictor,
-        loaded.context,
-        loaded.split_seed,
-        loaded.ranking,
-        loaded.corpus_sha256,
-        space_warnings(loaded, corpus),
-        notes,
-    )
+    known = (loaded.context, loaded.split_seed, loaded.ranking, loaded.corpus_sha256)
+    return Serving(predictor, *known, space_warnings(loaded, corpus), notes)
 
 
 def ranker_of(

@@ -1,6 +1,4 @@
-"""Training from Python: the recipe of a new run in layers, as the command line lays them, and the run
-itself.
-"""
+"""Training from Python: a new run's recipe in layers, as the command line lays them, and the run."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ class Recipe(NamedTuple):
 
 
 class RecipeFile(NamedTuple):
-    """What a --config file says: training options, the model's own, and the model's name where it stands
-    there.
-    """
+    """What a --config file says: training options, the model's own, and its name where it stands there."""
 
     train: Options
     sizes: Options
@@ -50,8 +46,7 @@ def recipe(
 ) -> Recipe:
     """A new run's, in layers: the defaults, the preset over them, a file over that, what is given over all.
 
-    Raises UsageError for an unknown architecture or preset, for one that is fitted, and for an option that it
-    does not have.
+    Raises UsageError for an unknown architecture or preset, one that is fitted, or an option that it lacks.
     """
     kind = architecture(name)
     if kind.task == "fitted":
@@ -189,9 +184,7 @@ def train(
 def _reference(
     architecture: str, corpus: Corpus | str | Path, folder: Path | None
 ) -> tuple[str, Path | None]:
-    """(what the run calls its corpus, its folder): a corpus of no file of its own is kept in the run's
-    folder.
-    """
+    """(what the run calls its corpus, its folder): a corpus without a file is kept in the run's folder."""
     if not isinstance(corpus, Corpus):
         return str(corpus), folder
     if corpus.temporary is None:

@@ -46,9 +46,7 @@ class CardFigures:
 def model_card(
     loaded: Loaded, dtype: str, digest: str, figures: CardFigures | None, parity: str | None
 ) -> str:
-    """Markdown with the Hub's front matter. Holds no date and no timing: the same model gives the same
-    bytes.
-    """
+    """Markdown with the Hub's front matter. Without date or timing: the same model gives the same bytes."""
     config = loaded.model.config
     parts = [
         front_matter(loaded, _measured(figures) if figures else None),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
 from mlx_lvm.errors import IOFailed, UsageError
 from mlx_lvm.hub.card import CardFigures, model_card
-from mlx_lvm.hub.golden import GOLDEN_DIM, GOLDEN_WINDOWS
+from mlx_lvm.hub.golden import GOLDEN_DIM, GOLDEN_WINDOWS, golden_entries
 from mlx_lvm.hub.load import WEIGHTS, Loaded
 from mlx_lvm.models import VectorModel, as_dict, build
 from mlx_lvm.models.weights import DTYPES, set_weights
@@ -30,10 +29,9 @@ from mlx_lvm.predictors.lags import LagFilter
 
 
 def fit_filter(name: str, corpus: str = "sotu", context: int = 5, split_seed: int = 0) -> Loaded:
-    """The baseline of that name (one of `FILTERS`), fitted on the training documents of a corpus, as a
-    model.
+    """The baseline of that name, fitted on a corpus's training documents, as a model.
 
-    Raises UsageError for a baseline that is not a filter.
+    Raises UsageError for a baseline that is none of `FILTERS`.
     """
     if name not in FILTERS:
         raise UsageError(
@@ -45,15 +43,12 @@ def fit_filter(name: str, corpus: str = "sotu", context: int = 5, split_seed: in
     (form,) = fit_baselines(vectors, parts.train, parts.val, context, only=(name,))
     assert isinstance(form, LagFilter)
     origin = {"closed_form": name, "fitted_on": f"{len(parts.train)} training documents of {vectors.name}"}
-    return Loaded(
-        form.model(), name, context, split_seed, vectors.name, vectors.sha256, vectors.card, imported=origin
-    )  # fmt: skip
+    known = (vectors.name, vectors.sha256, vectors.card)
+    return Loaded(form.model(), name, context, split_seed, *known, imported=origin)
 
 
 def require_free(folder: Path, overwrite: bool) -> None:
-    """Raises IOFailed where something is there that nobody asked to overwrite, or where nothing can be
-    written: before minutes are spent on what goes there.
-    """
+    """Raises IOFailed, before minutes are spent, for a folder that holds something or cannot be written."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
         raise IOFailed(
             f"{folder}: already there. Pass --overwrite to replace its model, or name another --out."
@@ -87,8 +82,8 @@ def write_model(
     """Write model.safetensors, config.json and README.md; the same arguments give the same bytes.
 
     figures: what the card tells of the model as stored (`mlx_lvm.evaluation.export` measures it)
-    corpus:  whose first test windows are the golden pair; without one the pair the model came with, or a
-    drawn one parity:  the card's section about it
+    corpus:  whose first test windows are the golden pair of a model that came with none
+    parity:  the card's section about it
 
     Raises UsageError for an unknown dtype.
     """
@@ -107,7 +102,7 @@ def write_model(
         **({"imported": loaded.imported} if loaded.imported else {}),
         **({"ranking": ranking} if ranking else {}),
     }
-    golden = golden_pair(loaded, rounded, corpus)
+    golden = golden_entries(rounded, golden_contexts(loaded, corpus))
     data = to_bytes(stored, {"format": "pt", "mlx_lvm": json.dumps(about, sort_keys=True), **golden})
     write_atomic(folder / WEIGHTS, data)
     write_json(folder / "config.json", as_dict(loaded.model.config))
@@ -122,36 +117,23 @@ def require_dtype(dtype: str) -> None:
 
 
 def round_weights(model: VectorModel, dtype: str) -> tuple[VectorModel, dict[str, mx.array]]:
-    """(the model as a reader of the file will have it, the tensors as stored: weights and torch's
-    buffers).
-    """
-    stored = {
-        name: value.astype(DTYPES[dtype]) for name, value in {**model.weights(), **model.buffers()}.items()
-    }
+    """(the model as a reader of the file has it, the tensors as stored: weights and torch's buffers)."""
+    held = {**model.weights(), **model.buffers()}
+    stored = {name: value.astype(DTYPES[dtype]) for name, value in held.items()}
     rounded = build(model.config)
     set_weights(rounded, {name: stored[name] for name in model.weights()}, "export")
     return rounded, stored
 
 
-def golden_pair(loaded: Loaded, model: VectorModel, corpus: Corpus | None) -> dict[str, str]:
-    """Two windows and what the model answers: the first test windows, or the pair the model came with."""
+def golden_contexts(loaded: Loaded, corpus: Corpus | None) -> np.ndarray:
+    """[2, length, dim]: the first test windows, or those of the pair the model came with, or drawn ones."""
     if loaded.golden is not None:
-        contexts = loaded.golden[0]
-    elif corpus is not None:
-        found = windows(
-            corpus, split_corpus(corpus, loaded.split_seed).test, loaded.context, "test documents"
-        )
+        return loaded.golden[0]
+    if corpus is not None:
+        test = split_corpus(corpus, loaded.split_seed).test
+        found = windows(corpus, test, loaded.context, "test documents")
         contexts = np.array(found.contexts(np.arange(len(found))[:GOLDEN_WINDOWS]))
-        contexts = np.resize(contexts, (GOLDEN_WINDOWS, *contexts.shape[1:]))
-    else:
-        draw = mx.random.normal(
-            (GOLDEN_WINDOWS, loaded.context, loaded.model.config.dim or GOLDEN_DIM), key=mx.random.key(0)
-        )
-        contexts = np.array(draw / mx.linalg.norm(draw, axis=-1, keepdims=True))
-    contexts = contexts.astype(np.float16)
-    read = mx.array(contexts).astype(mx.float32)
-    output = np.array(model.serving(read)(read).unit)
-    return {
-        "golden_input": base64.b64encode(contexts.astype("<f2").tobytes()).decode(),
-        "golden_output": base64.b64encode(output.astype("<f4").tobytes()).decode(),
-    }
+        return np.resize(contexts, (GOLDEN_WINDOWS, *contexts.shape[1:]))
+    shape = (GOLDEN_WINDOWS, loaded.context, loaded.model.config.dim or GOLDEN_DIM)
+    draw = mx.random.normal(shape, key=mx.random.key(0))
+    return np.array(draw / mx.linalg.norm(draw, axis=-1, keepdims=True))

@@ -1,6 +1,4 @@
-"""Somebody's folder of weights in the Hub's layout: its files, shards by their index, and what its config
-says.
-"""
+"""Somebody's folder of weights in the Hub's layout: its files, shards by index, what its config says."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights. Raises InvalidFile where there is none, or more than one and no index
-    of them.
-    """
+    """The files that hold the weights. Raises InvalidFile for none, or several without an index of them."""
     index = next((folder / name for name in INDEXES if (folder / name).is_file()), None)
     if index is not None:
         values = read_json(index)
@@ -42,6 +38,6 @@ def described(folder: Path) -> JsonObject:
     """What `config.json` says: the kind of model, and its sizes. Empty where there is none."""
     path = folder / "config.json"
     values = read_json(path) if path.is_file() else {}
-    return (
-        {"model_type": values.get("model_type"), "model_config": values} if isinstance(values, dict) else {}
-    )
+    if not isinstance(values, dict):
+        return {}
+    return {"model_type": values.get("model_type"), "model_config": values}

@@ -28,9 +28,7 @@ class Measured:
         return {
             "task": {"type": TASK, "name": "next-chunk prediction"},
             "dataset": {"type": self.corpus, "name": self.corpus, "split": self.split},
-            "metrics": [
-                {"type": name, "name": name, "value": round(value, 4)} for name, value in self.figures.items()
-            ],
+            "metrics": [{"type": k, "name": k, "value": round(v, 4)} for k, v in self.figures.items()],
         }
 
 
@@ -40,12 +38,7 @@ def front_matter(loaded: Loaded, measured: Measured | None) -> str:
     base_model is the encoder, where its card names one of the Hub's. model-index has what was measured on
     test documents: `measured`, else what a model for every encoder came with.
     """
-    values: JsonObject = {
-        "library_name": "mlx-lvm",
-        "license": "mit",
-        "pipeline_tag": TASK,
-        "tags": TAGS,
-    }
+    values: JsonObject = {"library_name": "mlx-lvm", "license": "mit", "pipeline_tag": TASK, "tags": TAGS}
     if loaded.card and NAME.fullmatch(loaded.card.model):
         values["base_model"] = loaded.card.model
     results = [measured] if measured else _held_out(loaded.imported.get("held_out", []))
@@ -58,11 +51,5 @@ def front_matter(loaded: Loaded, measured: Measured | None) -> str:
 
 def _held_out(rows: list[JsonObject]) -> list[Measured]:
     """rows: as a model for every encoder has them in its file."""
-    return [
-        Measured(
-            row["corpus"],
-            row["split"],
-            {said: row[name]["value"] for name, said in WORDS.items() if name in row},
-        )
-        for row in rows
-    ]
+    figures = [{said: row[name]["value"] for name, said in WORDS.items() if name in row} for row in rows]
+    return [Measured(row["corpus"], row["split"], found) for row, found in zip(rows, figures, strict=True)]

@@ -19,8 +19,7 @@ from mlx_lvm.models.weights import set_weights
 def infer(
     tensors: Mapping[str, mx.array], model: str | None = None, said: Mapping[str, Any] | None = None
 ) -> ModelConfig:
-    """The config whose names and shapes these are. `model` chooses where several fit, `said` holds what no
-    shape tells.
+    """The config of these names and shapes. `model` chooses where several fit, `said` has what none tells.
 
     Raises InvalidFile where none fits, UsageError where something must be asked.
     """
@@ -72,11 +71,8 @@ def to_model(
     for name in strangers:
         del tensors[name]
     set_weights(built, tensors, what)
-    kept = {
-        key: described[key]
-        for key in ("epoch", "val_loss", "val_cosine")
-        if isinstance(described.get(key), (int, float))
-    }
+    figures = {key: described.get(key) for key in ("epoch", "val_loss", "val_cosine")}
+    kept = {key: value for key, value in figures.items() if isinstance(value, (int, float))}
     loaded = Loaded(built, built.config.model_type, imported={"model_type": built.config.model_type, **kept})
     if left:
         shown = ", ".join(left[:8]) + (f" and {len(left) - 8} more" if len(left) > 8 else "")
@@ -95,15 +91,13 @@ def unwrap(tensors: dict[str, mx.array], model: str | None = None) -> tuple[dict
     kinds = [architecture(model)] if model else list(architectures().values())
     fitting: dict[str, dict[str, mx.array]] = {}
     for prefix in _prefixes(tensors):
-        under = {
-            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
-        }
+        inside = [name for name in tensors if name.startswith(prefix)]
+        under = {name.removeprefix(prefix): tensors[name] for name in inside}
         shapes = {name: tuple(value.shape) for name, value in under.items()}
         if any(kind.sizes_in(shapes) is not None for kind in kinds):
             fitting[prefix] = under
-    first = [prefix for prefix in fitting if not any(part in AVERAGES for part in prefix.split("."))] or list(
-        fitting
-    )
+    plain = [prefix for prefix in fitting if not any(part in AVERAGES for part in prefix.split("."))]
+    first = plain or list(fitting)
     if len(first) > 1:
         raise UsageError(f"models lie under {' and '.join(map(repr, first))}; keep one of them in the file")
     if not first:

@@ -48,7 +48,6 @@ class Loaded:
     corpus: str = ""
     corpus_sha256: str = ""
     card: EncoderCard | None = None
-    train_mean: np.ndarray | None = None
     folder: Path | None = None
     dtype: str = "float32"  # that the file stores
     train: JsonObject = field(default_factory=dict)
@@ -60,8 +59,7 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
 
     def compute_in(self, precision: str) -> Loaded:
-        """This model with its weights, and so every prediction, in float32 or bfloat16, or with float32
-        products rounded to TF32.
+        """This model, its weights in float32 or bfloat16, or its float32 products rounded to TF32.
 
         Raises UsageError for another precision, SetupInvalid where the device does not multiply so.
         """
@@ -118,9 +116,7 @@ def corpus_of(loaded: Loaded) -> str:
 
 
 def for_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
-    """The model as it serves a corpus: itself, or a model for every encoder with that corpus's statistics
-    (seconds).
-    """
+    """The model as it serves a corpus: one for every encoder is given the corpus's statistics (seconds)."""
     if loaded.model.config.dim:
         return loaded
     from mlx_lvm.training.emn.bind import bind
@@ -139,17 +135,15 @@ def for_corpus(loaded: Loaded, corpus: Corpus) -> Loaded:
 
 def trained_on(loaded: Loaded) -> str:
     """A sentence on what the network of a model for every encoder learned from."""
-    known = loaded.imported.get("trained_on") or {}
+    known = loaded.imported.get("trained_on")
+    if not known:
+        return "Its file does not say what it was trained on."
     names = ", ".join(f"{name} ({about['documents']} documents)" for name, about in known.items())
-    return (
-        f"Its network was trained on {names}." if names else "Its file does not say what it was trained on."
-    )
+    return f"Its network was trained on {names}."
 
 
 def locate(reference: str | Path, revision: str | None = None) -> Path:
-    """The folder or file that a model's name stands for. A released architecture's name comes before a
-    file's.
-    """
+    """The folder or file that a model's name stands for; released architectures come before files."""
     text, released = str(reference), weights.released()
     if text not in released and is_remote(reference):
         try:
@@ -237,10 +231,8 @@ def load_weights_file(path: Path) -> Loaded:
     except (LvmError, TypeError, ValueError, OverflowError) as error:
         raise InvalidFile(f"{path}: its description does not parse ({error})") from None
     model, tensors = loaded.model, file.arrays()
-    loaded.dtype = next(
-        (name for name, kind in DTYPES.items() if all(value.dtype == kind for value in tensors.values())),
-        "float32",
-    )
+    stored = {value.dtype for value in tensors.values()}
+    loaded.dtype = next((name for name, kind in DTYPES.items() if stored == {kind}), "float32")
     take_buffers(model, tensors, str(path))
     set_weights(model, tensors, str(path))
     if "golden_input" in file.metadata:
@@ -254,17 +246,10 @@ def load_weights_file(path: Path) -> Loaded:
 
 
 def take_buffers(model: VectorModel, tensors: dict[str, mx.array], what: str) -> None:
-    """Remove torch's tables from `tensors`. Raises InvalidFile where one is not what the model computes for
-    itself.
-    """
+    """Remove torch's tables from `tensors`. Raises InvalidFile where one is not what the model computes."""
     for name, wanted in model.buffers().items():
-        found = tensors.pop(name, None)
-        if found is None:
-            continue
-        if (
-            found.shape != wanted.shape
-            or not mx.allclose(found.astype(mx.float32), wanted, rtol=0, atol=5e-3).item()
-        ):
+        found = tensors.pop(name, wanted).astype(mx.float32)
+        if found.shape != wanted.shape or not mx.allclose(found, wanted, rtol=0, atol=5e-3).item():
             raise InvalidFile(f"{what}: table '{name}' is not the one this architecture computes")
 
 
@@ -280,9 +265,5 @@ def _metadata(file: SafeFile) -> JsonObject:
 
 def _config_next_to(path: Path) -> JsonObject | None:
     neighbour = path.with_name("config.json")
-    if not neighbour.exists():
-        return None
-    values = read_json(neighbour)
-    if not isinstance(values, dict) or "model_type" not in values:
-        return None
-    return values
+    values = read_json(neighbour) if neighbour.exists() else None
+    return values if isinstance(values, dict) and "model_type" in values else None

@@ -1,7 +1,6 @@
 """Models on the Hugging Face Hub: fetched by the name `user/repo`, and pushed.
 
-`huggingface_hub` does it, with its cache and its environment variables: HF_HOME, HF_TOKEN, HF_ENDPOINT and
-HF_HUB_OFFLINE.
+`huggingface_hub` does it, with its cache and environment: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
 """
 
 from __future__ import annotations
@@ -65,9 +64,8 @@ def push(folder: str | Path, repo: str, *, private: bool = False, message: str =
     if hub.get_token() is None:
         raise SetupInvalid(f"{repo}: not logged in to the Hub. Run: hf auth login, or set HF_TOKEN")
     api = hub.HfApi(library_name="mlx-lvm")
-    files = [
-        hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(Path(folder) / name)) for name in FILES
-    ]
+    paths = {name: str(Path(folder) / name) for name in FILES}
+    files = [hub.CommitOperationAdd(path_in_repo=k, path_or_fileobj=v) for k, v in paths.items()]
     try:
         address = str(api.create_repo(repo, private=private or None, exist_ok=True))
         api.create_commit(repo, files, commit_message=message)

@@ -1,6 +1,4 @@
-"""What the card of a model that serves any encoder says: which corpora trained it, and how it does where it
-saw nothing.
-"""
+"""What the card of a model for every encoder says: what trained it, and how it does where it saw nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ Differences are to the best baseline in that figure, fitted on the corpus, 95% o
 
 
 def universal_results(imported: JsonObject) -> str:
-    """The section "Results" from `trained_on` {corpus: {encoder, documents, titles}} and `held_out`, rows as
-    `benchmarks/universal.py` measures them.
-    """
+    """Section "Results", from `trained_on` {corpus: {encoder, documents, titles}} and `held_out`, rows."""
     rows = []
     for row in imported["held_out"]:
         scored = f"{row['documents']}, {row['windows']:,} {row['split']}"
