@@ -27,21 +27,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlx_lvm.parity.verdict import (
-    BITWISE,
-    BOTH,
-    EQUIVALENT,
-    ILL_CONDITIONED,
-    MLX_INACCURATE,
-    PASSING,
-    SETUP_INVALID,
-    TORCH_INACCURATE,
-    UNOBSERVABLE,
-    Check,
-    Compared,
-    failed,
-    unobservable,
-)
+from mlx_lvm.parity import verdict as verdicts
+from mlx_lvm.parity.verdict import Check, Compared, failed, unobservable
 
 UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # unit roundoff
 # of float32 and bfloat16; float16 has a smaller range, whose subnormals every device keeps
@@ -114,7 +101,7 @@ def judge(
     if mlx.shape != truth.shape or torch.shape != truth.shape:
         return failed(what, f"shapes differ: MLX {mlx.shape}, torch {torch.shape}, truth {truth.shape}")
     if truth.size == 0:
-        return failed(what, "nothing was compared", verdict=SETUP_INVALID)
+        return failed(what, "nothing was compared", verdict=verdicts.SETUP_INVALID)
     unit, limit = UNIT[dtype], limit or LIMIT[dtype]
     known, there = np.isfinite(truth), np.isfinite(torch)
     if not must_observe and _lost(torch, truth):
@@ -123,11 +110,11 @@ def judge(
     kept = known & ~there & np.isfinite(mlx)
     if kept.any() and np.array_equal(np.isfinite(mlx), known):
         error, reference = rms((mlx - truth)[known]), unit * rms(truth[known]) * slack
-        verdict = TORCH_INACCURATE if error <= limit * reference else MLX_INACCURATE
+        verdict = verdicts.TORCH_INACCURATE if error <= limit * reference else verdicts.MLX_INACCURATE
         ratio = error / reference if reference else (0.0 if error == 0 else math.inf)
         largest, count = float(np.abs(mlx - truth)[known].max()), int(known.sum())
         errors = (ratio, error, math.inf, largest, limit * reference)
-        return Check(what, verdict, verdict in PASSING, *errors, count, limit)
+        return Check(what, verdict, verdict in verdicts.PASSING, *errors, count, limit)
     wrong = int(((np.isfinite(mlx) != there) | (there & ~known) | (must_observe & known & ~there)).sum())
     if wrong:
         note = f"{wrong} of {truth.size} values are not finite on every side"
@@ -135,7 +122,7 @@ def judge(
     both = there & known
     if not both.any():
         if must_observe:
-            return failed(what, "no finite value to compare", verdict=SETUP_INVALID)
+            return failed(what, "no finite value to compare", verdict=verdicts.SETUP_INVALID)
         return unobservable(what, "not finite, on all sides alike")
     m, t, true = mlx[both], torch[both], truth[both]
     error, torch_error, size = rms(m - true), rms(t - true), max(rms(true), scale)
@@ -150,27 +137,27 @@ def judge(
 
     def check(verdict: str, reference: float = reference, note: str = luck) -> Check:
         errors = (error / reference, error, torch_error, largest, limit * reference)
-        return Check(what, verdict, verdict in PASSING, *errors, m.size, limit, note=note)
+        return Check(what, verdict, verdict in verdicts.PASSING, *errors, m.size, limit, note=note)
 
     if np.array_equal(m, t):
-        return check(BITWISE)
+        return check(verdicts.BITWISE)
     if scale:
-        verdict = UNOBSERVABLE if ratio <= limit else MLX_INACCURATE
+        verdict = verdicts.UNOBSERVABLE if ratio <= limit else verdicts.MLX_INACCURATE
         return check(verdict, note="zero by mathematics, or below what float64 resolves")
     if size < SMALLEST_NORMAL and ratio <= limit:
         note = "below the smallest normal number, where a device may take every number for zero"
-        return check(UNOBSERVABLE, note=note)
+        return check(verdicts.UNOBSERVABLE, note=note)
     if ratio <= limit:
         if torch_error <= GROSS * unit * size:
-            return check(EQUIVALENT)
-        return check(TORCH_INACCURATE if torch_error > 8 * error else BOTH)
+            return check(verdicts.EQUIVALENT)
+        return check(verdicts.TORCH_INACCURATE if torch_error > 8 * error else verdicts.BOTH)
     moved, usual, mlx_usual = near
     if error <= 2 * limit * usual and mlx_usual <= limit * usual:
-        return check(EQUIVALENT, error / limit, "MLX is unluckier here than on neighbouring inputs")
+        return check(verdicts.EQUIVALENT, error / limit, "MLX is unluckier here than on neighbouring inputs")
     if moved > ILL * unit * size and error <= limit * max(moved, reference):
         note = f"the backward error of one product moves the truth by {moved:.1e}"
-        return check(ILL_CONDITIONED, max(moved, reference), note)
-    return check(MLX_INACCURATE)
+        return check(verdicts.ILL_CONDITIONED, max(moved, reference), note)
+    return check(verdicts.MLX_INACCURATE)
 
 
 def judge_each(

@@ -13,18 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from mlx_lvm.bench.workers import (
-    CONFIG,
-    INPUTS,
-    TARGETS,
-    VECTORS,
-    WEIGHTS,
-    About,
-    Cell,
-    Options,
-    peaks,
-    resident,
-)
+from mlx_lvm.bench import workers
+from mlx_lvm.bench.workers import INPUTS, About, Cell, Options, peaks, resident
 from mlx_lvm.errors import SetupInvalid
 from mlx_lvm.parity.twins import twin_class
 from mlx_lvm.parity.twins.base import Prediction, Twin, normalize
@@ -40,18 +30,18 @@ class Torch:
         torch.set_num_threads(options.cores)
         torch.backends.cuda.matmul.allow_tf32 = options.tf32
         torch.backends.cudnn.allow_tf32 = options.tf32
-        shared = json.loads((self.folder / CONFIG).read_text())
+        shared = json.loads((self.folder / workers.CONFIG).read_text())
         self.config, self.train_config = shared["model"], shared["train"]
         weights = {name: weight for name, weight in self.train_config.items() if name.startswith("loss_")}
         self.losses = {name.removeprefix("loss_"): weight for name, weight in weights.items()}
-        self.vectors = torch.from_numpy(np.load(self.folder / VECTORS)).to(self.device)
-        self.targets = np.load(self.folder / TARGETS)
+        self.vectors = torch.from_numpy(np.load(self.folder / workers.VECTORS)).to(self.device)
+        self.targets = np.load(self.folder / workers.TARGETS)
         self.draw = np.random.default_rng(options.seed)
 
     def twin(self) -> Twin:
         with torch.device("meta"):
             twin = twin_class(self.options.model)(self.config)
-        weights = load_file(self.folder / WEIGHTS, device=str(self.device))
+        weights = load_file(self.folder / workers.WEIGHTS, device=str(self.device))
         twin.load_state_dict(weights, strict=True, assign=True)
         return twin
 

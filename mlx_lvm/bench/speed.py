@@ -13,19 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from mlx_lvm.bench import workers
 from mlx_lvm.bench.roofline import Cost
-from mlx_lvm.bench.workers import (
-    CONFIG,
-    INPUTS,
-    TARGETS,
-    VECTORS,
-    WEIGHTS,
-    About,
-    Cell,
-    Options,
-    peaks,
-    resident,
-)
+from mlx_lvm.bench.workers import INPUTS, About, Cell, Options, peaks, resident
 from mlx_lvm.core.linux_cpu import tuning
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import load_corpus
@@ -61,7 +51,7 @@ class Mlx:
         )
         self.draw = np.random.default_rng(options.seed)
         model = self.model()
-        mx.save_safetensors(str(self.folder / WEIGHTS), {**model.weights(), **model.buffers()})
+        mx.save_safetensors(str(self.folder / workers.WEIGHTS), {**model.weights(), **model.buffers()})
         shared = {
             "model": as_dict(self.config),
             "train": asdict(self.train_config),
@@ -69,9 +59,9 @@ class Mlx:
             "learns_from_windows": model.task == "windows",
             "windows": len(self.windows),
         }
-        (self.folder / CONFIG).write_text(json.dumps(shared))
-        np.save(self.folder / VECTORS, self.corpus.numpy())
-        np.save(self.folder / TARGETS, self.windows.targets)
+        (self.folder / workers.CONFIG).write_text(json.dumps(shared))
+        np.save(self.folder / workers.VECTORS, self.corpus.numpy())
+        np.save(self.folder / workers.TARGETS, self.windows.targets)
 
     def model(self) -> VectorModel:
         mx.random.seed(self.options.seed)
@@ -155,7 +145,7 @@ class Mlx:
 
         def call() -> None:
             model = build(self.config)
-            found: Any = mx.load(str(self.folder / WEIGHTS))
+            found: Any = mx.load(str(self.folder / workers.WEIGHTS))
             buffers = model.buffers()
             model.load_weights([(name, value) for name, value in found.items() if name not in buffers])
             model.eval()

@@ -112,25 +112,16 @@ class Gradients:
         near = once(partial(self.sides.neighbours, self.run, self.mlx_run, self.case.context, truth))
         denormal = bool(0 < np.abs(self.case.context).max() < np.finfo(np.float32).tiny)
         dtype, found = self.sides.dtype, []
+        judged = partial(judge, dtype=dtype, must_observe=True, limit=GRADIENT_LIMIT[dtype])
         for name in (name for name in truth if name in out):
             what, zero = head._replace(value=name), name in self.null
             if zero and denormal:  # a BLAS may flush such inputs to zero, and nothing else is left of these
                 found.append(unobservable(what, "zero by mathematics, of denormal inputs"))
                 continue
             scale = self.largest if zero else 0.0
-            check = judge(
-                what,
-                out[name],
-                self.torch[name],
-                truth[name],
-                dtype,
-                neighbours=near(name),
-                must_observe=True,
-                scale=scale,
-                slack=slack_of_sum(self.terms, dtype) if scale and truth[name].size == 1 else 1.0,
-                limit=GRADIENT_LIMIT[dtype],
-            )
-            found.append(check)
+            slack = slack_of_sum(self.terms, dtype) if scale and truth[name].size == 1 else 1.0
+            values = (out[name], self.torch[name], truth[name])
+            found.append(judged(what, *values, neighbours=near(name), scale=scale, slack=slack))
         return [replace(check, note=check.note or note) for check in found]
 
     @cached_property

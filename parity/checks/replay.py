@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -155,17 +156,11 @@ def _loss_case(head: Compared, name: str, raw: np.ndarray, target: np.ndarray) -
     truth, other = (_torch_loss(name, raw, target, dtype) for dtype in (torch.float64, torch.float32))
     for k, part in enumerate(("value", "gradient")):
         flat = float(np.abs(truth[k]).max()) < 1e-13  # one window has no spread, and no other to tell it from
-        yield judge(
-            head._replace(value=f"{name} {part}"),
-            found[k],
-            other[k],
-            truth[k],
-            "float32",
-            neighbours=lambda k=k: _neighbours(name, raw, target, truth[k], k),  # type: ignore[misc]
-            must_observe=True,
-            scale=float(1 / np.abs(raw).max()) if flat else 0.0,
-            slack=slack_of_sum(raw.size) if k == 0 else 1.0,
-        )
+        scale = float(1 / np.abs(raw).max()) if flat else 0.0
+        slack = slack_of_sum(raw.size) if part == "value" else 1.0
+        near = partial(_neighbours, name, raw, target, truth[k], k)
+        what, sides = head._replace(value=f"{name} {part}"), (found[k], other[k], truth[k])
+        yield judge(what, *sides, "float32", neighbours=near, must_observe=True, scale=scale, slack=slack)
 
 
 def _torch_loss(

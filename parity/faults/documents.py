@@ -34,10 +34,6 @@ def _itself_too(rows: mx.array, drawn: mx.array) -> mx.array:
     return mx.where((back > 0) & (back <= 5), losses.MASKED_LOGIT, 0.0)
 
 
-def _cross_entropy(log_probability: mx.array, q: float) -> mx.array:
-    return -log_probability
-
-
 def _late(number: int) -> float:
     return min(steps.AVERAGE, (number + 1) / (number + 11))
 
@@ -46,40 +42,31 @@ def _rates(name: str, rate: float, decays: bool) -> dict[str, tuple[float, bool]
     return {**steps.GROUPS, name: (rate, decays)}
 
 
-Rows = dict[str, tuple[tuple[str, ...], Any, str, Any]]  # name: expect, where what is replaced, by what
-
-
-def _faults(rows: Rows) -> list[Fault]:
-    return [
-        Fault(f"training on documents: {name}", "ramn", expect, replacing(*replaced), "training")
-        for name, (expect, *replaced) in rows.items()
-    ]
+def _fault(name: str, expect: tuple[str, ...], target: Any, attribute: str, value: Any) -> Fault:
+    plant = replacing(target, attribute, value)
+    return Fault(f"training on documents: {name}", "ramn", expect, plant, "training")
 
 
 # that head retrieve shows
-RETRIEVE = _faults(
-    {
-        "cross entropy for generalised": (LOSS, losses, "generalised_cross_entropy", _cross_entropy),
-        "q of 0.4": (LOSS, losses, "GCE_Q", 0.4),
-        "chunks of the context as candidates": (LOSS, losses, "target_mask", _all_targets),
-        "the target among its random negatives": (LOSS, losses, "negative_mask", _itself_too),
-        "half of the random negatives": (LOSS, losses, "RANDOM_NEGATIVES", 512),
-        "filter at the network's rate": (OPTIMISER, steps, "GROUPS", _rates("filter", 1.0, False)),
-        "filter decays": (OPTIMISER, steps, "GROUPS", _rates("filter", 2.0, True)),
-        "scalars at 30 times the rate": (OPTIMISER, steps, "GROUPS", _rates("scalars", 30.0, False)),
-        "network does not decay": (OPTIMISER, steps, "GROUPS", _rates("net", 1.0, False)),
-        "average one step late": (AVERAGE, steps, "kept_share", _late),
-        "no average": (AVERAGE, steps, "kept_share", lambda number: 0.0),
-        "no cosine fall": (SCHEDULE, document_training, "learning_rate", _constant_rate),
-    }
-)
+RETRIEVE = [
+    _fault("cross entropy for generalised", LOSS, losses, "generalised_cross_entropy", lambda p, q: -p),
+    _fault("q of 0.4", LOSS, losses, "GCE_Q", 0.4),
+    _fault("chunks of the context as candidates", LOSS, losses, "target_mask", _all_targets),
+    _fault("the target among its random negatives", LOSS, losses, "negative_mask", _itself_too),
+    _fault("half of the random negatives", LOSS, losses, "RANDOM_NEGATIVES", 512),
+    _fault("filter at the network's rate", OPTIMISER, steps, "GROUPS", _rates("filter", 1.0, False)),
+    _fault("filter decays", OPTIMISER, steps, "GROUPS", _rates("filter", 2.0, True)),
+    _fault("scalars at 30 times the rate", OPTIMISER, steps, "GROUPS", _rates("scalars", 30.0, False)),
+    _fault("network does not decay", OPTIMISER, steps, "GROUPS", _rates("net", 1.0, False)),
+    _fault("average one step late", AVERAGE, steps, "kept_share", _late),
+    _fault("no average", AVERAGE, steps, "kept_share", lambda number: 0.0),
+    _fault("no cosine fall", SCHEDULE, document_training, "learning_rate", _constant_rate),
+]
 # and that head regress shows
-REGRESS = _faults(
-    {
-        "no warm-up": (OPTIMISER, document_training, "learning_rate", _no_warmup),
-        "no centred cosine": (LOSS, losses, "CENTRED", 0.0),
-        "squared error in full": (LOSS, losses, "SQUARED", 1.0),
-        "gradient not clipped": (GRADIENT, steps, "clip_gradients", lambda gradients, norm, most: gradients),
-        "the filter is trained": (GRADIENT, steps, "FILTERS", ()),
-    }
-)
+REGRESS = [
+    _fault("no warm-up", OPTIMISER, document_training, "learning_rate", _no_warmup),
+    _fault("no centred cosine", LOSS, losses, "CENTRED", 0.0),
+    _fault("squared error in full", LOSS, losses, "SQUARED", 1.0),
+    _fault("gradient not clipped", GRADIENT, steps, "clip_gradients", lambda g, norm, most: g),
+    _fault("the filter is trained", GRADIENT, steps, "FILTERS", ()),
+]

@@ -44,8 +44,8 @@ def faults() -> Iterator[Fault]:
     def layer(name: str, expect: str, function: Callable, module: str = layer0) -> Fault:
         return fault(name, f"{module}.{expect}", call(module, lambda self, original, *x: function(self, *x)))
 
-    def masked(k: int) -> Callable:
-        return lambda length, dtype=mx.float32: mx.triu(mx.full((length, length), -mx.inf, dtype), k=k)
+    def late_mask(length: int, dtype: mx.Dtype = mx.float32) -> mx.array:
+        return mx.triu(mx.full((length, length), -mx.inf, dtype), k=2)
 
     def cross_first(self: Any, q: mx.array, x: mx.array, memory: mx.array, mask: Any) -> mx.array:
         c = self.norm2(q + self.multihead_attn(q, memory, mask))
@@ -58,11 +58,8 @@ def faults() -> Iterator[Fault]:
         p = c + self.multihead_attn(self.norm2(c), memory, mask)
         return p + self.linear2(nn.relu(self.linear1(self.norm3(p))))
 
-    yield fault(
-        "mask off by one, seeing the next",
-        f"{layer0}.self_attn",
-        replacing(transformer_module, "causal_mask", masked(2)),
-    )
+    late = replacing(transformer_module, "causal_mask", late_mask)
+    yield fault("mask off by one, seeing the next", f"{layer0}.self_attn", late)
     yield layer("no mask on self-attention", "self_attn", decoder_layer(own=none))
     yield layer("no mask on cross-attention", "multihead_attn", decoder_layer(cross=none))
     yield layer("mask reversed", "self_attn", decoder_layer(own=lambda mask: mask.T))

@@ -28,17 +28,7 @@ from mlx_lvm.parity.sides import bridge
 from mlx_lvm.parity.sides.inputs import Case
 from mlx_lvm.parity.sides.recurrence import steps_of
 from mlx_lvm.parity.sides.sides import Sides
-from mlx_lvm.parity.sides.trace import (
-    FIELDS,
-    INPUT,
-    Outputs,
-    Trace,
-    again,
-    ask,
-    mlx_trace,
-    same_places,
-    slack_of,
-)
+from mlx_lvm.parity.sides.trace import FIELDS, INPUT, Outputs, Trace, ask, mlx_trace, same_places, slack_of
 from mlx_lvm.parity.verdict import MLX_INACCURATE, Check, Compared, blamed, failed, first_divergence
 
 
@@ -54,7 +44,6 @@ def torch_trace(model: torch_nn.Module, context: torch.Tensor, forced: Outputs |
 @contextmanager
 def tapped(model: torch_nn.Module, trace: Trace) -> Iterator[None]:
     """The submodules of a torch module report to `trace` while it lasts, and go on with what it forces."""
-    calls: dict[str, int] = {}
     containers = {name.rpartition(".")[0] for name, _ in model.named_modules() if name}
     attentions = {n for n, m in model.named_modules() if isinstance(m, torch_nn.MultiheadAttention)}
     inside = tuple(f"{name}." for name in attentions)
@@ -65,7 +54,7 @@ def tapped(model: torch_nn.Module, trace: Trace) -> Iterator[None]:
 
     def before(name: str) -> Callable:
         def hook(module: torch_nn.Module, args: tuple) -> tuple:
-            if again(calls, name):
+            if trace.again(name):
                 return args
             seen: dict[int, torch.Tensor] = {}  # one array given twice stays one array
             out = []
@@ -79,7 +68,7 @@ def tapped(model: torch_nn.Module, trace: Trace) -> Iterator[None]:
 
     def after(name: str) -> Callable:
         def hook(module: torch_nn.Module, args: tuple, output: Any) -> Any:
-            if calls[name] > 1:
+            if trace.calls[name] > 1:
                 return output
             if isinstance(module, (torch_nn.LSTM, torch_nn.GRU)):
                 steps_of(module, args[0], lambda tap, value: see(f"{name}.{tap}", value))

@@ -6,6 +6,7 @@ Values come back as float64 NumPy in torch's layout, by the names that `taps` gi
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,12 +59,6 @@ def same_places(value: np.ndarray, mine: np.ndarray) -> np.ndarray:
     return value[:, -mine.shape[1] :] if mine.ndim == 3 else value
 
 
-def again(calls: dict[str, int], name: str) -> bool:
-    """Count a call; True for all but the first, which alone is tapped: the sides may differ in how many."""
-    calls[name] = calls.get(name, 0) + 1
-    return calls[name] > 1
-
-
 @dataclass
 class Trace:
     """Values by tap in the order they arose; with `forced`, a run goes on with those in their place."""
@@ -71,6 +66,12 @@ class Trace:
     forced: Outputs | None = None
     values: Outputs = field(default_factory=dict)
     shapes: dict[str, str] = field(default_factory=dict)  # taps whose shape does not fit the truth
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def again(self, name: str) -> bool:
+        """Count a call; True for all but the first, which alone is tapped: sides may differ in how many."""
+        self.calls[name] += 1
+        return self.calls[name] > 1
 
     def see(self, tap: str, value: np.ndarray) -> np.ndarray | None:
         """Record; return what to go on with instead, if anything."""
@@ -95,7 +96,6 @@ def mlx_tapped(
     """The submodules of an MLX module report to `trace` while it lasts, as far as `like` has their taps, and
     go on with what it forces. Yields what reports a tap, and the names of the submodules being run.
     """
-    calls: dict[str, int] = {}
     running: list[str] = []
 
     def see(tap: str, value: Any) -> Any:
@@ -112,7 +112,7 @@ def mlx_tapped(
 
     def call(name: str, original: Callable, module: Any, args: tuple) -> Any:
         name = rename(name)
-        if again(calls, name):
+        if trace.again(name):
             return original(module, *args)
         seen: dict[int, Any] = {}  # one array given twice stays one array
         for k, arg in enumerate(args):
@@ -154,13 +154,13 @@ def watched(model: Any, call: Callable) -> Iterator[None]:
 def watched_cells(see: Callable, running: list[str], like: Outputs) -> Iterator[None]:
     """Cells of recurrent layers report their gates, <module>.l<layer>.t<step>.<gate>, while it lasts."""
     lstm_cell, gru_cell = mlx_layers.lstm_cell, mlx_layers.gru_cell
-    calls: dict[str, int] = {}
+    calls = Counter[str]()
 
     def place() -> str:
         name = running[-1]
-        number = calls[name] = calls.get(name, -1) + 1
-        steps = like[name].shape[1]
-        return f"{name}.l{number // steps}.t{number % steps}"
+        layer, step = divmod(calls[name], like[name].shape[1])
+        calls[name] += 1
+        return f"{name}.l{layer}.t{step}"
 
     def lstm(*args: mx.array) -> tuple[mx.array, mx.array]:
         at, named = place(), _by_name(lstm_cell, args)

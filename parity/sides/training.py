@@ -22,7 +22,7 @@ from mlx_lvm.parity.twins.base import Twin
 from mlx_lvm.parity.twins.losses import total
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.schedule import Plateau
-from mlx_lvm.training.step import Step, TrainStep
+from mlx_lvm.training.step import StepState, TrainStep
 
 BATCH, PROBE = 8, 16  # windows
 KINK = 32.0  # roundings from its kink within which a relu input makes a batch unfit
@@ -137,7 +137,7 @@ def mlx_run(subject: Subject, corpus: Corpus, config: TrainConfig, batches: list
 
 
 def mlx_result(
-    model: VectorModel, step: Step, batches: list[np.ndarray], rates: Iterable[float], probe: mx.array
+    model: VectorModel, step: StepState, batches: list[np.ndarray], rates: Iterable[float], probe: mx.array
 ) -> Trained:
     """Runs the steps; what is left of them. Weights are the live ones where `model` holds their average."""
     losses = []
