@@ -23,13 +23,14 @@ from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.training.config import TrainConfig, preset
 from mlx_lvm.training.emn import balance, statistics
 from mlx_lvm.training.emn import bind as binding
+from mlx_lvm.training.emn import reading as made_ready
 from mlx_lvm.training.emn.balance import EXTENTS, SHARES, best_balance
 from mlx_lvm.training.emn.bind import bind
 from mlx_lvm.training.emn.experts import expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.geometry import Geometry, geometry_of, joined
 from mlx_lvm.training.emn.losses import CENTRED, GCE_POWER, RANDOM_NEGATIVES, rank_loss
 from mlx_lvm.training.emn.prepare import directions, model_of, prepare
-from mlx_lvm.training.emn.reading import document_of, reading, take_batch
+from mlx_lvm.training.emn.reading import apart, document_of, reading, take_batch
 from mlx_lvm.training.emn.scores import by_document, centred_weight, figures_of, lead
 from mlx_lvm.training.emn.statistics import (
     EQUAL_WINDOWS,
@@ -259,6 +260,7 @@ def test_the_documents_choose_how_far_corrections_go() -> None:
     """Noise is not followed; what says the targets is, as far as they are. A share of the mean is kept where
     the targets ask for it, and nothing is changed for less than chance.
     """
+    mx.random.seed(0)
     generator = np.random.default_rng(0)
     count, truth = 600, EMN(EMNConfig(dim=0, **SIZES))
     rows = generator.standard_normal((count, ROWS, 32)).astype(np.float32)
@@ -323,6 +325,53 @@ def test_no_window_is_scored_by_a_filter_that_saw_it(small: Corpus, monkeypatch:
     assert len(few) == some.parts.windows < len(every)
     for one in np.unique(document_of(some)):
         assert set(few.source[document_of(some) == one]) == set(folds[one])
+
+
+def test_no_document_is_less_a_mean_that_holds_it(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of each document are what the network reads where only the others are known, its chunks, its
+    targets and the row of the mean.
+    """
+    monkeypatch.setattr(made_ready, "ROWS_BLOCK", 50)  # documents end within blocks, blocks within documents
+    documents = split_corpus(small).train[::-1]
+    read = reading(small, documents, 5, target_mean(small, documents, 5))
+    own, mean = apart(read), np.array(read.mean)
+    np.testing.assert_array_equal(np.array(own.mean), mean)
+    offset, lengths = 0, small.lengths[documents]
+    for document, length in zip(documents, lengths, strict=True):
+        others = target_mean(small, np.setdiff1d(documents, [document]), 5)
+        chunks = small.numpy(slice(small.offsets[document], small.offsets[document + 1]))
+        centred = np.array(own.centred)[offset : offset + length]
+        np.testing.assert_allclose(centred, chunks - others, atol=1e-6)
+        offset += length
+    assert own.means is not None and np.abs(np.array(own.means) - mean).max() > 1e-3
+    table = read.parts.table(read.parts.targets[-2:])
+    batch, before = (take_batch(one.arrays, mx.array(table)) for one in (own, read))
+    valid = np.array(before.valid)
+    for a, b in ((batch.truth, before.truth), (batch.rows[..., 0, :], before.rows[..., 0, :])):
+        whole = [np.array(x + y[..., 0, :])[valid] for x, y in ((a, batch.mean), (b, before.mean))]
+        np.testing.assert_allclose(*whole, atol=1e-6)
+
+
+def test_a_document_alone_is_less_its_own_mean(small: Corpus) -> None:
+    chosen = split_corpus(small).train[:1]
+    read = reading(small, chosen, 5, target_mean(small, chosen, 5))
+    np.testing.assert_array_equal(np.array(apart(read).centred), np.array(read.centred))
+
+
+def test_a_filter_of_few_documents_serves_others_better_where_none_was_in_its_mean(small: Corpus) -> None:
+    """Twelve draws of three documents, the others tell; with the mean of all three the filter stays too near
+    to it.
+    """
+    every, gains = np.arange(len(small.lengths)), []
+    for draw in range(12):
+        mine = np.sort(np.random.default_rng(draw).permutation(every)[:3])
+        mean = target_mean(small, mine, 5)
+        read, rest = reading(small, mine, 5, mean), reading(small, np.setdiff1d(every, mine), 5, mean)
+        found = (statistics_of(one, whiten=False) for one in (apart(read), read))
+        now, before = (figures_of(None, geometry_of(rest, one)) for one in found)
+        gains.append([(a - b).mean() for a, b in zip(now, before, strict=True)])
+    assert (np.mean(gains, axis=0) > 0.001).all(), gains
+    assert (np.mean(np.array(gains) > 0, axis=0) > 0.6).all(), gains
 
 
 def test_one_document_is_enough_to_serve(small: Corpus) -> None:

@@ -17,7 +17,7 @@ from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.training.emn.balance import balance
 from mlx_lvm.training.emn.experts import FittedExpert, expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.geometry import geometry_of
-from mlx_lvm.training.emn.reading import BLOCK, Reading, document_of, reading, take_batch
+from mlx_lvm.training.emn.reading import BLOCK, Reading, apart, document_of, reading, take_batch
 from mlx_lvm.training.emn.scores import centred_weight, scores_of
 from mlx_lvm.training.emn.statistics import Statistics, hold, statistics_of
 
@@ -41,6 +41,8 @@ def prepare(corpus: Corpus, split: Split, context: int, config: EMNConfig) -> Pr
     mean = target_mean(corpus, split.train, context)
     train, val = (reading(corpus, documents, context, mean) for documents in (split.train, split.val))
     rank = config.head == "rank"
+    if not rank:
+        train = apart(train)
     plain = Prepared(config.replace(expert="no"), statistics_of(train, rank), None, train, val)
     if config.expert == "no":
         return plain

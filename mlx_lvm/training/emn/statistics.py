@@ -18,7 +18,7 @@ from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.models.emn_geometry import MEAN, ROWS, TOKENS
 from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.training.emn.experts import FittedExpert, fit_expert, with_expert
-from mlx_lvm.training.emn.reading import BLOCK, Reading, reading, take_batch
+from mlx_lvm.training.emn.reading import BLOCK, Reading, apart, reading, take_batch
 from mlx_lvm.training.ramn.documents import Segments
 
 WHITENING_POWER = 0.5  # of the covariance that a ranking direction is divided by
@@ -136,6 +136,8 @@ def read_with_expert(
     Raises InvalidFile where none has `context` + 1 chunks.
     """
     read = reading(corpus, documents, context, target_mean(corpus, documents, context))
+    if config.head == "predict":
+        read = apart(read)
     if config.head == "rank" or config.expert == "no" or (corpus.lengths[documents] > context).sum() < 2:
         return read, None
     sizes = config.replace(dim=corpus.dim)
