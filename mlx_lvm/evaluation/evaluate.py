@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from mlx_lvm.core.result import JsonObject, Result, as_json
 from mlx_lvm.core.stats import RESAMPLES, DocumentBootstrap
 from mlx_lvm.data.corpus import Corpus
@@ -67,10 +65,6 @@ class Evaluation(Result):
     @property
     def windows(self) -> Windows:
         return self.bench.windows
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self.bench.mean
 
     @property
     def objective(self) -> Metric:

@@ -25,10 +25,10 @@ BLOCK = 128  # windows whose vectors lie in memory in float64: 11 MiB for 12 lag
 CENTROID_TARGETS, CENTROID_ROWS = 512, 8192  # targets and document rows of one averaging matrix
 
 
-def mean_of_rows(corpus: Corpus, rows: np.ndarray, block: int = 8192) -> np.ndarray:
+def mean_of_rows(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
     """Mean vector [dim] of some rows, float32, summed in float64 over blocks."""
     total = np.zeros(corpus.dim)
-    for part in blocks(len(rows), block):
+    for part in blocks(len(rows), CENTROID_ROWS):
         total += np.array(corpus.take(rows[part]).sum(axis=0))
     return (total / len(rows)).astype(np.float32)
 
@@ -160,8 +160,6 @@ def _columns(vectors: np.ndarray) -> np.ndarray:
     return vectors.swapaxes(0, 1).reshape(vectors.shape[1], -1).astype(np.float64)
 
 
-def fit_lag_filter(
-    corpus: Corpus, train_documents: np.ndarray, lags: int, context: int | None = None
-) -> LagFilter:
-    """The lag filter of `lags` lags on every training window of `context` (default: `lags`) chunks."""
-    return filter_sums(corpus, train_documents, lags, context or lags).filter(lags)
+def fit_lag_filter(corpus: Corpus, train_documents: np.ndarray, lags: int) -> LagFilter:
+    """The lag filter of `lags` lags on every training window of as many chunks."""
+    return filter_sums(corpus, train_documents, lags, lags).filter(lags)

@@ -48,16 +48,15 @@ class Trainer:
         on_step: OnStep = lambda progress: None,
         on_epoch: OnEpoch = lambda record: None,
         stop: Callable[[], bool] = lambda: False,
-        checkpoint_every: str | int | None = None,
     ) -> bool:
         """Train to the last epoch. True when done, False when `stop` asked for an early end.
 
-        `stop` is asked after every step: when it says true, a checkpoint is saved and this returns.
-        `checkpoint_every` as in the config, whose value it replaces. Raises NonFiniteError where a loss or
-        gradient is not finite, naming epoch and step; the last good checkpoint stays.
+        `stop` is asked after every step: when it says true, a checkpoint is saved and this returns. Raises
+        NonFiniteError where a loss or gradient is not finite, naming epoch and step; the last good checkpoint
+        stays.
         """
         config = self.task.config
-        every = Every.parse(config.checkpoint_every if checkpoint_every is None else str(checkpoint_every))
+        every = Every.parse(config.checkpoint_every)
         mx.reset_peak_memory()
         self.prepare()
         try:

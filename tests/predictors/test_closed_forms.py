@@ -243,6 +243,6 @@ def test_a_filter_as_a_model_predicts_the_same(uneven: Corpus, name: str, lags: 
 
 def test_too_short_documents(uneven: Corpus) -> None:
     with pytest.raises(InvalidFile, match="training documents: no window of 50"):
-        fit_lag_filter(uneven, TRAIN, 5, context=50)
+        filter_sums(uneven, TRAIN, 5, 50)
     with pytest.raises(InvalidFile, match="50 \\+ 1 chunks"):
         ridge_system(uneven, TRAIN, 5, 50)

@@ -108,7 +108,6 @@ DELTA = "\N{GREEK CAPITAL LETTER DELTA} best baseline"
 
 def _gain(metric: Metric) -> list[Column]:
     """The difference to the best baseline, and its interval."""
-
     return [
         Column(DELTA, lambda one: gain(one, metric, lambda less: f"{less.value:+.4f}")),
         Column(

@@ -88,7 +88,6 @@ def arrow_of_time(
     epochs: int = EPOCHS,
     max_windows: int = MAX_WINDOWS,
     resamples: int = RESAMPLES,
-    seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Arrow:
     """Trains twice by the model's own recipe, and scores both on the test documents of their direction.
@@ -108,7 +107,7 @@ def arrow_of_time(
         lag_filter = fit_lag_filter(vectors, task.split.train, config.context)
         figures[f"model {direction}"] = scored_cosines(predictor_of(direction, task.model), scored)
         figures[f"lag-filter {direction}"] = scored_cosines(lag_filter, scored)
-    bootstrap = DocumentBootstrap(scored.documents, resamples, seed)
+    bootstrap = DocumentBootstrap(scored.documents, resamples)
     for name in ("model", "lag-filter"):
         figures[f"{name} difference"] = figures[f"{name} forward"] - figures[f"{name} backward"]
     figures["beyond the lag filter"] = figures["model difference"] - figures["lag-filter difference"]

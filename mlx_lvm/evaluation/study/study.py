@@ -95,7 +95,7 @@ def study(evaluation: Evaluation, progress: Callable[[str], None] = lambda line:
     if evaluation.ranking is not None:
         progress("ranking")
         draws = (bootstrap.resamples, bootstrap.seed)
-        judged = judge(evaluation.ranking, model, sample(windows, RANKED), evaluation.mean, *draws)
+        judged = judge(evaluation.ranking, model, sample(windows, RANKED), bench.mean, *draws)
     if evaluation.model is not None and attends(evaluation.model.model):
         progress("attention")
         cosine = {key: evaluation.measured[key].figures.window.cosine for key in (name, "mean")}

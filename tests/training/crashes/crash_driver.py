@@ -110,7 +110,8 @@ def truth_of(name: str, folder: Path, corpus: Path) -> dict[str, dict[str, str]]
             found[step] = digests(trainer.checkpoints.folder / step)
 
         trainer.save = saved  # type: ignore[method-assign]
-        trainer.train(checkpoint_every=1)
+        trainer.task.config = trainer.task.config.replace(checkpoint_every="1")
+        trainer.train()
         tell(found | {"history": (folder / "history.jsonl").read_text()})
 
     return done(work)
@@ -125,7 +126,8 @@ def train(run: Path, name: str, corpus: Path, tell: Callable[[Any], None]) -> No
         trainer.prepare()
         bad = [note for note in trainer.notes if "damaged" in note or "lost" in note]
         tell({"count": trainer.state.count, "damaged": bad, "temporaries": temporaries(run)})
-        trainer.train(checkpoint_every=1)
+        trainer.task.config = trainer.task.config.replace(checkpoint_every="1")
+        trainer.train()
 
 
 def kills(root: Path, corpus: Path, count: int) -> dict[str, Any]:

@@ -78,8 +78,9 @@ def test_it_stops_at_the_step_and_names_the_batch(
         real(targets, lr, key)
 
     monkeypatch.setattr(type(trainer.task.step), "__call__", lambda self, *arguments: spoil(*arguments))
+    trainer.task.config = trainer.task.config.replace(checkpoint_every="5")
     with pytest.raises(NonFiniteError) as error:
-        trainer.train(checkpoint_every=5)
+        trainer.train()
     epoch, within = divmod(step - 1, trainer.task.steps_per_epoch)
     assert f"epoch {epoch + 1}, step {within + 1} " in str(error.value) and error.value.exit_code == 5
     assert trainer.state.count <= step + 1, "at most the step that was under way already"

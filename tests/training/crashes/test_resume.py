@@ -291,7 +291,8 @@ def test_kept_checkpoints_and_their_bound(tmp_path: Path, small_file: Path) -> N
         tmp_path / "run",
     )
     one, most = trainer.checkpoint_bytes()
-    trainer.train(checkpoint_every=2)
+    trainer.task.config = trainer.task.config.replace(checkpoint_every="2")
+    trainer.train()
     kept = checkpoints.names(trainer.checkpoints.folder)
     assert set(kept) >= {f"step-{k * STEPS:08d}" for k in (2, 4, 5)} and len(kept) <= 4
     on_disk = sum(path.stat().st_size for path in trainer.checkpoints.folder.rglob("*.safetensors"))
@@ -326,7 +327,8 @@ def test_checkpoints_by_time(tmp_path: Path, small_file: Path, monkeypatch: pyte
     saved: list[int] = []
     save = trainer.save
     monkeypatch.setattr(trainer, "save", lambda pointers: (saved.append(trainer.state.count), save(pointers)))
-    trainer.train(stop=lambda: trainer.state.count >= 5, checkpoint_every="20s")
+    trainer.task.config = trainer.task.config.replace(checkpoint_every="20s")
+    trainer.train(stop=lambda: trainer.state.count >= 5)
     assert saved == [2, 4, 5]
 
 
