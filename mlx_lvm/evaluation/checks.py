@@ -87,9 +87,7 @@ def _check_ranks(drawn: Figures, pool: Pool, random: Predictor, problems: Proble
 
 
 def count_ranks(pool: Pool, chosen: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least and largest rank that rounding allows, from the vectors alone in float64, of windows `chosen` [k]
-    for queries [k, dim].
-    """
+    """Least and largest rank that rounding allows, in float64, of windows `chosen` [k], queries [k, dim]."""
     windows, rounding = pool.windows, TF32_ROUNDING if tf32_active() else ROUNDING
     targets = windows.targets[chosen].astype(np.int64)[:, None]
     truth, queries = _unit(windows.corpus.numpy(targets[:, 0])), _unit(queries)

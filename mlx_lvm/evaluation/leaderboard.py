@@ -57,9 +57,7 @@ class Training(Result):
 
 @dataclass(frozen=True)
 class Row(Result):
-    """p_holm: of the model's gain over the best baseline in cosine, corrected over the models; latency_ms: of
-    one prediction (median, batch 1).
-    """
+    """p_holm: of the gain in cosine, corrected over the models; latency_ms: of one prediction, median."""
 
     model: str
     architecture: str

@@ -16,9 +16,7 @@ COVERAGES = tuple(percent / 100 for percent in range(50, 100))
 
 @dataclass(frozen=True)
 class Fusion:
-    """surprises: for each of COVERAGES, the largest -log P of a chunk of the set; infinite where validation
-    documents are too few to promise it.
-    """
+    """surprises: for each of COVERAGES, the largest -log P of the set; infinite where nothing promises it."""
 
     weights: RankingTerms
     surprises: tuple[float, ...]

@@ -181,9 +181,7 @@ def _score(
 def read_terms(
     predictor: Predictor, chosen: Windows, index: slice, mean: np.ndarray, asked: np.ndarray
 ) -> tuple[TermVectors, TermVectors, mx.array]:
-    """The terms without a query, those with the query of rows `asked`, and the raw prediction without one.
-    Only a model that takes queries has a second prediction.
-    """
+    """The terms without a query, those with the query of rows `asked`, the raw prediction without one."""
     raw, query, answered = predictor.predict(chosen, index), chosen.corpus.take(asked[index]), None
     if takes_queries(predictor) is not None:
         answered = predict_with_query(predictor, chosen, index, query)

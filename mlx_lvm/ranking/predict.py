@@ -52,9 +52,7 @@ class Decoded(Result):
 
 @dataclass(frozen=True)
 class Step(Result):
-    """One chunk ahead. vector [dim]: the unit prediction; expected_cosine: that with the true chunk; decoded:
-    the vector as text.
-    """
+    """One chunk ahead. vector [dim]: the unit prediction, and its expected cosine with the true chunk."""
 
     number: int = field(metadata=key("step"))
     ranked: RankedChunks = field(metadata=INLINED)

@@ -34,9 +34,7 @@ class Figure(NamedTuple):
 
 
 def figures(found: Findings, history: Sequence[JsonObject]) -> list[tuple[str, list[str]]]:
-    """(heading, HTML of its figures): all that there is something for, what the model is made for first.
-    history: epochs of the run, for its curve.
-    """
+    """(heading, HTML of its figures), what the model is made for first. history: epochs of the run."""
     drawn = list(_figures(found, history))
     if found.evaluation.objective != CENTRED_MRR:
         return [("A closer look", [_html(one) for one in drawn])]

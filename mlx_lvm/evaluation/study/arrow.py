@@ -38,9 +38,7 @@ EPOCHS = 5
 
 @dataclass(frozen=True)
 class Arrow(Result):
-    """figures: cosines of model and lag filter in each direction, their differences forward - backward, and
-    what the model's has beyond the filter's.
-    """
+    """figures: cosines of model and lag filter in each direction, and their differences."""
 
     derived = ("sentence",)
 

@@ -65,9 +65,7 @@ class Departure(Result):
 
 @dataclass(frozen=True)
 class Attention(Result):
-    """The figures above over all windows, in fifths of the shift, and of the windows that leave the mean
-    furthest. by_position: the weight of each place, oldest first.
-    """
+    """The figures above over all windows, by fifths of the shift, and where it leaves the mean furthest."""
 
     by_position: list[Interval]
     residual_share: Interval

@@ -37,9 +37,7 @@ class OffsetCurve(Curve):
 
 @dataclass(frozen=True)
 class Identity(Result):
-    """c and cos(p, last) of a predictor over all windows, and what they would be of a conditional mean with
-    its c; None where c is not above zero.
-    """
+    """c and cos(p, last) over all windows, and r1 / c of a conditional mean; None for a c of zero or less."""
 
     cosine: float
     to_last: float
@@ -60,9 +58,7 @@ class Identity(Result):
 
 @dataclass(frozen=True)
 class Direction(Result):
-    """Of every predictor: its curve over the `windows` that have all offsets, and the identity over all.
-    sentence: the identity in words, see `explain`.
-    """
+    """By predictor: its curve over the `windows` with all offsets, its identity over all, see `explain`."""
 
     derived = ("threshold",)
 

@@ -51,9 +51,7 @@ def rollout(
     every: DocumentBootstrap,
     steps: int = STEPS,
 ) -> Rollout:
-    """Every predictor rolled out, the first prediction of `repeated` held, and the context's mean held; over
-    the windows with so many chunks after them.
-    """
+    """Every predictor rolled out, the first prediction of `repeated` held, and the context's mean held."""
     chosen = windows.with_chunks_after(steps)
     if not len(chosen):
         return Rollout(steps, 0)

@@ -75,9 +75,7 @@ def choose_towards_one(pairs: Sequence[tuple[np.ndarray, np.ndarray]], dim: int)
 
 @dataclass(frozen=True)
 class MapSums:
-    """Of some documents: gram [n, n] of the inputs, which scale [n] has been multiplied into; cross [n, dim]
-    with what they are to explain, left: its squared length.
-    """
+    """gram [n, n] of inputs times `scale` [n], cross [n, dim] with what they explain, left: its length^2."""
 
     gram: np.ndarray
     cross: np.ndarray
