@@ -106,8 +106,8 @@ class MappedCorpus:
         return row_in_words(row, self.offsets, self.names)
 
     @cached_property
-    def _edges(self) -> np.ndarray:
-        return np.array([*(shard.first_row for shard in self.shards), len(self)])
+    def _edges(self) -> list[int]:
+        return [*(shard.first_row for shard in self.shards), len(self)]
 
     def parts(self, start: int, stop: int) -> Iterator[tuple[Shard, slice, slice]]:
         """The shards that hold rows start:stop, each with its own rows and which of these they are."""

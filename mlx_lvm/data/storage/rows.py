@@ -7,6 +7,7 @@ not. Rows that are of unit length to the precision they are stored in stay as th
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -103,11 +104,11 @@ def unit_rows(rows: Stored) -> tuple[Stored, int]:
     return Stored(vectors), len(odd)
 
 
-def across(edges: np.ndarray, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
+def across(edges: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
     """Rows start:stop of what is cut at `edges` [n + 1]: a piece's number, its own rows, which of ours."""
-    number, at = int(np.searchsorted(edges, start, side="right")) - 1, start
+    number, at = bisect_right(edges, start) - 1, start
     while at < stop:
-        first, end = int(edges[number]), min(stop, int(edges[number + 1]))
+        first, end = edges[number], min(stop, edges[number + 1])
         yield number, slice(at - first, end - first), slice(at - start, end - start)
         at, number = end, number + 1
 

@@ -73,7 +73,7 @@ class CorpusWriter:
             remove(self.folder)
             cuts = shard_cuts(self.offsets, DTYPES[dtype][0] * card.dim + 4 * (dtype == "I8"), shard_bytes)
         allow_open_files(len(cuts), f"corpus {self.path}")
-        self.edges = self.offsets[cuts]
+        self.edges: list[int] = self.offsets[cuts].tolist()
         try:
             for number, (a, b) in enumerate(pairwise(cuts)):
                 target = self.path if self.folder is None else self.folder / f"shard-{number:05d}.safetensors"
