@@ -5,6 +5,7 @@ resume.
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +22,14 @@ from mlx_lvm.models.emn_geometry import MEAN, ROWS
 from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.predictors.history import predictor_of
 from mlx_lvm.training.config import TrainConfig, preset
-from mlx_lvm.training.emn import balance, statistics
+from mlx_lvm.training.emn import balance, statistics, universal
 from mlx_lvm.training.emn import bind as binding
 from mlx_lvm.training.emn import reading as made_ready
 from mlx_lvm.training.emn.balance import EXTENTS, SHARES, best_balance
 from mlx_lvm.training.emn.bind import bind
 from mlx_lvm.training.emn.experts import expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.geometry import Geometry, geometry_of, joined
-from mlx_lvm.training.emn.losses import CENTRED, GCE_POWER, RANDOM_NEGATIVES, rank_loss
+from mlx_lvm.training.emn.losses import CENTRED, GCE_POWER, RANDOM_NEGATIVES, predict_loss, rank_loss
 from mlx_lvm.training.emn.prepare import directions, model_of, prepare
 from mlx_lvm.training.emn.reading import apart, document_of, reading, take_batch
 from mlx_lvm.training.emn.scores import by_document, centred_weight, figures_of, lead
@@ -40,7 +41,8 @@ from mlx_lvm.training.emn.statistics import (
     covariance_power,
     statistics_of,
 )
-from mlx_lvm.training.emn.universal import Recipe, train_network
+from mlx_lvm.training.emn.step import EmnStep
+from mlx_lvm.training.emn.universal import Recipe, train_network, train_on
 from mlx_lvm.training.ramn.linear import band_gram, folds_apart
 from mlx_lvm.training.session import start_run
 
@@ -306,6 +308,40 @@ def test_a_direction_common_to_all_chunks_does_not_decide_what_a_cosine_is_worth
         lacks.append((1 - cosine.mean(), 1 - centred.mean()))
         assert centred_weight(geometry, 0.4) == pytest.approx(0.4 * lacks[-1][0] / lacks[-1][1])
     assert lacks[1][0] < 0.2 * lacks[0][0] and lacks[1][1] > 0.8 * lacks[0][1]
+
+
+def test_every_corpus_weighs_its_centred_cosine_by_what_its_own_filter_lacks(small: Corpus) -> None:
+    read, _ = read_of(small)
+    one = geometry_of(read, statistics_of(read, whiten=False))
+    worse = replace(one, filters=np.eye(1, ROWS, 0, dtype=np.float32))
+    windows, model = [one, worse], disturbed(EMN(EMNConfig(dim=0, **SIZES)))
+    both, index = joined(windows), mx.array([0, 1, len(one), len(one) + 3])
+    weights = [centred_weight(each, 0.8) for each in windows]
+    assert abs(weights[0] - weights[1]) > 0.01
+    loss, total = predict_loss(model, index, {**both.arrays, "weight": mx.array(weights)})
+    cosine, centred = (x[np.array(index)] for x in figures_of(model, both))
+    expected = (1 - cosine + np.repeat(weights, 2) * (1 - centred)).sum()
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert float(total) == pytest.approx(cosine.sum(), rel=1e-5)
+
+
+def test_a_universal_training_weighs_each_corpus_apart(
+    small: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, ...]] = []
+
+    class Seen(EmnStep):
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            seen.append(self.centred)
+
+    monkeypatch.setattr(universal, "EmnStep", Seen)
+    read, _ = read_of(small)
+    one = geometry_of(read, statistics_of(read, whiten=False), limit=40)
+    worse = replace(one, filters=np.eye(1, ROWS, 0, dtype=np.float32))
+    recipe = Recipe(1, 8, 6e-3, centred=0.9)
+    train_on("predict", [one, worse], recipe)
+    assert seen == [(centred_weight(one, 0.9), centred_weight(worse, 0.9))]
 
 
 def test_no_window_is_scored_by_a_filter_that_saw_it(small: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

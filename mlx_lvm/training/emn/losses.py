@@ -26,10 +26,11 @@ NEVER_RANKED = 5  # chunks before the target that no ranking holds
 
 def predict_loss(model: EMN, index: mx.array, arrays: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
     """(sum of the loss over the windows of `index` [n], sum of cosines); arrays as
-    `geometry.Geometry.arrays`, and `weight` [1]: of the centred cosine.
+    `geometry.Geometry.arrays`, and `weight` [sources]: of the centred cosine in the windows of each.
     """
     cosine, centred = cosines(model, index, arrays)
-    return (1 - cosine + arrays["weight"] * (1 - centred)).sum(), cosine.sum()
+    weight = mx.take(arrays["weight"], mx.take(arrays["source"], index))
+    return (1 - cosine + weight * (1 - centred)).sum(), cosine.sum()
 
 
 def cosines(model: EMN | None, index: mx.array, arrays: dict[str, mx.array]) -> tuple[mx.array, mx.array]:

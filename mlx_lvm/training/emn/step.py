@@ -79,11 +79,13 @@ class EmnStep(StepState):
         materials: Sequence[Material],
         config: TrainConfig,
         group: Group = SINGLE,
-        centred: float = 0.0,
+        centred: Sequence[float] = (0.0,),
         documents: int = 0,
     ) -> None:
-        self.centred = centred  # weight of the centred cosine in the loss of head predict
-        weight = mx.array([centred], dtype=mx.float32)  # an input of the step: a kernel serves every corpus
+        # Weight of the centred cosine in the loss of head predict, one for each source of the material.
+        self.centred = tuple(centred)
+        # An input of the step: a kernel serves every corpus.
+        weight = mx.array(self.centred, dtype=mx.float32)
         # What validation documents said before the first step. A checkpoint holds it, for epochs are measured
         # from there.
         self.at_start = mx.zeros((documents,))

@@ -80,7 +80,7 @@ class EmnTask(Task):
         self.steps_per_epoch = max(-(-len(self._targets) // config.batch_size), least)
         documents = len(np.unique(self._document))
         weight = centred_weight(material) if model.config.head == "predict" else 0.0
-        self.step = EmnStep(self.model, [material], config, group, weight, documents)
+        self.step = EmnStep(self.model, [material], config, group, (weight,), documents)
 
     selection_metric = "val_lead"
 
@@ -115,7 +115,7 @@ class EmnTask(Task):
         if self.model.config.head == "predict":
             cosines, centred_ = figures_of(self.model, self._held)
             cosine, centred = float(cosines.mean()), float(centred_.mean())
-            scores = cosines + self.step.centred * centred_
+            scores = cosines + self.step.centred[0] * centred_
             found = {"val_score": float(scores.mean())}
         else:
             raw = directions(self.model, self.prepared.val, self.model.whiten)

@@ -5,9 +5,9 @@ Every step is of one corpus (rank) or of all mixed (predict), corpora chosen by 
 a small one would drown, a large one hold more than its share of what there is to learn. Head predict sees
 every window twice: with the expert of its corpus, fitted without its document, and with none.
 
-Its loss weighs the centred cosine 0.6, about twice what that of a network for one corpus does: the best
-baseline in cosine is another one than in centred cosine, which is harder to pass, and a network that is
-trained on no window of a corpus has cosine to spare there.
+Its loss weighs the centred cosine twice what that of a network for one corpus does: the best baseline in
+cosine is another one than in centred cosine, which is harder to pass, and a network that is trained on no
+window of a corpus has cosine to spare there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mlx_lvm.models.emn import EMN
 from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.emn.geometry import Geometry, geometry_of, joined
+from mlx_lvm.training.emn.scores import centred_weight
 from mlx_lvm.training.emn.statistics import read_with_expert, statistics_of
 from mlx_lvm.training.emn.step import EmnStep, Ranked
 from mlx_lvm.training.ramn.step import learning_rate
@@ -34,8 +35,8 @@ REPORT_EVERY = 100  # steps
 
 @dataclass(frozen=True)
 class Recipe:
-    """steps of `batch` windows (predict) or segments of 32 targets (rank); centred: weight of the centred
-    cosine (predict).
+    """steps of `batch` windows (predict) or segments of 32 targets (rank); centred: what the centred cosine
+    weighs (predict), in units of what each corpus's lag filter lacks, see `scores.centred_weight`.
     """
 
     steps: int
@@ -43,7 +44,7 @@ class Recipe:
     lr: float
     weight_decay: float = 0.01
     clip: float = 5.0
-    centred: float = 0.6
+    centred: float = 1.0
 
 
 RECIPES = {"predict": Recipe(2000, 256, 6e-3), "rank": Recipe(600, 16, 5e-3)}
@@ -96,10 +97,11 @@ def train_on(
     options = TrainConfig(
         batch_size=chosen.batch, lr=chosen.lr, weight_decay=chosen.weight_decay, clip=chosen.clip, seed=seed
     )
-    mixed: list[Any] = (
-        list(materials) if head == "rank" else [joined([m for m in materials if isinstance(m, Geometry)])]
-    )
-    step = EmnStep(network, mixed, options, centred=chosen.centred)
+    mixed, centred = list[Any](materials), [0.0]
+    if head == "predict":
+        windows = [one for one in materials if isinstance(one, Geometry)]
+        mixed, centred = [joined(windows)], [centred_weight(one, chosen.centred) for one in windows]
+    step = EmnStep(network, mixed, options, centred=centred)
     draw = np.random.default_rng(seed)
     for number in range(chosen.steps):
         rate = learning_rate(options, number + 1, chosen.steps)
