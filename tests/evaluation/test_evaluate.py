@@ -207,7 +207,7 @@ def test_centring_is_chosen_on_validation(done: Evaluation, small: Corpus) -> No
     validation = windows(small, parts.val, 5)
     pool = retrieval.build_pool(validation, document_rows(small.offsets, parts.val))
     predicted = predict_all(Last(), validation)
-    scores = {f: (1 / retrieval.ranks(pool, predicted, done.mean, f)).mean() for f in (0.0, 0.6, 1.0)}
+    scores = {f: (1 / retrieval.ranks(pool, predicted, done.bench.mean, f)).mean() for f in (0.0, 0.6, 1.0)}
     assert done.to_dict()["metrics"]["last"]["centred"]["fraction"] == max(scores, key=lambda f: scores[f])
 
 
