@@ -44,9 +44,9 @@ def fit_expert(read: Reading, documents: np.ndarray, config: EMNConfig) -> Fitte
     """Least squares on every target of the documents, which are those that were read."""
     corpus, context, mean = read.parts.corpus, read.parts.context, np.array(read.mean)
     basis = principal_directions(read.parts, mean)[1]
-    folds = folds_apart(corpus, documents[corpus.lengths[documents] > context], context, mean)
+    folds = folds_apart(corpus, documents[corpus.lengths[documents] > context], context)
     rotated = centred_rows(read.parts, mean, mx.array(basis))
-    own = fit_linear((read.parts, rotated), folds, mean, config.width)
+    own = fit_linear((read.parts, rotated), folds, config.width)
     by_fold = [(fold.documents, LinearExpert(*one)) for fold, one in zip(folds, own.by_fold, strict=True)]
     return FittedExpert(LinearExpert(basis, own.filter, own.map), by_fold, own.penalty, own.towards_one)
 

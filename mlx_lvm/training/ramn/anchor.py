@@ -83,10 +83,10 @@ def fit_anchor(corpus: Corpus, documents: np.ndarray, context: int, config: RAMN
     variance, basis = principal_directions(parts, mean)
     long_enough = documents[corpus.lengths[documents] > context]
     rotated = centred_rows(parts, mean, mx.array(basis))
-    folds = folds_apart(corpus, long_enough, context, mean)
+    folds = folds_apart(corpus, long_enough, context)
     horizons: list[Horizon] = []
     for ahead in range(config.horizons):
-        own = fit_linear((parts, rotated), folds, mean, config.width, ahead)
+        own = fit_linear((parts, rotated), folds, config.width, ahead)
         if not ahead:
             sizes = own.sizes / (parts.windows * len(mean))
         shift = solve_bands(own.gram, len(mean), own.towards_one, sums_to_one=True)

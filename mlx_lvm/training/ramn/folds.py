@@ -1,7 +1,8 @@
 """Penalties of a ridge fit, chosen by folds of the training documents: no constant, no unit of length.
 
-A fold is judged by what the other documents alone say, their principal directions among it: directions that
-had seen the fold too would hold its targets in the first of them, and every fit would look better than it is.
+A fold is judged by what the other documents alone say, their mean and principal directions among it:
+directions that had seen the fold too would hold its targets in the first of them, and of few documents a mean
+that holds them all tells of the others where the fold lies. Every fit would look better than it is.
 A penalty is a share of the mean square of what it holds down, so that it scales with the vectors.
 """
 

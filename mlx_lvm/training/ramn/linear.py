@@ -9,6 +9,7 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.models.ramn_filters import MAPPED, MIXTURES
+from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.training.ramn.documents import (
     Segments,
     causal_kernels,
@@ -33,17 +34,23 @@ Rotated = tuple[Segments, mx.array]  # documents, and their chunks less the mean
 
 @dataclass(frozen=True)
 class Fold:
-    """held and others: some documents and the rest; basis [dim, dim]: principal directions of the rest."""
+    """held and others: some documents and the rest; mean [dim] of the rest's targets, basis [dim, dim]: its
+    principal directions.
+    """
 
     held: Segments
     others: Segments
     documents: np.ndarray
+    mean: np.ndarray
     basis: np.ndarray
 
-    def rotated(self, mean: np.ndarray) -> tuple[Rotated, Rotated]:
-        """(the others, what is held out), both in the others' directions."""
+    def rotated(self) -> tuple[Rotated, Rotated]:
+        """(the others, what is held out), both less the others' mean in the others' directions.
+
+        Less a mean that holds both, one of two parts would point where the other does not: a map learns that.
+        """
         basis = mx.array(self.basis)
-        others, held = ((one, centred_rows(one, mean, basis)) for one in (self.others, self.held))
+        others, held = ((one, centred_rows(one, self.mean, basis)) for one in (self.others, self.held))
         return others, held
 
 
@@ -63,31 +70,33 @@ class LinearFit:
     by_fold: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def folds_apart(corpus: Corpus, documents: np.ndarray, context: int, mean: np.ndarray) -> list[Fold]:
+def folds_apart(corpus: Corpus, documents: np.ndarray, context: int) -> list[Fold]:
     """Of documents that are all long enough for a window; a single one has no fold."""
     if len(documents) < 2:
         return []
     out = []
     for held in folds_of(documents):
-        others = segments(corpus, np.setdiff1d(documents, held), context)
+        rest = np.setdiff1d(documents, held)
+        others, mean = segments(corpus, rest, context), target_mean(corpus, rest, context)
         basis = principal_directions(others, mean)[1]
-        out.append(Fold(segments(corpus, held, context), others, held, basis))
+        out.append(Fold(segments(corpus, held, context), others, held, mean, basis))
     return out
 
 
-def fit_linear(whole: Rotated, folds: list[Fold], mean: np.ndarray, width: int, ahead: int = 0) -> LinearFit:
+def fit_linear(whole: Rotated, folds: list[Fold], width: int, ahead: int = 0) -> LinearFit:
     """Band filters and a map of what they leave over of targets `ahead` chunks on, penalties by the folds."""
-    grams = [tuple(band_gram(*one, ahead) for one in fold.rotated(mean)) for fold in folds]
-    towards_one = choose_towards_one([(others, held) for others, held in grams], len(mean))
+    dim = whole[1].shape[1]
+    grams = [tuple(band_gram(*one, ahead) for one in fold.rotated()) for fold in folds]
+    towards_one = choose_towards_one([(others, held) for others, held in grams], dim)
     pairs, filters = [], []
     for fold, (others, _) in zip(folds, grams, strict=True):
-        filters.append(solve_bands(others, len(mean), towards_one))
+        filters.append(solve_bands(others, dim, towards_one))
         sizes = _sizes(others)
-        a, b = (map_sums(*one, filters[-1], width, sizes, ahead) for one in fold.rotated(mean))
+        a, b = (map_sums(*one, filters[-1], width, sizes, ahead) for one in fold.rotated())
         pairs.append((a, b))
     penalty, maps = choose_penalty(pairs)
     gram = band_gram(*whole, ahead)
-    filter_, sizes = solve_bands(gram, len(mean), towards_one), _sizes(gram)
+    filter_, sizes = solve_bands(gram, dim, towards_one), _sizes(gram)
     sums = map_sums(*whole, filter_, width, sizes, ahead)
     by_fold = [
         (fold.basis, own, pair[0].layout(mapping))
