@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.errors import UsageError
 from mlx_lvm.models.emn import EMN
+from mlx_lvm.models.emn_geometry import EXPERT
 from mlx_lvm.training.emn.balance import balance
 from mlx_lvm.training.emn.experts import expert_module
 from mlx_lvm.training.emn.statistics import hold, read_with_expert, statistics_of
@@ -19,7 +23,7 @@ CORPUS_WEIGHTS = ("mean", "filter", "whiten")  # beside an expert's, which begin
 
 def bind(model: EMN, corpus: Corpus, documents: np.ndarray | None = None, context: int = 5) -> EMN:
     """The model with the statistics of a corpus: those of `documents`, by default its training documents
-    under split seed 0.
+    under split seed 0. It has an expert of theirs, unless that is given a weight below zero.
 
     Raises UsageError for a model that has an expert, which is of one corpus alone.
     """
@@ -31,6 +35,10 @@ def bind(model: EMN, corpus: Corpus, documents: np.ndarray | None = None, contex
     chosen = split_corpus(corpus).train if documents is None else documents
     read, fitted = read_with_expert(corpus, chosen, context, model.config)
     found = statistics_of(read, whiten=model.config.head == "rank")
+    if fitted is not None and found.filter[EXPERT] < 0:
+        # Of few documents, what the others say lies away from the one left out, and the filter learned that.
+        read, fitted = replace(read, expert=mx.zeros((1, corpus.dim))), None
+        found = statistics_of(read, whiten=False)
     config = model.config.replace(dim=corpus.dim, expert="no" if fitted is None else "yes")
     out = EMN(config)
     own = {name: value for name, value in model.weights().items() if name not in CORPUS_WEIGHTS}
