@@ -51,7 +51,8 @@ def sample_documents(
 ) -> Sampled:
     """Documents of the named parts, at most WINDOWS of each and `memory` bytes in all, read and checked.
 
-    `seed` is the split's. Raises InvalidFile for a part without windows or an unfit row, IOFailed.
+    `seed` is the split's. Raises InvalidFile for a part without windows or an unfit row, IOFailed where
+    reading fails.
     """
     split, row_bytes = split_corpus(corpus, seed), max(1, corpus.nbytes // len(corpus))
     taken, lengths = {}, {}

@@ -178,7 +178,8 @@ def compare(
 ) -> Leaderboard:
     """Everyone is scored on the windows that the longest context of them can read.
 
-    Raises UsageError for no model or several splits, InvalidFile for another encoder, CheckFailed.
+    Raises UsageError for no model or several splits, InvalidFile for another encoder, CheckFailed where a
+    control fails.
     """
     if not loaded:
         raise UsageError("nothing to compare: name runs, exported folders or .safetensors files")

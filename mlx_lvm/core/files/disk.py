@@ -85,7 +85,10 @@ def write_at(descriptor: int, data: np.ndarray, position: int) -> None:
 
 
 def read_at(descriptor: int, into: np.ndarray, position: int) -> int:
-    """Fill a contiguous array with a file's bytes from a place on; returns how many there were."""
+    """Fill a contiguous array with a file's bytes from a place on; fewer than it holds where the file ends.
+
+    Returns how many there were. Raises OSError.
+    """
     view = into.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):

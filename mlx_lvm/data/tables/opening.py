@@ -16,7 +16,11 @@ from mlx_lvm.errors import InvalidFile
 
 
 def open_arrays(path: str | Path) -> ArrayFile:
-    """By its ending: .npz, .npy, .safetensors, .parquet. Raises SetupInvalid without pyarrow, InvalidFile."""
+    """By its ending: .npz, .npy, .safetensors, .parquet.
+
+    Raises InvalidFile for another or a damaged file, IOFailed for one that cannot be read, SetupInvalid for
+    Parquet without pyarrow.
+    """
     path = Path(path)
     if path.suffix.lower() not in READERS:
         raise InvalidFile(f"{path}: ending '{path.suffix}' is not one of {', '.join(READERS)}")
