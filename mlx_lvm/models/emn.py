@@ -51,7 +51,8 @@ from mlx_lvm.models.emn_geometry import (
 from mlx_lvm.models.layers import Linear
 
 MIXED = (*range(8), *range(TOKENS, CENTRE + 1))  # rows that the expert filters
-MAPPED = (0, 10, 11)  # of these: the last chunk, the slow average, the mean of all, which its map reads
+# of these the first and the last two, which its map reads: last chunk, slow average, mean of all
+MAPPED = (0, 10, 11)
 KIND = 6  # numbers that tell the network which row it looks at
 STEP = 0.1  # size of a correction relative to what the network's last layer says
 STEEP = 0.3  # an untrained direction: the last chunks, each 0.3 of the one after it
@@ -75,9 +76,18 @@ class Expert(nn.Module):
 
     def __call__(self, rows: mx.array) -> mx.array:
         """rows [..., 20, dim] -> [..., dim]."""
-        mixed = self.basis(mx.concatenate([rows[..., :8, :], rows[..., TOKENS:, :]], axis=-2))
-        read = mx.concatenate([mixed[..., row, : self.width] for row in MAPPED], axis=-1)
+        mixed = self.turned(mx.concatenate([rows[..., :8, :], rows[..., TOKENS:, :]], axis=-2))
+        cut = mixed[..., : self.width]
+        read = mx.concatenate([cut[..., :1, :], cut[..., MAPPED[1] :, :]], axis=-2).flatten(-2)
         return ((self.filter * mixed).sum(axis=-2) + self.map(read)) @ self.basis.weight
+
+    def turned(self, rows: mx.array) -> mx.array:
+        """rows [..., 12, dim] in the basis. Of one window as (B r^T)^T, half of the time of r B^T on a CPU,
+        whose BLAS would lay out all of B anew for twelve rows.
+        """
+        if rows.size > len(MIXED) * rows.shape[-1]:
+            return self.basis(rows)
+        return (self.basis.weight @ rows.swapaxes(-1, -2)).swapaxes(-1, -2)
 
 
 class EMN(VectorModel):

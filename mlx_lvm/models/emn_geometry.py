@@ -34,12 +34,19 @@ def pair_places() -> np.ndarray:
     return np.array(places, dtype=np.int32)
 
 
+@cache
+def every_places() -> np.ndarray:
+    """The pairs' places, then those of the PAIRED rows' lengths that follow the matrix."""
+    return np.concatenate([pair_places(), ROWS * ROWS + np.array(PAIRED, dtype=np.int32)])
+
+
 def invariants(gram: mx.array, tokens: mx.array, count: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """(features of each row [..., 22, 12], of all together [..., 108], length of the chunks [..., 1]).
 
     gram [..., 22, 22]: inner products of the rows. tokens, count [...]: chunks of the last 16, and of all.
     """
-    square = mx.maximum((gram * mx.eye(ROWS)).sum(axis=-1), TINY * TINY)
+    # Constants are arrays of their own: `mx.eye` would be made anew, in eight operations, at every call.
+    square = mx.maximum((gram * mx.array(np.eye(ROWS, dtype=np.float32))).sum(axis=-1), TINY * TINY)
     size = mx.sqrt(square)
     cosine = gram / (size[..., :, None] * size[..., None, :])
     there = mx.maximum(tokens, 1)[..., None]
@@ -48,10 +55,10 @@ def invariants(gram: mx.array, tokens: mx.array, count: mx.array) -> tuple[mx.ar
     heard = cosine[..., :TOKENS].sum(axis=-1) / there
     references = mx.take(cosine, mx.array(np.array(REFERENCES)), axis=-1)
     each = mx.concatenate([references, length[..., None], heard[..., None]], axis=-1)
-    pairs = mx.take(mx.flatten(cosine, -2), mx.array(pair_places()), axis=-1)
     n = mx.maximum(count, 1)[..., None]
-    read = [mx.log(n) / 4, mx.exp(-n / 6), mx.exp(-n / 30)]
-    every = mx.concatenate([pairs, mx.take(length, mx.array(np.array(PAIRED)), axis=-1), *read], axis=-1)
+    chosen = mx.concatenate([mx.flatten(cosine, -2), length], axis=-1)
+    pairs_and_lengths = mx.take(chosen, mx.array(every_places()), axis=-1)
+    every = mx.concatenate([pairs_and_lengths, mx.log(n) / 4, mx.exp(n / mx.array([-6.0, -30.0]))], axis=-1)
     return each, every, scale
 
 

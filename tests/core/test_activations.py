@@ -105,7 +105,7 @@ def test_nan_stays(function: Function) -> None:
 @pytest.mark.parametrize("name", EXACT)
 def test_strided_input_gives_the_same(name: str) -> None:
     function = EXACT[name][0]
-    wide = mx.array(np.random.default_rng(0).standard_normal((70, 64)).astype(np.float32))
+    wide = mx.array(np.random.default_rng(0).standard_normal((MANY // 16 + 1, 64)).astype(np.float32))
     assert mx.array_equal(function(mx.split(wide, 4, axis=-1)[2]), function(wide)[:, 32:48])
 
 

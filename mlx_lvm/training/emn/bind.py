@@ -48,5 +48,6 @@ def bind(model: EMN, corpus: Corpus, documents: np.ndarray | None = None, contex
         out.expert = expert_module(fitted.whole, config)
     out.eval()
     balance(out, read, found, CENTRED)
+    mx.eval(out.parameters())  # else a compiled prediction would scale its weights at every call
     out.train(model.training)
     return out
