@@ -14,13 +14,14 @@ head regress:   raw = m + B^T (t (a + W [f_1, f_slow, f_all] + r) + (1 - t) a')
                 the next chunk itself. W is a linear map, a' an anchor whose filters sum to 1, so that it
                 needs no m. Before training it is what `training.ramn.anchor` fits
 head retrieve:  q = s (a + r),  h = q - v * B sum_i b softplus(<q, B z_i> - c) z_i  over all but the last 5
-                raw = B^T (d (t h/|h| + (1 - t) a'/|a'|)) + e x_last
+                raw = B^T (d (t h/|h| + (1 - t) a'/|a'|)) + e b
                 a direction that ranks the next chunk first. Not a likely chunk: rare directions count for
                 more in h, and what was read long ago is pushed out of the ranking. a' is a steep mixture
-                less 0.3 f_all. The blend d, e is fitted on documents that trained nothing, where the
-                network proves less right than it is where it was trained; |raw| is what makes the softmax
-                over candidates a probability. Both are mixed as unit vectors: far from home h is long,
-                and a trust of 0.05 would let it decide
+                less 0.3 f_all. b is the last chunk, or what `emn-rank` says (`fallback`). The blend d, e is
+                fitted on documents that trained nothing, where the network proves less right than it is
+                where it was trained, down to b alone; |raw| is what makes the softmax over candidates a
+                probability. h and a' are mixed as unit vectors: far from home h is long, and a trust of 0.05
+                would let it decide
 
 horizons H:     head regress once more for each of the H - 1 chunks after the next, with w, W, w' and the
                 network's last layer of its own
@@ -50,6 +51,8 @@ from mlx_lvm.models.base import (
     normalize,
     row_sum,
 )
+from mlx_lvm.models.emn import EMN
+from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.models.layers import Linear
 from mlx_lvm.models.ramn_config import RAMNConfig
 from mlx_lvm.models.ramn_filters import (
@@ -71,8 +74,8 @@ class RAMN(VectorModel):
     """Context [batch, length, dim] and, with `queries`, a query [batch, dim] -> Prediction with baseline (the
     anchor's part) and residual, and with `horizons` above 1 `ahead` [batch, horizons, dim].
 
-    2,531,138 (regress) or 2,089,543 (retrieve) parameters at the default sizes. Torch twin:
-    `mlx_lvm.parity.twins.ramn.RAMN`.
+    2,531,138 (regress) or 2,089,543 (retrieve) parameters at the default sizes, with fallback emn those of
+    `emn-rank` besides. Torch twin: `mlx_lvm.parity.twins.ramn.RAMN`.
     """
 
     config_class = RAMNConfig
@@ -88,11 +91,12 @@ class RAMN(VectorModel):
             "weight_decay": 0.1,
             "clip": 5.0,
             "early_stop": 0,
+            "fallback": "emn",
         },
     }
     unused_options = WINDOW_OPTIONS
     search: ClassVar = {"dropout": Range(0.0, 0.5), "hidden_dim": WIDTHS}
-    small: ClassVar = {"dim": 48, "head": "retrieve", "rank": 20, "hidden_dim": 32}
+    small: ClassVar = {"dim": 48, "head": "retrieve", "rank": 20, "hidden_dim": 32, "fallback": "emn"}
 
     config: RAMNConfig
 
@@ -125,6 +129,8 @@ class RAMN(VectorModel):
             self.push_strength, self.push_threshold = mx.full((1,), -1.0), mx.zeros((1,))
             self.push_metric = mx.zeros((dim,))
             self.blend = mx.array([1.0, 0.0])
+        if config.fallback == "emn":
+            self.emn = EMN(EMNConfig(dim=dim, head="rank", expert="no", dropout=0.0))
         self._kernels = mx.array(age_kernels()[:, ::-1].copy())  # oldest first, as contexts are
 
     @property
@@ -162,16 +168,21 @@ class RAMN(VectorModel):
         old = present * (mx.arange(length) < length - RECENT_KEPT)
         pushed = (self.push_weights(z, found @ basis, old)[:, None, :] @ z).squeeze(1)
         left = found - pushed @ basis.T * mx.exp(self.push_metric)
-        raw, baseline = (self.blended(one, elsewhere, trust, context[:, -1]) for one in (left, here))
-        # What they differ in, taken before the last chunk is added: next to a long one it would be lost.
+        beside = self.beside(context)
+        raw, baseline = (self.blended(one, elsewhere, trust, beside) for one in (left, here))
+        # What they differ in, taken before `beside` is added: next to a long one it would be lost.
         residual = (self.blend[0] * trust * (normalize(left) - normalize(here))) @ basis
         return Prediction(raw, normalize(raw), None, baseline, residual)
 
-    def blended(self, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
-        """d (t h/|h| + (1 - t) a'/|a'|) + e x_last: h, a' and x_last [batch, dim], t [batch, 1]."""
+    def beside(self, context: mx.array) -> mx.array:
+        """b [batch, dim], which the direction is blended with: the last chunk, or what emn-rank says."""
+        return self.emn(context).raw if self.config.fallback == "emn" else context[:, -1]
+
+    def blended(self, here: mx.array, elsewhere: mx.array, trust: mx.array, beside: mx.array) -> mx.array:
+        """d (t h/|h| + (1 - t) a'/|a'|) + e b: h, a' and b [batch, dim], t [batch, 1]."""
         found = mixed(normalize(here), normalize(elsewhere), trust) @ self.basis.weight
         # a product, whose gradient adds up in many sums what MLX would in one
-        return self.blend @ mx.stack([found, last], axis=-2)
+        return self.blend @ mx.stack([found, beside], axis=-2)
 
     def query_terms(self, query: mx.array | None, like: mx.array) -> tuple[mx.array, mx.array] | None:
         """(whether there is a query [batch, 1], B (query - m) or zero [batch, dim]); None if it takes none.

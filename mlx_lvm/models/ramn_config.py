@@ -37,8 +37,17 @@ class RAMNConfig(HeadedConfig):
         high=1,
     )
 
+    fallback: str = model_option(
+        "last",
+        "what its direction is blended with, and what ranks where that is not trusted: the last chunk, or "
+        "emn-rank with the statistics of the corpus (retrieve)",
+        choices=("last", "emn"),
+    )
+
     def check(self, problems: Problems) -> None:
         if self.head == "regress":
+            if self.fallback != "last":
+                problems.add(f"fallback = {self.fallback}: head regress has none; choose head retrieve")
             return
         for name, none in (("horizons", 1), ("queries", 0)):
             if (value := getattr(self, name)) != none:

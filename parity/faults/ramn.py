@@ -49,29 +49,36 @@ def faults() -> Iterator[Fault]:
     yield trust("trusted in every domain", mx.ones_like)
     yield trust("trust without its slope", lambda found: found**0.5)
 
-    def plain(self: Any, here: mx.array, elsewhere: mx.array, trust: mx.array, last: mx.array) -> mx.array:
+    def plain(self: Any, here: mx.array, elsewhere: mx.array, trust: mx.array, beside: mx.array) -> mx.array:
         found = (elsewhere + trust * (here - elsewhere)) @ self.basis.weight
-        return self.blend[0] * found + self.blend[1] * last
+        return self.blend[0] * found + self.blend[1] * beside
 
     def swapped(s: Any, b: Callable, h: mx.array, e: mx.array, t: mx.array, last: mx.array) -> mx.array:
         return s.blend[1] / s.blend[0] * b(h, e, t, 0 * last) + s.blend[0] * last
 
     unit = ramn_module.normalize
-    # self, its own blend, and what that is given: here, elsewhere, trust, last
+    # self, its own blend, and what that is given: here, elsewhere, trust, what is beside them
     blends: dict[str, Callable[..., mx.array]] = {
         "nothing made a unit vector before it is blended": lambda s, b, *given: plain(s, *given),
         "only what is for here made a unit vector": lambda s, b, h, *given: plain(s, unit(h), *given),
         "made a unit vector after it is mixed": lambda s, b, h, e, t, last: plain(
             s, unit(e + t * (h - e)), 0 * e, mx.ones_like(t), last
         ),
-        "the last chunk left out of the blend": lambda s, b, h, e, t, last: b(h, e, t, 0 * last),
-        "the last chunk blended where trusted alone": lambda s, b, h, e, t, last: b(h, e, t, t * last),
-        "the last chunk less the mean": lambda s, b, h, e, t, last: b(h, e, t, last - s.mean),
+        "nothing beside the direction": lambda s, b, h, e, t, beside: b(h, e, t, 0 * beside),
+        "blended where trusted alone": lambda s, b, h, e, t, beside: b(h, e, t, t * beside),
+        "the mean taken off what is beside": lambda s, b, h, e, t, beside: b(h, e, t, beside - s.mean),
         "the blend's weights swapped": swapped,
         "here and elsewhere swapped": lambda s, b, h, e, t, last: b(e, h, t, last),
     }
     for name, run in blends.items():
         yield fault(name, "baseline", method("", "blended", _given_own(run)))
+    besides: dict[str, Callable[..., mx.array]] = {
+        "falls back on the last chunk": lambda s, own, context: context[:, -1],
+        "falls back on a unit vector": lambda s, own, context: unit(own(context)),
+        "emn reads the window alone": lambda s, own, context: own(context[:, -2:]),
+    }
+    for name, run in besides.items():
+        yield fault(name, "baseline", method("", "beside", _given_own(run)))
 
     def pushed(self: Any, activation: Callable, products: mx.array, old: mx.array) -> mx.array:
         return mx.exp(self.push_strength) * activation(products) * old

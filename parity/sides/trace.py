@@ -123,7 +123,10 @@ def mlx_tapped(
             output = original(module, *(seen[id(arg)] for arg in args))
         finally:
             running.pop()
-        return (see(name, output[0]), *output[1:]) if isinstance(output, tuple) else see(name, output)
+        if not isinstance(output, tuple):
+            return see(name, output)
+        first = see(name, output[0])
+        return output if first is output[0] else (first, *output[1:])  # a model's in a model is a Prediction
 
     with watched(model, call):
         yield see, running

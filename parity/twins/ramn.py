@@ -7,7 +7,8 @@ where there is a query: w and w' are u and u', and mixture_13 = B (query - m);  
 w', u, u', W, last layer regress: m + B^T (anchor + correction)
 retrieve: q = s (sum_k w_k * mixture_k + net([...]))
           h = q - v * B sum_i b softplus(<q, B z_i> - c) z_i
-          d B^T (t h/|h| + (1 - t) a'/|a'|) + e x_last, a' = sum_k w'_k * mixture_k
+          d B^T (t h/|h| + (1 - t) a'/|a'|) + e b, a' = sum_k w'_k * mixture_k, b the last chunk or emn-rank's
+          direction
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlx_lvm.parity.twins.base import Prediction, Twin, is_chunk, normalize
+from mlx_lvm.parity.twins.emn import EMN
 
 LAGS, DECAYS = 8, (0.5, 0.8, 0.93)
 # 0-7: lags 1-8; 8-10: averages, fastest first; 11: mean of everything read
@@ -73,6 +75,7 @@ class RAMN(Twin):
         "dropout": 0.6,
         "horizons": 1,
         "queries": 0.0,
+        "fallback": "last",
     }
 
     def __init__(self, config: Any = None) -> None:
@@ -111,6 +114,8 @@ class RAMN(Twin):
             self.push_threshold = nn.Parameter(torch.zeros(1))
             self.push_metric = nn.Parameter(torch.zeros(dim))
             self.blend = nn.Parameter(torch.zeros(2))
+            if self.config.fallback == "emn":
+                self.emn = EMN({"dim": dim, "head": "rank", "expert": "no", "dropout": 0.0})
         if self.config.horizons > 1:
             further = range(self.config.horizons - 1)
             self.ahead = nn.ModuleList(Horizon(self.config, mixtures, width) for _ in further)
@@ -127,7 +132,8 @@ class RAMN(Twin):
             raw = baseline + residual
         else:
             here, elsewhere, query = self.ranking_query(read)
-            raw, baseline = (self.blended(x, elsewhere, read.trust, context[:, -1]) for x in (query, here))
+            beside = self.emn(context).raw if self.config.fallback == "emn" else context[:, -1]
+            raw, baseline = (self.blended(x, elsewhere, read.trust, beside) for x in (query, here))
             turned = normalize(query, dim=-1) - normalize(here, dim=-1)
             residual = self.blend[0] * read.trust * (turned @ self.basis.weight)
         ahead = None
@@ -176,10 +182,10 @@ class RAMN(Twin):
         push = torch.einsum("bl,bld->bd", strength, rotated) * torch.exp(self.push_metric)
         return here, elsewhere, query - push
 
-    def blended(self, here: Tensor, elsewhere: Tensor, trust: Tensor, last: Tensor) -> Tensor:
-        """What ranks: a unit vector for here, one for elsewhere, and the last chunk as it is."""
+    def blended(self, here: Tensor, elsewhere: Tensor, trust: Tensor, beside: Tensor) -> Tensor:
+        """What ranks: a unit vector for here, one for elsewhere, and what is beside them as it is."""
         moved = trust * normalize(here, dim=-1) + (1 - trust) * normalize(elsewhere, dim=-1)
-        return self.blend[0] * (moved @ self.basis.weight) + self.blend[1] * last
+        return self.blend[0] * (moved @ self.basis.weight) + self.blend[1] * beside
 
     def anchor(
         self, own: Any, mixtures: Tensor, queried: tuple[Tensor, Tensor] | None, trust: Tensor

@@ -132,6 +132,11 @@ def test_an_unfitted_model_is_a_steep_mixture_of_what_was_read():
     )
 
 
+def test_what_a_direction_falls_back_on_is_of_head_retrieve():
+    with pytest.raises(UsageError, match="fallback = emn: head regress has none"):
+        build(RAMNConfig(dim=24, rank=10, fallback="emn"))
+
+
 def test_a_little_trust_gives_little_say_however_long_the_query():
     """Far from home what is pushed out is long, along rare directions; t = 0.01 moves the direction by about
     0.01.

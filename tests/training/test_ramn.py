@@ -15,7 +15,8 @@ from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import split_corpus
 from mlx_lvm.data.windows import windows
-from mlx_lvm.metrics.retrieval import Pairs, Pool, build_pool
+from mlx_lvm.hub.load import load_model
+from mlx_lvm.metrics.retrieval import Pairs, Pool, build_pool, ranks
 from mlx_lvm.models import build
 from mlx_lvm.models.ramn import RAMN
 from mlx_lvm.models.ramn_config import RAMNConfig
@@ -24,9 +25,10 @@ from mlx_lvm.predictors.base import document_rows
 from mlx_lvm.predictors.history import HistoryPredictor
 from mlx_lvm.ranking.logit import RIDGE as BLEND_RIDGE
 from mlx_lvm.training.config import TrainConfig
+from mlx_lvm.training.emn.bind import bind
 from mlx_lvm.training.ramn import blend as blends
 from mlx_lvm.training.ramn.anchor import fit_anchor, start_at_anchor
-from mlx_lvm.training.ramn.blend import fit_blend
+from mlx_lvm.training.ramn.blend import besides, fit_blend
 from mlx_lvm.training.ramn.documents import (
     causal_kernels,
     centred_rows,
@@ -331,12 +333,13 @@ def test_retrieve_loss_by_its_formula(
 
 
 def test_the_blend_makes_the_true_chunk_likeliest_and_is_judged_on_the_other_half(
-    fitted: dict[str, RAMN], small: Corpus
+    fitted: dict[str, RAMN], small: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(blends, "lead", lambda *_: 1.0)  # trusted, whatever so few documents say
     model, documents = fitted["retrieve"], split_corpus(small).train[:6]
     read, rows = windows(small, documents, 5), document_rows(small.offsets, documents)
     pool = build_pool(read, rows)
-    blend, found = fit_blend(model, pool)
+    blend, found = fit_blend(model, pool, besides(model, pool))
     np.testing.assert_array_equal(np.array(model.blend), [1, 0])
     unit = np.array(HistoryPredictor("ramn", model).predict(read)).astype(np.float64)
     x = small.numpy().astype(np.float64)
@@ -361,7 +364,8 @@ def test_the_blend_makes_the_true_chunk_likeliest_and_is_judged_on_the_other_hal
     assert is_best(blend, half >= 0)
     for one in (0, 1):
         chosen, others = np.flatnonzero(half == one), half != one
-        own = fit_blend(model, only(pool, others))[0]
+        rest = only(pool, others)
+        own = fit_blend(model, rest, besides(model, rest))[0]
         assert is_best(own, others) and np.abs(own - blend).max() > 0.05
         scores = np.where(out, -np.inf, (terms.transpose(0, 2, 1) @ own) @ units[rows].T)[chosen]
         truth = scores[np.arange(len(chosen)), np.searchsorted(rows, read.targets[chosen])]
@@ -370,9 +374,22 @@ def test_the_blend_makes_the_true_chunk_likeliest_and_is_judged_on_the_other_hal
             found[chosen][plain], 1 + (scores > truth[:, None] + 1e-6).sum(axis=1)[plain], atol=1
         )
         assert np.mean(found[chosen][plain] == 1 + (scores > truth[:, None]).sum(axis=1)[plain]) > 0.99
-    single = only(pool, read.documents == documents[0])
-    blend, found = fit_blend(model, single)
-    assert np.isfinite(blend).all() and len(found) == len(single.windows)
+
+
+def test_a_direction_that_is_not_trusted_leaves_the_ranking_to_what_it_is_blended_with(
+    fitted: dict[str, RAMN], small: Corpus
+) -> None:
+    """One document says nothing, and a direction adds nothing to the truth itself."""
+    model, documents = fitted["retrieve"], split_corpus(small).train[:6]
+    pool = build_pool(windows(small, documents, 5), document_rows(small.offsets, documents))
+    single = only(pool, pool.windows.documents == documents[0])
+    for some, beside in ((single, besides(model, single)), (pool, pool.windows.truth())):
+        blend, found = fit_blend(model, some, beside)
+        assert blend[0] == 0 and blend[1] > 0
+        np.testing.assert_array_equal(found, ranks(some, beside))
+    noise = mx.random.normal((len(pool.windows), small.dim), key=mx.random.key(0))
+    blend, found = fit_blend(model, pool, noise)
+    assert blend[0] > 0 and (1 / found).mean() > (1 / ranks(pool, noise)).mean()
 
 
 def test_a_blend_in_a_large_pool_is_fitted_on_some_of_its_chunks(
@@ -382,10 +399,13 @@ def test_a_blend_in_a_large_pool_is_fitted_on_some_of_its_chunks(
     pool, sizes = build_pool(windows(small, documents, 5), document_rows(small.offsets, documents)), []
     monkeypatch.setattr(blends, "BLEND_PAIRS", 50 * len(pool.windows))
     monkeypatch.setattr(
-        blends, "fit_logit", lambda features, offsets: sizes.append(features.shape) or np.ones(2)
+        blends,
+        "fit_logit",
+        lambda features, offsets: sizes.append(features.shape) or np.ones(features.shape[1]),
     )
-    _, found = fit_blend(fitted["retrieve"], pool)
-    assert sizes[0] == (len(pool.windows), 2, 51)  # and the truth
+    _, found = fit_blend(fitted["retrieve"], pool, besides(fitted["retrieve"], pool))
+    halves, columns = sizes[:2], {size[2] for size in sizes}
+    assert sum(size[0] for size in halves) == len(pool.windows) and columns == {51}  # and the truth
     assert len(pool.rows) > 100 and found.max() > 60  # ranked among all of them still
 
 
@@ -418,9 +438,30 @@ FITTED = {"basis.weight", *FROZEN} | {
 }
 
 
+def test_what_it_falls_back_on_is_the_released_ranker_of_its_corpus(tmp_path: Path, small: Corpus) -> None:
+    model = new(tmp_path, small, "retrieve", fallback="emn").task.model
+    documents = split_corpus(small).train
+    own = bind(load_model("emn-rank").model, small, documents)
+    read = windows(small, split_corpus(small).val, 5)
+    found = besides(model, build_pool(read, document_rows(small.offsets, split_corpus(small).val)))
+    np.testing.assert_allclose(
+        np.array(found), np.array(HistoryPredictor("emn", own).predict(read)), rtol=1e-5, atol=1e-5
+    )
+    model.blend = mx.array([0.0, 1.0])
+    np.testing.assert_allclose(
+        np.array(HistoryPredictor("ramn", model).predict(read)), np.array(found), rtol=1e-5, atol=1e-5
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("head", "options"), [("regress", {}), ("retrieve", {}), ("regress", {"horizons": 2, "queries": 0.5})]
+    ("head", "options"),
+    [
+        ("regress", {}),
+        ("retrieve", {}),
+        ("retrieve", {"fallback": "emn"}),
+        ("regress", {"horizons": 2, "queries": 0.5}),
+    ],
 )
 def test_training_lowers_the_loss_leaves_the_statistics_and_resumes_to_the_bit(
     tmp_path: Path, small: Corpus, head: str, options: dict
@@ -429,11 +470,12 @@ def test_training_lowers_the_loss_leaves_the_statistics_and_resumes_to_the_bit(
     before = {name: np.array(value) for name, value in whole.task.model.weights().items()}
     assert whole.train()
     history = whole.state.history
-    if not options:  # with queries every epoch has other ones, of more or less worth
+    if "queries" not in options:  # with queries every epoch has other ones, of more or less worth
         assert history[-1]["train_loss"] < history[0]["train_loss"]
     frozen = FITTED - ({"filter", "blend"} if head == "retrieve" else set())
     for name, value in whole.task.model.weights().items():
-        assert (np.array(value) == before[name]).all() == (name in frozen), name
+        kept = name in frozen or name.startswith("emn.")
+        assert (np.array(value) == before[name]).all() == kept, name
     if head == "retrieve":  # else the average would drift back to the blend that the steps began with
         np.testing.assert_array_equal(np.array(whole.task.step.live.blend), np.array(whole.task.model.blend))
 

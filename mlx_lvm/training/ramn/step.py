@@ -116,6 +116,8 @@ def trainable_copy(model: RAMN) -> RAMN:
     live.update(tree_map(lambda x: x + 0, model.parameters()))
     live.freeze(keys=FROZEN, recurse=False)
     live.basis.freeze()
+    if model.config.fallback == "emn":
+        live.emn.freeze()
     if model.config.head == "regress":
         for horizon in live.horizon_heads:
             horizon.freeze(keys=[name for name in FILTERS if name in horizon], recurse=False)

@@ -19,7 +19,7 @@ from mlx_lvm.training.config import TrainConfig
 from mlx_lvm.training.distributed import SINGLE, Group
 from mlx_lvm.training.ramn import losses
 from mlx_lvm.training.ramn.anchor import fit_anchor, start_at_anchor
-from mlx_lvm.training.ramn.blend import fit_blend
+from mlx_lvm.training.ramn.blend import besides, fit_blend, give_fallback
 from mlx_lvm.training.ramn.documents import segments
 from mlx_lvm.training.ramn.step import DocumentStep, learning_rate
 from mlx_lvm.training.tasks.base import Task, Validation
@@ -57,6 +57,8 @@ class DocumentTask(Task):
         self.notes: list[str] = []
         if not config.start_from:  # whose anchor it keeps
             start_at_anchor(model, fit_anchor(corpus, self.split.train, config.context, model.config))
+        if model.config.fallback == "emn":
+            give_fallback(model, corpus, self.split.train, config.context)
         self.step = DocumentStep(model, self.segments, config)
 
     @property
@@ -68,6 +70,11 @@ class DocumentTask(Task):
         """The windows that are ranked after an epoch, among the chunks of the validation documents."""
         rows = document_rows(self.corpus.offsets, self.split.val)
         return build_pool(sample(self.val_windows, TUNING_WINDOWS), rows)
+
+    @cached_property
+    def beside(self) -> mx.array:
+        """What head retrieve blends its direction with, for the windows of `pool`: no step changes it."""
+        return besides(self.model, self.pool)
 
     def learning_rate(self, number: int, plateau: float) -> float:
         return learning_rate(self.config, number, self.config.epochs * self.steps_per_epoch)
@@ -98,7 +105,7 @@ class DocumentTask(Task):
 
     def _fit_blend(self) -> np.ndarray:
         """Ranks by a blend that their own documents had no part in."""
-        blend, placed = fit_blend(self.model, self.pool)
+        blend, placed = fit_blend(self.model, self.pool, self.beside)
         # Of the trained weights too, else their average would drift back to the blend that the steps began
         # with.
         for model in (self.model, self.step.live):
