@@ -88,8 +88,10 @@ def beginning(chosen: Recipe, given: Collection[str]) -> Beginning:
     model that it begins with. Raises UsageError where a named model is of another architecture.
     """
     kind, named = architecture(chosen.model), chosen.train.start_from
-    plain = kind.config_class.from_dict({})
-    own = {k: v for k, v in chosen.sizes.items() if k in given or v != getattr(plain, k)}
+    # What its recipe sets is a default like any other.
+    _, recipe = preset("best", kind.config_class.from_dict(chosen.sizes))
+    plain = {**kind.config_class.from_dict({}).to_dict(), **recipe}
+    own = {k: v for k, v in chosen.sizes.items() if k in given or v != plain[k]}
     released = kind.released.get(kind.config_class.from_dict(chosen.sizes).variant, "")
     note = ""
     if named != SCRATCH and (named or released):

@@ -64,7 +64,14 @@ def test_other_weights_are_refused(small_file: Path, tmp_path: Path) -> None:
         start_run("amn", {**AMN, "hidden_dim": 16}, config, tmp_path / "c", start=other)
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("amn", AMN), ("ramn", {"rank": 8, "hidden_dim": 16})])
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("amn", AMN),
+        ("ramn", {"rank": 8, "hidden_dim": 16}),
+        ("ramn", {"rank": 8, "hidden_dim": 16, "head": "retrieve", "fallback": "last"}),
+    ],
+)
 def test_a_run_goes_on_from_another_runs_weights(
     lvm: Callable, small_file: Path, tmp_path: Path, name: str, sizes: dict
 ) -> None:
@@ -75,7 +82,7 @@ def test_a_run_goes_on_from_another_runs_weights(
     assert first.code == 0, first.err
     again = lvm(
         "train", name, "--corpus", small_file, "--epochs", 1, "--lr", 1e-9, "--from", tmp_path / "first",
-        "--out", tmp_path / "again", "--json",
+        "--out", tmp_path / "again", *(("--head", sizes["head"]) if "head" in sizes else ()), "--json",
     )  # fmt: skip
     assert again.code == 0, again.err
     reached = [json.loads(ran.out)["val_cosine"] for ran in (first, again)]
