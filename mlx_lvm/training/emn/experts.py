@@ -62,17 +62,27 @@ def expert_module(fitted: LinearExpert, config: EMNConfig) -> Expert:
 
 def with_expert(read: Reading, fitted: FittedExpert, config: EMNConfig) -> Reading:
     """The same documents, each target with the prediction of the expert that was fitted without its fold."""
-    parts = read.parts
     out = np.zeros(read.centred.shape, np.float32)
-    document = parts.corpus.document_of(parts.rows[parts.starts])
+    document = read.parts.corpus.document_of(read.parts.rows[read.parts.starts])
     for held_out, found_without in fitted.by_fold:
-        expert = expert_module(found_without, config)
         index = np.flatnonzero(np.isin(document, held_out))
-        for begin in range(0, len(index), BLOCK):
-            table = parts.table(parts.targets[index[begin : begin + BLOCK]])
-            batch = take_batch(read.arrays, mx.array(table))
-            found, valid = np.array(expert(batch.read)), np.array(batch.valid)
-            for segment, first in enumerate(table[:, 0]):
-                count = int(valid[segment].sum())
-                out[first : first + count] = found[segment, :count]
+        _write(out, read, expert_module(found_without, config), index)
     return replace(read, expert=mx.array(out))
+
+
+def applied(read: Reading, expert: Expert) -> Reading:
+    """Documents that the expert was not fitted on, with its prediction for every target."""
+    out = np.zeros(read.centred.shape, np.float32)
+    _write(out, read, expert, np.arange(len(read.parts)))
+    return replace(read, expert=mx.array(out))
+
+
+def _write(out: np.ndarray, read: Reading, expert: Expert, segments: np.ndarray) -> None:
+    """What the expert says of every target of these segments, into out [rows, dim]."""
+    for begin in range(0, len(segments), BLOCK):
+        table = read.parts.table(read.parts.targets[segments[begin : begin + BLOCK]])
+        batch = take_batch(read.arrays, mx.array(table))
+        found, valid = np.array(expert(batch.read)), np.array(batch.valid)
+        for segment, first in enumerate(table[:, 0]):
+            count = int(valid[segment].sum())
+            out[first : first + count] = found[segment, :count]

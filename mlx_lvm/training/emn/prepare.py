@@ -11,11 +11,11 @@ import numpy as np
 from mlx_lvm.core.mlx import mx
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.splits import Split
-from mlx_lvm.models.emn import EMN, Expert
+from mlx_lvm.models.emn import EMN
 from mlx_lvm.models.emn_config import EMNConfig
 from mlx_lvm.predictors.baselines import target_mean
 from mlx_lvm.training.emn.balance import balance
-from mlx_lvm.training.emn.experts import FittedExpert, expert_module, fit_expert, with_expert
+from mlx_lvm.training.emn.experts import FittedExpert, applied, expert_module, fit_expert, with_expert
 from mlx_lvm.training.emn.geometry import geometry_of
 from mlx_lvm.training.emn.reading import BLOCK, Reading, apart, document_of, reading, take_batch
 from mlx_lvm.training.emn.scores import centred_weight, scores_of
@@ -57,19 +57,6 @@ def prepare(corpus: Corpus, split: Split, context: int, config: EMNConfig) -> Pr
         applied(val, expert_module(fitted.whole, chosen)),
     )
     return found if config.expert == "yes" or better(plain, found) else plain
-
-
-def applied(read: Reading, expert: Expert) -> Reading:
-    """Documents that the expert was not fitted on, with its prediction for every target."""
-    out = np.zeros(read.centred.shape, np.float32)
-    for index in read.parts.blocks(BLOCK):
-        table = read.parts.table(read.parts.targets[index])
-        batch = take_batch(read.arrays, mx.array(table))
-        found, valid = np.array(expert(batch.read)), np.array(batch.valid)
-        for segment, first in enumerate(table[:, 0]):
-            count = int(valid[segment].sum())
-            out[first : first + count] = found[segment, :count]
-    return replace(read, expert=mx.array(out))
 
 
 def better(plain: Prepared, found: Prepared) -> bool:
