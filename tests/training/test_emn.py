@@ -296,6 +296,30 @@ def test_the_documents_choose_how_far_corrections_go() -> None:
     assert chosen(1.0, 0.05, noise=300.0) == (1.0, 0.0)
 
 
+@pytest.mark.parametrize(("rise", "share"), [(0.4, -0.05), (0.0, -0.1)])
+def test_what_leads_the_baselines_in_both_cosines_comes_first(
+    monkeypatch: pytest.MonkeyPatch, rise: float, share: float
+) -> None:
+    """Centred cosine, which weighs twice as much, asks for less of the mean than cosine allows where that
+    rises with it.
+    """
+    count, noise = 200, 1e-3 * np.random.default_rng(0).standard_normal(200).astype(np.float32)
+    plain = np.eye(1, ROWS, MEAN, dtype=np.float32)
+
+    def cosines(weights: mx.array, arrays: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
+        extent, kept = weights[:, 0], weights[:, MEAN] - 1
+        scatter = mx.array(noise) * extent  # else every lead is sure
+        return 0.5 + rise * kept + 0.02 * extent + scatter, 0.5 - 0.3 * kept + 0.02 * extent + scatter
+
+    model = EMN(EMNConfig(dim=0, **SIZES))
+    one = mx.array(np.tile(np.eye(1, ROWS, dtype=np.float32), (count, 1, 1)))
+    monkeypatch.setattr(EMN, "corrections", lambda *given: (one, None))
+    monkeypatch.setattr(balance, "cosines_of", cosines)
+    zeros, source = np.zeros(count, np.float32), (np.arange(count) % 10).astype(np.int32)
+    made = Geometry(zeros, zeros, zeros, zeros, zeros, source, np.tile(plain, (10, 1)))
+    assert best_balance(model, made, 2.0) == (1.25, share)
+
+
 def test_a_direction_common_to_all_chunks_does_not_decide_what_a_cosine_is_worth(small: Corpus) -> None:
     """It brings all cosines together and hardly moves the centred ones."""
     common = mx.array(3 * np.eye(1, small.dim, dtype=np.float32))
