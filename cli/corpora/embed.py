@@ -181,7 +181,7 @@ def embed(
         useless = "what was made for one is of no use with the other"
         notes.append(f"the same encoder by name, but other vectors; {useless}: {others}")
     if done.too_long:
-        lost = f"{done.too_long:,} chunks are longer than the encoder reads; so their ends are lost"
+        lost = f"{done.too_long:,} chunks are longer than the encoder reads; their ends are lost"
         notes.append(f"{lost}. A smaller --chunk-max fixes it")
     if done.blank:
         notes.append(f"{len(done.blank)} documents without text left out: {', '.join(done.blank[:5])}")

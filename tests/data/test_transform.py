@@ -193,6 +193,21 @@ def test_documents_that_share_chunks_stay_together(tmp_path: Path) -> None:
     assert find_duplicates(open_corpus(tmp_path / "y.safetensors"), 0).leakage.near == 0
 
 
+def test_a_large_group_is_no_held_out_part(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((80 * 6, 16)).astype(np.float32)
+    rows[: 40 * 6 : 6] = rows[0]  # half of the documents begin alike
+    names, offsets = [f"d{k}" for k in range(80)], np.arange(0, 481, 6)
+    write_corpus(tmp_path / "x.safetensors", rows, offsets, names, EncoderCard(dim=16), {}, "F32")
+    corpus = open_corpus(tmp_path / "x.safetensors")
+    for seed in range(20):
+        parts = assign_together(corpus, seed, (0.8, 0.1, 0.1))
+        assert (parts[:40] == 0).all()
+    every = np.concatenate([assign_together(corpus, seed, (0.8, 0.1, 0.1)) for seed in range(100)])
+    np.testing.assert_allclose(np.bincount(every) / len(every), (0.8, 0.1, 0.1), atol=0.01)
+    assert (assign_together(corpus, 0, (0.1, 0.1, 0.8))[:40] == 2).all()
+    np.testing.assert_array_equal(assign_together(corpus, 0, (1, 0, 0)), 0)
+
+
 def test_parts_of_a_document_share_its_split() -> None:
     names = [f"doc {k}" for k in range(200)]
     whole = assign(names, 1)

@@ -108,7 +108,11 @@ def _unique(pairs: Iterable[tuple[object, object]]) -> dict[str, str]:
 def assign_together(
     corpus: MappedCorpus, seed: int, fractions: Sequence[float], threshold: float = NEAR
 ) -> np.ndarray:
-    """As `splits.assign`, with documents that share a chunk, exactly or nearly, in the first name's part."""
+    """As `splits.assign`, with documents that share a chunk, exactly or nearly, in the first name's part.
+
+    A group that holds more chunks than the smallest part may is in the largest one, and the others are drawn
+    with shares that make up for it: pages of one manual would else be all of the validation part.
+    """
     leader = list(range(len(corpus.names)))
 
     def find(document: int) -> int:
@@ -126,10 +130,21 @@ def assign_together(
         )
     for a, b in corpus.document_of(np.concatenate([exact, near.rows])).tolist():
         leader[find(a)] = find(b)
-    groups: dict[int, list[str]] = {}
-    for document, name in enumerate(corpus.names):
-        groups.setdefault(find(document), []).append(PART.sub("", name))
-    return assign([min(groups[find(document)]) for document in range(len(corpus.names))], seed, fractions)
+    leaders = np.array([find(document) for document in range(len(leader))])
+    members, chunks = np.bincount(leaders), np.bincount(leaders, corpus.lengths)
+    largest, total = int(np.argmax(fractions)), float(chunks.sum())
+    least = min(share for share in fractions if share > 0)
+    large = ((members > 1) & (chunks > least * total))[leaders]
+    names = [PART.sub("", name) for name in corpus.names]
+    first: dict[int, str] = {}
+    for document, name in zip(leaders.tolist(), names, strict=True):
+        first[document] = min(name, first.get(document, name))
+    shares = np.array(fractions)
+    shares[largest] -= corpus.lengths[large].sum() / total
+    shares = np.maximum(shares, 0)
+    parts = assign([first[document] for document in leaders.tolist()], seed, shares / max(shares.sum(), 1e-9))
+    parts[large] = largest
+    return parts
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
