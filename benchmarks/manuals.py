@@ -1,4 +1,4 @@
-"""Four corpora that nothing was chosen on, of manuals and a dictionary, two of them not in English: from
+"""Four corpora that no network was trained on, manuals and a dictionary, two of them not in English: from
 Debian packages, to be embedded by MiniLM.
 
     apt-get download python3.11-doc dict-foldoc debian-handbook manpages-de

@@ -10,7 +10,7 @@ import pytest
 from mlx_lvm.data.card import EncoderCard
 from mlx_lvm.data.corpus import Corpus
 from mlx_lvm.data.quality import duplicates
-from mlx_lvm.data.quality.audit import check, find_duplicates
+from mlx_lvm.data.quality.audit import FEW_DOCUMENTS, check, find_duplicates
 from mlx_lvm.data.quality.contexts import targets_in_context
 from mlx_lvm.data.quality.description import describe, lag_profile
 from mlx_lvm.data.quality.duplicates import exact_groups, near_pairs, row_digests
@@ -151,6 +151,20 @@ def test_a_copied_document_is_leakage(tmp_path: Path) -> None:
         f"row {8 * test} (document 'doc {test}', chunk 0) of test is row {8 * train} (document 'doc "
         f"{train}', chunk 0) of train" in told
     )
+
+
+def test_a_held_out_part_of_few_documents_is_told(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+    made = corpus(tmp_path / "x.safetensors", rows, [10] * 40)
+    for seed in range(3):
+        held = split_corpus(made, seed)
+        told = [line for line in check(made, 5, seed)[0].warnings if "say little" in line]
+        few = [name for name in SPLITS[1:] if 0 < len(held.part(name)) < FEW_DOCUMENTS]
+        assert [line.split(" in ")[1].split(":")[0] for line in told] == few
+        assert all(
+            line.startswith(f"{len(held.part(name))} doc") for line, name in zip(told, few, strict=True)
+        )
+    assert few, "this would test nothing"
 
 
 def test_lag_profile_and_description_by_hand(tmp_path: Path) -> None:

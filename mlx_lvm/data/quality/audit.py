@@ -63,6 +63,9 @@ class Duplicates:
         }
 
 
+FEW_DOCUMENTS = 5  # of a held-out part, below which a warning says so
+
+
 @dataclass(frozen=True)
 class Findings:
     """Problems make a corpus unfit; warnings do not."""
@@ -195,9 +198,15 @@ def _windows(corpus: MappedCorpus, context: int, seed: int, found: Findings) -> 
         found.problems.append(f"no window of {context} + 1 chunks: the longest document has {lengths.max()}")
         return
     for name in SPLITS:
-        if not (lengths[split.part(name)] > context).any():
+        readable = int((lengths[split.part(name)] > context).sum())
+        if not readable:
             remedy = "another --split-seed or `lvm data split` fixes it"
             found.warnings.append(f"no window of {context} + 1 chunks in {name}; {remedy}")
+        elif readable < FEW_DOCUMENTS and name != "train":
+            found.warnings.append(
+                f"{readable} document{'s' * (readable > 1)} of {context} + 1 chunks in {name}: figures of so "
+                "few say little; `lvm data split --fractions 0.6,0.2,0.2` holds more out"
+            )
     short = int((lengths <= context).sum())
     if short:
         found.warnings.append(
