@@ -40,6 +40,13 @@ def test_pieces_in_any_order_give_the_bytes_of_the_whole(tmp_path: Path, dtype: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pieces.safetensors", "whole.safetensors"]
 
 
+def test_rows_of_another_width_are_refused(tmp_path: Path) -> None:
+    for card in (EncoderCard(), EncoderCard(dim=23)):
+        with pytest.raises(ValueError, match=f"in a corpus of {card.dim} dimensions"):
+            write_corpus(tmp_path / "x.safetensors", ROWS, OFFSETS, NAMES, card, {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_rounding_is_that_of_the_device_and_of_safetensors(tmp_path: Path) -> None:
     ties = np.concatenate(
         [ROWS, 1 + np.arange(24, dtype=np.float32)[None] * 2**-8]

@@ -57,7 +57,7 @@ class CorpusWriter:
         overwrite: bool = False,
         as_drawn: bool = False,
     ) -> None:
-        self.path = Path(path)
+        self.path, self.dim = Path(path), card.dim
         self.offsets, self.names = np.asarray(offsets, dtype=np.int64), [normal(name) for name in names]
         if dtype not in VECTOR_DTYPES:
             raise UsageError(f"dtype '{dtype}' is not one of {', '.join(VECTOR_DTYPES)}")
@@ -86,9 +86,14 @@ class CorpusWriter:
             raise
 
     def put(self, start: int, rows: np.ndarray | Stored) -> None:
-        """Float rows [n, dim], or rows in the stored form, to rows start .. start + n of the corpus."""
+        """Float rows [n, dim], or rows in the stored form, to rows start .. start + n of the corpus.
+
+        Raises ValueError where they are not as wide as the card says: they would lie over one another.
+        """
         if not isinstance(rows, Stored):
             rows = Stored(np.ascontiguousarray(rows, dtype=np.float32))
+        if rows.vectors.shape[1:] != (self.dim,):
+            raise ValueError(f"rows of shape {rows.vectors.shape} in a corpus of {self.dim} dimensions")
         for number, own, here in across(self.edges, start, start + len(rows.vectors)):
             self.files[number].put(own.start, rows.part(here))
 
