@@ -138,8 +138,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axis.set_xticks(shares, [str(share) for share in shares])
         axis.minorticks_off()
         axis.grid(alpha=0.3, lw=0.5)
-    axes[0].legend(frameon=False, ncols=2)
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncols=7, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.savefig(path, metadata={"Date": None})
 
 
