@@ -96,9 +96,11 @@ def test_what_an_architecture_says_of_its_training_are_options(name: str) -> Non
         {field.name for field in fields(config)} for config in (TrainConfig, model.config_class)
     )
     assert {*model.unused_options} <= options and {*model.search} <= sizes and {*model.presets} <= {*PRESETS}
-    for recipe in model.recipes.values():
+    for variant, recipe in model.recipes.items():
         TrainConfig.from_dict({key: value for key, value in recipe.items() if key in options})
-        model.config_class.from_dict({key: value for key, value in recipe.items() if key not in options})
+        head = variant.removeprefix(name).removeprefix("-")
+        own = {key: value for key, value in recipe.items() if key not in options}
+        assert model.config_class.from_dict(own | ({"head": head} if head else {})).variant == variant
     heads = model.config_class.__dataclass_fields__.get("head")
     variants = {
         model.config_class.from_dict({} if heads is None else {"head": head}).variant
