@@ -204,7 +204,7 @@ def _windows(corpus: MappedCorpus, context: int, seed: int, found: Findings) -> 
             found.warnings.append(f"no window of {context} + 1 chunks in {name}; {remedy}")
         elif readable < FEW_DOCUMENTS and name != "train":
             found.warnings.append(
-                f"{readable} document{'s' * (readable > 1)} of {context} + 1 chunks in {name}: figures of so "
+                f"{readable} document{'s' * (readable > 1)} with a window in {name}: figures of so "
                 "few say little; `lvm data split --fractions 0.6,0.2,0.2` holds more out"
             )
     short = int((lengths <= context).sum())
